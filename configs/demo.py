@@ -1,0 +1,19 @@
+"""All four stages on scikit-learn's handwritten digits; no network, no weights to download.
+
+    python main.py --config configs/demo.py --workdir runs/demo
+
+The source weights are made first, from scratch, on the digits 0 to 4; the stages then transfer them to 5 to 9.
+"""
+
+from tljax.config import Data, FourStages
+
+
+def get_config() -> FourStages:
+    config = FourStages(
+        pretrained=None,
+        source_classes=("0", "1", "2", "3", "4"),
+        data=Data(name="digits", classes=("5", "6", "7", "8", "9")),
+    )
+    for stage in vars(config.stages).values():
+        stage.batch_size, stage.epochs = 32, 6
+    return config

@@ -1,0 +1,60 @@
+"""python main.py --config configs/X.py --workdir DIR [--config.SETTING=VALUE ...]"""
+
+import argparse
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+
+def parse_flags(arguments: list[str]) -> Any:
+    """Reads `--config FILE`, whose `get_config()` gives the defaults, then everything else against them."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", metavar="FILE")
+    known, rest = first.parse_known_args(arguments)
+    if known.config is None:
+        sys.exit("main.py: --config FILE is needed, for example --config configs/demo.py (see configs/)")
+    if not Path(known.config).is_file():
+        sys.exit(f"main.py: --config {known.config}: there is no such file")
+    defaults = runpy.run_path(known.config)["get_config"]()
+
+    @dataclass
+    class Flags:
+        config: type(defaults)  # type: ignore[valid-type]
+        """Settings of this config file."""
+        workdir: Path
+        """Folder that the run is written to."""
+        overwrite: bool = False
+        """Replace the run that is in the workdir."""
+        debug: bool = False
+        """Show the traceback of an error."""
+
+    return tyro.cli(
+        Flags,
+        args=rest,
+        default=Flags(defaults, tyro.MISSING),
+        prog=f"main.py --config {known.config}",
+        description=__doc__,
+        use_underscores=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Runs what the command line asks for; an error is one line, or with --debug a traceback."""
+    flags = parse_flags(arguments)
+    from tljax import stages
+
+    try:
+        stages.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+    except (ValueError, OSError) as error:
+        if flags.debug:
+            raise
+        sys.exit(f"main.py: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,366 @@
+"""Every row, label and pixel that `load` gives, from folders and from scikit-learn's digits."""
+
+import collections
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tljax import data
+from tljax.config import Data
+
+COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def save(path: Path, image: Image.Image, **settings) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **settings)
+    return path
+
+
+def make_folder(folder: Path, counts: dict[str, int]) -> Path:
+    """`counts` pictures below each subfolder, in the color that its name ends with."""
+    for name, count in counts.items():
+        for i in range(count):
+            save(folder / name / f"{i}.png", Image.new("RGB", (8, 8), COLORS[Path(name).name]))
+    return folder
+
+
+def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> data.Dataset:
+    config = Data(name=f"folder:{folder}", **{"image_size": 8, **settings})
+    return data.load(config, seed=seed, training=training)
+
+
+def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+def test_decode_turns_a_photograph_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "turned.jpg", halves(255, 0, "L", (32, 32)), exif=exif, quality=100)
+    decoded = data.decode(path, 32)
+    # Orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
+    assert decoded[:12].min() > 240
+    assert decoded[20:].max() < 15
+
+
+def test_decode_gives_bytes_and_files_the_same_pixels(tmp_path):
+    path = save(
+        tmp_path / "random.png", Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8))
+    )
+    decoded = data.decode(path, 9)
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(path)))
+    np.testing.assert_array_equal(data.decode(path.read_bytes(), 9), decoded)
+
+
+def test_decode_repeats_gray(tmp_path):
+    decoded = data.decode(save(tmp_path / "gray.png", halves(10, 200, "L")), 8)
+    assert decoded.dtype == np.uint8
+    assert decoded[0, 0].tolist() == [10, 10, 10]
+    assert decoded[0, 7].tolist() == [200, 200, 200]
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_decode_scales_16_bits(tmp_path, extension):
+    gray = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    decoded = data.decode(save(tmp_path / f"deep.{extension}", Image.fromarray(gray)), 2)
+    assert decoded[..., 0].tolist() == [[0, 100], [200, 255]]
+
+
+def test_decode_puts_alpha_on_white(tmp_path):
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (4, 0, 8, 8))
+    decoded = data.decode(save(tmp_path / "alpha.png", image), 8)
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 7].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("transparency", "expected"), [(None, [9, 8, 7]), (1, [255, 255, 255])])
+def test_decode_looks_colors_up_in_the_palette(tmp_path, transparency, expected):
+    image = halves(0, 1, "P")
+    image.putpalette([50, 60, 70, 9, 8, 7])
+    settings = {} if transparency is None else {"transparency": transparency}
+    decoded = data.decode(save(tmp_path / "palette.png", image, **settings), 8)
+    assert decoded[0, 0].tolist() == [50, 60, 70]
+    assert decoded[0, 7].tolist() == expected
+
+
+def test_decode_converts_cmyk(tmp_path):
+    decoded = data.decode(save(tmp_path / "print.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100), 8)
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 6
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_decode_resizes_the_short_side_and_crops_the_centre(tmp_path, upright):
+    size = (16, 48) if upright else (48, 16)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    small = image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BILINEAR)
+    expected = small.crop((0, 8, 8, 16) if upright else (8, 0, 16, 8))
+    decoded = data.decode(save(tmp_path / "long.png", image), 8)
+    assert np.abs(decoded.astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_damaged_image_is_named(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 2, "val/red": 1})
+    (folder / "train/red/1.png").write_bytes((folder / "train/red/0.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"^train/red/1\.png is no readable image"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("validation", ["val", "validation"])
+def test_split_folders_are_the_splits(tmp_path, validation):
+    counts = {"train/red": 3, "train/blue": 2, f"{validation}/red": 1, f"{validation}/blue": 2, "test/red": 1}
+    folder = make_folder(tmp_path, counts | {"test/blue": 1})
+    dataset = load_folder(folder)
+    assert dataset.class_names == ("blue", "red")
+    assert dataset.test is None
+    assert sorted(dataset.validation.ids) == [f"{validation}/{n}.png" for n in ("blue/0", "blue/1", "red/0")]
+    for split in (dataset.train, dataset.validation):
+        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
+            assert name.split("/")[1] == dataset.class_names[label]
+            assert image[0, 0].tolist() == list(COLORS[dataset.class_names[label]])
+    for name in ("val", "validation"):
+        assert load_folder(folder, validation_split=name).validation.ids == dataset.validation.ids
+
+
+def test_zero_shot_reads_validation_alone(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1})
+    (folder / "train/red/0.png").write_bytes(b"not read")
+    dataset = load_folder(folder, training=False)
+    assert dataset.train is None
+    assert dataset.validation.ids == ("val/red/0.png",)
+
+
+def test_stratified_split_is_seeded_and_has_every_class(tmp_path):
+    folder = make_folder(tmp_path, {"red": 30, "green": 4, "blue": 2})
+    dataset = load_folder(folder)
+    assert collections.Counter(dataset.validation.labels.tolist()) == {0: 1, 1: 1, 2: 3}
+    assert collections.Counter(dataset.train.labels.tolist()) == {0: 1, 1: 3, 2: 27}
+    assert not set(dataset.train.ids) & set(dataset.validation.ids)
+    assert load_folder(folder).validation.ids == dataset.validation.ids
+    assert set(load_folder(folder, seed=1).validation.ids) != set(dataset.validation.ids)
+
+
+def test_class_with_one_image_trains(tmp_path):
+    dataset = load_folder(make_folder(tmp_path, {"red": 10, "blue": 1}))
+    assert "blue/0.png" in dataset.train.ids
+
+
+def test_a_folder_named_train_may_be_a_class(tmp_path):
+    make_folder(tmp_path, {"red": 3})
+    (tmp_path / "red").rename(tmp_path / "train")
+    make_folder(tmp_path, {"blue": 3})
+    assert load_folder(tmp_path).class_names == ("blue", "train")
+
+
+def test_hidden_files_other_files_and_case_of_extensions(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 2, "val/red": 1, "train/red/.ipynb_checkpoints/red": 1, ".git/red": 1})
+    (folder / "train/red/1.png").rename(folder / "train/red/1.PNG")
+    for name in ("._0.png", "notes.txt"):
+        (folder / "train/red" / name).write_text("no image")
+    assert sorted(load_folder(folder).train.ids) == ["train/red/0.png", "train/red/1.PNG"]
+
+
+def test_empty_class_is_named(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1})
+    (folder / "val/blue").mkdir()
+    with pytest.raises(ValueError, match="val/blue has no image"):
+        load_folder(folder)
+
+
+def test_class_missing_in_a_split_is_named(tmp_path):
+    with pytest.raises(ValueError, match="val has no subfolder for the class 'blue'"):
+        load_folder(make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1}))
+
+
+def test_missing_and_empty_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no subfolders"):
+        load_folder(tmp_path)
+
+
+def test_folder_default_size_is_a_photographs(tmp_path):
+    dataset = load_folder(make_folder(tmp_path, {"train/red": 1, "val/red": 1}), image_size=None)
+    assert dataset.image_size == 224
+    assert dataset.train.images.shape == (1, 224, 224, 3)
+
+
+def test_classes_are_kept_and_renumbered_in_the_given_order(tmp_path):
+    folder = make_folder(tmp_path, {f"{s}/{c}": 6 for s in ("train", "val") for c in COLORS})
+    dataset = load_folder(folder, classes=("red", "blue"))
+    assert dataset.class_names == ("red", "blue")
+    for split in (dataset.train, dataset.validation):
+        assert sorted(split.labels.tolist()) == [0] * 6 + [1] * 6
+        assert [name.split("/")[1] for name in split.ids] == [dataset.class_names[i] for i in split.labels]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [(("red", "gren"), "'gren' is no class.*the nearest are green"), (("red", "red"), "twice")]
+)
+def test_wrong_classes_are_refused(tmp_path, classes, message):
+    folder = make_folder(tmp_path, {f"{s}/{c}": 1 for s in ("train", "val") for c in COLORS})
+    with pytest.raises(ValueError, match=message):
+        load_folder(folder, classes=classes)
+
+
+def test_class_without_an_image_is_refused(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 20, "train/blue": 1, "test/red": 1, "test/blue": 1})
+    rows = load_folder(folder, validation_split="test").train.labels.tolist()
+    blue = rows.index(0)
+    with pytest.raises(ValueError, match="no image of 'blue' in the rows of train for train"):
+        load_folder(folder, classes=("red", "blue"), validation_split=f"train[{max(blue - 1, 0)}:{blue + 2}]")
+
+
+def test_a_slice_of_train_leaves_training(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 15, "train/blue": 15, "test/red": 2, "test/blue": 1})
+    everything = load_folder(folder).train.ids
+    dataset = load_folder(folder, validation_split="train[80%:]")
+    assert dataset.validation.ids == everything[24:]
+    assert dataset.train.ids == everything[:24]
+    assert len(dataset.test.ids) == 3
+    middle = load_folder(folder, validation_split="train[10%:20%]")
+    assert middle.validation.ids == everything[3:6]
+    assert middle.train.ids == everything[:3] + everything[6:]
+    # Shuffled files: a slice of a folder holds more than the last class.
+    assert set(dataset.validation.labels.tolist()) == {0, 1}
+
+
+def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
+    dataset = data.load(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
+    assert (dataset.train, dataset.test) == (None, None)
+    assert len(dataset.validation.ids) == 162
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation_split": "train"}, "leaves nothing to train on"),
+        ({"validation_split": "tset"}, "validation_split='tset': no such split; the data has train, val$"),
+        ({"validation_split": "train[90%:]"}, "test_split='test': no such split; the data has train, val$"),
+        ({"validation_split": "train[90%:]", "test_split": "train"}, "must not be train"),
+        ({"validation_split": "train[:99999]"}, "no slice of the 1618 images"),
+        ({"validation_split": "train[1shard:]"}, "no slice of the 1618 images"),
+        ({"validation_split": "train[:10]+val"}, "no slice of the 1618 images"),
+        ({"validation_split": "train[20:10]"}, "no images"),
+    ],
+)
+def test_wrong_splits_are_refused_in_one_line(settings, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        data.load(Data(name="digits", **settings), seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_train_is_needed_for_training_alone(tmp_path):
+    folder = make_folder(tmp_path, {"val/red": 1, "test/red": 1})
+    assert load_folder(folder, training=False).validation.ids == ("val/red/0.png",)
+    with pytest.raises(ValueError, match="no split train.*the data has val, test"):
+        load_folder(folder)
+
+
+def test_max_images_is_a_seeded_sample_of_each_split():
+    everything = data.load(Data(name="digits"), seed=0)
+    few = data.load(Data(name="digits", max_images=50), seed=0)
+    for split, whole in ((few.train, everything.train), (few.validation, everything.validation)):
+        rows = [whole.ids.index(name) for name in split.ids]
+        assert len(rows) == 50
+        assert rows == sorted(set(rows))
+        np.testing.assert_array_equal(split.images, whole.images[rows])
+        np.testing.assert_array_equal(split.labels, whole.labels[rows])
+    again = data.load(Data(name="digits", max_images=50), seed=0)
+    assert again.train.ids == few.train.ids
+
+
+def test_max_images_sample_follows_the_seed(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 1, "val/red": 60})
+    ids = [load_folder(folder, seed=seed, max_images=20, training=False).validation.ids for seed in (3, 3, 4)]
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+
+
+def test_max_images_counts_after_the_classes():
+    dataset = data.load(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
+    assert len(dataset.train.ids) == 20
+    assert set(dataset.train.labels.tolist()) == {0, 1}
+
+
+def test_digits_use_the_whole_range_of_pixels():
+    dataset = data.load(Data(name="digits"), seed=0)
+    assert dataset.class_names == tuple("0123456789")
+    assert (dataset.image_size, len(dataset.train.ids) + len(dataset.validation.ids)) == (32, 1797)
+    assert dataset.train.images.shape[1:] == (32, 32, 3)
+    assert (dataset.train.images.min(), dataset.train.images.max()) == (0, 255)
+    assert dataset.train.labels.dtype == np.int32
+    # The first image of scikit-learn's set is a zero.
+    split = dataset.train if "digits_00000" in dataset.train.ids else dataset.validation
+    assert split.labels[split.ids.index("digits_00000")] == 0
+
+
+def test_digits_split_follows_the_seed():
+    ids = [data.load(Data(name="digits"), seed=seed, training=False).validation.ids for seed in (3, 3, 4)]
+    assert ids[0] == ids[1]
+    assert ids[0] != ids[2]
+
+
+def test_order_is_a_permutation_of_seed_and_epoch():
+    first = data.order(100, seed=1, epoch=2)
+    np.testing.assert_array_equal(np.sort(first), np.arange(100))
+    np.testing.assert_array_equal(first, data.order(100, seed=1, epoch=2))
+    for seed, epoch in ((1, 3), (2, 2), (2, 1)):
+        assert (first != data.order(100, seed=seed, epoch=epoch)).any()
+
+
+def make_split(n: int) -> data.Split:
+    images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    return data.Split(images, np.arange(n, dtype=np.int32), tuple(map(str, range(n))))
+
+
+@pytest.mark.parametrize(("n", "count"), [(10, 3), (8, 2), (3, 1)])
+def test_batches_pad_with_the_first_row_and_mask_it(n, count):
+    found = list(data.Batches(make_split(n), 4))
+    assert len(found) == count
+    for batch in found:
+        assert batch["image"].shape == (4, 4, 4, 3)
+        assert (batch["image"].dtype, batch["label"].dtype, batch["mask"].dtype) == (np.uint8, np.int32, bool)
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+        assert not batch["label"][~batch["mask"]].any()
+    labels = np.concatenate([batch["label"][batch["mask"]] for batch in found])
+    np.testing.assert_array_equal(labels, np.arange(n))
+
+
+def test_batches_come_in_the_given_order():
+    rows = data.order(10, seed=0, epoch=0)
+    found = [batch["label"][batch["mask"]] for batch in data.Batches(make_split(10), 4, rows)]
+    np.testing.assert_array_equal(np.concatenate(found), rows)
+
+
+def test_unprepared_set_gives_the_command_that_prepares_it(tmp_path):
+    with pytest.raises(ValueError, match="'mnist' is not prepared") as caught:
+        data.load(Data(name="mnist", dir=str(tmp_path)), seed=0)
+    message = str(caught.value)
+    assert "\n" not in message
+    code = message.split('python -c "')[1].removesuffix('"')
+    compile(code, "command", "exec")
+    assert f"tfds.builder('mnist', data_dir='{tmp_path}').download_and_prepare(file_format='array_record')" in code
+
+
+def test_unknown_name_gives_near_ones_in_one_line():
+    with pytest.raises(ValueError, match="cifar10") as caught:
+        data.load(Data(name="cifar11"), seed=0)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_tensorflow_is_never_imported():
+    code = """import sys
+from tljax import data
+from tljax.config import Data
+data.load(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
+assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,153 @@
+"""Every setting, its default and what it means; what a run may not be is refused by `validate`.
+
+The string below a field is its help text: `main.py --config configs/X.py --help` prints it. The classes are not
+frozen, so that a config file may change single attributes of a default.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
+STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune", "from_scratch")
+
+# What `max_images=None` means for zero_shot; the training stages then read everything.
+ZERO_SHOT_MAX_IMAGES = 1000
+
+
+@dataclass
+class Data:
+    """Where the images come from and how they are cut into splits."""
+
+    name: str = "cifar10"
+    """A TensorFlow Datasets name, `folder:PATH` with a subfolder per class, or `digits` (scikit-learn's)."""
+    dir: str | None = None
+    """TFDS's data_dir. None: TFDS's own default."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to use, in this order; empty: all."""
+    image_size: int | None = None
+    """Side of the square images in pixels. None: the data's own where it is small and fixed, else 224."""
+    validation_split: str | None = None
+    """Split evaluated after every epoch. None: `validation` or `val` where the data has one, else `test`. A slice of
+    train such as `train[90%:]` takes those rows out of training, and test_split is evaluated once at the end."""
+    test_split: str = "test"
+    """Split evaluated once at the end when validation_split slices train."""
+    max_images: int | None = None
+    """Read at most this many images of each split, a seeded sample. None: all, and 1,000 for zero_shot."""
+    augment: Literal["none", "flip", "flip_crop"] = "none"
+    """Training images: mirrored at random, or mirrored and shifted by up to an eighth of their side."""
+
+
+@dataclass
+class Adam:
+    """Adam in Keras's formula; the defaults are Keras's."""
+
+    learning_rate: float = 1e-3
+    """Step size, constant."""
+    beta_1: float = 0.9
+    """Decay of the mean of the gradients."""
+    beta_2: float = 0.999
+    """Decay of the mean of their squares."""
+    epsilon: float = 1e-7
+    """Added to the root of the uncorrected second moment, as Keras does."""
+
+
+@dataclass
+class Stage:
+    """What one stage sets for itself."""
+
+    cut: str = "head"
+    """First unit that trains; everything before it is frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
+    head) or the index of a Keras layer of ResNet50(include_top=False), as in base.layers[:143] (conv5_block1)."""
+    epochs: int = 10
+    """Most epochs of this stage."""
+    patience: int = 5
+    """Stop at the patience-th epoch in a row without a lower val_loss, as Keras counts."""
+    batch_size: int = 256
+    """Images a step, over all devices."""
+    batch_norm: Literal["inference", "training"] = "inference"
+    """BatchNorm of the units that train: running statistics, or the batch's. Frozen units always use inference."""
+    optimizer: Adam = field(default_factory=Adam)
+
+
+@dataclass
+class Config(Stage):
+    """A run of one stage."""
+
+    stage: StageName = "feature_extraction"
+    """Which of the four stages this is."""
+    pretrained: str | None = None
+    """Source weights: `imagenet`, a Keras .h5 or .weights.h5, a torchvision or timm .safetensors, the folder of an
+    earlier run of one stage, or None."""
+    seed: int = 0
+    """Initial weights, order of the data and augmentation follow from it."""
+    data: Data = field(default_factory=Data)
+
+
+@dataclass
+class Stages:
+    """The stages of one lesson, in the order in which they run."""
+
+    source: Stage = field(default_factory=lambda: Stage(cut="conv1", epochs=30))
+    zero_shot: Stage = field(default_factory=Stage)
+    feature_extraction: Stage = field(default_factory=Stage)
+    fine_tune: Stage = field(
+        default_factory=lambda: Stage(cut="conv5_block1", epochs=40, optimizer=Adam(learning_rate=1e-4))
+    )
+    from_scratch: Stage = field(default_factory=lambda: Stage(cut="conv1", epochs=30))
+
+
+@dataclass
+class FourStages:
+    """All four stages in one workdir, on the same data."""
+
+    pretrained: str | None = "imagenet"
+    """Source weights, as for one stage; None when `source_classes` makes them."""
+    source_classes: tuple[str, ...] = ()
+    """Train the source weights first, from scratch, on these classes of the same data (stages.source)."""
+    seed: int = 0
+    """Initial weights, order of the data and augmentation follow from it."""
+    data: Data = field(default_factory=Data)
+    stages: Stages = field(default_factory=Stages)
+
+
+def stage_config(four: FourStages, name: StageName | Literal["source"], pretrained: str | None) -> Config:
+    """The `Config` of one stage of `four`, with `pretrained` as its weights; a `source` is a `from_scratch` run on
+    `four.source_classes`."""
+    is_source = name == "source"
+    data = Data(**(asdict(four.data) | ({"classes": four.source_classes} if is_source else {})))
+    stage: StageName = "from_scratch" if name == "source" else name
+    settings = vars(getattr(four.stages, name))
+    return Config(**settings, stage=stage, pretrained=pretrained, seed=four.seed, data=data)
+
+
+def validate(config: Config) -> None:
+    """Refuses a config that cannot run.
+
+    Raises:
+      ValueError: naming the setting, its value and what would be right.
+    """
+
+    def refuse_unless(ok: bool, name: str, value: Any, wanted: str) -> None:
+        if not ok:
+            raise ValueError(f"config.{name}={value!r}: {wanted}")
+
+    for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
+        value = getattr(config, name)
+        refuse_unless(value >= lowest, name, value, f"must be at least {lowest}")
+    adam = config.optimizer
+    refuse_unless(0 < adam.learning_rate < float("inf"), "optimizer.learning_rate", adam.learning_rate, "must be > 0")
+    refuse_unless(0 <= adam.beta_1 < 1, "optimizer.beta_1", adam.beta_1, "must be in [0, 1)")
+    refuse_unless(0 <= adam.beta_2 < 1, "optimizer.beta_2", adam.beta_2, "must be in [0, 1)")
+    refuse_unless(0 < adam.epsilon < float("inf"), "optimizer.epsilon", adam.epsilon, "must be > 0")
+    data = config.data
+    refuse_unless(data.image_size is None or data.image_size >= 32, "data.image_size", data.image_size, "at least 32")
+    refuse_unless(data.max_images is None or data.max_images >= 1, "data.max_images", data.max_images, "at least 1")
+    if config.stage == "from_scratch":
+        wanted = "from_scratch starts from no weights; leave it out, or take the stage fine_tune"
+        refuse_unless(config.pretrained is None, "pretrained", config.pretrained, wanted)
+    elif config.stage == "fine_tune":
+        wanted = "fine_tune goes on from a run: --config.pretrained=RUN/feature_extraction"
+        refuse_unless(config.pretrained not in (None, "imagenet"), "pretrained", config.pretrained, wanted)
+    else:
+        wanted = f"{config.stage} needs source weights: imagenet, a weight file or the folder of a run"
+        refuse_unless(config.pretrained is not None, "pretrained", config.pretrained, wanted)

@@ -1,0 +1,57 @@
+"""The convolution of every unit, lowered to what each backend does fastest."""
+
+from functools import partial
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def convolution(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c f"], *, stride: int, padding: int
+) -> Float[Array, "n oh ow f"]:
+    """Cross-correlates NHWC images with an HWIO kernel, `padding` zeros on every side.
+
+    The backend is chosen when the program is lowered, not by the process that lowers it: on a CPU the convolution is
+    a matrix product over shifted copies of the input, elsewhere XLA's own convolution. Both compute the same sums in
+    different orders. Output side: `(h + 2 * padding - kh) // stride + 1`.
+    """
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_as_product, stride=stride, padding=padding),
+        default=partial(_as_convolution, stride=stride, padding=padding),
+    )
+
+
+def _as_convolution(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _as_product(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+    n, height, width, _ = x.shape
+    size_h, size_w, _, features = kernel.shape
+    out_h = (height + 2 * padding - size_h) // stride + 1
+    out_w = (width + 2 * padding - size_w) // stride + 1
+    # On small maps most taps of a 3x3 kernel never meet anything but padding: their products are all zero.
+    rows = _taps_that_see_the_image(size_h, height, out_h, stride, padding)
+    columns = _taps_that_see_the_image(size_w, width, out_w, stride, padding)
+    if padding:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    span_h, span_w = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
+    shifted = [x[:, i : i + span_h : stride, j : j + span_w : stride] for i in rows for j in columns]
+    patches = jnp.concatenate(shifted, axis=-1).reshape(n * out_h * out_w, -1)
+    weights = kernel[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].reshape(-1, features)
+    return (patches @ weights).reshape(n, out_h, out_w, features)
+
+
+def _taps_that_see_the_image(taps: int, side: int, out: int, stride: int, padding: int) -> range:
+    """The taps of one axis that overlap the image at some output position; they are contiguous."""
+    seeing = [t for t in range(taps) if any(0 <= o * stride + t - padding < side for o in range(out))]
+    return range(seeing[0], seeing[-1] + 1)

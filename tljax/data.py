@@ -1,0 +1,203 @@
+"""Images and labels in memory, and the batches that the steps take: which rows, in which order, decoded how."""
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from tljax.config import Data
+from tljax.sources import CHUNK, Rows, Source, open_source
+
+# Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
+SMALL_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` in RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source."""
+
+    images: UInt8[np.ndarray, "n size size 3"]
+    labels: Int[np.ndarray, " n"]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What one run reads. `test` is there only when validation is a slice of train."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+    train: Split | None
+    validation: Split | None
+    test: Split | None
+
+
+def load(config: Data, *, seed: int, training: bool = True) -> Dataset:
+    """Reads the splits that a run needs: validation alone unless `training`.
+
+    What is random (a folder's or the digits' split into train and val, the sample of `max_images`) follows from
+    `seed`.
+
+    Raises:
+      ValueError: naming the setting, class, split or image that is wrong.
+      FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
+    """
+    source = open_source(config, seed)
+    has = f"the data has {', '.join(source.sizes)}"
+    default = next((name for name in ("validation", "val", "test") if name in source.sizes), None)
+    spec = config.validation_split or default
+    if spec is None:
+        raise ValueError(f"config.data.validation_split=None: {has}; set a split or a slice such as train[90%:]")
+    parts = {"validation": _find_rows(spec, source.sizes, "validation_split")}
+    held_out, held_out_rows = parts["validation"]
+    if training:
+        if "train" not in source.sizes:
+            raise ValueError(f"config.data.name={config.name!r}: no split train to learn from; {has}")
+        rows = np.arange(source.sizes["train"])
+        parts["train"] = "train", np.setdiff1d(rows, held_out_rows) if held_out == "train" else rows
+        if not len(parts["train"][1]):
+            raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
+    if training and held_out == "train":
+        parts["test"] = _find_rows(config.test_split, source.sizes, "test_split")
+        if parts["test"][0] == "train":
+            raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
+
+    size = config.image_size or source.image_size
+    splits = {part: _read(source, config, part, *chosen, size=size, seed=seed) for part, chosen in parts.items()}
+    names = tuple(config.classes) or source.class_names
+    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
+
+
+def order(n: int, *, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    """A permutation of `range(n)`, a function of `seed` and `epoch` alone."""
+    return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of `split`, in the `order` of its rows if given, else as stored.
+
+    Dicts of `image` uint8 [batch_size, size, size, 3], `label` int32 [batch_size] and `mask` bool [batch_size]; the
+    last one is filled up with row 0, where `mask` is false.
+    """
+
+    split: Split
+    batch_size: int
+    order: Rows | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.split.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        rows = np.arange(len(self.split.labels)) if self.order is None else self.order
+        for start in range(0, len(rows), self.batch_size):
+            chosen = rows[start : start + self.batch_size]
+            mask: Bool[np.ndarray, " batch"] = np.arange(self.batch_size) < len(chosen)
+            padded = np.pad(chosen, (0, self.batch_size - len(chosen)))
+            yield {"image": self.split.images[padded], "label": self.split.labels[padded], "mask": mask}
+
+
+def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture in RGB: turned as its EXIF says, alpha on white, 16 bits scaled to 8, the centre square, bilinear.
+
+    A picture of exactly `size` keeps its pixels.
+
+    Raises:
+      Exception: whatever Pillow raises for a damaged file.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        # "I" and "I;16", "I;16B": Pillow would clip them at 255.
+        if image.mode.startswith("I"):
+            rgb = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+            rgb = rgb.convert("RGB")
+        elif image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        else:
+            rgb = image.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Rows]:
+    name, bracket, bounds = spec.partition("[")
+    if name not in sizes:
+        name = {"val": "validation", "validation": "val"}.get(name, name)
+    if name not in sizes:
+        raise ValueError(f"config.data.{setting}={spec!r}: no such split; the data has {', '.join(sizes)}")
+    n = sizes[name]
+    rows = np.arange(n)
+    if bracket:
+        import tensorflow_datasets as tfds
+
+        try:
+            if "shard" in bounds:
+                raise ValueError("only TFDS data sets have shards")
+            infos = {name: tfds.core.SplitInfo(name=name, shard_lengths=[n], num_bytes=0)}
+            (part,) = tfds.core.ReadInstruction.from_spec(f"{name}[{bounds}").to_absolute(infos)
+        except ValueError as error:
+            raise ValueError(
+                f"config.data.{setting}={spec!r}: no slice of the {n} images of {name}; write {name}[90%:] or {name}[:9]"
+            ) from error
+        rows = rows[part.from_ : part.to]
+    if not len(rows):
+        raise ValueError(f"config.data.{setting}={spec!r}: no images; {name} has {n}")
+    return name, rows
+
+
+def _read(source: Source, config: Data, part: str, split: str, rows: Rows, *, size: int, seed: int) -> Split:
+    def sample(rows: Rows) -> Rows:
+        if config.max_images is None or len(rows) <= config.max_images:
+            return rows
+        return np.sort(np.random.default_rng(seed).choice(rows, config.max_images, replace=False))
+
+    # Without a choice of classes only the sample's labels are needed.
+    if not config.classes:
+        rows = sample(rows)
+    labels = source.labels(split, rows)
+    if labels.min() < 0 or labels.max() >= len(source.class_names):
+        raise ValueError(f"config.data.name={config.name!r}: split {split} has images without a label; use another")
+    if config.classes:
+        renumbered = np.full(len(source.class_names), -1)
+        renumbered[[source.class_names.index(name) for name in config.classes]] = np.arange(len(config.classes))
+        labels = renumbered[labels]
+        absent = [name for i, name in enumerate(config.classes) if i not in labels]
+        if absent and part != "test":
+            raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
+        kept = sample(np.flatnonzero(labels >= 0))
+        rows, labels = rows[kept], labels[kept]
+    images, ids = _decode_rows(source, split, rows, size)
+    return Split(images, labels.astype(np.int32), ids)
+
+
+def _decode_rows(source: Source, split: str, rows: Rows, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    from tqdm import tqdm
+
+    def decode_named(encoded: bytes | Path, name: str) -> np.ndarray:
+        try:
+            return decode(encoded, size)
+        # Pillow's decoders raise all kinds of errors for damaged files.
+        except Exception as error:
+            raise ValueError(f"{name} is no readable image ({type(error).__name__}): replace or remove it") from error
+
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    names: list[str] = []
+    bar = tqdm(total=len(rows), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None)
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        decode_all = map if size <= SMALL_SIZE else pool.map
+        for start in range(0, len(rows), CHUNK):
+            encoded, ids = source.fetch(split, rows[start : start + CHUNK])
+            names.extend(ids)
+            for i, image in enumerate(decode_all(decode_named, encoded, ids), start):
+                images[i] = image
+            bar.update(len(encoded))
+    return images, tuple(names)

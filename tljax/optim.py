@@ -1,0 +1,58 @@
+"""Optimizers that cannot touch what is frozen."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from tljax.config import Adam
+from tljax.partition import labels
+
+
+class KerasAdamState(NamedTuple):
+    """Number of updates and the running means of the gradients and of their squares."""
+
+    count: Int[Array, ""]
+    mean: Any
+    square: Any
+
+
+def keras_adam(adam: Adam) -> optax.GradientTransformation:
+    """Adam as keras.optimizers.Adam computes it:
+
+        update = -lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * mean / (sqrt(square) + epsilon)
+
+    optax.adam adds epsilon after the bias correction of `square`, which early in training is another step size. The
+    formula is the one "just before Section 2.1" of Kingma and Ba (arXiv:1412.6980), which Keras cites.
+    """
+
+    def init(params: Any) -> KerasAdamState:
+        # Two trees, not one twice: a buffer can be donated only once.
+        mean, square = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return KerasAdamState(jnp.zeros((), jnp.int32), mean, square)
+
+    def update(grads: Any, state: KerasAdamState, params: Any = None) -> tuple[Any, KerasAdamState]:
+        count = state.count + 1
+        mean = jax.tree.map(lambda m, g: m + (g - m) * (1 - adam.beta_1), state.mean, grads)
+        square = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - adam.beta_2), state.square, grads)
+
+        def step(m: Array, v: Array) -> Array:
+            t = count.astype(m.dtype)
+            rate = adam.learning_rate * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
+            return -rate * m / (jnp.sqrt(v) + adam.epsilon)
+
+        return jax.tree.map(step, mean, square), KerasAdamState(count, mean, square)
+
+    return optax.GradientTransformation(init, update)
+
+
+def partitioned_adam(adam: Adam, cut: str | None) -> optax.GradientTransformationExtraArgs:
+    """`keras_adam` for the units from `cut` on, exact zeros for those before it.
+
+    The labels are made from whatever tree comes in: the training step passes the trainable half alone, and passing
+    the whole tree freezes just the same and keeps no moments for what is frozen.
+    """
+    return optax.partition({"train": keras_adam(adam), "freeze": optax.set_to_zero()}, partial(labels, cut=cut))

@@ -1,0 +1,174 @@
+"""Source weights by what the user wrote: a registry name, a file of Keras or torch, the folder of an earlier run."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax import checkpoint, convert, imagenet
+from tljax.config import STAGES
+from tljax.partition import flatten
+from tljax.preprocess import CAFFE, TORCH, Preprocessing
+from tljax.resnet import STAGE_SIZES
+
+
+class Download(NamedTuple):
+    """A file that can be fetched, and its checksum."""
+
+    url: str
+    md5: str
+
+
+# Keras's own weights for ImageNet, top-1 74.9% (https://keras.io/api/applications).
+DOWNLOADS = {
+    "imagenet": Download(
+        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+        "2cb95161c43110f7111970584f804107",
+    )
+}
+
+
+class Source(NamedTuple):
+    """Weights and all that belongs to them."""
+
+    name: str
+    """What they are called in messages."""
+    variables: dict[str, np.ndarray]
+    """Leaves by path, `params/conv1/conv/kernel`; float32 after `convert.merge`."""
+    variant: str
+    """Key of `resnet.VARIANTS`."""
+    preprocessing: Preprocessing
+    input_size: int
+    """Side of the images that the head was trained on."""
+    labels: tuple[imagenet.Label, ...]
+    """What the outputs of the head stand for; empty without a head."""
+    network: dict[str, Any]
+    """What `ResNet` takes beside the classes and the variant: `stage_sizes` and `width`."""
+    history: tuple[dict[str, Any], ...] = ()
+    """The metrics of the epochs before, where the source is a run; they hold its last epoch's number."""
+    is_run: bool = False
+
+
+def load(pretrained: str) -> Source:
+    """Reads `config.pretrained`.
+
+    Raises:
+      ValueError: if it is nothing that can be read, saying what would be.
+      FileNotFoundError: if a file is missing, or cannot be downloaded.
+    """
+    if pretrained in DOWNLOADS:
+        return _read_file(_download(pretrained), pretrained)
+    path = Path(pretrained)
+    if path.is_dir():
+        return _read_run(path)
+    if path.is_file():
+        return _read_file(path, pretrained)
+    raise FileNotFoundError(
+        f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor one of: {', '.join(DOWNLOADS)}"
+    )
+
+
+def _download(name: str) -> Path:
+    import pooch
+
+    url, md5 = DOWNLOADS[name]
+    folder, file_name = pooch.os_cache("tljax"), url.rsplit("/", 1)[1]
+    try:
+        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=folder, progressbar=True))
+    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {folder}"
+        ) from error
+
+
+def _read_file(path: Path, name: str) -> Source:
+    network = {"stage_sizes": STAGE_SIZES, "width": 64}
+    if path.suffix == ".safetensors":
+        variables, variant, preprocessing = convert.from_torch(_read_safetensors(path)), "v1.5", TORCH
+    elif path.suffix == ".h5":
+        arrays, counters = _read_h5(path)
+        variables = convert.from_keras_counters(arrays) if counters else convert.from_keras(arrays)
+        variant, preprocessing = "v1", CAFFE
+    else:
+        raise ValueError(
+            f"config.pretrained={name!r}: weights are read from .h5, .weights.h5 and .safetensors files; "
+            "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
+        )
+    return Source(name, variables, variant, preprocessing, 224, _head_labels(variables), network)
+
+
+def _head_labels(variables: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
+    bias = variables.get("params/head/bias", np.empty(0))
+    labels = imagenet.labels()
+    return labels if bias.size == len(labels) else tuple((None, f"output_{i}") for i in range(bias.size))
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import safetensors
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"config.pretrained={str(path)!r} is no readable .safetensors file: {error}") from error
+
+
+def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], bool]:
+    """Arrays by name, and whether the names are those of a Keras 3 `.weights.h5`."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            group = file["model_weights"] if "model_weights" in file else file
+            if "layer_names" in group.attrs:
+                return _read_legacy_layers(group), False
+            if "layers" in group:
+                arrays: dict[str, np.ndarray] = {}
+                group["layers"].visititems(lambda name, item: _collect(arrays, f"layers/{name}", item))
+                return arrays, True
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"config.pretrained={str(path)!r} is no readable .h5 file: {error}") from error
+    raise ValueError(f"config.pretrained={str(path)!r}: neither of Keras's two layouts of weights is in this file")
+
+
+def _collect(arrays: dict[str, np.ndarray], name: str, item: Any) -> None:
+    import h5py
+
+    if isinstance(item, h5py.Dataset):
+        arrays[name] = item[()]
+
+
+def _read_legacy_layers(group: Any) -> dict[str, np.ndarray]:
+    def text(name: Any) -> str:
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    return {
+        text(weight): group[text(layer)][text(weight)][()]
+        for layer in group.attrs["layer_names"]
+        for weight in group[text(layer)].attrs["weight_names"]
+    }
+
+
+def _read_run(folder: Path) -> Source:
+    stages = [name for name in ("source", *STAGES[1:]) if (folder / name / checkpoint.FOLDER).is_dir()]
+    if stages:
+        choices = ", ".join(str(folder / name) for name in stages)
+        raise ValueError(f"config.pretrained={str(folder)!r} holds several runs; take one of them: {choices}")
+    variables, meta = checkpoint.read_run(folder)
+    return Source(
+        name=str(folder),
+        variables={path: np.asarray(leaf) for path, leaf in flatten(variables).items()},
+        variant=meta["network"]["variant"],
+        preprocessing=Preprocessing(**{k: _tuple(v) for k, v in meta["preprocessing"].items()}),
+        input_size=meta["image_size"],
+        labels=tuple((None, name) for name in meta["class_names"]),
+        network={key: _tuple(meta["network"][key]) for key in ("stage_sizes", "width")},
+        history=tuple(meta["history"]),
+        is_run=True,
+    )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,210 @@
+"""What a person reads: tables, lines, pictures, and the files that a run leaves."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tljax.config import Config, FourStages
+from tljax.partition import count, is_frozen
+
+Row = dict[str, Any]
+
+# What a run writes into its workdir; --overwrite deletes these and nothing else.
+FILES = ("config.json", "metrics.jsonl", "summary.json", "predictions.jsonl", "report.md", "figures", "checkpoints")
+
+
+def refuse_run(workdir: Path) -> None:
+    """Raises FileExistsError if `workdir` holds a run already, or is a file."""
+    if workdir.exists() and not workdir.is_dir():
+        raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
+    found = [name for name in FILES if (workdir / name).exists()]
+    if found:
+        raise FileExistsError(f"{workdir} holds a run ({', '.join(found)}); give another --workdir, or --overwrite")
+
+
+def begin_run(workdir: Path, config: Config | FourStages) -> None:
+    """Deletes what an earlier run left in `workdir` and writes `config.json`."""
+    for path in (workdir / name for name in FILES):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    write_json(workdir / "config.json", asdict(config))
+
+
+def model_summary(params: Row, batch_stats: Row, units: Sequence[str], cut: str | None, batch_norm: str) -> str:
+    """The network's units with parameters, trainable or frozen, and BatchNorm mode, then Keras's three totals.
+
+    As in Keras, running statistics count as non-trainable parameters.
+    """
+    lines = [f"{'unit':<14} {'parameters':>12}  {'':<9}  BatchNorm"]
+    for unit in units:
+        frozen = is_frozen(unit, cut)
+        stats = batch_stats.get(unit, {})
+        mode = "-" if not stats else ("inference" if frozen else batch_norm)
+        total = count({unit: params[unit]}, {unit: stats}, cut).total
+        lines.append(f"{unit:<14} {total:>12,}  {'frozen' if frozen else 'trainable':<9}  {mode}")
+    counts = count(params, batch_stats, cut)
+    names = ("Total params", "Trainable params", "Non-trainable params")
+    lines += [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, counts, strict=True)]
+    return "\n".join(lines)
+
+
+def summary_line(summary: Row) -> str:
+    """What a stage came to, on a line or a few."""
+    lines = [
+        f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
+    ]
+    if "best_epoch" in summary:
+        lines[0] += f" (epoch {summary['best_epoch']} of {summary['epochs']} run)"
+    if "test" in summary:
+        lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
+    if summary.get("unmapped_classes"):
+        lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
+    if "unmapped_mass" in summary:
+        lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
+    return "\n".join(lines)
+
+
+def _accuracy(summary: Row) -> str:
+    return "-" if summary["accuracy"] is None else f"{summary['accuracy']:.4f}"
+
+
+def stages_table(summaries: Sequence[Row]) -> str:
+    """The stages side by side, in Markdown: loss, accuracy, trainable parameters, seconds."""
+    head = ("stage", "loss", "accuracy", "trainable parameters", "seconds")
+    rows = [
+        (
+            s["stage"],
+            f"{s['loss']:.4f}",
+            _accuracy(s),
+            f"{s['params']['trainable']:,}",
+            f"{s['seconds']:.1f}",
+        )
+        for s in summaries
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join(line(row) for row in [head, rule, *rows])
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with tuples as lists and numbers that are not finite, which JSON does not have, as None."""
+    if isinstance(value, Mapping):
+        return {k: jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, "utf-8")
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON."""
+    write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def append_row(workdir: Path, row: Row) -> None:
+    """Adds an epoch to the run's `metrics.jsonl`."""
+    with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(_json_line(row))
+
+
+def read_rows(workdir: Path) -> list[Row]:
+    """The epochs in the run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def write_predictions(
+    workdir: Path, ids: Sequence[str], labels: np.ndarray, losses: np.ndarray, top5: Sequence[list]
+) -> None:
+    """`predictions.jsonl`: a line an image with its label (int), cross-entropy (nats) and five likeliest outputs."""
+    rows = zip(ids, labels, losses, top5, strict=True)
+    lines = [_json_line({"id": i, "label": int(n), "loss": float(loss), "top5": best}) for i, n, loss, best in rows]
+    write_text(workdir / "predictions.jsonl", "".join(lines))
+
+
+def _json_line(row: Row) -> str:
+    return json.dumps(jsonable(row), ensure_ascii=False) + "\n"
+
+
+def draw_samples(folder: Path, images: np.ndarray, labels: Sequence[str], predicted: Sequence[str]) -> None:
+    """`samples.png`, a grid of pictures (uint8 [n, h, w, 3]) with their labels, and `predictions.png`, the same ones
+    with what was predicted above the label: green where it begins with the label, else red."""
+    _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
+    titles = [f"{guess}\n({label})" for guess, label in zip(predicted, labels, strict=True)]
+    right = [guess.startswith(label) for guess, label in zip(predicted, labels, strict=True)]
+    _draw_grid(folder / "predictions.png", images, titles, ["tab:green" if r else "tab:red" for r in right])
+
+
+def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    figure = _figure_class()(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
+    for i, (image, title, color) in enumerate(zip(images, titles, colors, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(image)
+        axes.set_title(title, fontsize=9, color=color)
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
+    """Loss and accuracy over the epochs of each run, training dashed and validation solid, on one epoch axis.
+
+    A run whose rows name several stages, a fine_tune that went on from a feature_extraction, is one line; a dotted
+    rule stands where the stage changes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure_class()(figsize=(10, 4), layout="constrained")
+    for column, metric in enumerate(("loss", "accuracy")):
+        axes = figure.add_subplot(1, 2, column + 1)
+        for i, (name, rows) in enumerate(runs.items()):
+            epochs = [row["epoch"] for row in rows]
+            for key, style, split in ((metric, "--", "train"), (f"val_{metric}", "-", "validation")):
+                values = [np.nan if row[key] is None else row[key] for row in rows]
+                axes.plot(epochs, values, style, marker=".", color=f"C{i}", label=f"{name}, {split}")
+            for before, after in zip(rows, rows[1:], strict=False):
+                if before["stage"] != after["stage"]:
+                    axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
+                    axes.annotate(
+                        f" {after['stage']}", (before["epoch"] + 0.5, 1), xycoords=("data", "axes fraction"),
+                        va="top", fontsize=8, color="gray",
+                    )  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure_class() -> Any:
+    # The class itself, not pyplot: no window system, no global state, and imported when a picture is drawn only.
+    from matplotlib.figure import Figure
+
+    return Figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,168 @@
+"""ResNet50 as an ordered tuple of named units, which can be cut before any of them.
+
+Both published variants are fields of one network: Keras's (v1: the stride of a stage sits on the first 1x1
+convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits on the 3x3, no biases).
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from tljax.convolution import convolution
+
+
+def unit_names(stage_sizes: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of the units of a network with so many blocks in its stages, input to output."""
+    blocks = (f"conv{i}_block{j}" for i, size in enumerate(stage_sizes, start=2) for j in range(1, size + 1))
+    return ("conv1", *blocks, "head")
+
+
+STAGE_SIZES = (3, 4, 6, 3)
+UNITS = unit_names(STAGE_SIZES)
+
+
+class Variant(NamedTuple):
+    """What differs between the published ResNet50s."""
+
+    stride_on_3x3: bool
+    """Where a stage's first block halves the resolution: on its 3x3 convolution (v1.5) or its first 1x1 (v1)."""
+    conv_bias: bool
+    bn_epsilon: float
+    bn_momentum: float
+    """Share of the old running statistics that a training step keeps."""
+
+
+VARIANTS = {
+    "v1": Variant(stride_on_3x3=False, conv_bias=True, bn_epsilon=1.001e-5, bn_momentum=0.99),
+    "v1.5": Variant(stride_on_3x3=True, conv_bias=False, bn_epsilon=1e-5, bn_momentum=0.9),
+}
+
+
+class Convolution(nn.Module):
+    """A convolution with symmetric zero padding; kernels start glorot-uniform as Keras's do."""
+
+    features: int
+    size: int = 1
+    stride: int = 1
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow f"]:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
+        if self.use_bias:
+            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
+        return x
+
+
+def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
+    bn = nn.BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
+    example_mask = None if mask is None else mask.reshape(-1, 1, 1, 1)
+    return bn(x, use_running_average=not train, mask=example_mask)
+
+
+class Stem(nn.Module):
+    """The unit `conv1`: 7x7 convolution with stride 2, BatchNorm, ReLU, 3x3 max-pool with stride 2."""
+
+    width: int
+    variant: Variant
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x)
+        x = nn.relu(_normalize(self.variant, "bn", x, train, mask))
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+class Bottleneck(nn.Module):
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, the last with four times the features.
+
+    Its parts have the names that Keras gives them: 1, 2 and 3 along the path, 0 on the shortcut.
+    """
+
+    features: int
+    stride: int
+    project: bool
+    variant: Variant
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        v = self.variant
+        stride_1, stride_2 = (1, self.stride) if v.stride_on_3x3 else (self.stride, 1)
+        shortcut = x
+        if self.project:
+            project = Convolution(4 * self.features, stride=self.stride, use_bias=v.conv_bias, name="0_conv")
+            shortcut = _normalize(v, "0_bn", project(x), train, mask)
+        x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x)
+        x = nn.relu(_normalize(v, "1_bn", x, train, mask))
+        x = Convolution(self.features, size=3, stride=stride_2, use_bias=v.conv_bias, name="2_conv")(x)
+        x = nn.relu(_normalize(v, "2_bn", x, train, mask))
+        x = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")(x)
+        return nn.relu(shortcut + _normalize(v, "3_bn", x, train, mask))
+
+
+class Head(nn.Module):
+    """The unit `head`: global average pooling and a dense layer that gives logits."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = jnp.mean(x, axis=(1, 2))
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.num_classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return x @ kernel + bias.reshape(1, -1)
+
+
+class ResNet(nn.Module):
+    """ResNet50 by default; smaller `stage_sizes` and `width` make the tiny networks of the tests.
+
+    `apply` needs the variables of those units only that it runs, so the halves on both sides of a cut can be held and
+    differentiated apart.
+    """
+
+    num_classes: int
+    variant: Variant = VARIANTS["v1"]
+    stage_sizes: tuple[int, ...] = STAGE_SIZES
+    width: int = 64
+
+    def setup(self) -> None:
+        self.conv1 = Stem(self.width, self.variant)
+        for i, size in enumerate(self.stage_sizes):
+            for j in range(size):
+                stride = 2 if i > 0 and j == 0 else 1
+                block = Bottleneck(self.width * 2**i, stride, project=j == 0, variant=self.variant)
+                setattr(self, f"conv{i + 2}_block{j + 1}", block)
+        self.head = Head(self.num_classes)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the units, input to output; also the top-level keys of the parameters."""
+        return unit_names(self.stage_sizes)
+
+    def prefix(self, x: Float[Array, "n h w c"], cut: str) -> Float[Array, "n h2 w2 c2"]:
+        """Runs the units before `cut`, BatchNorm in inference mode: preprocessed images -> activations at the cut."""
+        return self._run(x, self.units[: self.units.index(cut)], False, None)
+
+    def suffix(
+        self, x: Float[Array, "n h w c"], cut: str, train: bool = False, mask: Bool[Array, " n"] | None = None
+    ) -> Float[Array, "n classes"]:
+        """Runs `cut` and everything after it: activations at the cut -> logits.
+
+        With `train` BatchNorm normalizes with the statistics of the batch's rows where `mask` is true, and updates
+        the running ones (apply with `mutable=["batch_stats"]`).
+        """
+        return self._run(x, self.units[self.units.index(cut) :], train, mask)
+
+    def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n classes"]:
+        """The whole network: preprocessed images -> logits."""
+        return self.suffix(x, self.units[0], train)
+
+    def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
+        for name in units:
+            unit = getattr(self, name)
+            x = unit(x) if name == "head" else unit(x, train, mask)
+        return x

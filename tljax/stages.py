@@ -1,0 +1,271 @@
+"""The four stages, each a straight line from a config to a report; the only place that calls `jax.jit`."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tljax import checkpoint, convert, data, imagenet, loop, partition, pretrained, report, steps
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
+from tljax.data import Dataset, Split
+from tljax.optim import partitioned_adam
+from tljax.preprocess import CAFFE
+from tljax.pretrained import Source
+from tljax.resnet import VARIANTS, ResNet
+
+Row = dict[str, Any]
+SAMPLES = 18
+
+
+def run(
+    config: Config | FourStages, workdir: Path, *, overwrite: bool = False, network: Mapping[str, Any] | None = None
+) -> None:
+    """Runs one stage in `workdir`, or all four in its subfolders named like the stages.
+
+    `network` holds further arguments of `ResNet` for a from_scratch run (tests make a tiny one); the other stages
+    have the network of their source weights.
+
+    Raises:
+      ValueError, FileNotFoundError: if the config, the weights or the data cannot be used; `workdir` is then as it
+        was, of four stages when the first of them that cannot run begins.
+      FileExistsError: if `workdir` holds a run and `overwrite` is false.
+    """
+    network = network or {}
+    if isinstance(config, FourStages):
+        _run_four_stages(config, workdir, overwrite, network)
+        return
+    _check(config)
+    if not overwrite:
+        report.refuse_run(workdir)
+    _run_stage(config, workdir, _load_data(config), network)
+
+
+def _check(config: Config) -> None:
+    validate(config)
+    partition.find_cut(config.cut)
+
+
+def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
+    weights = config.pretrained
+    if config.source_classes:
+        if weights is not None:
+            raise ValueError(
+                f"config.source_classes makes source weights, so config.pretrained={weights!r} must be None"
+            )
+        weights = str(workdir / "source")
+    configs = {"source": stage_config(config, "source", None)} if config.source_classes else {}
+    configs |= {
+        "zero_shot": stage_config(config, "zero_shot", weights),
+        "feature_extraction": stage_config(config, "feature_extraction", weights),
+        "fine_tune": stage_config(config, "fine_tune", str(workdir / "feature_extraction")),
+        "from_scratch": stage_config(config, "from_scratch", None),
+    }
+    for name, stage in configs.items():
+        _check(stage)
+        if not overwrite:
+            report.refuse_run(workdir / name)
+    if not overwrite:
+        report.refuse_run(workdir)
+    # Whatever is there already is read before anything is trained: a mistake shows at once.
+    if not config.source_classes:
+        pretrained.load(str(weights))
+    shared = _load_data(configs["feature_extraction"])
+    datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
+
+    report.begin_run(workdir, config)
+    summaries = {
+        name: _run_stage(stage, workdir / name, datasets.get(name, shared), network) for name, stage in configs.items()
+    }
+    table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
+    transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
+    runs = {"transfer": transfer, "from_scratch": report.read_rows(workdir / "from_scratch")}
+    report.draw_curves(workdir / "figures" / "curves.png", runs)
+    report.write_text(workdir / "report.md", f"# The four stages\n\n{table}\n\n![curves](figures/curves.png)\n")
+    print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
+
+
+def _load_data(config: Config) -> Dataset:
+    if config.stage != "zero_shot":
+        return data.load(config.data, seed=config.seed)
+    bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
+    return data.load(bounded, seed=config.seed, training=False)
+
+
+def _run_stage(config: Config, workdir: Path, dataset: Dataset, network: Mapping[str, Any]) -> Row:
+    started = time.perf_counter()
+    print(f"\n== {config.stage} in {workdir}")
+    source = None if config.pretrained is None else pretrained.load(config.pretrained)
+    if config.stage == "zero_shot" and source is not None:
+        summary = _zero_shot(config, workdir, dataset, source)
+    else:
+        summary = _train(config, workdir, dataset, source, network)
+    summary = {"stage": config.stage, **summary, "seconds": round(time.perf_counter() - started, 2)}
+    report.write_json(workdir / "summary.json", summary)
+    print(report.summary_line(summary))
+    return summary
+
+
+def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
+    """The source's own head on the target's images; nothing trains."""
+    split, names = dataset.validation, dataset.class_names
+    assert split is not None
+    outputs = len(source.labels)
+    if len(names) > outputs:
+        raise ValueError(
+            f"label {outputs} ({names[outputs]!r}) lies beyond the {outputs} outputs of {source.name}'s head: it has no "
+            "zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
+        )
+    model = ResNet(outputs, VARIANTS[source.variant], **source.network)
+    target = partition.flatten(checkpoint.abstract_variables(model))
+    variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
+    report.begin_run(workdir, config)
+    print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
+
+    variables = jax.device_put(variables)
+    classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
+    parts = loop.predict(data.Batches(split, config.batch_size), partial(classify, variables))
+    probabilities, losses = parts
+    groups = imagenet.map_classes(names, source.labels)
+    mapped = imagenet.predict_mapped(probabilities, groups)
+    unmapped = [name for name, found in groups.items() if not found]
+    accuracy = None if len(unmapped) == len(names) else float(np.mean(mapped.predicted == split.labels))
+    top5 = imagenet.top_k(probabilities, source.labels)
+
+    report.write_predictions(workdir, split.ids, split.labels, losses, top5)
+    _draw_samples(config, workdir, split, names, [f"{best[0][1]} {best[0][2]:.0%}" for best in top5])
+    return {
+        "loss": float(np.mean(losses, dtype=np.float64)),
+        "accuracy": accuracy,
+        "images": len(split.labels),
+        "class_names": list(names),
+        "mapping": {name: [source.labels[i][1] for i in found] for name, found in groups.items()},
+        "unmapped_classes": unmapped,
+        "unmapped_mass": float(mapped.unmapped_mass.mean()),
+        "params": partition.count(variables["params"], variables["batch_stats"], None)._asdict(),
+    }
+
+
+def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | None, network: Mapping[str, Any]) -> Row:
+    """Trains the units from the cut on, keeps the best epoch, proves the others unmoved."""
+    train, validation, names = dataset.train, dataset.validation, dataset.class_names
+    assert train is not None and validation is not None
+    cut = partition.find_cut(config.cut)
+    if source is None:
+        variant, preprocessing, model = "v1", CAFFE, ResNet(len(names), **network)
+    else:
+        variant, preprocessing = source.variant, source.preprocessing
+        model = ResNet(len(names), VARIANTS[variant], **source.network)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    variables = _initial_variables(config, model, init_key, source, names)
+    before = partition.digest(**variables, cut=cut)
+    report.begin_run(workdir, config)
+    print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
+
+    tx = partitioned_adam(config.optimizer, cut)
+    state = steps.create_state(**jax.device_put(variables), tx=tx, cut=cut)
+    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
+    train_step = jax.jit(
+        partial(
+            steps.train_step,
+            model=model,
+            tx=tx,
+            cut=cut,
+            embed=partial(embed, augmentation=config.data.augment),
+            train_batch_norm=config.batch_norm == "training",
+        ),
+        donate_argnums=0,
+    )
+    eval_step = jax.jit(partial(steps.eval_step, model=model, cut=cut, embed=embed))
+
+    # The epochs of a fine-tuning go on where those of its source ended.
+    history = list(source.history) if source is not None and config.stage == "fine_tune" else []
+    earlier = len(history)
+    meta = {
+        "stage": config.stage,
+        "cut": cut,
+        "network": checkpoint.describe_network(model, variant),
+        "preprocessing": preprocessing._asdict(),
+        "image_size": dataset.image_size,
+        "class_names": names,
+    }
+    with checkpoint.open_checkpoints(workdir) as manager:
+        stopper = loop.EarlyStopper()
+        for epoch in range(earlier + 1, earlier + config.epochs + 1):
+            order = data.order(len(train.labels), seed=config.seed, epoch=epoch)
+            state, row = loop.run_epoch(
+                state,
+                data.Batches(train, config.batch_size, order),
+                data.Batches(validation, config.batch_size),
+                train_step=train_step,
+                eval_step=eval_step,
+                key=step_key,
+                name=f"epoch {epoch}/{earlier + config.epochs}",
+            )
+            stopper = loop.update_stopper(stopper, epoch=epoch, val_loss=row["val_loss"], patience=config.patience)
+            learning_rate = config.optimizer.learning_rate
+            history.append({"stage": config.stage, "epoch": epoch, **row, "learning_rate": learning_rate})
+            report.append_row(workdir, history[-1])
+            checkpoint.save(manager, epoch, state, meta | {"stopper": stopper._asdict(), "history": history})
+            checkpoint.prune(manager, keep={epoch, stopper.best_epoch})
+            if stopper.stopped:
+                break
+        partition.verify_frozen(before, partition.digest(state.params, state.batch_stats, cut))
+        best, _ = checkpoint.restore_variables(manager, stopper.best_epoch)
+    frozen = partition.verify_frozen(before, partition.digest(**best, cut=cut))
+    print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
+
+    state = state._replace(**best)
+    evaluate = partial(loop.evaluate, state, step=eval_step, key=step_key)
+    measured, predicted = evaluate(data.Batches(validation, config.batch_size))
+    _draw_samples(config, workdir, validation, names, [names[i] for i in predicted])
+    report.draw_curves(workdir / "figures" / "curves.png", {config.stage: history})
+    summary = {
+        **measured,
+        "last": {"loss": history[-1]["val_loss"], "accuracy": history[-1]["val_accuracy"]},
+        "best_epoch": stopper.best_epoch,
+        "epochs": len(history) - earlier,
+        "params": partition.count(**variables, cut=cut)._asdict(),
+        "frozen_leaves_unchanged": frozen,
+        "class_names": list(names),
+    }
+    if dataset.test is not None:
+        summary["test"], _ = evaluate(data.Batches(dataset.test, config.batch_size))
+    return summary
+
+
+def _initial_variables(
+    config: Config, model: ResNet, key: jax.Array, source: Source | None, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    """The network's first `params` and `batch_stats`: random, or the source's with a new head, or all the source's."""
+    variables = jax.jit(model.init)(key, np.zeros((1, 32, 32, 3), np.float32))
+    if source is None:
+        return variables
+    new_head: tuple[str, ...] = ("params/head/",)
+    if config.stage == "fine_tune":
+        new_head = ()
+        if not source.is_run:
+            raise ValueError(
+                f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
+                "--config.pretrained=RUN/feature_extraction"
+            )
+        trained_on = tuple(name for _, name in source.labels)
+        if trained_on != class_names:
+            raise ValueError(
+                f"{source.name} was trained on the classes {', '.join(trained_on)}, the data has "
+                f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
+            )
+    target = partition.flatten(variables)
+    return partition.unflatten(
+        convert.merge(target, source.variables, name=source.name, new=new_head, ignored=new_head)
+    )
+
+
+def _draw_samples(config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: list[str]) -> None:
+    chosen = data.order(len(split.labels), seed=config.seed, epoch=0)[:SAMPLES]
+    labels = [names[split.labels[i]] for i in chosen]
+    report.draw_samples(workdir / "figures", split.images[chosen], labels, [predicted[i] for i in chosen])

@@ -1,0 +1,111 @@
+"""The steps as pure functions, un-jitted: (state, batch, key) in, new state and sums out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, Num
+
+from tljax import metrics, partition
+from tljax.preprocess import Preprocessing, augment, preprocess, resize
+from tljax.resnet import ResNet
+from tljax.state import TrainState
+
+# What stands between a batch and the cut: (variables of the frozen units, images, key) -> activations at the cut.
+# A batch that already holds activations has the identity here.
+Embed = Callable[[dict[str, Any], Array, Key[Array, ""]], Array]
+
+
+def create_state(params: Any, batch_stats: Any, tx: optax.GradientTransformation, cut: str) -> TrainState:
+    """A state before its first step; the optimizer is initialized on the trainable half of the given weights."""
+    trainable = partition.split(params, cut)[1]
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(trainable))
+
+
+def embed_images(
+    frozen: dict[str, Any],
+    images: Num[Array, "n h w 3"],
+    key: Key[Array, ""],
+    *,
+    model: ResNet,
+    cut: str,
+    preprocessing: Preprocessing,
+    augmentation: str = "none",
+) -> Float[Array, "n h2 w2 c"]:
+    """RGB pixels 0..255 -> activations at the cut, through augmentation, preprocessing and the frozen units."""
+    x = preprocess(augment(images, key, augmentation), preprocessing)
+    return model.apply(frozen, x, cut, method="prefix")
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, Array],
+    key: Key[Array, ""],
+    *,
+    model: ResNet,
+    tx: optax.GradientTransformation,
+    cut: str,
+    embed: Embed,
+    train_batch_norm: bool,
+) -> tuple[TrainState, metrics.Sums]:
+    """One update of the units from `cut` on; returns the new state and the sums before the update.
+
+    `batch`: image [n ...], label int [n], mask bool [n]; rows with a false mask count for nothing, neither in the
+    mean loss nor in batch statistics. `key` is the run's: the step folds in its own number. Frozen leaves are passed
+    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics.
+    """
+    frozen_params, params = partition.split(state.params, cut)
+    frozen_stats, stats = partition.split(state.batch_stats, cut)
+    frozen = {"params": frozen_params, "batch_stats": frozen_stats}
+    h = jax.lax.stop_gradient(embed(frozen, batch["image"], jax.random.fold_in(key, state.step)))
+
+    def loss(params: Any) -> tuple[Array, tuple[metrics.Sums, Any]]:
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": stats},
+            h,
+            cut,
+            train_batch_norm,
+            batch["mask"],
+            method="suffix",
+            mutable=["batch_stats"],
+        )
+        sums = metrics.measure(logits, batch["label"], batch["mask"])
+        return sums.loss / jnp.maximum(sums.count, 1), (sums, updated.get("batch_stats", {}))
+
+    grads, (sums, new_stats) = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, state.opt_state, params)
+    new_params = optax.apply_updates(params, updates)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=partition.merge(frozen_params, new_params),
+        batch_stats=partition.merge(frozen_stats, {**stats, **new_stats}),
+        opt_state=opt_state,
+    )
+    return new_state, sums
+
+
+def eval_step(
+    state: TrainState, batch: dict[str, Array], key: Key[Array, ""], *, model: ResNet, cut: str, embed: Embed
+) -> tuple[metrics.Sums, Int[Array, " n"]]:
+    """Sums over one batch and its predicted labels, BatchNorm in inference mode everywhere; `embed` must not augment."""
+    frozen_params, params = partition.split(state.params, cut)
+    frozen_stats, stats = partition.split(state.batch_stats, cut)
+    h = embed({"params": frozen_params, "batch_stats": frozen_stats}, batch["image"], key)
+    logits = model.apply({"params": params, "batch_stats": stats}, h, cut, method="suffix")
+    return metrics.measure(logits, batch["label"], batch["mask"]), jnp.argmax(logits, axis=-1)
+
+
+def classify(
+    variables: dict[str, Any],
+    images: Num[Array, "n h w 3"],
+    labels: Int[Array, " n"],
+    *,
+    model: ResNet,
+    preprocessing: Preprocessing,
+    size: int,
+) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
+    """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want."""
+    logits = model.apply(variables, preprocess(resize(images, size), preprocessing))
+    return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)
