@@ -16,4 +16,5 @@ def get_config() -> FourStages:
     )
     for stage in vars(config.stages).values():
         stage.batch_size, stage.epochs = 32, 6
+    config.stages.feature_extraction.epochs = config.stages.fine_tune.epochs = 12
     return config

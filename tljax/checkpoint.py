@@ -17,10 +17,10 @@ FOLDER = "checkpoints"
 
 
 @contextmanager
-def open_checkpoints(workdir: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of the run in `workdir`, one an epoch. Orbax may hang at exit if its manager is not closed, so
     this is a context."""
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, read_only=read_only)
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
         yield manager
 
@@ -97,7 +97,7 @@ def read_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     if not (workdir / FOLDER).is_dir():
         raise ValueError(f"{workdir} holds no {FOLDER}/: it is not the folder of a run that trained")
-    with open_checkpoints(workdir, read_only=True) as manager:
+    with open_checkpoints(workdir) as manager:
         newest = manager.latest_step()
         if newest is None:
             raise ValueError(f"{workdir / FOLDER} holds no finished checkpoint: run that stage again")

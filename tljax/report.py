@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,12 @@ def summary_line(summary: Row) -> str:
         f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
     ]
     if "best_epoch" in summary:
-        lines[0] += f" (epoch {summary['best_epoch']} of {summary['epochs']} run)"
+        lines[0] += f" (best epoch {summary['best_epoch']}, {summary['epochs']} epochs run)"
     if "test" in summary:
         lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
     if summary.get("unmapped_classes"):
         lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
-    if "unmapped_mass" in summary:
+    if "unmapped_mass" in summary and summary["accuracy"] is not None:
         lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
     return "\n".join(lines)
 
@@ -184,7 +185,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
             for key, style, split in ((metric, "--", "train"), (f"val_{metric}", "-", "validation")):
                 values = [np.nan if row[key] is None else row[key] for row in rows]
                 axes.plot(epochs, values, style, marker=".", color=f"C{i}", label=f"{name}, {split}")
-            for before, after in zip(rows, rows[1:], strict=False):
+            for before, after in pairwise(rows):
                 if before["stage"] != after["stage"]:
                     axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
                     axes.annotate(

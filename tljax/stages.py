@@ -117,8 +117,8 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     outputs = len(source.labels)
     if len(names) > outputs:
         raise ValueError(
-            f"label {outputs} ({names[outputs]!r}) lies beyond the {outputs} outputs of {source.name}'s head: it has no "
-            "zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
+            f"label {outputs} ({names[outputs]!r}) lies beyond the {outputs} outputs of {source.name}'s head: it "
+            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
         )
     model = ResNet(outputs, VARIANTS[source.variant], **source.network)
     target = partition.flatten(checkpoint.abstract_variables(model))
@@ -128,8 +128,7 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
 
     variables = jax.device_put(variables)
     classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
-    parts = loop.predict(data.Batches(split, config.batch_size), partial(classify, variables))
-    probabilities, losses = parts
+    probabilities, losses = loop.predict(data.Batches(split, config.batch_size), partial(classify, variables))
     groups = imagenet.map_classes(names, source.labels)
     mapped = imagenet.predict_mapped(probabilities, groups)
     unmapped = [name for name, found in groups.items() if not found]

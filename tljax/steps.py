@@ -89,7 +89,7 @@ def train_step(
 def eval_step(
     state: TrainState, batch: dict[str, Array], key: Key[Array, ""], *, model: ResNet, cut: str, embed: Embed
 ) -> tuple[metrics.Sums, Int[Array, " n"]]:
-    """Sums over one batch and its predicted labels, BatchNorm in inference mode everywhere; `embed` must not augment."""
+    """Sums over one batch and its predicted labels, BatchNorm in inference mode; `embed` must not augment."""
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
     h = embed({"params": frozen_params, "batch_stats": frozen_stats}, batch["image"], key)

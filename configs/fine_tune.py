@@ -1,0 +1,10 @@
+"""The last stage of blocks and the head of a feature_extraction run, trained on with a tenth of its learning rate.
+
+python main.py --config configs/fine_tune.py --config.pretrained=runs/feature_extraction --workdir runs/fine_tune
+"""
+
+from tljax.config import Adam, Config
+
+
+def get_config() -> Config:
+    return Config(stage="fine_tune", cut="conv5_block1", epochs=40, optimizer=Adam(learning_rate=1e-4))
