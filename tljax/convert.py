@@ -122,11 +122,8 @@ def merge(
 ) -> dict[str, np.ndarray]:
     """Every leaf of `target` from `source`, in float32; strict in both directions.
 
-    Args:
-      target: leaves by path; those whose path starts with a prefix in `new` keep their value, of the others only the
-        shape counts.
-      source: arrays by path; those whose path starts with a prefix in `ignored` are not used.
-      name: what the source is called in messages.
+    Leaves of `target` whose path starts with a prefix in `new` keep their value, of the others only the shape counts;
+    arrays of `source` whose path starts with a prefix in `ignored` are not used. Messages call the source `name`.
 
     Raises:
       ValueError: with one line for every leaf that is missing (-), is not used (+) or has another shape (- and +).
@@ -142,4 +139,4 @@ def merge(
             problems += [f"  - {path} floating point", f"  + {path} {given[path].dtype}"]
     if problems:
         raise ValueError(f"{name} does not fit the network (- wanted, + found):\n" + "\n".join(problems))
-    return {path: np.asarray(given[path] if path in given else leaf, np.float32) for path, leaf in target.items()}
+    return {path: np.asarray(given.get(path, leaf), np.float32) for path, leaf in target.items()}

@@ -146,7 +146,7 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
             (part,) = tfds.core.ReadInstruction.from_spec(f"{name}[{bounds}").to_absolute(infos)
         except ValueError as error:
             raise ValueError(
-                f"config.data.{setting}={spec!r}: no slice of the {n} images of {name}; write {name}[90%:] or {name}[:9]"
+                f"config.data.{setting}={spec!r}: no slice of the {n} images of {name}; write {name}[90%:]"
             ) from error
         rows = rows[part.from_ : part.to]
     if not len(rows):

@@ -52,10 +52,10 @@ def train_epoch(
             state, sums = step(state, batch, key)
             # The sums of the step before are ready by now: reading them does not make the device wait.
             total, pending = metrics.merge(total, pending), sums
-            if total.count:
+            if total.examples:
                 bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.compute(total).items()}, refresh=False)
     total = metrics.merge(total, pending)
-    return state, metrics.compute(total), int(total.count)
+    return state, metrics.compute(total), int(total.examples)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ class Sums(NamedTuple):
 
     loss: Array | float
     correct: Array | float
-    count: Array | float
+    examples: Array | float
 
 
 ZERO = Sums(0.0, 0.0, 0.0)
@@ -26,7 +26,7 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -
 def measure(logits: Float[Array, "n classes"], labels: Int[Array, " n"], mask: Bool[Array, " n"]) -> Sums:
     """Sums over the rows where `mask` is true; the others are padding, whatever they hold."""
     losses = jnp.where(mask, cross_entropy(logits, labels), 0)
-    correct = mask & (jnp.argmax(logits, axis=-1) == labels)
+    correct = mask & (jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels)
     return Sums(jnp.sum(losses), jnp.sum(correct.astype(losses.dtype)), jnp.sum(mask.astype(losses.dtype)))
 
 
@@ -41,5 +41,5 @@ def compute(sums: Sums) -> dict[str, float]:
     Raises:
       ZeroDivisionError: if nothing was counted.
     """
-    count = float(sums.count)
-    return {"loss": float(sums.loss) / count, "accuracy": float(sums.correct) / count}
+    examples = float(sums.examples)
+    return {"loss": float(sums.loss) / examples, "accuracy": float(sums.correct) / examples}

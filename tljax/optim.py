@@ -15,7 +15,7 @@ from tljax.partition import labels
 class KerasAdamState(NamedTuple):
     """Number of updates and the running means of the gradients and of their squares."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     mean: Any
     square: Any
 
@@ -35,16 +35,16 @@ def keras_adam(adam: Adam) -> optax.GradientTransformation:
         return KerasAdamState(jnp.zeros((), jnp.int32), mean, square)
 
     def update(grads: Any, state: KerasAdamState, params: Any = None) -> tuple[Any, KerasAdamState]:
-        count = state.count + 1
+        step = state.step + 1
         mean = jax.tree.map(lambda m, g: m + (g - m) * (1 - adam.beta_1), state.mean, grads)
         square = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - adam.beta_2), state.square, grads)
 
-        def step(m: Array, v: Array) -> Array:
-            t = count.astype(m.dtype)
+        def change(m: Array, v: Array) -> Array:
+            t = step.astype(m.dtype)
             rate = adam.learning_rate * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
             return -rate * m / (jnp.sqrt(v) + adam.epsilon)
 
-        return jax.tree.map(step, mean, square), KerasAdamState(count, mean, square)
+        return jax.tree.map(change, mean, square), KerasAdamState(step, mean, square)
 
     return optax.GradientTransformation(init, update)
 

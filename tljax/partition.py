@@ -59,11 +59,8 @@ def labels(tree: Tree, cut: str | None) -> Tree:
 
     `tree` has units as its top-level keys, all of them or some.
     """
-    return {unit: jax.tree.map(lambda _, label=_label(unit, cut): label, subtree) for unit, subtree in tree.items()}
-
-
-def _label(unit: str, cut: str | None) -> str:
-    return "freeze" if is_frozen(unit, cut) else "train"
+    frozen, trainable = split(tree, cut)
+    return {**jax.tree.map(lambda _: "freeze", frozen), **jax.tree.map(lambda _: "train", trainable)}
 
 
 def split(tree: Tree, cut: str | None) -> tuple[Tree, Tree]:

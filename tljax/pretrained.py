@@ -121,7 +121,7 @@ def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], bool]:
 
     try:
         with h5py.File(path) as file:
-            group = file["model_weights"] if "model_weights" in file else file
+            group = file.get("model_weights", file)
             if "layer_names" in group.attrs:
                 return _read_legacy_layers(group), False
             if "layers" in group:

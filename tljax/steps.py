@@ -36,7 +36,8 @@ def embed_images(
 ) -> Float[Array, "n h2 w2 c"]:
     """RGB pixels 0..255 -> activations at the cut, through augmentation, preprocessing and the frozen units."""
     x = preprocess(augment(images, key, augmentation), preprocessing)
-    return model.apply(frozen, x, cut, method="prefix")
+    h: Any = model.apply(frozen, x, cut, method="prefix")
+    return h
 
 
 def train_step(
@@ -72,7 +73,7 @@ def train_step(
             mutable=["batch_stats"],
         )
         sums = metrics.measure(logits, batch["label"], batch["mask"])
-        return sums.loss / jnp.maximum(sums.count, 1), (sums, updated.get("batch_stats", {}))
+        return sums.loss / jnp.maximum(sums.examples, 1), (sums, updated.get("batch_stats", {}))
 
     grads, (sums, new_stats) = jax.grad(loss, has_aux=True)(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
@@ -93,7 +94,7 @@ def eval_step(
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
     h = embed({"params": frozen_params, "batch_stats": frozen_stats}, batch["image"], key)
-    logits = model.apply({"params": params, "batch_stats": stats}, h, cut, method="suffix")
+    logits: Any = model.apply({"params": params, "batch_stats": stats}, h, cut, method="suffix")
     return metrics.measure(logits, batch["label"], batch["mask"]), jnp.argmax(logits, axis=-1)
 
 
@@ -107,5 +108,5 @@ def classify(
     size: int,
 ) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
     """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want."""
-    logits = model.apply(variables, preprocess(resize(images, size), preprocessing))
+    logits: Any = model.apply(variables, preprocess(resize(images, size), preprocessing))
     return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)

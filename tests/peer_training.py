@@ -1,0 +1,97 @@
+"""Trains the same network with Keras (on JAX) and with tljax, and prints both series of losses as JSON.
+
+    python tests/peer_training.py STAGE float64|float32 STEPS
+
+A process of its own, because the precision of JAX and Keras is set for a whole process.
+"""
+
+import json
+import os
+import sys
+from functools import partial
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+
+stage, precision, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+jax.config.update("jax_enable_x64", precision == "float64")
+
+import keras
+import numpy as np
+from keras.src.backend.common import dtypes
+
+from tljax import convert, optim, partition, steps
+from tljax.config import Adam
+from tljax.preprocess import CAFFE
+from tljax.resnet import UNITS, ResNet
+
+keras.config.set_floatx(precision)
+if precision == "float64":
+    # For Keras float64 and float32 promote to float32, so its BatchNorm and its means compute in float32 whatever
+    # floatx says: a difference of 1e-7 from the first layer on. The formulas stay; this widens their type.
+    narrow = dtypes.result_type
+    wide = lambda *types: "float64" if "float64" in map(str, types) else narrow(*types)  # noqa: E731
+    dtypes.result_type = keras.src.backend.result_type = wide
+keras.utils.set_random_seed(0)
+CUTS = {"feature_extraction": "head", "fine_tune": "conv5_block1", "from_scratch": "conv1"}
+CUT, RATE, CLASSES, BATCH = CUTS[stage], 1e-4 if stage == "fine_tune" else 1e-3, 10, 8
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (count, BATCH, 32, 32, 3), np.uint8)
+labels = rng.integers(0, CLASSES, (BATCH,)).astype(np.int32)
+# The pictures of a class look alike, so that there is something to learn.
+images = images // 2 + (labels[None, :, None, None, None] * 12).astype(np.uint8)
+
+base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+for layer in base.layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        shape = layer.gamma.shape
+        ranges = ((0.8, 1.2), (-0.1, 0.1), (-0.2, 0.2), (0.8, 1.2))
+        layer.set_weights([rng.uniform(low, high, shape) for low, high in ranges])
+arrays = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in base.layers for weight in layer.weights}
+starts = {unit: index for index, unit in partition.KERAS_LAYER_STARTS.items()}
+for layer in base.layers[: starts[CUT]]:
+    layer.trainable = False
+
+
+class Peer(keras.Model):
+    """BatchNorm in inference mode. In a functional model, Keras 3.15 overrides `base(inputs, training=False)` with the
+    outer model's training=True while it fits."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.pool, self.dense = base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(CLASSES)
+
+    def call(self, x):
+        return self.dense(self.pool(self.base(x, training=False)))
+
+
+model = Peer()
+model(np.zeros((1, 32, 32, 3), precision))
+arrays |= {f"predictions/{weight.name}": np.asarray(weight) for weight in model.dense.weights}
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile(keras.optimizers.Adam(RATE), loss)
+keras_losses = []
+for batch in images:
+    x = keras.applications.resnet.preprocess_input(batch.astype(precision))
+    # Keras reports a running mean: of a single step after a reset, that step's loss.
+    keras_losses.append(float(model.train_on_batch(x, labels)))
+    model.reset_metrics()
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+network = ResNet(CLASSES)
+assert network.units == UNITS
+variables = partition.unflatten({k: jax.numpy.asarray(v) for k, v in convert.from_keras(arrays).items()})
+tx = optim.partitioned_adam(Adam(learning_rate=RATE), CUT)
+state = steps.create_state(variables["params"], variables["batch_stats"], tx, CUT)
+embed = partial(steps.embed_images, model=network, cut=CUT, preprocessing=CAFFE)
+step = jax.jit(partial(steps.train_step, model=network, tx=tx, cut=CUT, embed=embed, train_batch_norm=False))
+losses = []
+for batch in images:
+    # Pixels in the precision of the comparison: uint8 would become float32.
+    inputs = {"image": batch.astype(precision), "label": labels, "mask": np.ones(BATCH, bool)}
+    state, sums = step(state, inputs, jax.random.key(0))
+    losses.append(float(sums.loss) / BATCH)
+assert all(leaf.dtype == precision for leaf in jax.tree.leaves(state.params))
+print(json.dumps({"keras": keras_losses, "tljax": losses}))
