@@ -102,7 +102,7 @@ def test_classes_and_slices_of_a_tfds_set(directory):
 
 
 def test_offline_says_what_to_put_where(offline, tmp_path):
-    with pytest.raises(FileNotFoundError, match="cannot download.*cifar-10-binary.tar.gz") as caught:
+    with pytest.raises(FileNotFoundError, match=r"cannot download.*cifar-10-binary.tar.gz") as caught:
         data.load(Data(name="cifar10", dir=str(tmp_path / "tfds")), seed=0)
     message = str(caught.value)
     assert "\n" not in message

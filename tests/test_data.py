@@ -260,7 +260,7 @@ def test_wrong_splits_are_refused_in_one_line(settings, message):
 def test_train_is_needed_for_training_alone(tmp_path):
     folder = make_folder(tmp_path, {"val/red": 1, "test/red": 1})
     assert load_folder(folder, training=False).validation.ids == ("val/red/0.png",)
-    with pytest.raises(ValueError, match="no split train.*the data has val, test"):
+    with pytest.raises(ValueError, match=r"no split train.*the data has val, test"):
         load_folder(folder)
 
 

@@ -104,7 +104,9 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
     official = variables_of(with_official_spelling(path, tmp_path / "official.h5"))[1]
     counters = variables_of(tmp_path / "resnet50.weights.h5")[1]
     for other in (official, counters):
-        assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True)
+        )
     ours = jax.jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)
 

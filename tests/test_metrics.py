@@ -1,0 +1,67 @@
+"""Sums over the examples that count: padding counts for nothing, parts merge to the whole."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.metrics import ZERO, Sums, compute, cross_entropy, measure, merge
+
+LOGITS = np.array([[0.0, 0.0], [math.log(3), 0.0], [0.0, math.log(9)], [2.0, 1.0]], np.float32)
+LABELS = np.array([0, 0, 0, 1], np.int32)
+LOSSES = [math.log(2), math.log(4 / 3), math.log(10), math.log(1 + math.e)]
+
+
+def test_cross_entropy_is_in_nats():
+    np.testing.assert_allclose(cross_entropy(jnp.asarray(LOGITS), jnp.asarray(LABELS)), LOSSES, rtol=1e-6)
+
+
+def test_cross_entropy_of_large_logits_is_finite():
+    losses = cross_entropy(jnp.asarray([[1e4, 0.0], [1e4, 0.0]]), jnp.asarray([0, 1]))
+    np.testing.assert_array_equal(losses, [0, 1e4])
+
+
+def test_measure_sums_over_the_examples():
+    sums = measure(jnp.asarray(LOGITS), jnp.asarray(LABELS), jnp.ones(4, bool))
+    np.testing.assert_allclose(sums, [sum(LOSSES), 2, 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("label", [0, 1])
+def test_padding_counts_for_nothing_whatever_it_holds(garbage, label):
+    logits = np.concatenate([LOGITS, np.full((3, 2), garbage, np.float32)])
+    labels = np.concatenate([LABELS, np.full(3, label, np.int32)])
+    sums = measure(jnp.asarray(logits), jnp.asarray(labels), jnp.arange(7) < 4)
+    np.testing.assert_allclose(sums, [sum(LOSSES), 2, 4], rtol=1e-6)
+
+
+def test_a_batch_of_padding_is_zero():
+    assert measure(jnp.full((2, 2), jnp.nan), jnp.zeros(2, jnp.int32), jnp.zeros(2, bool)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_parts_of_any_size_merge_to_the_whole(size):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(0, 5, 7).astype(np.int32)
+    total = ZERO
+    for start in range(0, 7, size):
+        part = slice(start, start + size)
+        n = len(labels[part])
+        total = merge(total, measure(jnp.asarray(logits[part]), jnp.asarray(labels[part]), jnp.ones(n, bool)))
+    whole = measure(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(7, bool))
+    np.testing.assert_allclose(total, whole, rtol=1e-6)
+
+
+def test_merge_adds_in_double_precision():
+    half = Sums(jnp.float32(2**24), jnp.float32(2**24), jnp.float32(2**24))
+    assert merge(half, Sums(1.0, 1.0, 1.0)) == (2**24 + 1,) * 3
+
+
+def test_compute_divides_by_the_examples():
+    assert compute(Sums(6.0, 3.0, 4.0)) == {"loss": 1.5, "accuracy": 0.75}
+
+
+def test_the_mean_of_nothing_is_refused():
+    with pytest.raises(ZeroDivisionError):
+        compute(ZERO)

@@ -1,0 +1,188 @@
+"""The cut by name and by Keras index, Keras's counts to the unit, and digests that see every bit."""
+
+import jax
+import numpy as np
+import pytest
+
+from tljax import partition
+from tljax.checkpoint import abstract_variables
+from tljax.partition import KERAS_LAYER_STARTS, Counts, count, digest, find_cut, verify_frozen
+from tljax.resnet import UNITS, ResNet
+
+TREE = {"conv1": {"conv": {"kernel": 1, "bias": 2}}, "conv5_block1": {"1_bn": {"scale": 3}}, "head": {"bias": 4}}
+
+
+@pytest.mark.parametrize(
+    ("cut", "frozen"),
+    [
+        ("conv1", []),
+        ("conv2_block1", ["conv1"]),
+        ("conv5_block1", ["conv1"]),
+        ("conv5_block2", ["conv1", "conv5_block1"]),
+        ("head", ["conv1", "conv5_block1"]),
+        (None, ["conv1", "conv5_block1", "head"]),
+    ],
+)
+def test_split_freezes_the_units_before_the_cut_and_merge_undoes_it(cut, frozen):
+    before, after = partition.split(TREE, cut)
+    assert list(before) == frozen
+    assert list(after) == [unit for unit in TREE if unit not in frozen]
+    assert partition.merge(before, after) == TREE
+
+
+def test_labels_stand_in_place_of_the_leaves():
+    assert partition.labels(TREE, "conv5_block1") == {
+        "conv1": {"conv": {"kernel": "freeze", "bias": "freeze"}},
+        "conv5_block1": {"1_bn": {"scale": "train"}},
+        "head": {"bias": "train"},
+    }
+
+
+def test_labels_of_the_trainable_half_are_all_train():
+    half = partition.split(TREE, "conv5_block1")[1]
+    assert set(jax.tree.leaves(partition.labels(half, "conv5_block1"))) == {"train"}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_its_own_cut(unit):
+    assert find_cut(unit) == unit
+
+
+@pytest.mark.parametrize(
+    ("index", "unit"),
+    [
+        ("0", "conv1"),
+        ("7", "conv2_block1"),
+        ("19", "conv2_block2"),
+        ("39", "conv3_block1"),
+        ("81", "conv4_block1"),
+        ("143", "conv5_block1"),
+        ("155", "conv5_block2"),
+        ("165", "conv5_block3"),
+        ("175", "head"),
+    ],
+)
+def test_an_index_of_a_keras_layer_is_a_cut_where_a_unit_starts(index, unit):
+    assert find_cut(index) == unit
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        ("1", "config.cut=1 lies inside the unit conv1, which starts at layer 0; cut there or at 7, the next unit"),
+        ("142", "config.cut=142 lies inside the unit conv4_block6, which starts at layer 133; cut there or at 143"),
+        ("174", "config.cut=174 lies inside the unit conv5_block3, which starts at layer 165; cut there or at 175"),
+        ("176", "config.cut=176: the headless model has 175 layers"),
+        ("-1", "config.cut='-1' is no unit"),
+        ("conv5_blok1", "config.cut='conv5_blok1' is no unit; the nearest is 'conv5_block1'"),
+        ("Head", "config.cut='Head' is no unit; the nearest is 'head'"),
+        ("", "config.cut='' is no unit"),
+    ],
+)
+def test_another_cut_is_refused(cut, message):
+    with pytest.raises(ValueError) as error:
+        find_cut(cut)
+    assert str(error.value).startswith(message)
+
+
+def test_units_start_where_keras_has_their_first_layer():
+    import keras
+
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    names = [layer.name for layer in base.layers]
+    assert len(names) == 175
+    assert names[2:7] == ["conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"]
+    units = ["conv1"] * 7 + ["_".join(name.split("_")[:2]) for name in names[7:]]
+    starts = {i: unit for i, unit in enumerate(units) if i == 0 or unit != units[i - 1]}
+    assert KERAS_LAYER_STARTS == starts | {175: "head"}
+
+
+@pytest.fixture(scope="module", params=[10, 1000])
+def variables(request):
+    return request.param, abstract_variables(ResNet(request.param))
+
+
+COUNTS = {
+    (1000, "conv1"): Counts(25_636_712, 25_583_592, 53_120),
+    (1000, None): Counts(25_636_712, 0, 25_636_712),
+    (10, "head"): Counts(23_608_202, 20_490, 23_587_712),
+    (10, "conv5_block1"): Counts(23_608_202, 14_996_490, 8_611_712),
+    (10, "conv1"): Counts(23_608_202, 23_555_082, 53_120),
+    (10, None): Counts(23_608_202, 0, 23_608_202),
+}
+
+
+def test_counts_are_those_of_keras(variables):
+    classes, trees = variables
+    for (n, cut), expected in COUNTS.items():
+        if n == classes:
+            assert count(**trees, cut=cut) == expected, cut
+
+
+def test_counts_without_the_head_are_those_of_the_headless_model(variables):
+    _, trees = variables
+    params = {unit: leaves for unit, leaves in trees["params"].items() if unit != "head"}
+    assert count(params, trees["batch_stats"], "conv1") == Counts(23_587_712, 23_534_592, 53_120)
+
+
+def test_flatten_joins_the_path_and_unflatten_undoes_it():
+    flat = partition.flatten(TREE)
+    assert flat == {"conv1/conv/bias": 2, "conv1/conv/kernel": 1, "conv5_block1/1_bn/scale": 3, "head/bias": 4}
+    assert partition.unflatten(flat) == TREE
+
+
+PARAMS = {"conv1": {"kernel": np.array([0.0, 1.0, 2.0], np.float32)}, "head": {"bias": np.ones(3, np.float32)}}
+STATS = {"conv1": {"mean": np.array([0.5], np.float32)}}
+KERNEL, MEAN = "params/conv1/kernel", "batch_stats/conv1/mean"
+
+
+def with_one_bit_more(array: np.ndarray) -> np.ndarray:
+    return (array.view(np.uint32) ^ np.array([0, 1, 0], np.uint32)).view(np.float32)
+
+
+def test_a_digest_has_the_frozen_leaves_by_path():
+    assert digest(PARAMS, STATS, "head").keys() == {KERNEL, MEAN}
+    assert digest(PARAMS, STATS, None).keys() == {KERNEL, MEAN, "params/head/bias"}
+    assert digest(PARAMS, STATS, "conv1") == {}
+
+
+def test_equal_leaves_have_equal_digests_wherever_they_are_held():
+    copies = jax.tree.map(jax.numpy.array, (PARAMS, STATS))
+    assert verify_frozen(digest(PARAMS, STATS, "head"), digest(*copies, "head")) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_one_bit_more,
+        lambda x: np.array([-0.0, 1.0, 2.0], np.float32),
+        lambda x: x.astype(np.float64),
+        lambda x: x.view(np.int32),
+        lambda x: x.reshape(3, 1),
+        lambda x: x[::-1],
+    ],
+    ids=["one bit", "-0.0 for 0.0", "dtype", "dtype of the same bytes", "shape", "order"],
+)
+def test_a_changed_frozen_leaf_is_named(change):
+    after = {"conv1": {"kernel": change(PARAMS["conv1"]["kernel"])}, "head": PARAMS["head"]}
+    with pytest.raises(RuntimeError, match=f"1 frozen leaves moved, first {KERNEL}:"):
+        verify_frozen(digest(PARAMS, STATS, "head"), digest(after, STATS, "head"))
+
+
+def test_a_changed_statistic_is_named():
+    with pytest.raises(RuntimeError, match=f"1 frozen leaves moved, first {MEAN}:"):
+        after = {"conv1": {"mean": np.array([0.25], np.float32)}}
+        verify_frozen(digest(PARAMS, STATS, "head"), digest(PARAMS, after, "head"))
+
+
+def test_a_leaf_that_came_or_went_is_named():
+    one, two = digest(PARAMS, STATS, "head"), digest(PARAMS, {}, "head")
+    for before, after in ((one, two), (two, one)):
+        with pytest.raises(RuntimeError, match=MEAN):
+            verify_frozen(before, after)
+
+
+def test_a_leaf_that_trains_may_change():
+    after = {"conv1": PARAMS["conv1"], "head": {"bias": np.zeros(3, np.float32)}}
+    assert verify_frozen(digest(PARAMS, STATS, "head"), digest(after, STATS, "head")) == 2

@@ -1,0 +1,210 @@
+"""Whole runs of a tiny network: what they leave, what they refuse, and that each goes on from the one before."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tljax import checkpoint, pretrained, stages
+from tljax.config import Adam, Config, Data, FourStages
+from tljax.preprocess import CAFFE
+
+TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
+DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
+ROW = {
+    "stage",
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+}
+
+
+def read_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory) -> Path:
+    config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
+    for stage in vars(config.stages).values():
+        stage.batch_size, stage.epochs = 16, 2
+    workdir = tmp_path_factory.mktemp("runs") / "lesson"
+    stages.run(config, workdir, network=TINY)
+    return workdir
+
+
+def test_four_stages_leave_what_the_readme_names(lesson):
+    names = ["source", "zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
+    for name in names:
+        folder = lesson / name
+        assert read_summary(folder)["seconds"] > 0
+        assert json.loads((folder / "config.json").read_text())["data"]["name"] == "digits"
+        pictures = {"samples.png", "predictions.png"} | ({"curves.png"} if name != "zero_shot" else set())
+        assert {path.name for path in (folder / "figures").iterdir()} == pictures
+        for picture in pictures:
+            assert min(Image.open(folder / "figures" / picture).size) > 100
+        if name != "zero_shot":
+            rows = read_rows(folder)
+            assert all(set(row) == ROW for row in rows)
+            summary = read_summary(folder)
+            keys = {"stage", "loss", "accuracy", "last", "best_epoch", "epochs", "params", "frozen_leaves_unchanged"}
+            assert keys <= set(summary)
+            best = min(rows, key=lambda row: row["val_loss"])
+            assert summary["best_epoch"] == best["epoch"]
+            assert summary["last"] == {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]}
+            np.testing.assert_allclose(summary["loss"], best["val_loss"], rtol=1e-5)
+    report = (lesson / "report.md").read_text()
+    assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
+    assert (lesson / "figures" / "curves.png").is_file()
+
+
+def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
+    assert [row["epoch"] for row in read_rows(lesson / "feature_extraction")] == [1, 2]
+    assert [row["epoch"] for row in read_rows(lesson / "fine_tune")] == [3, 4]
+    assert {row["learning_rate"] for row in read_rows(lesson / "fine_tune")} == {1e-4}
+    with checkpoint.open_checkpoints(lesson / "feature_extraction") as manager:
+        extracted, _ = checkpoint.restore_variables(manager, read_summary(lesson / "feature_extraction")["best_epoch"])
+    tuned, meta = checkpoint.read_run(lesson / "fine_tune")
+    assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
+                          tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
+    assert not np.array_equal(extracted["params"]["head"]["kernel"], tuned["params"]["head"]["kernel"])
+    assert [row["epoch"] for row in meta["history"]] == [1, 2, 3, 4]
+
+
+def test_frozen_leaves_are_counted(lesson):
+    # A tiny network has 1 + 4 * 4 convolutions and as many BatchNorms, each with 2 parameters (and 2 statistics).
+    assert read_summary(lesson / "feature_extraction")["frozen_leaves_unchanged"] == 17 * 6
+    assert read_summary(lesson / "fine_tune")["frozen_leaves_unchanged"] == 13 * 6
+    assert read_summary(lesson / "from_scratch")["frozen_leaves_unchanged"] == 0
+
+
+def test_zero_shot_uses_the_sources_own_head_and_names(lesson):
+    summary = read_summary(lesson / "zero_shot")
+    assert summary["accuracy"] is None and summary["unmapped_classes"] == ["5", "6", "7"]
+    assert summary["params"]["trainable"] == 0
+    rows = [json.loads(line) for line in (lesson / "zero_shot" / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == summary["images"]
+    assert {name for row in rows for _, name, _ in row["top5"]} == {"0", "1", "2"}
+    for row in rows:
+        assert set(row) == {"id", "label", "loss", "top5"}
+        by_name = {name: p for _, name, p in row["top5"]}
+        np.testing.assert_allclose(row["loss"], -np.log(by_name[str(row["label"])]), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(summary["loss"], np.mean([row["loss"] for row in rows]), rtol=1e-5)
+
+
+def test_zero_shot_accuracy_through_the_classes_that_both_sides_have(lesson, tmp_path):
+    data = Data(name="digits", classes=("1", "0", "7"), max_images=60)
+    config = Config(stage="zero_shot", pretrained=str(lesson / "source"), data=data, batch_size=7)
+    stages.run(config, tmp_path / "run")
+    summary = read_summary(tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert summary["mapping"] == {"1": ["1"], "0": ["0"], "7": []}
+    names, right = ("1", "0", "7"), 0
+    for row in rows:
+        best = max((entry for entry in row["top5"] if entry[1] in names), key=lambda entry: entry[2])
+        right += best[1] == names[row["label"]]
+    assert summary["accuracy"] == right / len(rows)
+    mass = np.mean([sum(p for _, name, p in row["top5"] if name == "2") for row in rows])
+    np.testing.assert_allclose(summary["unmapped_mass"], mass, atol=1e-5)
+
+
+def test_a_run_as_source_brings_its_preprocessing_and_history(lesson):
+    source = pretrained.load(str(lesson / "fine_tune"))
+    assert source.preprocessing == CAFFE and source.variant == "v1" and source.is_run
+    assert [name for _, name in source.labels] == ["5", "6", "7"]
+    assert len(source.history) == 4
+
+
+def test_the_newest_and_the_best_epoch_are_kept(lesson):
+    for name in ("source", "feature_extraction", "fine_tune"):
+        summary, rows = read_summary(lesson / name), read_rows(lesson / name)
+        kept = {int(path.name) for path in (lesson / name / "checkpoints").iterdir() if path.name.isdigit()}
+        assert kept == {summary["best_epoch"], rows[-1]["epoch"]}
+
+
+def small(stage: str, **settings) -> Config:
+    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS} | settings))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (small("fine_tune", pretrained="{lesson}"), "holds several runs; take one of them: .*feature_extraction"),
+        (small("fine_tune", pretrained="imagenet"), "--config.pretrained=RUN/feature_extraction"),
+        (small("fine_tune", pretrained="{lesson}/source"), "trained on the classes 0, 1, 2, the data has 5, 6, 7"),
+        (small("feature_extraction", pretrained="{lesson}/zero_shot"), "not the folder of a run that trained"),
+        (small("feature_extraction", pretrained="nowhere"), "neither a file, nor a folder"),
+        (small("from_scratch", pretrained="imagenet"), "starts from no weights"),
+        (small("from_scratch", cut="conv5_blok1"), "nearest is 'conv5_block1'"),
+        (
+            small("zero_shot", pretrained="{lesson}/source", data=Data(name="digits", max_images=20)),
+            r"label 3 \('3'\) lies beyond the 3 outputs",
+        ),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(lesson, tmp_path, config, message):
+    if config.pretrained:
+        config.pretrained = config.pretrained.format(lesson=lesson)
+    with pytest.raises((ValueError, OSError), match=message):
+        stages.run(config, tmp_path / "run", network=TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_holds_a_run_is_refused_unless_overwritten(lesson, tmp_path):
+    config = small("feature_extraction", pretrained=str(lesson / "source"))
+    stages.run(config, tmp_path / "run")
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with pytest.raises(FileExistsError, match="holds a run"):
+        stages.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    stages.run(config, tmp_path / "run", overwrite=True)
+    assert len(read_rows(tmp_path / "run")) == 1
+    assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
+
+
+def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
+    config = small("from_scratch", patience=1, optimizer=Adam(learning_rate=0.3))
+    config.epochs = 12
+    stages.run(config, tmp_path / "run", network=TINY)
+    summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
+    losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
+    assert summary["epochs"] == len(rows) < 12
+    assert summary["best_epoch"] == int(np.argmin(losses)) + 1 == len(rows) - 1
+    np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
+
+
+def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
+    data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val")
+    stages.run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
+    assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
+
+
+def test_a_run_repeats_itself(tmp_path):
+    for name in ("a", "b"):
+        stages.run(small("from_scratch"), tmp_path / name, network=TINY)
+    a, b = (read_rows(tmp_path / name)[0] for name in ("a", "b"))
+    assert a["loss"] == b["loss"] and a["val_loss"] == b["val_loss"]
+
+
+def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
+    config = small("from_scratch")
+    stages.run(config, tmp_path / "run", network=TINY)
+    with checkpoint.open_checkpoints(tmp_path / "run") as manager:
+        _, meta = checkpoint.restore_variables(manager, 1)
+    path = tmp_path / "run" / "checkpoints" / "1" / "meta" / "metadata"
+    digest = meta["digest"]["params/head/bias"]
+    path.write_text(path.read_text().replace(digest, "0" * 64))
+    with pytest.raises(ValueError, match="is damaged: params/head/bias differ"):
+        checkpoint.read_run(tmp_path / "run")
