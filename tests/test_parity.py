@@ -11,7 +11,7 @@ import jax
 import keras
 import numpy as np
 import pytest
-from keras.applications import imagenet_utils
+from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 
 from tljax import checkpoint, convert, imagenet, pretrained, steps

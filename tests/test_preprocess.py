@@ -92,7 +92,9 @@ def shifts(out: np.ndarray) -> list[tuple[bool, int, int]]:
     for image, result in zip(NUMBERED, out, strict=True):
         matches = []
         for mirror in (False, True):
-            padded = np.pad(image[:, ::-1] if mirror else image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), "reflect")
+            padded = np.pad(
+                image[:, ::-1] if mirror else image, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), "reflect"
+            )
             for i in range(2 * MARGIN + 1):
                 for j in range(2 * MARGIN + 1):
                     if np.array_equal(padded[i : i + SIDE, j : j + SIDE], result):

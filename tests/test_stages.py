@@ -134,7 +134,8 @@ def test_the_newest_and_the_best_epoch_are_kept(lesson):
 
 
 def small(stage: str, **settings) -> Config:
-    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS} | settings))
+    cut = "conv1" if stage == "from_scratch" else "head"
+    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut} | settings))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,7 @@ def small(stage: str, **settings) -> Config:
         (small("feature_extraction", pretrained="nowhere"), "neither a file, nor a folder"),
         (small("from_scratch", pretrained="imagenet"), "starts from no weights"),
         (small("from_scratch", cut="conv5_blok1"), "nearest is 'conv5_block1'"),
+        (small("from_scratch", cut="head"), "from_scratch has nothing to freeze, its cut is 'conv1'"),
         (
             small("zero_shot", pretrained="{lesson}/source", data=Data(name="digits", max_images=20)),
             r"label 3 \('3'\) lies beyond the 3 outputs",

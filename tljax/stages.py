@@ -16,7 +16,7 @@ from tljax.data import Dataset, Split
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.pretrained import Source
-from tljax.resnet import VARIANTS, ResNet
+from tljax.resnet import UNITS, VARIANTS, ResNet
 
 Row = dict[str, Any]
 SAMPLES = 18
@@ -47,7 +47,8 @@ def run(
 
 def _check(config: Config) -> None:
     validate(config)
-    partition.find_cut(config.cut)
+    if partition.find_cut(config.cut) != UNITS[0] and config.stage == "from_scratch":
+        raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
 
 
 def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
