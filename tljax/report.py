@@ -148,12 +148,13 @@ def _json_line(row: Row) -> str:
     return json.dumps(jsonable(row), ensure_ascii=False) + "\n"
 
 
-def draw_samples(folder: Path, images: np.ndarray, labels: Sequence[str], predicted: Sequence[str]) -> None:
+def draw_samples(
+    folder: Path, images: np.ndarray, labels: Sequence[str], predicted: Sequence[str], right: Sequence[bool]
+) -> None:
     """`samples.png`, a grid of pictures (uint8 [n, h, w, 3]) with their labels, and `predictions.png`, the same ones
-    with what was predicted above the label: green where it begins with the label, else red."""
+    with what was predicted above the label, green where that is right."""
     _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
     titles = [f"{guess}\n({label})" for guess, label in zip(predicted, labels, strict=True)]
-    right = [guess.startswith(label) for guess, label in zip(predicted, labels, strict=True)]
     _draw_grid(folder / "predictions.png", images, titles, ["tab:green" if r else "tab:red" for r in right])
 
 

@@ -137,7 +137,8 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     top5 = imagenet.top_k(probabilities, source.labels)
 
     report.write_predictions(workdir, split.ids, split.labels, losses, top5)
-    _draw_samples(config, workdir, split, names, [f"{best[0][1]} {best[0][2]:.0%}" for best in top5])
+    guesses = [f"{best[0][1]} {best[0][2]:.0%}" for best in top5]
+    _draw_samples(config, workdir, split, names, mapped.predicted, guesses)
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,
@@ -222,7 +223,7 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
     state = state._replace(**best)
     evaluate = partial(loop.evaluate, state, step=eval_step, key=step_key)
     measured, predicted = evaluate(data.Batches(validation, config.batch_size))
-    _draw_samples(config, workdir, validation, names, [names[i] for i in predicted])
+    _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
     report.draw_curves(workdir / "figures" / "curves.png", {config.stage: history})
     summary = {
         **measured,
@@ -265,7 +266,11 @@ def _initial_variables(
     )
 
 
-def _draw_samples(config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: list[str]) -> None:
+def _draw_samples(
+    config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: np.ndarray, guesses: list[str]
+) -> None:
+    """Pictures with what was predicted: as a label, which may be right, and in words."""
     chosen = data.order(len(split.labels), seed=config.seed, epoch=0)[:SAMPLES]
     labels = [names[split.labels[i]] for i in chosen]
-    report.draw_samples(workdir / "figures", split.images[chosen], labels, [predicted[i] for i in chosen])
+    right = predicted[chosen] == split.labels[chosen]
+    report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in chosen], right)
