@@ -16,7 +16,7 @@ def test_caffe_is_bgr_without_the_mean():
 
 
 def test_torch_is_rgb_from_0_to_1_standardized():
-    np.testing.assert_allclose(preprocess(PIXEL, TORCH)[0, 0, 0], [-1.946656, 0.205182, 2.552244], rtol=1e-5)
+    np.testing.assert_allclose(preprocess(PIXEL, TORCH)[0, 0, 0], [-1.946656, 0.205182, 2.552854], rtol=1e-5)
 
 
 def test_caffe_is_the_preprocessing_of_keras():
