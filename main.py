@@ -1,6 +1,7 @@
 """python main.py --config configs/X.py --workdir DIR [--config.SETTING=VALUE ...]"""
 
 import argparse
+import logging
 import runpy
 import sys
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ def parse_flags(arguments: list[str]) -> Any:
 def main(arguments: list[str]) -> None:
     """Runs what the command line asks for; an error is one line, or with --debug a traceback."""
     flags = parse_flags(arguments)
+    # TFDS and Orbax warn about their own workings.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     from tljax import stages
 
     try:

@@ -32,7 +32,7 @@ def run(
 
     Raises:
       ValueError, FileNotFoundError: if the config, the weights or the data cannot be used; `workdir` is then as it
-        was, of four stages when the first of them that cannot run begins.
+        was, unless earlier ones of the four stages have run.
       FileExistsError: if `workdir` holds a run and `overwrite` is false.
     """
     network = network or {}
@@ -42,7 +42,8 @@ def run(
     _check(config)
     if not overwrite:
         report.refuse_run(workdir)
-    _run_stage(config, workdir, _load_data(config), network)
+    source = _load_source(config)
+    _run_stage(config, workdir, source, _load_data(config), network)
 
 
 def _check(config: Config) -> None:
@@ -80,7 +81,8 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
 
     report.begin_run(workdir, config)
     summaries = {
-        name: _run_stage(stage, workdir / name, datasets.get(name, shared), network) for name, stage in configs.items()
+        name: _run_stage(stage, workdir / name, _load_source(stage), datasets.get(name, shared), network)
+        for name, stage in configs.items()
     }
     table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
     transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
@@ -90,6 +92,10 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
     print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
 
 
+def _load_source(config: Config) -> Source | None:
+    return None if config.pretrained is None else pretrained.load(config.pretrained)
+
+
 def _load_data(config: Config) -> Dataset:
     if config.stage != "zero_shot":
         return data.load(config.data, seed=config.seed)
@@ -97,10 +103,11 @@ def _load_data(config: Config) -> Dataset:
     return data.load(bounded, seed=config.seed, training=False)
 
 
-def _run_stage(config: Config, workdir: Path, dataset: Dataset, network: Mapping[str, Any]) -> Row:
+def _run_stage(
+    config: Config, workdir: Path, source: Source | None, dataset: Dataset, network: Mapping[str, Any]
+) -> Row:
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
-    source = None if config.pretrained is None else pretrained.load(config.pretrained)
     if config.stage == "zero_shot" and source is not None:
         summary = _zero_shot(config, workdir, dataset, source)
     else:
