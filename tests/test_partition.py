@@ -95,7 +95,7 @@ def test_units_start_where_keras_has_their_first_layer():
     assert names[2:7] == ["conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"]
     units = ["conv1"] * 7 + ["_".join(name.split("_")[:2]) for name in names[7:]]
     starts = {i: unit for i, unit in enumerate(units) if i == 0 or unit != units[i - 1]}
-    assert KERAS_LAYER_STARTS == starts | {175: "head"}
+    assert starts | {175: "head"} == KERAS_LAYER_STARTS
 
 
 @pytest.fixture(scope="module", params=[10, 1000])
