@@ -32,7 +32,7 @@ def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patien
     """
     if stopper.best_epoch == 0:
         return EarlyStopper(val_loss if math.isfinite(val_loss) else math.inf, epoch)
-    if val_loss < stopper.best:
+    if math.isfinite(val_loss) and val_loss < stopper.best:
         return EarlyStopper(val_loss, epoch)
     wait = stopper.wait + 1
     return stopper._replace(wait=wait, stopped=wait >= patience)

@@ -1,0 +1,189 @@
+"""What a run may not be is refused with the setting's name and value; the command line overrides a config file."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tljax.config import STAGES, Adam, Config, Data, FourStages, Stage, Stages, stage_config, validate
+from tljax.partition import find_cut
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from main import parse_flags
+
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+GOOD = Config(pretrained="imagenet")
+
+
+def flags(config: str, *arguments: str):
+    return parse_flags(["--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", "runs/x", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "config.epochs=0: must be at least 1"),
+        ({"patience": 0}, "config.patience=0: must be at least 1"),
+        ({"batch_size": -8}, "config.batch_size=-8: must be at least 1"),
+        ({"seed": -1}, "config.seed=-1: must be at least 0"),
+        ({"optimizer": Adam(learning_rate=0.0)}, "config.optimizer.learning_rate=0.0: must be > 0"),
+        ({"optimizer": Adam(learning_rate=-1e-3)}, "config.optimizer.learning_rate=-0.001: must be > 0"),
+        ({"optimizer": Adam(learning_rate=float("inf"))}, "config.optimizer.learning_rate=inf: must be > 0"),
+        ({"optimizer": Adam(learning_rate=float("nan"))}, "config.optimizer.learning_rate=nan: must be > 0"),
+        ({"optimizer": Adam(beta_1=1.0)}, r"config.optimizer.beta_1=1.0: must be in \[0, 1\)"),
+        ({"optimizer": Adam(beta_2=-0.1)}, r"config.optimizer.beta_2=-0.1: must be in \[0, 1\)"),
+        ({"optimizer": Adam(epsilon=0.0)}, "config.optimizer.epsilon=0.0: must be > 0"),
+        ({"data": Data(image_size=31)}, "config.data.image_size=31: at least 32"),
+        ({"data": Data(max_images=0)}, "config.data.max_images=0: at least 1"),
+        ({"stage": "from_scratch"}, "config.pretrained='imagenet': from_scratch starts from no weights"),
+        ({"stage": "fine_tune"}, "config.pretrained='imagenet': fine_tune goes on from a run"),
+        ({"stage": "fine_tune", "pretrained": None}, "config.pretrained=None: fine_tune goes on from a run"),
+        ({"stage": "zero_shot", "pretrained": None}, "config.pretrained=None: zero_shot needs source weights"),
+        ({"pretrained": None}, "config.pretrained=None: feature_extraction needs source weights"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        validate(replace(GOOD, **wrong))
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {},
+        {"epochs": 1, "patience": 1, "batch_size": 1, "seed": 0},
+        {"optimizer": Adam(beta_1=0.0, beta_2=0.0, epsilon=1e-12)},
+        {"data": Data(image_size=32, max_images=1)},
+        {"stage": "zero_shot"},
+        {"stage": "fine_tune", "pretrained": "runs/feature_extraction"},
+        {"stage": "from_scratch", "pretrained": None},
+    ],
+)
+def test_a_right_value_is_let_through(right):
+    validate(replace(GOOD, **right))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_has_its_own_settings_and_the_shared_data_and_seed(name):
+    four = FourStages(seed=7, data=Data(name="digits", classes=("5", "6")), source_classes=("0", "1"))
+    setattr(four.stages, name, Stage(cut="conv4_block1", epochs=3, optimizer=Adam(learning_rate=0.5)))
+    config = stage_config(four, name, "runs/x")
+    assert config == Config(
+        stage=name, pretrained="runs/x", seed=7, data=four.data, cut="conv4_block1", epochs=3, optimizer=Adam(0.5)
+    )
+
+
+def test_the_source_is_from_scratch_on_classes_of_its_own():
+    four = FourStages(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
+    four.stages.source = Stage(cut="conv1", epochs=3)
+    assert stage_config(four, "source", None) == Config(
+        stage="from_scratch", cut="conv1", epochs=3, data=Data(name="digits", classes=("0", "1"), max_images=9)
+    )
+    assert four.data.classes == ("5", "6")
+
+
+def test_stages_share_no_mutable_default():
+    assert Stages().fine_tune.optimizer is not Stages().fine_tune.optimizer
+    assert Stage().optimizer is not Stage().optimizer
+    assert FourStages().data is not FourStages().data
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(config):
+    shipped = flags(config).config
+    if isinstance(shipped, FourStages):
+        weights = dict.fromkeys(STAGES, "runs/x") | {"source": None, "from_scratch": None}
+        stages = [stage_config(shipped, name, weights[name]) for name in ("source", *STAGES)]
+        assert (shipped.pretrained is None) == bool(shipped.source_classes)
+    else:
+        assert shipped.stage == config
+        stages = [replace(shipped, pretrained="runs/feature_extraction") if config == "fine_tune" else shipped]
+    for stage in stages:
+        validate(stage)
+        find_cut(stage.cut)
+
+
+def test_every_stage_has_a_shipped_config():
+    assert {*STAGES, "four_stages", "demo"} == set(CONFIGS)
+
+
+def test_a_setting_is_overridden_and_the_others_stay():
+    given = flags("fine_tune", "--config.optimizer.learning_rate=3e-4", "--config.data.classes", "cat", "dog")
+    assert given.config == Config(
+        stage="fine_tune",
+        cut="conv5_block1",
+        epochs=40,
+        optimizer=Adam(learning_rate=3e-4),
+        data=Data(classes=("cat", "dog")),
+    )
+    assert (given.workdir, given.overwrite, given.debug) == (Path("runs/x"), False, False)
+
+
+def test_a_setting_of_one_of_four_stages_is_overridden():
+    shipped, given = flags("demo").config, flags("demo", "--config.stages.fine_tune.epochs=2", "--overwrite")
+    assert (shipped.stages.fine_tune.epochs, given.config.stages.fine_tune.epochs) == (12, 2)
+    assert given.config.stages.feature_extraction == shipped.stages.feature_extraction
+    assert given.overwrite
+
+
+def test_none_and_a_number_are_both_read_for_an_optional_number():
+    assert flags("zero_shot", "--config.data.max_images=64").config.data.max_images == 64
+    assert flags("zero_shot", "--config.data.max_images=None").config.data.max_images is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--config.optimizer.lerning_rate=1", ["Unrecognized", "lerning_rate", "--config.optimizer.learning_rate"]),
+        ("--config.epochs=two", ["--config.epochs", "'two'", "INT"]),
+        ("--config.epochs=2.5", ["--config.epochs", "'2.5'"]),
+        ("--config.optimizer.learning_rate=fast", ["--config.optimizer.learning_rate", "'fast'", "FLOAT"]),
+        ("--config.data.augment=crop", ["--config.data.augment", "'crop'", "flip_crop"]),
+        ("--config.batch_norm=train", ["--config.batch_norm", "'train'", "training"]),
+    ],
+)
+def test_an_argument_that_cannot_be_read_is_refused_by_name(argument, parts, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as exit_:
+        flags("fine_tune", argument)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir", "x"], "main.py: --config FILE is needed"),
+        (["--config", "configs/nothing.py", "--workdir", "x"], "main.py: --config configs/nothing.py: there is no"),
+    ],
+)
+def test_without_a_config_file_there_is_a_line_and_no_traceback(arguments, message):
+    with pytest.raises(SystemExit) as exit_:
+        parse_flags(arguments)
+    assert str(exit_.value.code).startswith(message)
+
+
+def test_the_workdir_is_required(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        parse_flags(["--config", str(ROOT / "configs" / "demo.py")])
+    assert exit_.value.code == 2
+    assert "--workdir" in capsys.readouterr().err
+
+
+def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as exit_:
+        flags("fine_tune", "--help")
+    assert exit_.value.code == 0
+    lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
+    for setting, text in [
+        ("--config.optimizer.learning_rate FLOAT", "Step size, constant. (default: 0.0001)"),
+        ("--config.epochs INT", "Most epochs of this stage. (default: 40)"),
+        ("--overwrite", "Replace the run that is in the workdir. (default: False)"),
+        ("--workdir PATH", "Folder that the run is written to. (required)"),
+    ]:
+        assert lines[lines.index(setting) + 1] == text
