@@ -171,6 +171,9 @@ def test_a_workdir_that_holds_a_run_is_refused_unless_overwritten(lesson, tmp_pa
     with pytest.raises(FileExistsError, match="holds a run"):
         stages.run(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    with pytest.raises(ValueError, match="would delete"):
+        again = small("fine_tune", pretrained=str(tmp_path / "run"))
+        stages.run(again, tmp_path / "run", overwrite=True)
     stages.run(config, tmp_path / "run", overwrite=True)
     assert len(read_rows(tmp_path / "run")) == 1
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"

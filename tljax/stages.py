@@ -42,6 +42,8 @@ def run(
     _check(config)
     if not overwrite:
         report.refuse_run(workdir)
+    elif config.pretrained is not None and Path(config.pretrained).resolve() == workdir.resolve():
+        raise ValueError(f"--overwrite would delete config.pretrained={config.pretrained!r}; give another --workdir")
     source = _load_source(config)
     _run_stage(config, workdir, source, _load_data(config), network)
 
