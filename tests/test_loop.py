@@ -1,10 +1,12 @@
-"""Early stopping counts as Keras's callback does; a loss that is no number is never the best."""
+"""Early stopping counts as Keras's callback does; an epoch counts every example once."""
 
 import math
 
 import numpy as np
 import pytest
 
+from tljax import loop, metrics
+from tljax.data import Batches, Split
 from tljax.loop import EarlyStopper, update_stopper
 
 NAN, INF = math.nan, math.inf
@@ -81,6 +83,7 @@ def test_later_numbers_that_are_not_finite_count_as_in_keras(patience):
         ([1.0, 2.0, 2.0, 0.5], 3, None, 4),
         ([1.0, NAN, 0.5, NAN, NAN], 2, 5, 3),
         ([1.0, INF, NAN], 2, 3, 1),
+        ([2.0, -INF, 1.0], 2, None, 3),
         ([INF, 5.0], 1, None, 2),
         ([INF, INF], 1, 2, 1),
     ],
@@ -105,3 +108,34 @@ def test_epochs_may_go_on_from_those_of_an_earlier_run():
     stopper = update_stopper(EarlyStopper(), epoch=11, val_loss=1.0, patience=1)
     stopper = update_stopper(stopper, epoch=12, val_loss=1.5, patience=1)
     assert stopper == EarlyStopper(best=1.0, best_epoch=11, wait=1, stopped=True)
+
+
+def make_batches(n: int) -> Batches:
+    split = Split(np.zeros((n, 2, 2, 3), np.uint8), np.arange(n, dtype=np.int32), tuple(map(str, range(n))))
+    return Batches(split, 4)
+
+
+def count(batch) -> metrics.Sums:
+    n = batch["mask"].sum()
+    return metrics.Sums(float(batch["label"][batch["mask"]].sum()), float(n), float(n))
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_an_epoch_counts_every_example_once(n):
+    step = lambda state, batch, key: (state + 1, count(batch))  # noqa: E731
+    state, measured, examples = loop.train_epoch(0, make_batches(n), step, None, name="x")
+    assert (state, examples) == (-(-n // 4), n)
+    assert measured == {"loss": (n - 1) / 2, "accuracy": 1.0}
+
+
+def test_evaluation_gives_a_prediction_for_every_example():
+    step = lambda state, batch, key: (count(batch), batch["label"] + 1)  # noqa: E731
+    measured, predicted = loop.evaluate(None, make_batches(10), step, None)
+    assert measured["loss"] == 4.5
+    np.testing.assert_array_equal(predicted, np.arange(1, 11))
+
+
+def test_prediction_drops_the_padding():
+    labels, pixels = loop.predict(make_batches(6), lambda image, label: (label, image[:, 0, 0, 0]))
+    np.testing.assert_array_equal(labels, np.arange(6))
+    assert pixels.shape == (6,)
