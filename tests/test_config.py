@@ -25,10 +25,13 @@ def flags(config: str, *arguments: str):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 0}, "config.epochs=0: must be at least 1"),
-        ({"patience": 0}, "config.patience=0: must be at least 1"),
-        ({"batch_size": -8}, "config.batch_size=-8: must be at least 1"),
-        ({"seed": -1}, "config.seed=-1: must be at least 0"),
+        ({"epochs": 0}, "config.epochs=0: must be a whole number, at least 1"),
+        ({"epochs": 2.5}, "config.epochs=2.5"),
+        ({"batch_norm": "train"}, "config.batch_norm='train': must be one of inference, training"),
+        ({"data": Data(augment="flop")}, "config.data.augment='flop'"),
+        ({"patience": 0}, "config.patience=0: must be a whole number, at least 1"),
+        ({"batch_size": -8}, "config.batch_size=-8: must be a whole number, at least 1"),
+        ({"seed": -1}, "config.seed=-1: must be a whole number, at least 0"),
         ({"optimizer": Adam(learning_rate=0.0)}, "config.optimizer.learning_rate=0.0: must be > 0"),
         ({"optimizer": Adam(learning_rate=-1e-3)}, "config.optimizer.learning_rate=-0.001: must be > 0"),
         ({"optimizer": Adam(learning_rate=float("inf"))}, "config.optimizer.learning_rate=inf: must be > 0"),

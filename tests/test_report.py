@@ -137,13 +137,13 @@ def test_a_file_is_written_whole_in_folders_that_need_not_exist(tmp_path):
 def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
     path = tmp_path / "report.md"
     report.write_text(path, "before")
-    whole = Path.write_text
+    whole = Path.write_bytes
 
-    def fail_halfway(self, text, *args):
-        whole(self, text[: len(text) // 2], *args)
+    def fail_halfway(self, content):
+        whole(self, content[: len(content) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", fail_halfway)
+    monkeypatch.setattr(Path, "write_bytes", fail_halfway)
     with pytest.raises(OSError, match="disk full"):
         report.write_text(path, "after, and longer")
     monkeypatch.undo()

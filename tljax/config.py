@@ -5,7 +5,7 @@ frozen, so that a config file may change single attributes of a default.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
 STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune", "from_scratch")
@@ -131,9 +131,15 @@ def validate(config: Config) -> None:
         if not ok:
             raise ValueError(f"config.{name}={value!r}: {wanted}")
 
+    # The command line checks choices and types; a config file may hold anything.
+    for settings, prefix in ((config, ""), (config.data, "data.")):
+        for name, hint in get_type_hints(type(settings)).items():
+            if get_origin(hint) is Literal:
+                value, choices = getattr(settings, name), get_args(hint)
+                refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(choices)}")
     for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(config, name)
-        refuse_unless(value >= lowest, name, value, f"must be at least {lowest}")
+        refuse_unless(isinstance(value, int) and value >= lowest, name, value, f"must be a whole number, at least {lowest}")
     adam = config.optimizer
     refuse_unless(0 < adam.learning_rate < float("inf"), "optimizer.learning_rate", adam.learning_rate, "must be > 0")
     refuse_unless(0 <= adam.beta_1 < 1, "optimizer.beta_1", adam.beta_1, "must be in [0, 1)")

@@ -52,15 +52,17 @@ def _normalize(name: str) -> str:
 def map_classes(class_names: Sequence[str], source: Sequence[Label]) -> dict[str, tuple[int, ...]]:
     """For each target class, the outputs of the source's head that mean it; empty where there is none.
 
-    A class is found by its WordNet id, by its name (case, spaces, `-` and `_` alike), or, where the source is
-    ImageNet, in `EVERYDAY_GROUPS`.
+    A class is found, where the source is ImageNet, in `EVERYDAY_GROUPS`, else by its WordNet id or its name (case,
+    spaces, `-` and `_` alike).
     """
     groups = EVERYDAY_GROUPS if tuple(source) == labels() else {}
 
     def find(class_name: str) -> tuple[int, ...]:
         name = _normalize(class_name)
-        same = tuple(i for i, (wordnet_id, other) in enumerate(source) if name in (wordnet_id, _normalize(other)))
-        return same or groups.get(SYNONYMS.get(name, name), ())
+        # The groups first: ImageNet's `plane` is a carpenter's.
+        if group := groups.get(SYNONYMS.get(name, name)):
+            return group
+        return tuple(i for i, (wordnet_id, other) in enumerate(source) if name in (wordnet_id, _normalize(other)))
 
     return {name: find(name) for name in class_names}
 

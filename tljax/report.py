@@ -113,9 +113,10 @@ def jsonable(value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
+    content = text.encode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, "utf-8")
+    unfinished.write_bytes(content)
     unfinished.replace(path)
 
 

@@ -40,10 +40,7 @@ def run(
         _run_four_stages(config, workdir, overwrite, network)
         return
     _check(config)
-    if not overwrite:
-        report.refuse_run(workdir)
-    elif config.pretrained is not None and Path(config.pretrained).resolve() == workdir.resolve():
-        raise ValueError(f"--overwrite would delete config.pretrained={config.pretrained!r}; give another --workdir")
+    _check_workdir(config.pretrained, workdir, overwrite)
     source = _load_source(config)
     _run_stage(config, workdir, source, _load_data(config), network)
 
@@ -52,6 +49,13 @@ def _check(config: Config) -> None:
     validate(config)
     if partition.find_cut(config.cut) != UNITS[0] and config.stage == "from_scratch":
         raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
+
+
+def _check_workdir(weights: str | None, workdir: Path, overwrite: bool) -> None:
+    if not overwrite:
+        report.refuse_run(workdir)
+    elif weights is not None and Path(weights).resolve() == workdir.resolve():
+        raise ValueError(f"--overwrite would delete config.pretrained={weights!r}; give another --workdir")
 
 
 def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
@@ -71,10 +75,8 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
     }
     for name, stage in configs.items():
         _check(stage)
-        if not overwrite:
-            report.refuse_run(workdir / name)
-    if not overwrite:
-        report.refuse_run(workdir)
+        _check_workdir(config.pretrained, workdir / name, overwrite)
+    _check_workdir(config.pretrained, workdir, overwrite)
     # Whatever is there already is read before anything is trained: a mistake shows at once.
     if not config.source_classes:
         pretrained.load(str(weights))
