@@ -20,7 +20,10 @@ def parse_flags(arguments: list[str]) -> Any:
         sys.exit("main.py: --config FILE is needed, for example --config configs/demo.py (see configs/)")
     if not Path(known.config).is_file():
         sys.exit(f"main.py: --config {known.config}: there is no such file")
-    defaults = runpy.run_path(known.config)["get_config"]()
+    get_config = runpy.run_path(known.config).get("get_config")
+    if get_config is None:
+        sys.exit(f"main.py: --config {known.config}: it has no function get_config()")
+    defaults = get_config()
 
     @dataclass
     class Flags:

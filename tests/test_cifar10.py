@@ -143,7 +143,7 @@ def test_a_set_of_ones_own_without_supervised_keys_and_ids(directory, tmp_path):
 
 
 def test_unlabelled_rows_are_refused(directory, monkeypatch):
-    monkeypatch.setattr(data, "open_source", lambda config, seed: unlabelled)
+    monkeypatch.setattr(data, "open_source", lambda config: unlabelled)
     unlabelled = sources.Source(
         ("a",), 32, {"test": 3}, lambda split, rows: np.full(3, -1), lambda split, rows: ([], [])
     )

@@ -132,3 +132,9 @@ def test_top_k_is_what_keras_decodes(monkeypatch):
 
 def test_top_k_of_a_smaller_head_has_all_its_outputs():
     assert top_k(np.array([[0.25, 0.75]]), ((None, "no"), (None, "yes"))) == [[[None, "yes", 0.75], [None, "no", 0.25]]]
+
+
+def test_a_named_class_is_taken_out_of_its_group():
+    groups = map_classes(["dog", "beagle"], labels())
+    assert groups["beagle"] == (162,)
+    assert len(groups["dog"]) == 117 and 162 not in groups["dog"]

@@ -213,3 +213,17 @@ def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     path.write_text(path.read_text().replace(digest, "0" * 64))
     with pytest.raises(ValueError, match="is damaged: params/head/bias differ"):
         checkpoint.read_run(tmp_path / "run")
+
+
+def test_a_diverged_training_is_an_error(tmp_path):
+    config = small("from_scratch", optimizer=Adam(learning_rate=1e30))
+    with pytest.raises(ValueError, match="no epoch had a finite validation loss"):
+        stages.run(config, tmp_path / "run", network=TINY)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
+    config = FourStages(pretrained=None, source_classes=("0", "1"), data=DIGITS)
+    with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
+        stages.run(config, tmp_path / "run", network=TINY)
+    assert not (tmp_path / "run").exists()

@@ -74,8 +74,6 @@ def _examples(archive: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]
 def prepare(data_dir: str | None) -> None:
     """Downloads CIFAR-10 and writes it below `data_dir` (None: TFDS's default) as array_record, images as PNG.
 
-    Does nothing where this version is prepared already.
-
     Raises:
       FileNotFoundError: if the archive is not there and cannot be downloaded.
     """

@@ -29,8 +29,8 @@ class Data:
     validation_split: str | None = None
     """Split evaluated after every epoch. None: `validation` or `val` where the data has one, else `test`. A slice of
     train such as `train[90%:]` takes those rows out of training, and test_split is evaluated once at the end."""
-    test_split: str = "test"
-    """Split evaluated once at the end when validation_split slices train."""
+    test_split: str | None = None
+    """Split evaluated once at the end when validation_split slices train. None: `test` where the data has it."""
     max_images: int | None = None
     """Read at most this many images of each split, a seeded sample. None: all, and 1,000 for zero_shot."""
     augment: Literal["none", "flip", "flip_crop"] = "none"
@@ -63,7 +63,7 @@ class Stage:
     patience: int = 5
     """Stop at the patience-th epoch in a row without a lower val_loss, as Keras counts."""
     batch_size: int = 256
-    """Images a step, over all devices."""
+    """Images a step."""
     batch_norm: Literal["inference", "training"] = "inference"
     """BatchNorm of the units that train: running statistics, or the batch's. Frozen units always use inference."""
     optimizer: Adam = field(default_factory=Adam)
@@ -139,7 +139,8 @@ def validate(config: Config) -> None:
                 refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(choices)}")
     for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(config, name)
-        refuse_unless(isinstance(value, int) and value >= lowest, name, value, f"must be a whole number, at least {lowest}")
+        is_right = isinstance(value, int) and value >= lowest
+        refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
     adam = config.optimizer
     refuse_unless(0 < adam.learning_rate < float("inf"), "optimizer.learning_rate", adam.learning_rate, "must be > 0")
     refuse_unless(0 <= adam.beta_1 < 1, "optimizer.beta_1", adam.beta_1, "must be in [0, 1)")

@@ -15,6 +15,8 @@ from tljax.sources import CHUNK, Rows, Source, open_source
 
 # Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
 SMALL_SIZE = 64
+# What the split to evaluate on is called, by TFDS and in folders.
+VALIDATION_NAMES = ("validation", "val", "valid")
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,22 @@ class Dataset:
     class_names: tuple[str, ...]
     image_size: int
     train: Split | None
-    validation: Split | None
+    validation: Split
     test: Split | None
 
 
 def load(config: Data, *, seed: int, training: bool = True) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
-    What is random (a folder's or the digits' split into train and val, the sample of `max_images`) follows from
-    `seed`.
+    The sample of `max_images` follows from `seed`.
 
     Raises:
       ValueError: naming the setting, class, split or image that is wrong.
       FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
     """
-    source = open_source(config, seed)
+    source = open_source(config)
     has = f"the data has {', '.join(source.sizes)}"
-    default = next((name for name in ("validation", "val", "test") if name in source.sizes), None)
+    default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
     spec = config.validation_split or default
     if spec is None:
         raise ValueError(f"config.data.validation_split=None: {has}; set a split or a slice such as train[90%:]")
@@ -62,14 +63,19 @@ def load(config: Data, *, seed: int, training: bool = True) -> Dataset:
         parts["train"] = "train", np.setdiff1d(rows, held_out_rows) if held_out == "train" else rows
         if not len(parts["train"][1]):
             raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
-    if training and held_out == "train":
-        parts["test"] = _find_rows(config.test_split, source.sizes, "test_split")
+    test_split = config.test_split or ("test" if "test" in source.sizes else None)
+    if training and held_out == "train" and test_split:
+        parts["test"] = _find_rows(test_split, source.sizes, "test_split")
         if parts["test"][0] == "train":
             raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
 
+    names = tuple(config.classes) or source.class_names
+    if training and len(names) < 2:
+        raise ValueError(
+            f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
+        )
     size = config.image_size or source.image_size
     splits = {part: _read(source, config, part, *chosen, size=size, seed=seed) for part, chosen in parts.items()}
-    names = tuple(config.classes) or source.class_names
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
 
 
@@ -82,8 +88,8 @@ def order(n: int, *, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
 class Batches:
     """The batches of `split`, in the `order` of its rows if given, else as stored.
 
-    Dicts of `image` uint8 [batch_size, size, size, 3], `label` int32 [batch_size] and `mask` bool [batch_size]; the
-    last one is filled up with row 0, where `mask` is false.
+    Dicts of `image` uint8 [n, size, size, 3], `label` int32 [n] and `mask` bool [n] with n = `batch_size`, or the
+    whole split where that is smaller; the last one is filled up with row 0, where `mask` is false.
     """
 
     split: Split
@@ -95,10 +101,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         rows = np.arange(len(self.split.labels)) if self.order is None else self.order
-        for start in range(0, len(rows), self.batch_size):
-            chosen = rows[start : start + self.batch_size]
-            mask: Bool[np.ndarray, " batch"] = np.arange(self.batch_size) < len(chosen)
-            padded = np.pad(chosen, (0, self.batch_size - len(chosen)))
+        size = min(self.batch_size, len(rows))
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            mask: Bool[np.ndarray, " batch"] = np.arange(size) < len(chosen)
+            padded = np.pad(chosen, (0, size - len(chosen)))
             yield {"image": self.split.images[padded], "label": self.split.labels[padded], "mask": mask}
 
 
@@ -131,7 +138,7 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
 def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Rows]:
     name, bracket, bounds = spec.partition("[")
     if name not in sizes:
-        name = {"val": "validation", "validation": "val"}.get(name, name)
+        name = next((other for other in VALIDATION_NAMES if other in sizes), name) if name in VALIDATION_NAMES else name
     if name not in sizes:
         raise ValueError(f"config.data.{setting}={spec!r}: no such split; the data has {', '.join(sizes)}")
     n = sizes[name]

@@ -53,18 +53,19 @@ def map_classes(class_names: Sequence[str], source: Sequence[Label]) -> dict[str
     """For each target class, the outputs of the source's head that mean it; empty where there is none.
 
     A class is found, where the source is ImageNet, in `EVERYDAY_GROUPS`, else by its WordNet id or its name (case,
-    spaces, `-` and `_` alike).
+    spaces, `-` and `_` alike). Of `dog` and `beagle`, `dog` has the other breeds.
     """
     groups = EVERYDAY_GROUPS if tuple(source) == labels() else {}
 
-    def find(class_name: str) -> tuple[int, ...]:
+    def find_by_name(class_name: str) -> tuple[int, ...]:
         name = _normalize(class_name)
-        # The groups first: ImageNet's `plane` is a carpenter's.
-        if group := groups.get(SYNONYMS.get(name, name)):
-            return group
         return tuple(i for i, (wordnet_id, other) in enumerate(source) if name in (wordnet_id, _normalize(other)))
 
-    return {name: find(name) for name in class_names}
+    # The groups first: ImageNet's `plane` is a carpenter's.
+    everyday = {name: groups.get(SYNONYMS.get(_normalize(name), _normalize(name)), ()) for name in class_names}
+    named = {name: find_by_name(name) for name in class_names if not everyday[name]}
+    taken = {i for outputs in named.values() for i in outputs}
+    return {name: named.get(name, tuple(i for i in everyday[name] if i not in taken)) for name in class_names}
 
 
 class MappedPredictions(NamedTuple):

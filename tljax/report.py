@@ -191,11 +191,11 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
                 if before["stage"] != after["stage"]:
                     axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
                     axes.annotate(
-                        f" {after['stage']}", (before["epoch"] + 0.5, 1), xycoords=("data", "axes fraction"),
+                        f" {after['stage']}", (before["epoch"] + 0.5, 0.98), xycoords=("data", "axes fraction"),
                         va="top", fontsize=8, color="gray",
                     )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     _save(figure, path)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from tljax.config import Data
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLIT_FOLDERS = ("train", "validation", "val", "test")
+SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test")
 PHOTOGRAPH_SIZE = 224
 # The smallest input that Keras's ResNet50 takes.
 SMALLEST_SIZE = 32
@@ -40,18 +40,17 @@ class Source(NamedTuple):
     fetch: Callable[[str, Rows], tuple[Sequence[bytes | Path], Sequence[str]]]
 
 
-def open_source(config: Data, seed: int) -> Source:
-    """The place of images that `config.name` means, its classes checked against `config.classes`; `seed` cuts a folder
-    or the digits into train and val.
+def open_source(config: Data) -> Source:
+    """The place of images that `config.name` means, its classes checked against `config.classes`.
 
     Raises:
       ValueError: naming the class, folder or data set that is wrong.
       FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
     """
     if config.name == "digits":
-        source = _open_digits(seed)
+        source = _open_digits()
     elif config.name.startswith("folder:"):
-        source = _open_folder(Path(config.name.removeprefix("folder:")).expanduser(), seed)
+        source = _open_folder(Path(config.name.removeprefix("folder:")).expanduser())
     else:
         source = _open_tfds(config.name, config.dir)
     for i, name in enumerate(config.classes):
@@ -63,9 +62,12 @@ def open_source(config: Data, seed: int) -> Source:
     return source
 
 
-def _stratify(labels: np.ndarray, seed: int) -> dict[str, Rows]:
-    """Rows of train and val, 90% and 10% of each class, at least one of val where a class has two."""
-    rng = np.random.default_rng(seed)
+def _stratify(labels: np.ndarray) -> dict[str, Rows]:
+    """Rows of train and val, 90% and 10% of each class, at least one of val where a class has two.
+
+    The seed is always the same: a later run with another one must not validate on what its source was trained on.
+    """
+    rng = np.random.default_rng(0)
     held_out: list[int] = []
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
@@ -73,14 +75,14 @@ def _stratify(labels: np.ndarray, seed: int) -> dict[str, Rows]:
     return {"train": np.setdiff1d(np.arange(len(labels)), held_out), "val": np.sort(np.array(held_out, int))}
 
 
-def _open_digits(seed: int) -> Source:
+def _open_digits() -> Source:
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     # The pixels are counts from 0 to 16.
     images = (digits.images * (255 / 16)).round().astype(np.uint8)
-    splits = _stratify(digits.target, seed)
+    splits = _stratify(digits.target)
 
     def encode(image: np.ndarray) -> bytes:
         png = io.BytesIO()
@@ -115,19 +117,24 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], 
     return [path for path, _ in shuffled], np.array([label for _, label in shuffled])
 
 
-def _open_folder(folder: Path, seed: int) -> Source:
+def _open_folder(folder: Path) -> Source:
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
     found = _subfolders(folder)
-    named = [name for name in SPLIT_FOLDERS if name in found]
+    # A test/ without classes has no labels: it is not read.
+    named = [name for name in SPLIT_FOLDERS if name in found and (name != "test" or _subfolders(folder / name))]
+    if len(found) > 1 and not named and {name.lower() for name in found} <= {*SPLIT_FOLDERS, "dev", "testing"}:
+        raise ValueError(f"{folder}: the subfolders {', '.join(found)} look like splits; name them train and val")
+    if found == ["train"]:
+        return _open_folder(folder / "train")
     # Among other folders, one named train may be a class.
-    if named and (set(named) == set(found) or ("train" in named and len(named) > 1)):
+    if named and (set(found) <= set(SPLIT_FOLDERS) or ("train" in named and len(named) > 1)):
         names = sorted({name for split in named for name in _subfolders(folder / split)})
         splits = {split: _list_images(folder / split, names) for split in named}
     else:
         names = found
         files, labels = _list_images(folder, names) if names else ([], np.empty(0, int))
-        splits = {s: ([files[i] for i in rows], labels[rows]) for s, rows in _stratify(labels, seed).items()}
+        splits = {s: ([files[i] for i in rows], labels[rows]) for s, rows in _stratify(labels).items()}
     if not names:
         raise ValueError(f"config.data.name='folder:{folder}': no subfolders; put the images of each class into one")
 
@@ -186,6 +193,8 @@ def _find_builder(name: str, directory: str | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.0))
+        if Path(name).is_dir():
+            raise ValueError(f"config.data.name={name!r} is a folder: write folder:{name}") from error
         raise ValueError(
             f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are folder:PATH and digits"
         ) from error

@@ -1,5 +1,6 @@
 """The four stages, each a straight line from a config to a report; the only place that calls `jax.jit`."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -81,6 +82,8 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
     if not config.source_classes:
         pretrained.load(str(weights))
     shared = _load_data(configs["feature_extraction"])
+    if config.source_classes:
+        _check_head(len(config.source_classes), shared.class_names, "config.source_classes")
     datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
 
     report.begin_run(workdir, config)
@@ -97,7 +100,24 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
 
 
 def _load_source(config: Config) -> Source | None:
-    return None if config.pretrained is None else pretrained.load(config.pretrained)
+    source = None if config.pretrained is None else pretrained.load(config.pretrained)
+    if config.stage == "fine_tune" and source is not None and not source.is_run:
+        raise ValueError(
+            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
+            "--config.pretrained=RUN/feature_extraction"
+        )
+    return source
+
+
+def _check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
+    """Zero-shot's loss takes a label for an output of the source's head."""
+    if outputs == 0:
+        raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
+    if len(class_names) > outputs:
+        raise ValueError(
+            f"label {outputs} ({class_names[outputs]!r}) lies beyond the {outputs} outputs of the head of {name}: it "
+            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
+        )
 
 
 def _load_data(config: Config) -> Dataset:
@@ -112,7 +132,8 @@ def _run_stage(
 ) -> Row:
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
-    if config.stage == "zero_shot" and source is not None:
+    if config.stage == "zero_shot":
+        assert source is not None
         summary = _zero_shot(config, workdir, dataset, source)
     else:
         summary = _train(config, workdir, dataset, source, network)
@@ -125,14 +146,8 @@ def _run_stage(
 def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
     """The source's own head on the target's images; nothing trains."""
     split, names = dataset.validation, dataset.class_names
-    assert split is not None
-    outputs = len(source.labels)
-    if len(names) > outputs:
-        raise ValueError(
-            f"label {outputs} ({names[outputs]!r}) lies beyond the {outputs} outputs of {source.name}'s head: it "
-            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
-        )
-    model = ResNet(outputs, VARIANTS[source.variant], **source.network)
+    _check_head(len(source.labels), names, source.name)
+    model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network)
     target = partition.flatten(checkpoint.abstract_variables(model))
     variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
     report.begin_run(workdir, config)
@@ -148,7 +163,8 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     top5 = imagenet.top_k(probabilities, source.labels)
 
     report.write_predictions(workdir, split.ids, split.labels, losses, top5)
-    guesses = [f"{best[0][1]} {best[0][2]:.0%}" for best in top5]
+    chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
+    guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
     _draw_samples(config, workdir, split, names, mapped.predicted, guesses)
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
@@ -165,7 +181,7 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
 def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | None, network: Mapping[str, Any]) -> Row:
     """Trains the units from the cut on, keeps the best epoch, proves the others unmoved."""
     train, validation, names = dataset.train, dataset.validation, dataset.class_names
-    assert train is not None and validation is not None
+    assert train is not None
     cut = partition.find_cut(config.cut)
     if source is None:
         variant, preprocessing, model = "v1", CAFFE, ResNet(len(names), **network)
@@ -226,6 +242,11 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
             checkpoint.prune(manager, keep={epoch, stopper.best_epoch})
             if stopper.stopped:
                 break
+        if math.isinf(stopper.best):
+            raise ValueError(
+                f"no epoch had a finite validation loss: the training diverged; try a smaller "
+                f"--config.optimizer.learning_rate than {config.optimizer.learning_rate}"
+            )
         partition.verify_frozen(before, partition.digest(state.params, state.batch_stats, cut))
         best, _ = checkpoint.restore_variables(manager, stopper.best_epoch)
     frozen = partition.verify_frozen(before, partition.digest(**best, cut=cut))
@@ -235,7 +256,7 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
     evaluate = partial(loop.evaluate, state, step=eval_step, key=step_key)
     measured, predicted = evaluate(data.Batches(validation, config.batch_size))
     _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
-    report.draw_curves(workdir / "figures" / "curves.png", {config.stage: history})
+    report.draw_curves(workdir / "figures" / "curves.png", {"transfer" if earlier else config.stage: history})
     summary = {
         **measured,
         "last": {"loss": history[-1]["val_loss"], "accuracy": history[-1]["val_accuracy"]},
@@ -260,11 +281,6 @@ def _initial_variables(
     new_head: tuple[str, ...] = ("params/head/",)
     if config.stage == "fine_tune":
         new_head = ()
-        if not source.is_run:
-            raise ValueError(
-                f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
-                "--config.pretrained=RUN/feature_extraction"
-            )
         trained_on = tuple(name for _, name in source.labels)
         if trained_on != class_names:
             raise ValueError(
