@@ -18,6 +18,7 @@ ORDER = [
     "state",
     "convert",
     "checkpoint",
+    "download",
     "pretrained",
     "cifar10",
     "sources",

@@ -41,7 +41,7 @@ def directory(archive, tmp_path_factory) -> str:
     """A TFDS data_dir in which loading has prepared CIFAR-10."""
     path = str(tmp_path_factory.mktemp("tfds"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar10, "fetch_archive", lambda: archive)
+        patch.setattr(cifar10, "fetch", lambda url, md5: archive)
         data.load(Data(name="cifar10", dir=path), seed=0)
     return path
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from tljax.download import fetch
+
 # Address and format are those of https://www.cs.toronto.edu/~kriz/cifar.html, where the checksum is published too.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
@@ -20,24 +22,6 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 TFDS_VERSION = "3.0.2"
 SIZE = 32
 RECORD_BYTES = 1 + 3 * SIZE * SIZE
-
-
-def fetch_archive() -> Path:
-    """The archive in pooch's cache, downloaded (162 MiB) unless it is there already; its checksum is right.
-
-    Raises:
-      FileNotFoundError: without a network, naming the folder into which the file can be put by hand.
-    """
-    import pooch
-
-    folder, file_name = pooch.os_cache("tljax"), URL.rsplit("/", 1)[1]
-    try:
-        return Path(pooch.retrieve(URL, f"md5:{MD5}", fname=file_name, path=folder, progressbar=True))
-    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"cannot download {URL} ({type(error).__name__}); put that file, MD5 {MD5}, into {folder}"
-        ) from error
 
 
 def read_records(binary: bytes) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"]]:
@@ -79,7 +63,7 @@ def prepare(data_dir: str | None) -> None:
     """
     import tensorflow_datasets as tfds
 
-    archive = fetch_archive()
+    archive = fetch(URL, MD5)
 
     # Not registered: the name belongs to TFDS's own builder, which is to find what this one writes.
     class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]

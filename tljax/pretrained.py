@@ -7,6 +7,7 @@ import numpy as np
 
 from tljax import checkpoint, convert, imagenet
 from tljax.config import STAGES
+from tljax.download import fetch
 from tljax.partition import flatten
 from tljax.preprocess import CAFFE, TORCH, Preprocessing
 from tljax.resnet import STAGE_SIZES
@@ -58,7 +59,7 @@ def load(pretrained: str) -> Source:
       FileNotFoundError: if a file is missing, or cannot be downloaded.
     """
     if pretrained in DOWNLOADS:
-        return _read_file(_download(pretrained), pretrained)
+        return _read_file(fetch(*DOWNLOADS[pretrained]), pretrained)
     path = Path(pretrained)
     if path.is_dir():
         return _read_run(path)
@@ -67,20 +68,6 @@ def load(pretrained: str) -> Source:
     raise FileNotFoundError(
         f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor one of: {', '.join(DOWNLOADS)}"
     )
-
-
-def _download(name: str) -> Path:
-    import pooch
-
-    url, md5 = DOWNLOADS[name]
-    folder, file_name = pooch.os_cache("tljax"), url.rsplit("/", 1)[1]
-    try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=folder, progressbar=True))
-    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {folder}"
-        ) from error
 
 
 def _read_file(path: Path, name: str) -> Source:

@@ -250,7 +250,8 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
         partition.verify_frozen(before, partition.digest(state.params, state.batch_stats, cut))
         best, _ = checkpoint.restore_variables(manager, stopper.best_epoch)
     frozen = partition.verify_frozen(before, partition.digest(**best, cut=cut))
-    print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
+    if frozen:
+        print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
 
     state = state._replace(**best)
     evaluate = partial(loop.evaluate, state, step=eval_step, key=step_key)

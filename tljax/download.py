@@ -1,0 +1,21 @@
+"""Files from elsewhere: fetched once, checked, kept in a cache."""
+
+from pathlib import Path
+
+
+def fetch(url: str, md5: str) -> Path:
+    """The file at `url` in pooch's cache, downloaded unless it is there already; its checksum is right.
+
+    Raises:
+      FileNotFoundError: without a network or with another checksum, naming the folder to put the file into by hand.
+    """
+    import pooch
+
+    folder, file_name = pooch.os_cache("tljax"), url.rsplit("/", 1)[1]
+    try:
+        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=folder, progressbar=True))
+    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {folder}"
+        ) from error
