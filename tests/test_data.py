@@ -1,37 +1,15 @@
-"""Every row, label and pixel that `load` gives, from folders and from scikit-learn's digits."""
+"""Which rows `load` takes, and every pixel that `decode` gives."""
 
-import collections
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import COLORS, load_folder, make_folder, save
 from PIL import Image
 
 from tljax import data
 from tljax.config import Data
-
-COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
-
-
-def save(path: Path, image: Image.Image, **settings) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **settings)
-    return path
-
-
-def make_folder(folder: Path, counts: dict[str, int]) -> Path:
-    """`counts` pictures below each subfolder, in the color that its name ends with."""
-    for name, count in counts.items():
-        for i in range(count):
-            save(folder / name / f"{i}.png", Image.new("RGB", (8, 8), COLORS[Path(name).name]))
-    return folder
-
-
-def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> data.Dataset:
-    config = Data(name=f"folder:{folder}", **{"image_size": 8, **settings})
-    return data.load(config, seed=seed, training=training)
 
 
 def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -113,85 +91,12 @@ def test_damaged_image_is_named(tmp_path):
         load_folder(folder)
 
 
-@pytest.mark.parametrize("validation", ["val", "validation"])
-def test_split_folders_are_the_splits(tmp_path, validation):
-    counts = {"train/red": 3, "train/blue": 2, f"{validation}/red": 1, f"{validation}/blue": 2, "test/red": 1}
-    folder = make_folder(tmp_path, counts | {"test/blue": 1})
-    dataset = load_folder(folder)
-    assert dataset.class_names == ("blue", "red")
-    assert dataset.test is None
-    assert sorted(dataset.validation.ids) == [f"{validation}/{n}.png" for n in ("blue/0", "blue/1", "red/0")]
-    for split in (dataset.train, dataset.validation):
-        for image, label, name in zip(split.images, split.labels, split.ids, strict=True):
-            assert name.split("/")[1] == dataset.class_names[label]
-            assert image[0, 0].tolist() == list(COLORS[dataset.class_names[label]])
-    for name in ("val", "validation"):
-        assert load_folder(folder, validation_split=name).validation.ids == dataset.validation.ids
-
-
 def test_zero_shot_reads_validation_alone(tmp_path):
     folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1})
     (folder / "train/red/0.png").write_bytes(b"not read")
     dataset = load_folder(folder, training=False)
     assert dataset.train is None
     assert dataset.validation.ids == ("val/red/0.png",)
-
-
-def test_stratified_split_is_always_the_same_and_has_every_class(tmp_path):
-    folder = make_folder(tmp_path, {"red": 30, "green": 4, "blue": 2})
-    dataset = load_folder(folder)
-    assert collections.Counter(dataset.validation.labels.tolist()) == {0: 1, 1: 1, 2: 3}
-    assert collections.Counter(dataset.train.labels.tolist()) == {0: 1, 1: 3, 2: 27}
-    assert not set(dataset.train.ids) & set(dataset.validation.ids)
-    assert load_folder(folder).validation.ids == dataset.validation.ids
-    # A fine-tuning with another seed must not validate on what its source was trained on.
-    assert load_folder(folder, seed=1).validation.ids == dataset.validation.ids
-
-
-def test_class_with_one_image_trains(tmp_path):
-    dataset = load_folder(make_folder(tmp_path, {"red": 10, "blue": 1}))
-    assert "blue/0.png" in dataset.train.ids
-
-
-def test_a_folder_named_train_may_be_a_class(tmp_path):
-    make_folder(tmp_path, {"red": 3})
-    (tmp_path / "red").rename(tmp_path / "train")
-    make_folder(tmp_path, {"blue": 3})
-    assert load_folder(tmp_path).class_names == ("blue", "train")
-
-
-def test_hidden_files_other_files_and_case_of_extensions(tmp_path):
-    counts = {"train/red": 2, "val/red": 1, "train/red/.ipynb_checkpoints/red": 1, ".git/red": 1}
-    folder = make_folder(tmp_path, counts | {"train/blue": 1, "val/blue": 1})
-    (folder / "train/red/1.png").rename(folder / "train/red/1.PNG")
-    for name in ("._0.png", "notes.txt"):
-        (folder / "train/red" / name).write_text("no image")
-    assert sorted(load_folder(folder).train.ids)[1:] == ["train/red/0.png", "train/red/1.PNG"]
-
-
-def test_empty_class_is_named(tmp_path):
-    folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1})
-    (folder / "val/blue").mkdir()
-    with pytest.raises(ValueError, match="val/blue has no image"):
-        load_folder(folder)
-
-
-def test_class_missing_in_a_split_is_named(tmp_path):
-    with pytest.raises(ValueError, match="val has no subfolder for the class 'blue'"):
-        load_folder(make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1}))
-
-
-def test_missing_and_empty_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no subfolders"):
-        load_folder(tmp_path)
-
-
-def test_folder_default_size_is_a_photographs(tmp_path):
-    dataset = load_folder(make_folder(tmp_path, {"red": 2, "blue": 2}), image_size=None)
-    assert dataset.image_size == 224
-    assert dataset.train.images.shape == (2, 224, 224, 3)
 
 
 def test_classes_are_kept_and_renumbered_in_the_given_order(tmp_path):
@@ -201,15 +106,6 @@ def test_classes_are_kept_and_renumbered_in_the_given_order(tmp_path):
     for split in (dataset.train, dataset.validation):
         assert sorted(split.labels.tolist()) == [0] * 6 + [1] * 6
         assert [name.split("/")[1] for name in split.ids] == [dataset.class_names[i] for i in split.labels]
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"), [(("red", "gren"), "'gren' is no class.*the nearest are green"), (("red", "red"), "twice")]
-)
-def test_wrong_classes_are_refused(tmp_path, classes, message):
-    folder = make_folder(tmp_path, {f"{s}/{c}": 1 for s in ("train", "val") for c in COLORS})
-    with pytest.raises(ValueError, match=message):
-        load_folder(folder, classes=classes)
 
 
 def test_class_without_an_image_is_refused(tmp_path):
@@ -295,52 +191,10 @@ def test_max_images_counts_after_the_classes():
     assert set(dataset.train.labels.tolist()) == {0, 1}
 
 
-def test_digits_use_the_whole_range_of_pixels():
-    dataset = data.load(Data(name="digits"), seed=0)
-    assert dataset.class_names == tuple("0123456789")
-    assert (dataset.image_size, len(dataset.train.ids) + len(dataset.validation.ids)) == (32, 1797)
-    assert dataset.train.images.shape[1:] == (32, 32, 3)
-    assert (dataset.train.images.min(), dataset.train.images.max()) == (0, 255)
-    assert dataset.train.labels.dtype == np.int32
-    # The first image of scikit-learn's set is a zero.
-    split = dataset.train if "digits_00000" in dataset.train.ids else dataset.validation
-    assert split.labels[split.ids.index("digits_00000")] == 0
-
-
-def test_digits_split_is_always_the_same():
-    ids = [data.load(Data(name="digits"), seed=seed, training=False).validation.ids for seed in (3, 4)]
-    assert ids[0] == ids[1]
-
-
 def test_a_slice_of_train_without_a_test_split_evaluates_none():
     dataset = data.load(Data(name="digits", validation_split="train[90%:]"), seed=0)
     assert dataset.test is None
     assert not set(dataset.train.ids) & set(dataset.validation.ids)
-
-
-@pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ({"Train/red": 1, "Val/red": 1}, "look like splits; name them train and val"),
-        ({"pictures/red": 3}, "has the one class 'pictures'"),
-    ],
-)
-def test_a_layout_that_hides_the_classes_is_refused(tmp_path, counts, message):
-    with pytest.raises(ValueError, match=message):
-        load_folder(make_folder(tmp_path, counts))
-
-
-def test_valid_is_validation_and_a_test_folder_without_classes_is_not_read(tmp_path):
-    folder = make_folder(tmp_path, {f"{s}/{c}": 2 for s in ("train", "valid") for c in ("red", "blue")})
-    (folder / "test").mkdir()
-    dataset = load_folder(folder)
-    assert dataset.class_names == ("blue", "red")
-    assert len(dataset.validation.ids) == 4 and dataset.validation.ids[0].startswith("valid/")
-
-
-def test_train_alone_is_cut_like_a_folder_of_classes(tmp_path):
-    dataset = load_folder(make_folder(tmp_path, {"train/red": 10, "train/blue": 10}))
-    assert (len(dataset.train.ids), len(dataset.validation.ids)) == (18, 2)
 
 
 def test_order_is_a_permutation_of_seed_and_epoch():
@@ -373,23 +227,6 @@ def test_batches_come_in_the_given_order():
     rows = data.order(10, seed=0, epoch=0)
     found = [batch["label"][batch["mask"]] for batch in data.Batches(make_split(10), 4, rows)]
     np.testing.assert_array_equal(np.concatenate(found), rows)
-
-
-def test_unprepared_set_gives_the_command_that_prepares_it(tmp_path):
-    with pytest.raises(ValueError, match="'mnist' is not prepared") as caught:
-        data.load(Data(name="mnist", dir=str(tmp_path)), seed=0)
-    message = str(caught.value)
-    assert "\n" not in message
-    code = message.split('python -c "')[1].removesuffix('"')
-    compile(code, "command", "exec")
-    assert f"tfds.builder('mnist', data_dir='{tmp_path}').download_and_prepare(file_format='array_record')" in code
-
-
-def test_unknown_name_gives_near_ones_in_one_line():
-    with pytest.raises(ValueError, match="cifar10") as caught:
-        data.load(Data(name="cifar11"), seed=0)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 200
 
 
 def test_tensorflow_is_never_imported():

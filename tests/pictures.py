@@ -1,0 +1,29 @@
+"""Folders of pictures in one color, for the tests of what is read from them."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from tljax import data
+from tljax.config import Data
+
+COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def save(path: Path, image: Image.Image, **settings) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **settings)
+    return path
+
+
+def make_folder(folder: Path, counts: dict[str, int]) -> Path:
+    """`counts` pictures below each subfolder, in the color that its name ends with."""
+    for name, count in counts.items():
+        for i in range(count):
+            save(folder / name / f"{i}.png", Image.new("RGB", (8, 8), COLORS[Path(name).name]))
+    return folder
+
+
+def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> data.Dataset:
+    config = Data(name=f"folder:{folder}", **{"image_size": 8, **settings})
+    return data.load(config, seed=seed, training=training)
