@@ -78,7 +78,9 @@ def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
     tuned, meta = checkpoint.read_run(lesson / "fine_tune")
     assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
                           tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
-    assert not np.array_equal(extracted["params"]["head"]["kernel"], tuned["params"]["head"]["kernel"])
+    # Adam moves a weight by about its rate a step: 8 steps of 1e-4 from the trained head, not from a new one.
+    moved = np.abs(extracted["params"]["head"]["kernel"] - tuned["params"]["head"]["kernel"])
+    assert 0 < moved.max() < 1.5e-3
     assert [row["epoch"] for row in meta["history"]] == [1, 2, 3, 4]
 
 
