@@ -190,6 +190,13 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
     assert summary["epochs"] == len(rows) < 12
     assert summary["best_epoch"] == int(np.argmin(losses)) + 1 == len(rows) - 1
     np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
+    with checkpoint.open_checkpoints(tmp_path / "run") as manager:
+        heads = [
+            checkpoint.restore_variables(manager, n)[0]["params"]["head"]["bias"] for n in (len(rows) - 1, len(rows))
+        ]
+    as_source = pretrained.load(str(tmp_path / "run")).variables["params/head/bias"]
+    np.testing.assert_array_equal(as_source, heads[0])
+    assert not np.array_equal(*heads)
 
 
 def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
