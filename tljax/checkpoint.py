@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from tljax.partition import digest
+from tljax.partition import digest, find_differences
 from tljax.resnet import VARIANTS, ResNet
 from tljax.state import TrainState
 
@@ -79,8 +79,7 @@ def restore_variables(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[
     abstract = abstract_variables(build_network(meta["network"]))
     items = ocp.args.Composite(variables=ocp.args.StandardRestore(abstract))
     variables = manager.restore(epoch, args=items).variables
-    found, saved = digest(variables["params"], variables["batch_stats"], cut=None), meta["digest"]
-    damaged = sorted(path for path in found.keys() | saved.keys() if found.get(path) != saved.get(path))
+    damaged = find_differences(meta["digest"], digest(variables["params"], variables["batch_stats"], cut=None))
     if damaged:
         raise ValueError(
             f"checkpoint {manager.directory / str(epoch)} is damaged: {damaged[0]}"

@@ -11,12 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from tljax.config import Data
-from tljax.sources import CHUNK, Rows, Source, open_source
+from tljax.sources import CHUNK, VALIDATION_NAMES, Rows, Source, open_source
 
 # Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
 SMALL_SIZE = 64
-# What the split to evaluate on is called, by TFDS and in folders.
-VALIDATION_NAMES = ("validation", "val", "valid")
 
 
 @dataclass(frozen=True)

@@ -122,13 +122,18 @@ def _sha256(array: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
+def find_differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Paths of the leaves that two digests do not have alike, sorted."""
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
 def verify_frozen(before: dict[str, str], after: dict[str, str]) -> int:
     """The number of frozen leaves, all proved equal to the bit by their digests.
 
     Raises:
       RuntimeError: naming the leaves that moved.
     """
-    moved = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    moved = find_differences(before, after)
     if moved:
         raise RuntimeError(f"{len(moved)} frozen leaves moved, first {moved[0]}: this is a bug, do not use this run")
     return len(before)

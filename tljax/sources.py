@@ -15,7 +15,9 @@ from jaxtyping import Int
 from tljax.config import Data
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test")
+# What the split to evaluate on is called, by TFDS and in folders.
+VALIDATION_NAMES = ("validation", "val", "valid")
+SPLIT_FOLDERS = ("train", *VALIDATION_NAMES, "test")
 PHOTOGRAPH_SIZE = 224
 # The smallest input that Keras's ResNet50 takes.
 SMALLEST_SIZE = 32
