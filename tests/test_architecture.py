@@ -9,7 +9,9 @@ import tljax
 
 ORDER = [
     "config",
+    "winograd",
     "convolution",
+    "pooling",
     "resnet",
     "preprocess",
     "partition",

@@ -6,6 +6,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from tljax.winograd import winograd
+
+# Positions of a map up to which its 3x3 convolution is one product of all with all: at 2x2 every tap counts.
+LARGEST_UNROLLED = 4
+
 
 def convolution(
     x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c f"], *, stride: int, padding: int
@@ -35,6 +40,27 @@ def _as_convolution(x: Array, kernel: Array, *, stride: int, padding: int) -> Ar
 
 
 def _as_product(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
+    _, height, width, _ = x.shape
+    if kernel.shape[:2] == (3, 3) and (stride, padding) == (1, 1) and min(height, width) > 1:
+        return _unrolled(x, kernel) if height * width <= LARGEST_UNROLLED else winograd(x, kernel)
+    return _as_patches(x, kernel, stride, padding)
+
+
+def _unrolled(x: Array, kernel: Array) -> Array:
+    """A map so small that one product connects every input position with every output position."""
+    n, height, width, _ = x.shape
+    centre = kernel.shape[0] // 2
+    places = [(i, j) for i in range(height) for j in range(width)]
+
+    def tap(a: tuple[int, int], b: tuple[int, int]) -> Array:
+        i, j = a[0] - b[0] + centre, a[1] - b[1] + centre
+        return kernel[i, j]
+
+    weights = jnp.concatenate([jnp.concatenate([tap(a, b) for b in places], axis=1) for a in places])
+    return (x.reshape(n, -1) @ weights).reshape(n, height, width, -1)
+
+
+def _as_patches(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     n, height, width, _ = x.shape
     size_h, size_w, _, features = kernel.shape
     out_h = (height + 2 * padding - size_h) // stride + 1

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from tljax.convolution import convolution
+from tljax.pooling import max_pool
 
 
 def unit_names(stage_sizes: tuple[int, ...]) -> tuple[str, ...]:
@@ -73,8 +74,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x)
-        x = nn.relu(_normalize(self.variant, "bn", x, train, mask))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(nn.relu(_normalize(self.variant, "bn", x, train, mask)))
 
 
 class Bottleneck(nn.Module):
@@ -84,21 +84,23 @@ class Bottleneck(nn.Module):
     """
 
     features: int
-    stride: int
     project: bool
     variant: Variant
 
     @nn.compact
-    def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+    def __call__(self, x: Array, train: bool, mask: Array | None, stride: int, keep: int) -> Array:
+        """`stride` is the block's own; of what it then gives, every `keep`-th row and column is computed."""
         v = self.variant
-        stride_1, stride_2 = (1, self.stride) if v.stride_on_3x3 else (self.stride, 1)
+        stride_1, stride_2 = (1, stride) if v.stride_on_3x3 else (stride, 1)
         shortcut = x
         if self.project:
-            project = Convolution(4 * self.features, stride=self.stride, use_bias=v.conv_bias, name="0_conv")
+            project = Convolution(4 * self.features, stride=stride * keep, use_bias=v.conv_bias, name="0_conv")
             shortcut = _normalize(v, "0_bn", project(x), train, mask)
+        elif keep > 1:
+            shortcut = x[:, ::keep, ::keep]
         x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x)
         x = nn.relu(_normalize(v, "1_bn", x, train, mask))
-        x = Convolution(self.features, size=3, stride=stride_2, use_bias=v.conv_bias, name="2_conv")(x)
+        x = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")(x)
         x = nn.relu(_normalize(v, "2_bn", x, train, mask))
         x = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")(x)
         return nn.relu(shortcut + _normalize(v, "3_bn", x, train, mask))
@@ -133,8 +135,7 @@ class ResNet(nn.Module):
         self.conv1 = Stem(self.width, self.variant)
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):
-                stride = 2 if i > 0 and j == 0 else 1
-                block = Bottleneck(self.width * 2**i, stride, project=j == 0, variant=self.variant)
+                block = Bottleneck(self.width * 2**i, project=j == 0, variant=self.variant)
                 setattr(self, f"conv{i + 2}_block{j + 1}", block)
         self.head = Head(self.num_classes)
 
@@ -144,7 +145,8 @@ class ResNet(nn.Module):
         return unit_names(self.stage_sizes)
 
     def prefix(self, x: Float[Array, "n h w c"], cut: str) -> Float[Array, "n h2 w2 c2"]:
-        """Runs the units before `cut`, BatchNorm in inference mode: preprocessed images -> activations at the cut."""
+        """Runs the units before `cut`, BatchNorm in inference mode: preprocessed images -> activations at the cut, at
+        the positions that the cut's unit reads."""
         return self._run(x, self.units[: self.units.index(cut)], False, None)
 
     def suffix(
@@ -164,5 +166,25 @@ class ResNet(nn.Module):
     def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
         for name in units:
             unit = getattr(self, name)
-            x = unit(x) if name == "head" else unit(x, train, mask)
+            if name == "head":
+                x = unit(x)
+            elif name == "conv1":
+                x = unit(x, train, mask)
+            else:
+                # What stands before these units is a frozen prefix, which never trains.
+                before = self.units[self.units.index(name) - 1]
+                stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
+                x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
         return x
+
+    def _halves(self, name: str) -> bool:
+        return name.endswith("_block1") and not name.startswith("conv2_")
+
+    def _hoists(self, name: str, train: bool) -> bool:
+        """Whether a block computes every second row and column only, because the next one reads no others.
+
+        In v1 the first block of a stage reads its input with stride 2 on both of its paths. Under batch statistics
+        the positions that it skips count in the averages, so all must be there. In v1.5 its first 1x1 reads them all.
+        """
+        following = self.units[self.units.index(name) + 1]
+        return self._halves(following) and not self.variant.stride_on_3x3 and not train

@@ -1,0 +1,123 @@
+"""Stride hoisting leaves out what nobody reads: outputs, gradients and statistics are those of the plain network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.checkpoint import abstract_variables
+from tljax.resnet import VARIANTS, ResNet
+
+CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
+
+
+def run_plain(model, x, train=False, mask=None, units=None):
+    """Every unit at every position, one after the other."""
+    for name in units or model.units:
+        unit = getattr(model, name)
+        if name == "head":
+            x = unit(x)
+        elif name == "conv1":
+            x = unit(x, train, mask)
+        else:
+            stride = 2 if name.endswith("_block1") and not name.startswith("conv2") else 1
+            x = unit(x, train, mask, stride, 1)
+    return x
+
+
+def run_cut(model, x, cut):
+    return model.suffix(model.prefix(x, cut), cut)
+
+
+def draw(model, side: int, dtype=np.float64):
+    """Variables away from 0 and 1 and four images."""
+    rng = np.random.default_rng(side)
+    with jax.enable_x64(False):
+        variables = abstract_variables(model)
+    scale = {"kernel": 0.2, "bias": 0.1, "mean": 0.1}
+
+    def leaf(path, shape):
+        name = path[-1].key
+        middle = 0 if name in scale else 1
+        return jnp.asarray(middle + scale.get(name, 0.1) * rng.uniform(-1, 1, shape.shape), dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, variables), jnp.asarray(rng.normal(size=(4, side, side, 3)), dtype)
+
+
+def largest_difference(a, b) -> float:
+    """Of any leaf, relative to its largest value."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-300)) for x, y in pairs)
+
+
+@pytest.mark.parametrize(
+    ("variant", "side"), [("v1", 32), ("v1", 33), ("v1", 64), ("v1", 75), ("v1", 224), ("v1.5", 33)]
+)
+def test_outputs_and_gradients_are_those_of_the_plain_network(variant, side):
+    model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 2, 1, 2), width=4)
+    with jax.enable_x64(True):
+        variables, x = draw(model, side)
+        stats = {"batch_stats": variables["batch_stats"]}
+
+        @jax.jit
+        def evaluate(params, x):
+            def loss(method):
+                def f(params):
+                    logits = model.apply({"params": params, **stats}, x, method=method)
+                    return jnp.sum(jax.nn.log_softmax(logits)[:, 0]), logits
+
+                return jax.value_and_grad(f, has_aux=True)(params)
+
+            return loss(None), loss(run_plain)
+
+        hoisted, plain = evaluate(variables["params"], x)
+        assert largest_difference(hoisted, plain) < 1e-12
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_cut_anywhere_gives_the_plain_network(cut):
+    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=4)
+    with jax.enable_x64(True):
+        variables, x = draw(model, 40)
+        cut_in_two = jax.jit(lambda v, x: model.apply(v, x, cut, method=run_cut))(variables, x)
+        whole = jax.jit(lambda v, x: model.apply(v, x, method=run_plain))(variables, x)
+        assert largest_difference(cut_in_two, whole) < 1e-12
+
+
+@pytest.mark.parametrize("cut", CUTS[:-1])
+def test_batch_statistics_are_taken_over_all_positions(cut):
+    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=4)
+    index = model.units.index(cut)
+
+    def run_plainly(model, x):
+        h = run_plain(model, x, units=model.units[:index]) if index else x
+        return run_plain(model, h, True, units=model.units[index:])
+
+    # Flax's BatchNorm names float32 beside float64.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        variables, x = draw(model, 64)
+        train = lambda m, x: m.suffix(m.prefix(x, cut), cut, True)  # noqa: E731
+        results = [
+            jax.jit(lambda v, x, f=f: model.apply(v, x, method=f, mutable=["batch_stats"]))(variables, x)
+            for f in (train, run_plainly)
+        ]
+        assert largest_difference(*results) < 1e-11
+
+
+def test_float32_differs_by_rounding_alone():
+    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=8)
+    variables, x = draw(model, 64, np.float32)
+    hoisted = jax.jit(model.apply)(variables, x)
+    plain = jax.jit(lambda v, x: model.apply(v, x, method=run_plain))(variables, x)
+    assert largest_difference(hoisted, plain) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("variant", "cut", "side"), [("v1", "conv5_block1", 1), ("v1", "conv3_block1", 4), ("v1.5", "conv5_block1", 2)]
+)
+def test_activations_at_a_cut_are_those_that_its_unit_reads(variant, cut, side):
+    model = ResNet(3, VARIANTS[variant])
+    variables = abstract_variables(model)
+    x = jnp.zeros((1, 32, 32, 3))
+    h = jax.eval_shape(lambda v, x: model.apply(v, x, cut, method="prefix"), variables, x)
+    assert h.shape[1:3] == (side, side)
