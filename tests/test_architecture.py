@@ -9,6 +9,7 @@ import tljax
 
 ORDER = [
     "config",
+    "windows",
     "winograd",
     "convolution",
     "pooling",

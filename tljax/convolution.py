@@ -6,10 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from tljax.windows import see
 from tljax.winograd import winograd
-
-# Positions of a map up to which its 3x3 convolution is one product of all with all: at 2x2 every tap counts.
-LARGEST_UNROLLED = 4
 
 
 def convolution(
@@ -42,21 +40,17 @@ def _as_convolution(x: Array, kernel: Array, *, stride: int, padding: int) -> Ar
 def _as_product(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
     _, height, width, _ = x.shape
     if kernel.shape[:2] == (3, 3) and (stride, padding) == (1, 1) and min(height, width) > 1:
-        return _unrolled(x, kernel) if height * width <= LARGEST_UNROLLED else winograd(x, kernel)
+        # At 2x2 every input position meets every output position: one product has nothing to skip.
+        return _unrolled(x, kernel) if (height, width) == (2, 2) else winograd(x, kernel)
     return _as_patches(x, kernel, stride, padding)
 
 
 def _unrolled(x: Array, kernel: Array) -> Array:
-    """A map so small that one product connects every input position with every output position."""
+    """The 3x3 convolution of a 2x2 map as one product of all input positions with all output positions."""
     n, height, width, _ = x.shape
-    centre = kernel.shape[0] // 2
     places = [(i, j) for i in range(height) for j in range(width)]
-
-    def tap(a: tuple[int, int], b: tuple[int, int]) -> Array:
-        i, j = a[0] - b[0] + centre, a[1] - b[1] + centre
-        return kernel[i, j]
-
-    weights = jnp.concatenate([jnp.concatenate([tap(a, b) for b in places], axis=1) for a in places])
+    taps = [[kernel[a[0] - b[0] + 1, a[1] - b[1] + 1] for b in places] for a in places]
+    weights = jnp.concatenate([jnp.concatenate(row, axis=1) for row in taps])
     return (x.reshape(n, -1) @ weights).reshape(n, height, width, -1)
 
 
@@ -70,8 +64,7 @@ def _as_patches(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     columns = _taps_that_see_the_image(size_w, width, out_w, stride, padding)
     if padding:
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    span_h, span_w = stride * (out_h - 1) + 1, stride * (out_w - 1) + 1
-    shifted = [x[:, i : i + span_h : stride, j : j + span_w : stride] for i in rows for j in columns]
+    shifted = [see(x, (i, j), rows=out_h, columns=out_w, stride=stride) for i in rows for j in columns]
     patches = jnp.concatenate(shifted, axis=-1).reshape(n * out_h * out_w, -1)
     weights = kernel[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].reshape(-1, features)
     return (patches @ weights).reshape(n, out_h, out_w, features)

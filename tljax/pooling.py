@@ -1,9 +1,12 @@
 """The stem's max-pool, with a gradient that reads instead of scattering."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from tljax.windows import interleave, see
 
 TAPS = tuple((i, j) for i in range(3) for j in range(3))
 
@@ -14,7 +17,7 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow c"]:
 
     The gradient goes to the first of equal values in a window, row by row, as in Keras and torch.
     """
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -32,8 +35,7 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
     found = jnp.zeros(y.shape, bool)
     parts = {}
     for i, j in TAPS:
-        window = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
-        first = (window == y) & ~found
+        first = (see(padded, (i, j), rows=rows, columns=columns, stride=2) == y) & ~found
         found |= first
         parts[i, j] = jnp.where(first, dy, jnp.zeros((), dy.dtype))
 
@@ -45,10 +47,8 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
 
     even_rows = [parts[1, j] for j in range(3)]
     odd_rows = [parts[2, j] + before(parts[0, j], 1) for j in range(3)]
-    grid = [[row[1], row[2] + before(row[0], 2)] for row in (even_rows, odd_rows)]
-    dx = jnp.stack([jnp.stack(row, axis=3) for row in grid], axis=2)
-    n, c = x.shape[0], x.shape[3]
-    return (dx.reshape(n, 2 * rows, 2 * columns, c)[:, :height, :width],)
+    parities = [[row[1], row[2] + before(row[0], 2)] for row in (even_rows, odd_rows)]
+    return (interleave(parities, height, width),)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -1,8 +1,7 @@
 """The 3x3 convolution with stride 1 and padding 1 as sixteen products a 2x2 tile, for 36 of the plain sum.
 
 F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4.1: the
-matrices B, G and A below are theirs. Rounding differs from the plain sum's by about one unit in the last place of the
-largest output.
+matrices B, G and A below are theirs. In float32 it differs from the plain sum by about 1e-6 of the largest output.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from tljax.windows import interleave, see
 
 Grid = list[list[Array]]
 Transform = Callable[[Sequence[Array]], list[Array]]
@@ -25,9 +26,7 @@ def winograd(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c f"]) -> Flo
     tiles, weights = _tiles(x), _both(_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
     y = _both(_output, [[t @ k for t, k in zip(ts, ks, strict=True)] for ts, ks in zip(tiles, weights, strict=True)])
     rows, columns = -(-height // 2), -(-width // 2)
-    spread = [[part.reshape(n, rows, columns, -1) for part in row] for row in y]
-    merged = jnp.stack([jnp.stack(row, axis=3) for row in spread], axis=2)
-    return merged.reshape(n, 2 * rows, 2 * columns, -1)[:, :height, :width]
+    return interleave([[part.reshape(n, rows, columns, -1) for part in row] for row in y], height, width)
 
 
 def _both(transform: Transform, grid: Grid) -> Grid:
@@ -61,8 +60,7 @@ def _tiles(x: Array) -> Grid:
     _, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     x = jnp.pad(x, ((0, 0), (1, 1 + 2 * rows - height), (1, 1 + 2 * columns - width), (0, 0)))
-    span_h, span_w = 2 * rows - 1, 2 * columns - 1
-    grid = [[x[:, i : i + span_h : 2, j : j + span_w : 2] for j in range(4)] for i in range(4)]
+    grid = [[see(x, (i, j), rows=rows, columns=columns, stride=2) for j in range(4)] for i in range(4)]
     return [[t.reshape(-1, channels) for t in row] for row in _both(_input, grid)]
 
 
