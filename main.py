@@ -52,8 +52,9 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(arguments)
     # TFDS and Orbax warn about their own workings.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from tljax import stages
+    from tljax import cache, stages
 
+    cache.keep_programs()
     try:
         stages.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except (ValueError, OSError) as error:

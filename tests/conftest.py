@@ -11,7 +11,9 @@ import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The tiny networks of many tests are the same programs: each is compiled once in a session.
+# The tiny networks of many tests are the same programs: each is compiled once in a session. Nothing is read from or
+# left in the user's cache.
 _cache = tempfile.TemporaryDirectory()
+os.environ["TLJAX_CACHE_DIR"] = os.path.join(_cache.name, "tljax")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -149,7 +149,7 @@ def test_none_and_a_number_are_both_read_for_an_optional_number():
     ],
 )
 def test_an_argument_that_cannot_be_read_is_refused_by_name(argument, parts, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "90")
     with pytest.raises(SystemExit) as exit_:
         flags("fine_tune", argument)
     assert exit_.value.code == 2
@@ -178,7 +178,7 @@ def test_the_workdir_is_required(capsys):
 
 
 def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "90")
     with pytest.raises(SystemExit) as exit_:
         flags("fine_tune", "--help")
     assert exit_.value.code == 0

@@ -1,5 +1,6 @@
 """Which rows `load` takes, and every pixel that `decode` gives."""
 
+import shutil
 import subprocess
 import sys
 
@@ -197,36 +198,36 @@ def test_a_slice_of_train_without_a_test_split_evaluates_none():
     assert not set(dataset.train.ids) & set(dataset.validation.ids)
 
 
-def test_order_is_a_permutation_of_seed_and_epoch():
-    first = data.order(100, seed=1, epoch=2)
-    np.testing.assert_array_equal(np.sort(first), np.arange(100))
-    np.testing.assert_array_equal(first, data.order(100, seed=1, epoch=2))
-    for seed, epoch in ((1, 3), (2, 2), (2, 1)):
-        assert (first != data.order(100, seed=seed, epoch=epoch)).any()
-
-
-def make_split(n: int) -> data.Split:
-    images = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    return data.Split(images, np.arange(n, dtype=np.int32), tuple(map(str, range(n))))
-
-
-@pytest.mark.parametrize(("n", "count"), [(10, 3), (8, 2), (3, 1)])
-def test_batches_pad_with_the_first_row_and_mask_it(n, count):
-    found = list(data.Batches(make_split(n), 4))
-    assert len(found) == count
-    for batch in found:
-        assert batch["image"].shape == (min(n, 4), 4, 4, 3)
-        assert (batch["image"].dtype, batch["label"].dtype, batch["mask"].dtype) == (np.uint8, np.int32, bool)
-        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
-        assert not batch["label"][~batch["mask"]].any()
-    labels = np.concatenate([batch["label"][batch["mask"]] for batch in found])
-    np.testing.assert_array_equal(labels, np.arange(n))
-
-
-def test_batches_come_in_the_given_order():
-    rows = data.order(10, seed=0, epoch=0)
-    found = [batch["label"][batch["mask"]] for batch in data.Batches(make_split(10), 4, rows)]
-    np.testing.assert_array_equal(np.concatenate(found), rows)
+def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypatch, capsys):
+    make_folder(tmp_path / "pictures", {"red": 4, "green": 4})
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+    read = lambda **more: data.load(  # noqa: E731
+        Data(name=f"folder:{tmp_path / 'pictures'}", image_size=32, **more), seed=0, disk_bytes=2**20
+    )
+    first = read()
+    calls: list[int] = []
+    decode = data.decode
+    monkeypatch.setattr(data, "decode", lambda *a: calls.append(1) or decode(*a))
+    again = read()
+    assert not calls
+    for a, b in ((first.train, again.train), (first.validation, again.validation)):
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+        assert a.labels.dtype == b.labels.dtype == np.int32
+        assert a.ids == b.ids
+    read(classes=("green", "red"))
+    assert calls
+    calls.clear()
+    picture = tmp_path / "pictures" / first.train.ids[0]
+    changed = np.full((32, 32, 3), 77, np.uint8)
+    save(picture, Image.fromarray(changed), quality=100)
+    assert abs(int(read().train.images[0].mean()) - 77) < 3
+    assert calls
+    # Without room nothing is kept.
+    for path in (tmp_path / "cache" / "arrays").iterdir():
+        shutil.rmtree(path)
+    data.load(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)
+    assert not list((tmp_path / "cache" / "arrays").iterdir())
 
 
 def test_tensorflow_is_never_imported():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tljax import loop, metrics
-from tljax.data import Batches, Split
+from tljax.batches import Examples, order, place
 from tljax.loop import EarlyStopper, update_stopper
 
 NAN, INF = math.nan, math.inf
@@ -110,32 +110,57 @@ def test_epochs_may_go_on_from_those_of_an_earlier_run():
     assert stopper == EarlyStopper(best=1.0, best_epoch=11, wait=1, stopped=True)
 
 
-def make_batches(n: int) -> Batches:
-    split = Split(np.zeros((n, 2, 2, 3), np.uint8), np.arange(n, dtype=np.int32), tuple(map(str, range(n))))
-    return Batches(split, 4)
+def make_examples(n: int, memory: int = 2**20) -> Examples:
+    return place(np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.int32), 4, memory)
 
 
-def count(batch) -> metrics.Sums:
-    n = batch["mask"].sum()
-    return metrics.Sums(float(batch["label"][batch["mask"]].sum()), float(n), float(n))
+def make_run(step, calls):
+    """`step(carry, batch) -> (carry, outputs)` for the batches `start` to `stop`, outputs stacked, as the steps do."""
+
+    def run(carry, chunk, start, stop, key):
+        calls.append((int(start), int(stop)))
+        rows = np.asarray(chunk.rows)
+        outputs = [(np.zeros(()), np.zeros(()), np.zeros(()), np.zeros(rows.shape[1]))] * len(rows)
+        for i in range(start, stop):
+            labels = np.asarray(chunk.labels)[rows[i]]
+            mask = i * rows.shape[1] + np.arange(rows.shape[1]) < int(chunk.count)
+            carry, outputs[i] = step(carry, labels, mask)
+        loss, correct, examples, predicted = (np.stack(column) for column in zip(*outputs, strict=True))
+        return carry, (metrics.Sums(loss, correct, examples), predicted)
+
+    return run
 
 
-@pytest.mark.parametrize("n", [1, 4, 10])
-def test_an_epoch_counts_every_example_once(n):
-    step = lambda state, batch, key: (state + 1, count(batch))  # noqa: E731
-    state, measured, examples = loop.train_epoch(0, make_batches(n), step, None, name="x")
-    assert (state, examples) == (-(-n // 4), n)
+def count(carry, labels, mask):
+    return (carry or 0) + 1, (labels[mask].sum(), mask.sum(), mask.sum(), labels + 1)
+
+
+@pytest.mark.parametrize("memory", [2**20, 0])
+@pytest.mark.parametrize("n", [1, 4, 10, 300])
+def test_an_epoch_counts_every_example_once(n, memory):
+    calls = []
+    run = make_run(count, calls)
+    train = lambda *arguments, key: (lambda carry, outputs: (carry, outputs[0]))(*run(*arguments, key))  # noqa: E731
+    state, measured = loop.train_epoch(0, make_examples(n, memory), order(n, seed=0, epoch=1), train, None, name="x")
+    assert state == -(-n // 4)
     assert measured == {"loss": (n - 1) / 2, "accuracy": 1.0}
+    # Short at first, then as many as take half a second.
+    assert calls[0] == (0, 1)
+    assert [stop for _, stop in calls[:-1]] == [start for start, _ in calls[1:]]
+    assert len(calls) < 10
 
 
 def test_evaluation_gives_a_prediction_for_every_example():
-    step = lambda state, batch, key: (count(batch), batch["label"] + 1)  # noqa: E731
-    measured, predicted = loop.evaluate(None, make_batches(10), step, None)
+    run = make_run(count, [])
+    evaluate = lambda state, *chunk: run(state, *chunk)[1]  # noqa: E731
+    measured, predicted = loop.evaluate(None, make_examples(10), evaluate, None)
     assert measured["loss"] == 4.5
     np.testing.assert_array_equal(predicted, np.arange(1, 11))
 
 
-def test_prediction_drops_the_padding():
-    labels, pixels = loop.predict(make_batches(6), lambda image, label: (label, image[:, 0, 0, 0]))
-    np.testing.assert_array_equal(labels, np.arange(6))
-    assert pixels.shape == (6,)
+@pytest.mark.parametrize(
+    ("size", "seconds", "following"),
+    [(1, 20.0, 1), (1, 0.5, 1), (1, 0.25, 2), (1, 0.001, 8), (64, 0.1, 320), (64, 2.0, 16), (64, 0.0, 512)],
+)
+def test_dispatches_grow_to_half_a_second(size, seconds, following):
+    assert loop.next_size(size, seconds) == following

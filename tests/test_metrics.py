@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.metrics import ZERO, Sums, compute, cross_entropy, measure, merge
+from tljax.metrics import Sums, compute, cross_entropy, measure
 
 LOGITS = np.array([[0.0, 0.0], [math.log(3), 0.0], [0.0, math.log(9)], [2.0, 1.0]], np.float32)
 LABELS = np.array([0, 0, 0, 1], np.int32)
@@ -41,21 +41,23 @@ def test_a_batch_of_padding_is_zero():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_parts_of_any_size_merge_to_the_whole(size):
+def test_parts_of_any_size_have_the_mean_of_the_whole(size):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(7, 5)).astype(np.float32), rng.integers(0, 5, 7).astype(np.int32)
-    total = ZERO
+    parts = []
     for start in range(0, 7, size):
         part = slice(start, start + size)
         n = len(labels[part])
-        total = merge(total, measure(jnp.asarray(logits[part]), jnp.asarray(labels[part]), jnp.ones(n, bool)))
+        parts.append(measure(jnp.asarray(logits[part]), jnp.asarray(labels[part]), jnp.ones(n, bool)))
     whole = measure(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(7, bool))
-    np.testing.assert_allclose(total, whole, rtol=1e-6)
+    stacked = Sums(*(np.stack(leaves) for leaves in zip(*parts, strict=True)))
+    for name, value in compute(whole).items():
+        np.testing.assert_allclose(compute(stacked)[name], value, rtol=1e-6)
 
 
-def test_merge_adds_in_double_precision():
-    half = Sums(jnp.float32(2**24), jnp.float32(2**24), jnp.float32(2**24))
-    assert [float(x) for x in merge(half, Sums(1.0, 1.0, 1.0))] == [2**24 + 1] * 3
+def test_steps_are_added_in_double_precision():
+    losses = np.array([2**24, 1, 1], np.float32)
+    assert compute(Sums(losses, losses, np.array([1, 0, 0], np.float32)))["loss"] == 2**24 + 2
 
 
 def test_compute_divides_by_the_examples():
@@ -64,4 +66,4 @@ def test_compute_divides_by_the_examples():
 
 def test_the_mean_of_nothing_is_refused():
     with pytest.raises(ZeroDivisionError):
-        compute(ZERO)
+        compute(Sums(0.0, 0.0, 0.0))

@@ -77,21 +77,23 @@ def test_imagenet_without_a_network_says_which_file_to_put_where(tmp_path, monke
     def offline(url, target, downloader):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path)
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda self, *arguments: offline(*arguments))
     with pytest.raises(FileNotFoundError) as error:
         pretrained.load("imagenet")
     for part in ("resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107", str(tmp_path)):
         assert part in str(error.value)
     # A file put there by hand is taken only with the right checksum.
-    (tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels.h5").write_bytes(b"something else")
+    (tmp_path / "downloads" / "resnet50_weights_tf_dim_ordering_tf_kernels.h5").write_bytes(b"something else")
     with pytest.raises(FileNotFoundError, match="put that file"):
         pretrained.load("imagenet")
 
 
 def test_imagenet_takes_the_file_with_the_right_checksum_from_the_cache(tmp_path, monkeypatch):
-    write_legacy(tmp_path / "w.h5")
-    download = pretrained.Download("https://example.org/w.h5", pooch.file_hash(tmp_path / "w.h5", "md5"))
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path)
+    (tmp_path / "downloads").mkdir()
+    write_legacy(tmp_path / "downloads" / "w.h5")
+    checksum = pooch.file_hash(tmp_path / "downloads" / "w.h5", "md5")
+    download = pretrained.Download("https://example.org/w.h5", checksum)
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(pretrained.DOWNLOADS, "imagenet", download)
     assert pretrained.load("imagenet").labels == imagenet.labels()

@@ -1,6 +1,9 @@
 """Whole runs of a tiny network: what they leave, what they refuse, and that each goes on from the one before."""
 
+import contextlib
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +42,10 @@ def lesson(tmp_path_factory) -> Path:
     config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
     for stage in vars(config.stages).values():
         stage.batch_size, stage.epochs = 16, 2
-    workdir = tmp_path_factory.mktemp("runs") / "lesson"
-    stages.run(config, workdir, network=TINY)
+    workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
+    with contextlib.redirect_stdout(output):
+        stages.run(config, workdir, network=TINY)
+    (workdir / "output.txt").write_text(output.getvalue())
     return workdir
 
 
@@ -132,7 +137,26 @@ def test_the_newest_and_the_best_epoch_are_kept(lesson):
     for name in ("source", "feature_extraction", "fine_tune"):
         summary, rows = read_summary(lesson / name), read_rows(lesson / name)
         kept = {int(path.name) for path in (lesson / name / "checkpoints").iterdir() if path.name.isdigit()}
-        assert kept == {summary["best_epoch"], rows[-1]["epoch"]}
+        assert kept - {checkpoint.FROZEN} == {summary["best_epoch"], rows[-1]["epoch"]}
+        assert (checkpoint.FROZEN in kept) == (name != "source")
+
+
+def test_frozen_leaves_are_written_once(lesson):
+    def size(folder: Path) -> int:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    checkpoints = lesson / "feature_extraction" / "checkpoints"
+    # The head of a tiny network has 771 parameters of its 80,000.
+    assert size(checkpoints / "2") < size(checkpoints / str(checkpoint.FROZEN)) / 4
+
+
+def test_the_units_before_fine_tunings_cut_run_once(lesson):
+    lines = [
+        line.partition(" of ") for line in (lesson / "output.txt").read_text().splitlines() if "activations" in line
+    ]
+    found = [(what, how.split(": ")[1].split(" in ")[0]) for what, _, how in lines]
+    both = [("activations at conv5_block1", "computed"), ("activations at head", "computed")]
+    assert found == both * 2 + [("activations at conv5_block1", "found")] * 2
 
 
 def small(stage: str, **settings) -> Config:
@@ -221,6 +245,17 @@ def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     digest = meta["digest"]["params/head/bias"]
     path.write_text(path.read_text().replace(digest, "0" * 64))
     with pytest.raises(ValueError, match="is damaged: params/head/bias differ"):
+        checkpoint.read_run(tmp_path / "run")
+
+
+def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
+    shutil.copytree(lesson / "feature_extraction", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0" / "variables")
+    other = tmp_path / "other"
+    config = small("feature_extraction", pretrained=str(lesson / "fine_tune"))
+    stages.run(config, other)
+    shutil.copytree(other / "checkpoints" / "0" / "variables", tmp_path / "run" / "checkpoints" / "0" / "variables")
+    with pytest.raises(ValueError, match=r"is damaged: .*conv5_block1"):
         checkpoint.read_run(tmp_path / "run")
 
 

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from tljax.partition import digest, find_differences
+from tljax.partition import digest, find_differences, merge, split
 from tljax.resnet import VARIANTS, ResNet
 from tljax.state import TrainState
 
 FOLDER = "checkpoints"
+# The frozen half of a run never changes: it is written once, as if after an epoch 0.
+FROZEN = 0
 
 
 @contextmanager
@@ -47,25 +49,36 @@ def abstract_variables(model: ResNet) -> dict[str, Any]:
     return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
 
 
-def save(manager: ocp.CheckpointManager, epoch: int, state: TrainState, meta: dict[str, Any]) -> None:
-    """Writes the state after `epoch` with `meta` (JSON) and the digest of every parameter and running statistic.
+def save_frozen(manager: ocp.CheckpointManager, params: dict[str, Any], batch_stats: dict[str, Any], cut: str) -> None:
+    """Writes what stands before `cut`, once a run; nothing where nothing does."""
+    frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
+    if frozen["params"]:
+        manager.save(FROZEN, args=ocp.args.Composite(variables=ocp.args.StandardSave(frozen)))
+
+
+def save(
+    manager: ocp.CheckpointManager, epoch: int, state: TrainState, frozen: dict[str, str], meta: dict[str, Any]
+) -> None:
+    """Writes the trainable half of the state after `epoch` with `meta` (JSON, with `cut`) and the digest of every
+    parameter and running statistic; `frozen` is the frozen half's.
 
     The variables are an item of their own, so that a later run can start from them without the optimizer's state.
     """
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    params, batch_stats = split(state.params, meta["cut"])[1], split(state.batch_stats, meta["cut"])[1]
     progress = {"step": state.step, "opt_state": state.opt_state}
+    digests = frozen | digest(params, batch_stats, cut=None)
     items = ocp.args.Composite(
-        variables=ocp.args.StandardSave(variables),
+        variables=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
         progress=ocp.args.StandardSave(progress),
-        meta=ocp.args.JsonSave(meta | {"digest": digest(state.params, state.batch_stats, cut=None)}),
+        meta=ocp.args.JsonSave(meta | {"digest": digests}),
     )
     manager.save(epoch, args=items)
 
 
 def prune(manager: ocp.CheckpointManager, keep: set[int]) -> None:
-    """Deletes all checkpoints but those of the epochs in `keep`. Orbax's own retention can drop the newest for a
-    worse metric and can take NaN for the best."""
-    for epoch in set(manager.all_steps()) - keep:
+    """Deletes all checkpoints but those of the epochs in `keep` and the frozen half. Orbax's own retention can drop
+    the newest for a worse metric and can take NaN for the best."""
+    for epoch in set(manager.all_steps()) - keep - {FROZEN}:
         manager.delete(epoch)
 
 
@@ -75,10 +88,16 @@ def restore_variables(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[
     Raises:
       ValueError: if a leaf is not, to the bit, what was saved.
     """
+
+    def restore(number: int, half: int) -> dict[str, Any]:
+        wanted = {name: split(tree, meta["cut"])[half] for name, tree in abstract.items()}
+        items = ocp.args.Composite(variables=ocp.args.StandardRestore(wanted))
+        return manager.restore(number, args=items).variables if wanted["params"] else wanted
+
     meta = manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
     abstract = abstract_variables(build_network(meta["network"]))
-    items = ocp.args.Composite(variables=ocp.args.StandardRestore(abstract))
-    variables = manager.restore(epoch, args=items).variables
+    frozen, trainable = restore(FROZEN, 0), restore(epoch, 1)
+    variables = {name: merge(frozen[name], trainable[name]) for name in abstract}
     damaged = find_differences(meta["digest"], digest(variables["params"], variables["batch_stats"], cut=None))
     if damaged:
         raise ValueError(
@@ -98,7 +117,7 @@ def read_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{workdir} holds no {FOLDER}/: it is not the folder of a run that trained")
     with open_checkpoints(workdir) as manager:
         newest = manager.latest_step()
-        if newest is None:
+        if newest in (None, FROZEN):
             raise ValueError(f"{workdir / FOLDER} holds no finished checkpoint: run that stage again")
         meta = manager.restore(newest, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         variables, _ = restore_variables(manager, meta["stopper"]["best_epoch"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from tljax.download import fetch
+from tljax.cache import fetch
 
 # Address and format are those of https://www.cs.toronto.edu/~kriz/cifar.html, where the checksum is published too.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -38,6 +38,18 @@ class Data:
 
 
 @dataclass
+class Cache:
+    """What is computed once and found again: decoded images, and the activations of frozen units."""
+
+    features: bool = True
+    """Run the frozen units once and train on their activations; off by itself where images are augmented."""
+    memory_gib: float = 4.0
+    """A split up to this size lives on the device; a larger one is streamed to it."""
+    disk_gib: float = 16.0
+    """Most that is kept in the user's cache folder, what was unused longest goes first; 0 keeps nothing."""
+
+
+@dataclass
 class Adam:
     """Adam in Keras's formula; the defaults are Keras's."""
 
@@ -81,6 +93,7 @@ class Config(Stage):
     seed: int = 0
     """Initial weights, order of the data and augmentation follow from it."""
     data: Data = field(default_factory=Data)
+    cache: Cache = field(default_factory=Cache)
 
 
 @dataclass
@@ -107,6 +120,7 @@ class FourStages:
     seed: int = 0
     """Initial weights, order of the data and augmentation follow from it."""
     data: Data = field(default_factory=Data)
+    cache: Cache = field(default_factory=Cache)
     stages: Stages = field(default_factory=Stages)
 
 
@@ -117,7 +131,7 @@ def stage_config(four: FourStages, name: StageName | Literal["source"], pretrain
     data = Data(**(asdict(four.data) | ({"classes": four.source_classes} if is_source else {})))
     stage: StageName = "from_scratch" if name == "source" else name
     settings = vars(getattr(four.stages, name))
-    return Config(**settings, stage=stage, pretrained=pretrained, seed=four.seed, data=data)
+    return Config(**settings, stage=stage, pretrained=pretrained, seed=four.seed, data=data, cache=four.cache)
 
 
 def validate(config: Config) -> None:
@@ -146,6 +160,8 @@ def validate(config: Config) -> None:
     refuse_unless(0 <= adam.beta_1 < 1, "optimizer.beta_1", adam.beta_1, "must be in [0, 1)")
     refuse_unless(0 <= adam.beta_2 < 1, "optimizer.beta_2", adam.beta_2, "must be in [0, 1)")
     refuse_unless(0 < adam.epsilon < float("inf"), "optimizer.epsilon", adam.epsilon, "must be > 0")
+    for name, gib in vars(config.cache).items():
+        refuse_unless(gib >= 0, f"cache.{name}", gib, "must be at least 0")
     data = config.data
     refuse_unless(data.image_size is None or data.image_size >= 32, "data.image_size", data.image_size, "at least 32")
     refuse_unless(data.max_images is None or data.max_images >= 1, "data.max_images", data.max_images, "at least 1")

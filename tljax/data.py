@@ -1,20 +1,27 @@
-"""Images and labels in memory, and the batches that the steps take: which rows, in which order, decoded how."""
+"""Images and labels in memory: which rows of which split, decoded how."""
 
+import hashlib
 import io
+import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jax import ShapeDtypeStruct
+from jaxtyping import Int, UInt8
 
+from tljax import cache
 from tljax.config import Data
+from tljax.partition import sha256
 from tljax.sources import CHUNK, VALIDATION_NAMES, Rows, Source, open_source
 
 # Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
 SMALL_SIZE = 64
+# To be raised when `decode` gives other pixels: decoded images that were kept are then not found.
+DECODING = 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,11 @@ class Dataset:
     test: Split | None
 
 
-def load(config: Data, *, seed: int, training: bool = True) -> Dataset:
+def load(config: Data, *, seed: int, training: bool = True, disk_bytes: int = 0) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
-    The sample of `max_images` follows from `seed`.
+    The sample of `max_images` follows from `seed`. Decoded images are kept in the user's cache folder as long as all
+    that is kept stays within `disk_bytes`, and found again while the files that they came from have not changed.
 
     Raises:
       ValueError: naming the setting, class, split or image that is wrong.
@@ -73,38 +81,11 @@ def load(config: Data, *, seed: int, training: bool = True) -> Dataset:
             f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
         )
     size = config.image_size or source.image_size
-    splits = {part: _read(source, config, part, *chosen, size=size, seed=seed) for part, chosen in parts.items()}
+    splits = {
+        part: _read(source, config, part, *chosen, size=size, seed=seed, disk_bytes=disk_bytes)
+        for part, chosen in parts.items()
+    }
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
-
-
-def order(n: int, *, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
-    """A permutation of `range(n)`, a function of `seed` and `epoch` alone."""
-    return np.random.default_rng((seed, epoch)).permutation(n)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """The batches of `split`, in the `order` of its rows if given, else as stored.
-
-    Dicts of `image` uint8 [n, size, size, 3], `label` int32 [n] and `mask` bool [n] with n = `batch_size`, or the
-    whole split where that is smaller; the last one is filled up with row 0, where `mask` is false.
-    """
-
-    split: Split
-    batch_size: int
-    order: Rows | None = None
-
-    def __len__(self) -> int:
-        return -(-len(self.split.labels) // self.batch_size)
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        rows = np.arange(len(self.split.labels)) if self.order is None else self.order
-        size = min(self.batch_size, len(rows))
-        for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            mask: Bool[np.ndarray, " batch"] = np.arange(size) < len(chosen)
-            padded = np.pad(chosen, (0, size - len(chosen)))
-            yield {"image": self.split.images[padded], "label": self.split.labels[padded], "mask": mask}
 
 
 def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -159,7 +140,35 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
     return name, rows
 
 
-def _read(source: Source, config: Data, part: str, split: str, rows: Rows, *, size: int, seed: int) -> Split:
+def _read(
+    source: Source, config: Data, part: str, split: str, rows: Rows, *, size: int, seed: int, disk_bytes: int
+) -> Split:
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
+    about = {
+        "what": f"images of {split}",
+        "decoding": DECODING,
+        "pillow": version("pillow"),
+        "class_names": source.class_names,
+        "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+        "rows": sha256(rows),
+        "classes": config.classes,
+        "max_images": config.max_images,
+        "seed": seed,
+        "size": size,
+    }
+    kept = cache.find(about) if files and disk_bytes else None
+    if kept is None:
+        rows, labels = _choose_rows(source, config, part, split, rows, seed)
+        shapes = {"images": ShapeDtypeStruct((len(rows), size, size, 3), np.uint8)}
+        with cache.build(about, shapes, disk_bytes if files else 0) as kept:
+            kept["labels"] = labels.astype(np.int32)
+            kept["ids"] = np.array(_decode_rows(source, split, rows, size, kept["images"]))
+    return Split(kept["images"], np.asarray(kept["labels"]), tuple(kept["ids"].tolist()))
+
+
+def _choose_rows(
+    source: Source, config: Data, part: str, split: str, rows: Rows, seed: int
+) -> tuple[Rows, Int[np.ndarray, " n"]]:
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
@@ -180,11 +189,11 @@ def _read(source: Source, config: Data, part: str, split: str, rows: Rows, *, si
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = sample(np.flatnonzero(labels >= 0))
         rows, labels = rows[kept], labels[kept]
-    images, ids = _decode_rows(source, split, rows, size)
-    return Split(images, labels.astype(np.int32), ids)
+    return rows, labels
 
 
-def _decode_rows(source: Source, split: str, rows: Rows, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def _decode_rows(source: Source, split: str, rows: Rows, size: int, images: np.ndarray) -> list[str]:
+    """Fills `images`; returns their ids."""
     from tqdm import tqdm
 
     def decode_named(encoded: bytes | Path, name: str) -> np.ndarray:
@@ -194,7 +203,6 @@ def _decode_rows(source: Source, split: str, rows: Rows, size: int) -> tuple[np.
         except Exception as error:
             raise ValueError(f"{name} is no readable image ({type(error).__name__}): replace or remove it") from error
 
-    images = np.empty((len(rows), size, size, 3), np.uint8)
     names: list[str] = []
     bar = tqdm(total=len(rows), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -205,4 +213,4 @@ def _decode_rows(source: Source, split: str, rows: Rows, size: int) -> tuple[np.
             for i, image in enumerate(decode_all(decode_named, encoded, ids), start):
                 images[i] = image
             bar.update(len(encoded))
-    return images, tuple(names)
+    return names

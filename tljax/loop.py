@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from tljax import metrics
-from tljax.data import Batches
+from tljax.batches import Examples
 from tljax.state import TrainState
+
+# Of a dispatch of many steps to the device: the time between two movements of the progress bar.
+DISPATCH_SECONDS = 0.5
 
 
 class EarlyStopper(NamedTuple):
@@ -38,72 +42,91 @@ def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patien
     return stopper._replace(wait=wait, stopped=wait >= patience)
 
 
-def train_epoch(
-    state: TrainState, batches: Batches, step: Callable[..., Any], key: jax.Array, *, name: str
-) -> tuple[TrainState, dict[str, float], int]:
-    """One pass over `batches` with `step(state, batch, key) -> (state, sums)`; `name` stands before the progress bar.
+def next_size(size: int, seconds: float) -> int:
+    """How many steps the next dispatch makes after one of `size` steps took `seconds`: what takes about
+    `DISPATCH_SECONDS`, at least one, and not more than eight times as many. How an epoch is parted changes nothing
+    but when the progress bar moves and a signal is heard."""
+    return max(1, min(8 * size, int(size * DISPATCH_SECONDS / max(seconds, 1e-9))))
 
-    Returns the state, mean loss and accuracy as they were before each update, which is what Keras reports, and the
-    number of examples.
+
+def _run(
+    call: Callable[..., tuple[Any, Any]], carry: Any, examples: Examples, order: jax.Array | None, bar: tqdm
+) -> Iterator[tuple[Any, Any]]:
+    """A pass over `examples` with `call(carry, chunk, start, stop) -> (carry, outputs)`: after each dispatch the carry
+    and the outputs of its steps on the host, [steps, ...]."""
+    size = 1
+    for chunk in examples.chunks(order):
+        start = 0
+        while start < chunk.steps:
+            stop = min(start + size, chunk.steps)
+            began = time.perf_counter()
+            carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
+            outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
+            size = next_size(size, time.perf_counter() - began)
+            bar.update(stop - start)
+            yield carry, outputs
+            start = stop
+
+
+def _bar(examples: Examples, name: str) -> tqdm:
+    return tqdm(total=examples.steps, desc=name, unit="step", leave=False, disable=None, dynamic_ncols=True)
+
+
+def train_epoch(
+    state: TrainState, examples: Examples, order: jax.Array, run: Callable[..., Any], key: jax.Array, *, name: str
+) -> tuple[TrainState, dict[str, float]]:
+    """One pass over `examples` in `order` with `run(state, chunk, start, stop, key) -> (state, sums)`, which makes
+    those steps of the chunk; `name` stands before the progress bar.
+
+    Returns the state, and mean loss and accuracy as they were before each update, which is what Keras reports.
     """
-    total, pending = metrics.ZERO, metrics.ZERO
-    with tqdm(batches, desc=name, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
-        for batch in bar:
-            state, sums = step(state, batch, key)
-            # The sums of the step before are ready by now: reading them does not make the device wait.
-            total, pending = metrics.merge(total, pending), sums
-            if total.examples:
-                bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.compute(total).items()}, refresh=False)
-    total = metrics.merge(total, pending)
-    return state, metrics.compute(total), int(total.examples)
+    parts: list[metrics.Sums] = []
+    with _bar(examples, name) as bar:
+        for new_state, sums in _run(partial(run, key=key), state, examples, order, bar):
+            state = new_state
+            parts.append(sums)
+            bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.compute(_concatenate(parts)).items()}, refresh=False)
+    return state, metrics.compute(_concatenate(parts))
 
 
 def evaluate(
-    state: TrainState, batches: Batches, step: Callable[..., Any], key: jax.Array
+    state: TrainState, examples: Examples, run: Callable[..., Any], key: jax.Array
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Mean loss and accuracy over `batches` with `step(state, batch, key) -> (sums, predicted)`, and the predicted
-    label of every example, int [n]."""
-    total, predictions = metrics.ZERO, []
-    for batch in tqdm(batches, desc="evaluation", unit="step", leave=False, disable=None, dynamic_ncols=True):
-        sums, predicted = step(state, batch, key)
-        total = metrics.merge(total, sums)
-        predictions.append(np.asarray(predicted)[batch["mask"]])
-    return metrics.compute(total), np.concatenate(predictions)
+    """Mean loss and accuracy over `examples` with `run(state, chunk, start, stop, key) -> (sums, predicted)`, and the
+    predicted label of every example, int [n]."""
+    call = lambda _, *chunk: ((), run(state, *chunk, key))  # noqa: E731
+    with _bar(examples, "evaluation") as bar:
+        parts = [outputs for _, outputs in _run(call, (), examples, None, bar)]
+    sums, predicted = _concatenate(parts)
+    return metrics.compute(sums), predicted.reshape(-1)[: len(examples)]
+
+
+def _concatenate(parts: list[Any]) -> Any:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def run_epoch(
     state: TrainState,
-    train_batches: Batches,
-    validation_batches: Batches,
+    training: Examples,
+    validation: Examples,
+    order: jax.Array,
     *,
-    train_step: Callable[..., Any],
-    eval_step: Callable[..., Any],
+    train_steps: Callable[..., Any],
+    eval_steps: Callable[..., Any],
     key: jax.Array,
     name: str,
 ) -> tuple[TrainState, dict[str, float]]:
-    """Trains on the one set of batches, evaluates on the other, and prints a line.
+    """Trains on the one set of examples, evaluates on the other, and prints a line.
 
-    Returns the new state and `loss, accuracy, val_loss, val_accuracy, seconds` (of the whole epoch) and
-    `images_per_second` (of the training).
+    Returns the state and `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` of the whole epoch, and
+    `images_per_second` of training.
     """
     started = time.perf_counter()
-    state, trained, examples = train_epoch(state, train_batches, train_step, key, name=name)
-    train_seconds = time.perf_counter() - started
-    validated, _ = evaluate(state, validation_batches, eval_step, key)
+    state, trained = train_epoch(state, training, order, train_steps, key, name=name)
+    speed = len(training) / (time.perf_counter() - started)
+    validated, _ = evaluate(state, validation, eval_steps, key)
     row = trained | {f"val_{metric}": value for metric, value in validated.items()}
     seconds = time.perf_counter() - started
     numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in row.items())
-    print(f"{name}  {numbers}  {seconds:.1f} s  {examples / train_seconds:.0f} images/s", flush=True)
-    return state, row | {
-        "seconds": round(seconds, 3),
-        "images_per_second": round(examples / train_seconds, 1),
-    }
-
-
-def predict(batches: Batches, step: Callable[[Any, Any], Any]) -> tuple[np.ndarray, ...]:
-    """What `step(image, label)` gives for every example of `batches`, each of its outputs in one array."""
-    parts = [
-        [np.asarray(output)[batch["mask"]] for output in step(batch["image"], batch["label"])]
-        for batch in tqdm(batches, desc="prediction", unit="step", leave=False, disable=None, dynamic_ncols=True)
-    ]
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    print(f"{name}  {numbers}  {seconds:.1f} s  {speed:.0f} images/s", flush=True)
+    return state, row | {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}

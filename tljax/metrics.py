@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -13,9 +14,6 @@ class Sums(NamedTuple):
     loss: Array | float
     correct: Array | float
     examples: Array | float
-
-
-ZERO = Sums(0.0, 0.0, 0.0)
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
@@ -30,16 +28,12 @@ def measure(logits: Float[Array, "n classes"], labels: Int[Array, " n"], mask: B
     return Sums(jnp.sum(losses), jnp.sum(correct.astype(losses.dtype)), jnp.sum(mask.astype(losses.dtype)))
 
 
-def merge(a: Sums, b: Sums) -> Sums:
-    """Sums over the examples of both, in double precision on the host."""
-    return Sums(*(float(x) + float(y) for x, y in zip(a, b, strict=True)))
-
-
 def compute(sums: Sums) -> dict[str, float]:
-    """Mean `loss` and `accuracy`.
+    """Mean `loss` and `accuracy` over all examples of the sums, numbers or arrays of one each step; these are added in
+    double precision.
 
     Raises:
       ZeroDivisionError: if nothing was counted.
     """
-    examples = float(sums.examples)
-    return {"loss": float(sums.loss) / examples, "accuracy": float(sums.correct) / examples}
+    loss, correct, examples = (float(np.sum(np.asarray(part, np.float64))) for part in sums)
+    return {"loss": loss / examples, "accuracy": correct / examples}

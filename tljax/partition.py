@@ -114,12 +114,14 @@ def digest(params: Tree, batch_stats: Tree, cut: str | None) -> dict[str, str]:
     """SHA-256 of every frozen leaf by path: bytes, type and shape of the parameters and running statistics before
     `cut`. Two equal digests prove the leaves equal to the bit."""
     frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
-    return {path: _sha256(np.asarray(leaf)) for path, leaf in flatten(frozen).items()}
+    return {path: sha256(np.asarray(leaf)) for path, leaf in flatten(frozen).items()}
 
 
-def _sha256(array: np.ndarray) -> str:
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+def sha256(array: np.ndarray) -> str:
+    """Digest of an array's bytes, type and shape."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def find_differences(before: dict[str, str], after: dict[str, str]) -> list[str]:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tljax import checkpoint, convert, imagenet
+from tljax.cache import fetch
 from tljax.config import STAGES
-from tljax.download import fetch
-from tljax.partition import flatten
+from tljax.partition import flatten, unflatten
 from tljax.preprocess import CAFFE, TORCH, Preprocessing
 from tljax.resnet import STAGE_SIZES
 
@@ -68,6 +68,25 @@ def load(pretrained: str) -> Source:
     raise FileNotFoundError(
         f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor one of: {', '.join(DOWNLOADS)}"
     )
+
+
+def replace(
+    variables: dict[str, Any], source: Source, class_names: tuple[str, ...], *, keep_head: bool
+) -> dict[str, Any]:
+    """`variables` of a network with all leaves but the head's replaced by those of `source`, or the head's too.
+
+    Raises:
+      ValueError: if leaves are missing, left over or of another shape, or a kept head is for other classes.
+    """
+    trained_on = tuple(name for _, name in source.labels)
+    if keep_head and trained_on != class_names:
+        raise ValueError(
+            f"{source.name} was trained on the classes {', '.join(trained_on)}, the data has "
+            f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
+        )
+    new = () if keep_head else ("params/head/",)
+    merged = convert.merge(flatten(variables), source.variables, name=source.name, new=new, ignored=new)
+    return unflatten(merged)
 
 
 def _read_file(path: Path, name: str) -> Source:

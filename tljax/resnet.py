@@ -4,7 +4,7 @@ Both published variants are fields of one network: Keras's (v1: the stride of a 
 convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits on the 3x3, no biases).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ class Variant(NamedTuple):
     bn_epsilon: float
     bn_momentum: float
     """Share of the old running statistics that a training step keeps."""
+    batch_norm: bool = True
+    """False in a network that `fold` made: its convolutions do what the BatchNorms behind them did."""
 
 
 VARIANTS = {
@@ -60,6 +62,8 @@ class Convolution(nn.Module):
 
 
 def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
+    if not variant.batch_norm:
+        return x
     bn = nn.BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
     example_mask = None if mask is None else mask.reshape(-1, 1, 1, 1)
     return bn(x, use_running_average=not train, mask=example_mask)
@@ -107,13 +111,12 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """The unit `head`: global average pooling and a dense layer that gives logits."""
+    """The unit `head`: a dense layer that gives logits."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = jnp.mean(x, axis=(1, 2))
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         return x @ kernel + bias.reshape(1, -1)
@@ -144,13 +147,14 @@ class ResNet(nn.Module):
         """Names of the units, input to output; also the top-level keys of the parameters."""
         return unit_names(self.stage_sizes)
 
-    def prefix(self, x: Float[Array, "n h w c"], cut: str) -> Float[Array, "n h2 w2 c2"]:
-        """Runs the units before `cut`, BatchNorm in inference mode: preprocessed images -> activations at the cut, at
-        the positions that the cut's unit reads."""
-        return self._run(x, self.units[: self.units.index(cut)], False, None)
+    def prefix(self, x: Float[Array, "n h w c"], cut: str, start: str = "conv1") -> Float[Array, "n ..."]:
+        """Runs the units from `start` to before `cut`, BatchNorm in inference mode: preprocessed images, or
+        activations at `start`, -> activations at the cut, as much of them as the cut's unit reads: in v1 every second
+        position where it halves the resolution [n h w c], for the head their averages [n c]."""
+        return self._run(x, self.units[self.units.index(start) : self.units.index(cut)], False, None)
 
     def suffix(
-        self, x: Float[Array, "n h w c"], cut: str, train: bool = False, mask: Bool[Array, " n"] | None = None
+        self, x: Float[Array, "n ..."], cut: str, train: bool = False, mask: Bool[Array, " n"] | None = None
     ) -> Float[Array, "n classes"]:
         """Runs `cut` and everything after it: activations at the cut -> logits.
 
@@ -175,6 +179,8 @@ class ResNet(nn.Module):
                 before = self.units[self.units.index(name) - 1]
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
+                if name == self.units[-2]:
+                    x = jnp.mean(x, axis=(1, 2))
         return x
 
     def _halves(self, name: str) -> bool:
@@ -188,3 +194,26 @@ class ResNet(nn.Module):
         """
         following = self.units[self.units.index(name) + 1]
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
+
+
+def fold(model: ResNet, variables: dict[str, Any]) -> tuple[ResNet, dict[str, Any]]:
+    """A network without BatchNorm that computes what `model` does in inference mode, and its variables.
+
+    `gamma * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias. Units
+    that `variables` do not have are not in the new ones.
+    """
+
+    def fold_unit(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
+        folded = {name: leaves for name, leaves in params.items() if not name.endswith("bn")}
+        for name, running in stats.items():
+            bn, conv = params[name], params[name.removesuffix("bn") + "conv"]
+            scale = bn["scale"] / jnp.sqrt(running["var"] + model.variant.bn_epsilon)
+            bias = (conv.get("bias", 0) - running["mean"]) * scale + bn["bias"]
+            kernel = conv["kernel"] * scale.reshape(1, 1, 1, -1)
+            folded[name.removesuffix("bn") + "conv"] = {"kernel": kernel, "bias": bias}
+        return folded
+
+    stats = variables["batch_stats"]
+    params = {unit: fold_unit(leaves, stats.get(unit, {})) for unit, leaves in variables["params"].items()}
+    variant = model.variant._replace(batch_norm=False, conv_bias=True)
+    return model.clone(variant=variant), {"params": params}

@@ -32,7 +32,8 @@ Rows = Int[np.ndarray, " n"]
 class Source(NamedTuple):
     """A place of images: classes, the side it suggests, rows of each split, and how to get at the rows.
 
-    `labels(split, rows)` are integers; `fetch(split, rows)` is encoded images (bytes or files) and their ids.
+    `labels(split, rows)` are integers; `fetch(split, rows)` is encoded images (bytes or files) and their ids;
+    `files(split)` is all that they are read from, nothing where they are made.
     """
 
     class_names: tuple[str, ...]
@@ -40,6 +41,7 @@ class Source(NamedTuple):
     sizes: dict[str, int]
     labels: Callable[[str, Rows], np.ndarray]
     fetch: Callable[[str, Rows], tuple[Sequence[bytes | Path], Sequence[str]]]
+    files: Callable[[str], Sequence[Path]]
 
 
 def open_source(config: Data) -> Source:
@@ -97,7 +99,7 @@ def _open_digits() -> Source:
 
     names = tuple(str(name) for name in digits.target_names)
     sizes = {split: len(rows) for split, rows in splits.items()}
-    return Source(names, 32, sizes, lambda split, rows: digits.target[splits[split][rows]], fetch)
+    return Source(names, 32, sizes, lambda split, rows: digits.target[splits[split][rows]], fetch, lambda _: ())
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -145,7 +147,14 @@ def _open_folder(folder: Path) -> Source:
         return files, [path.relative_to(folder).as_posix() for path in files]
 
     sizes = {split: len(files) for split, (files, _) in splits.items()}
-    return Source(tuple(names), PHOTOGRAPH_SIZE, sizes, lambda split, rows: splits[split][1][rows], fetch)
+    return Source(
+        class_names=tuple(names),
+        image_size=PHOTOGRAPH_SIZE,
+        sizes=sizes,
+        labels=lambda split, rows: splits[split][1][rows],
+        fetch=fetch,
+        files=lambda split: splits[split][0],
+    )
 
 
 def _open_tfds(name: str, directory: str | None) -> Source:
@@ -181,7 +190,8 @@ def _open_tfds(name: str, directory: str | None) -> Source:
     native = height == width and height is not None and height <= LARGEST_NATIVE_SIZE
     size = max(height, SMALLEST_SIZE) if native else PHOTOGRAPH_SIZE
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
-    return Source(tuple(label.names), size, sizes, labels, fetch)
+    files = {split: [Path(path) for path in info.filepaths] for split, info in builder.info.splits.items()}
+    return Source(tuple(label.names), size, sizes, labels, fetch, files.__getitem__)
 
 
 def _find_builder(name: str, directory: str | None) -> Any:

@@ -2,24 +2,26 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from tljax import checkpoint, convert, data, imagenet, loop, partition, pretrained, report, steps
+from tljax import checkpoint, convert, data, features, imagenet, loop, partition, pretrained, report, steps
+from tljax.batches import Examples, map_batches, order, place
 from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
 from tljax.data import Dataset, Split
 from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
+from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
 from tljax.resnet import UNITS, VARIANTS, ResNet
 
 Row = dict[str, Any]
+Embeds = tuple[steps.Embed, steps.Embed]
 SAMPLES = 18
 
 
@@ -86,9 +88,15 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
         _check_head(len(config.source_classes), shared.class_names, "config.source_classes")
     datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
 
+    tuned = partition.find_cut(config.stages.fine_tune.cut)
+    frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
+    through = {"feature_extraction": (tuned,)} if frozen_first else {}
+
     report.begin_run(workdir, config)
     summaries = {
-        name: _run_stage(stage, workdir / name, _load_source(stage), datasets.get(name, shared), network)
+        name: _run_stage(
+            stage, workdir / name, _load_source(stage), datasets.get(name, shared), network, through.get(name, ())
+        )
         for name, stage in configs.items()
     }
     table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
@@ -122,21 +130,31 @@ def _check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
 
 def _load_data(config: Config) -> Dataset:
     if config.stage != "zero_shot":
-        return data.load(config.data, seed=config.seed)
+        return data.load(config.data, seed=config.seed, disk_bytes=_bytes(config.cache.disk_gib))
     bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-    return data.load(bounded, seed=config.seed, training=False)
+    return data.load(bounded, seed=config.seed, training=False, disk_bytes=_bytes(config.cache.disk_gib))
+
+
+def _bytes(gib: float) -> int:
+    return int(gib * 2**30)
 
 
 def _run_stage(
-    config: Config, workdir: Path, source: Source | None, dataset: Dataset, network: Mapping[str, Any]
+    config: Config,
+    workdir: Path,
+    source: Source | None,
+    dataset: Dataset,
+    network: Mapping[str, Any],
+    through: tuple[str, ...] = (),
 ) -> Row:
+    """`through` are earlier cuts whose activations a later stage needs."""
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
     if config.stage == "zero_shot":
         assert source is not None
         summary = _zero_shot(config, workdir, dataset, source)
     else:
-        summary = _train(config, workdir, dataset, source, network)
+        summary = _train(config, workdir, dataset, source, network, through)
     summary = {"stage": config.stage, **summary, "seconds": round(time.perf_counter() - started, 2)}
     report.write_json(workdir / "summary.json", summary)
     print(report.summary_line(summary))
@@ -155,7 +173,8 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
 
     variables = jax.device_put(variables)
     classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
-    probabilities, losses = loop.predict(data.Batches(split, config.batch_size), partial(classify, variables))
+    batches = map_batches(partial(classify, variables), (split.images, split.labels), config.batch_size, name="images")
+    probabilities, losses = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
     groups = imagenet.map_classes(names, source.labels)
     mapped = imagenet.predict_mapped(probabilities, groups)
     unmapped = [name for name, found in groups.items() if not found]
@@ -178,10 +197,16 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     }
 
 
-def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | None, network: Mapping[str, Any]) -> Row:
+def _train(
+    config: Config,
+    workdir: Path,
+    dataset: Dataset,
+    source: Source | None,
+    network: Mapping[str, Any],
+    through: tuple[str, ...],
+) -> Row:
     """Trains the units from the cut on, keeps the best epoch, proves the others unmoved."""
-    train, validation, names = dataset.train, dataset.validation, dataset.class_names
-    assert train is not None
+    validation, names = dataset.validation, dataset.class_names
     cut = partition.find_cut(config.cut)
     if source is None:
         variant, preprocessing, model = "v1", CAFFE, ResNet(len(names), **network)
@@ -189,26 +214,22 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
         variant, preprocessing = source.variant, source.preprocessing
         model = ResNet(len(names), VARIANTS[variant], **source.network)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    variables = _initial_variables(config, model, init_key, source, names)
+    variables = jax.jit(model.init)(init_key, np.zeros((1, 32, 32, 3), np.float32))
+    if source is not None:
+        variables = pretrained.replace(variables, source, names, keep_head=config.stage == "fine_tune")
     before = partition.digest(**variables, cut=cut)
     report.begin_run(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
 
     tx = partitioned_adam(config.optimizer, cut)
-    state = steps.create_state(**jax.device_put(variables), tx=tx, cut=cut)
-    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
-    train_step = jax.jit(
-        partial(
-            steps.train_step,
-            model=model,
-            tx=tx,
-            cut=cut,
-            embed=partial(embed, augmentation=config.data.augment),
-            train_batch_norm=config.batch_norm == "training",
-        ),
+    variables = jax.device_put(variables)
+    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, (*through, cut))
+    batch_norm = config.batch_norm == "training"
+    train_steps = jax.jit(
+        partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=batch_norm),
         donate_argnums=0,
     )
-    eval_step = jax.jit(partial(steps.eval_step, model=model, cut=cut, embed=embed))
+    eval_steps = jax.jit(partial(steps.eval_steps, model=model, cut=cut, embed=embeds[1]))
 
     # The epochs of a fine-tuning go on where those of its source ended.
     history = list(source.history) if source is not None and config.stage == "fine_tune" else []
@@ -222,15 +243,17 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
         "class_names": names,
     }
     with checkpoint.open_checkpoints(workdir) as manager:
+        checkpoint.save_frozen(manager, **variables, cut=cut)
+        state = steps.create_state(**variables, tx=tx, cut=cut)
         stopper = loop.EarlyStopper()
         for epoch in range(earlier + 1, earlier + config.epochs + 1):
-            order = data.order(len(train.labels), seed=config.seed, epoch=epoch)
             state, row = loop.run_epoch(
                 state,
-                data.Batches(train, config.batch_size, order),
-                data.Batches(validation, config.batch_size),
-                train_step=train_step,
-                eval_step=eval_step,
+                examples["train"],
+                examples["validation"],
+                order(len(examples["train"]), seed=config.seed, epoch=epoch),
+                train_steps=train_steps,
+                eval_steps=eval_steps,
                 key=step_key,
                 name=f"epoch {epoch}/{earlier + config.epochs}",
             )
@@ -238,7 +261,7 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
             learning_rate = config.optimizer.learning_rate
             history.append({"stage": config.stage, "epoch": epoch, **row, "learning_rate": learning_rate})
             report.append_row(workdir, history[-1])
-            checkpoint.save(manager, epoch, state, meta | {"stopper": stopper._asdict(), "history": history})
+            checkpoint.save(manager, epoch, state, before, meta | {"stopper": stopper._asdict(), "history": history})
             checkpoint.prune(manager, keep={epoch, stopper.best_epoch})
             if stopper.stopped:
                 break
@@ -254,8 +277,7 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
         print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
 
     state = state._replace(**best)
-    evaluate = partial(loop.evaluate, state, step=eval_step, key=step_key)
-    measured, predicted = evaluate(data.Batches(validation, config.batch_size))
+    measured, predicted = loop.evaluate(state, examples["validation"], eval_steps, step_key)
     _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
     report.draw_curves(workdir / "figures" / "curves.png", {"transfer" if earlier else config.stage: history})
     summary = {
@@ -267,38 +289,53 @@ def _train(config: Config, workdir: Path, dataset: Dataset, source: Source | Non
         "frozen_leaves_unchanged": frozen,
         "class_names": list(names),
     }
-    if dataset.test is not None:
-        summary["test"], _ = evaluate(data.Batches(dataset.test, config.batch_size))
+    if "test" in examples:
+        summary["test"], _ = loop.evaluate(state, examples["test"], eval_steps, step_key)
     return summary
 
 
-def _initial_variables(
-    config: Config, model: ResNet, key: jax.Array, source: Source | None, class_names: tuple[str, ...]
-) -> dict[str, Any]:
-    """The network's first `params` and `batch_stats`: random, or the source's with a new head, or all the source's."""
-    variables = jax.jit(model.init)(key, np.zeros((1, 32, 32, 3), np.float32))
-    if source is None:
-        return variables
-    new_head: tuple[str, ...] = ("params/head/",)
-    if config.stage == "fine_tune":
-        new_head = ()
-        trained_on = tuple(name for _, name in source.labels)
-        if trained_on != class_names:
-            raise ValueError(
-                f"{source.name} was trained on the classes {', '.join(trained_on)}, the data has "
-                f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
-            )
-    target = partition.flatten(variables)
-    return partition.unflatten(
-        convert.merge(target, source.variables, name=source.name, new=new_head, ignored=new_head)
-    )
+def _find_examples(
+    config: Config,
+    dataset: Dataset,
+    model: ResNet,
+    preprocessing: Preprocessing,
+    variables: dict[str, Any],
+    cuts: tuple[str, ...],
+) -> tuple[dict[str, Examples], Embeds]:
+    """Each split as the steps read it, activations at the last of `cuts` if that can be and else images, and what
+    leads from there to the cut, in training and in evaluation."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    present = {name: split for name, split in splits.items() if split is not None}
+    inputs = {name: split.images for name, split in present.items()}
+    cut, key = cuts[-1], jax.random.key(0)
+    embed = partial(steps.embed_images, model=model, preprocessing=preprocessing)
+    embeds: Embeds = partial(embed, cut=cut, augmentation=config.data.augment), partial(embed, cut=cut)
+    frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
+
+    @cache
+    def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
+        if start is not None:
+            return partial(jax.jit(partial(steps.run_frozen, model=model, cut=cut, start=start)), frozen)
+        run = jax.jit(partial(embed, cut=cut))
+        return lambda images: run(frozen, images, key)
+
+    if frozen["params"]:
+        shape = {"stage_sizes": model.stage_sizes, "width": model.width}
+        about = {"network": shape | model.variant._asdict(), "preprocessing": preprocessing._asdict()}
+        activations = features.compute(inputs, cuts, frozen, about, prefix, config)
+        if activations is not None:
+            inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
+    memory = _bytes(config.cache.memory_gib)
+    return {
+        name: place(inputs[name], split.labels, config.batch_size, memory) for name, split in present.items()
+    }, embeds
 
 
 def _draw_samples(
     config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: np.ndarray, guesses: list[str]
 ) -> None:
     """Pictures with what was predicted: as a label, which may be right, and in words."""
-    chosen = data.order(len(split.labels), seed=config.seed, epoch=0)[:SAMPLES]
+    chosen = np.asarray(order(len(split.labels), seed=config.seed, epoch=0)[:SAMPLES])
     labels = [names[split.labels[i]] for i in chosen]
     right = predicted[chosen] == split.labels[chosen]
     report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in chosen], right)

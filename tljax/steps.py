@@ -1,4 +1,4 @@
-"""The steps as pure functions, un-jitted: (state, batch, key) in, new state and sums out."""
+"""The steps as pure functions, un-jitted: (state, batch, key) in, new state and sums out; and many steps in one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ import optax
 from jaxtyping import Array, Float, Int, Key, Num
 
 from tljax import metrics, partition
+from tljax.batches import Chunk
 from tljax.preprocess import Preprocessing, augment, preprocess, resize
-from tljax.resnet import ResNet
+from tljax.resnet import ResNet, fold
 from tljax.state import TrainState
 
 # What stands between a batch and the cut: (variables of the frozen units, images, key) -> activations at the cut.
-# A batch that already holds activations has the identity here.
 Embed = Callable[[dict[str, Any], Array, Key[Array, ""]], Array]
 
 
@@ -35,8 +35,20 @@ def embed_images(
     augmentation: str = "none",
 ) -> Float[Array, "n h2 w2 c"]:
     """RGB pixels 0..255 -> activations at the cut, through augmentation, preprocessing and the frozen units."""
-    x = preprocess(augment(images, key, augmentation), preprocessing)
-    h: Any = model.apply(frozen, x, cut, method="prefix")
+    return run_frozen(frozen, preprocess(augment(images, key, augmentation), preprocessing), model=model, cut=cut)
+
+
+def run_frozen(
+    frozen: dict[str, Any], x: Float[Array, "n ..."], *, model: ResNet, cut: str, start: str = "conv1"
+) -> Float[Array, "n ..."]:
+    """The units from `start` to before `cut`, their BatchNorms folded: what `ResNet.prefix` gives, but for rounding."""
+    folded, variables = fold(model, frozen)
+    h: Any = folded.apply(variables, x, cut, start, method="prefix")
+    return h
+
+
+def pass_activations(frozen: dict[str, Any], h: Array, key: Key[Array, ""]) -> Array:
+    """Stands for `embed_images` where the batch holds activations at the cut already."""
     return h
 
 
@@ -98,6 +110,44 @@ def eval_step(
     return metrics.measure(logits, batch["label"], batch["mask"]), jnp.argmax(logits, axis=-1)
 
 
+def train_steps(
+    state: TrainState, chunk: Chunk, start: Int[Array, ""], stop: Int[Array, ""], key: Key[Array, ""], **settings: Any
+) -> tuple[TrainState, metrics.Sums]:
+    """`train_step` with its `settings` for the batches `start` to `stop` of `chunk`; returns the sums of each,
+    [steps], zero where no step was made."""
+    return _run_steps(lambda state, batch: train_step(state, batch, key, **settings), state, chunk, start, stop)
+
+
+def eval_steps(
+    state: TrainState, chunk: Chunk, start: Int[Array, ""], stop: Int[Array, ""], key: Key[Array, ""], **settings: Any
+) -> tuple[metrics.Sums, Int[Array, "steps n"]]:
+    """`eval_step` with its `settings` for the batches `start` to `stop` of `chunk`, as `train_steps`."""
+    step = lambda _, batch: ((), eval_step(state, batch, key, **settings))  # noqa: E731
+    return _run_steps(step, (), chunk, start, stop)[1]
+
+
+def _run_steps(step: Callable[..., Any], carry: Any, chunk: Chunk, start: Array, stop: Array) -> tuple[Any, Any]:
+    """The bounds are arguments: one program runs any number of steps, and none of them is masked."""
+
+    def take(i: Array) -> dict[str, Array]:
+        size = chunk.rows.shape[1]
+        rows = chunk.rows[i]
+        return {
+            "image": chunk.images[rows],
+            "label": chunk.labels[rows],
+            "mask": i * size + jnp.arange(size, dtype=jnp.int32) < chunk.count,
+        }
+
+    def body(i: Array, both: tuple[Any, Any]) -> tuple[Any, Any]:
+        carry, outputs = both
+        carry, new = step(carry, take(i))
+        return carry, jax.tree.map(lambda kept, output: kept.at[i].set(output), outputs, new)
+
+    shapes = jax.eval_shape(lambda: step(carry, take(start))[1])
+    outputs = jax.tree.map(lambda s: jnp.zeros((chunk.rows.shape[0], *s.shape), s.dtype), shapes)
+    return jax.lax.fori_loop(start, stop, body, (carry, outputs))
+
+
 def classify(
     variables: dict[str, Any],
     images: Num[Array, "n h w 3"],
@@ -108,5 +158,6 @@ def classify(
     size: int,
 ) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
     """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want."""
-    logits: Any = model.apply(variables, preprocess(resize(images, size), preprocessing))
+    folded, variables = fold(model, variables)
+    logits: Any = folded.apply(variables, preprocess(resize(images, size), preprocessing))
     return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)

@@ -1,0 +1,70 @@
+"""Every row once, in its order, whether the examples live on the device or are streamed to it."""
+
+import jax
+import numpy as np
+import pytest
+
+from tljax import batches
+from tljax.batches import map_batches, order, place
+
+
+def test_order_is_a_permutation_of_seed_and_epoch():
+    first = order(100, seed=1, epoch=2)
+    np.testing.assert_array_equal(np.sort(first), np.arange(100))
+    np.testing.assert_array_equal(first, order(100, seed=1, epoch=2))
+    for seed, epoch in ((1, 3), (2, 2), (2, 1)):
+        assert (first != order(100, seed=seed, epoch=epoch)).any()
+
+
+def make_images(n: int) -> np.ndarray:
+    return np.arange(n, dtype=np.int32)[:, None, None, None] * np.ones((1, 4, 4, 3), np.int32)
+
+
+def take(chunk) -> list[np.ndarray]:
+    """The labels of each batch of a chunk, the images checked against them."""
+    rows, found = np.asarray(chunk.rows), []
+    for i in range(chunk.steps):
+        mask = i * rows.shape[1] + np.arange(rows.shape[1]) < int(chunk.count)
+        labels = np.asarray(chunk.labels)[rows[i]]
+        np.testing.assert_array_equal(np.asarray(chunk.images)[rows[i]][:, 0, 0, 0], labels)
+        found.append(labels[mask])
+    return found
+
+
+@pytest.mark.parametrize("streamed_bytes", [1, 4 * 192 * 2, 2**27])
+@pytest.mark.parametrize("memory", [0, 2**20])
+@pytest.mark.parametrize("n", [3, 8, 10, 25])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_pass_takes_every_row_once_in_its_order(monkeypatch, n, memory, streamed_bytes, shuffled):
+    monkeypatch.setattr(batches, "STREAMED_BYTES", streamed_bytes)
+    examples = place(make_images(n), np.arange(n, dtype=np.int32), 4, memory)
+    rows = order(n, seed=0, epoch=3) if shuffled else None
+    chunks = list(examples.chunks(rows))
+    found = [labels for chunk in chunks for labels in take(chunk)]
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(n) if rows is None else rows)
+    assert len(found) == examples.steps == -(-n // 4)
+    assert all(len(labels) == min(n, 4) for labels in found[:-1])
+    assert len({jax.tree.map(np.shape, chunk) for chunk in chunks}) == 1
+    assert (len(chunks) == 1) == (memory > 0 or streamed_bytes == 2**27 or n <= 4 or (n <= 8 and streamed_bytes > 1))
+
+
+def test_what_does_not_fit_stays_on_the_host():
+    images, labels = make_images(10), np.arange(10, dtype=np.int32)
+    assert isinstance(place(images, labels, 4, images.nbytes).images, jax.Array)
+    assert place(images, labels, 4, images.nbytes - 1).images is images
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_mapping_drops_what_fills_up_the_last_batch(n):
+    sizes = []
+
+    def double(images, labels):
+        sizes.append(len(images))
+        return images[:, 0, 0, 0] * 2, labels
+
+    found = list(map_batches(double, (make_images(n), np.arange(n)), 4, name="x"))
+    doubled, labels = (np.concatenate(parts) for parts in zip(*(outputs for _, outputs in found), strict=True))
+    np.testing.assert_array_equal(doubled, 2 * np.arange(n))
+    np.testing.assert_array_equal(labels, np.arange(n))
+    assert [(rows.start, rows.stop) for rows, _ in found] == [(i, min(i + 4, n)) for i in range(0, n, 4)]
+    assert set(sizes) == {min(n, 4)}

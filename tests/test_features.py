@@ -1,0 +1,181 @@
+"""Activations take the place of images without changing a loss, and are never believed without a look."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from tljax import cache, features, partition, stages, steps
+from tljax.config import Cache, Config, Data
+from tljax.preprocess import CAFFE
+from tljax.resnet import ResNet
+
+MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+KEY = jax.random.key(0)
+IMAGES = {"train": np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), np.uint8)}
+CUTS = ("conv5_block1", "head")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    variables = jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
+    return {name: partition.split(tree, "head")[0] for name, tree in variables.items()}
+
+
+@partial(jax.jit, static_argnames=("start", "cut"))
+def run_units(frozen, x, start, cut):
+    if start is not None:
+        return steps.run_frozen(frozen, x, model=MODEL, cut=cut, start=start)
+    return steps.embed_images(frozen, x, KEY, model=MODEL, cut=cut, preprocessing=CAFFE)
+
+
+def make_prefix(frozen, calls: list):
+    def prefix(start, cut):
+        def run(x):
+            if not isinstance(x, jax.core.Tracer):
+                calls.append((start, cut, len(x)))
+            return run_units(frozen, x, start, cut)
+
+        return run
+
+    return prefix
+
+
+def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
+    config = Config(batch_size=16, **settings)
+    prefix = make_prefix(frozen, [] if calls is None else calls)
+    return features.compute(images, cuts, frozen, {"x": 1}, prefix, config)
+
+
+def embed(frozen, images, cut="head"):
+    return run_units(frozen, images, None, cut)
+
+
+def test_activations_are_those_of_the_frozen_units(frozen):
+    found = compute(frozen)["train"]
+    np.testing.assert_allclose(found, embed(frozen, IMAGES["train"]), rtol=1e-4, atol=1e-5)
+    assert found.shape == (37, 256)
+
+
+def test_one_pass_serves_several_cuts(frozen):
+    calls = []
+    found = compute(frozen, CUTS, calls=calls)["train"]
+    assert calls == [(None, "conv5_block1", 16)] * 3 + [("conv5_block1", "head", 16)] * 3
+    np.testing.assert_allclose(found, embed(frozen, IMAGES["train"]), rtol=1e-4, atol=1e-5)
+    calls.clear()
+    earlier = compute(frozen, CUTS[:1], calls=calls)["train"]
+    assert calls == [(None, "conv5_block1", 8)]
+    np.testing.assert_allclose(earlier, embed(frozen, IMAGES["train"], CUTS[0]), rtol=1e-4, atol=1e-5)
+    # Those of the head alone are gone: they follow from what is there.
+    fingerprints = [path for path in cache.folder("arrays").iterdir() if "at head" in (path / "about.json").read_text()]
+    for path in fingerprints:
+        cache.shutil.rmtree(path)
+    calls.clear()
+    again = compute(frozen, CUTS, calls=calls)["train"]
+    assert calls == [(None, "conv5_block1", 8)] + [("conv5_block1", "head", 16)] * 3
+    np.testing.assert_array_equal(again, found)
+
+
+def test_a_later_run_finds_them(frozen, capsys):
+    first, calls = compute(frozen)["train"], []
+    again = compute(frozen, calls=calls)["train"]
+    assert calls == [(None, "head", 8)]
+    np.testing.assert_array_equal(first, again)
+    assert "activations at head of 37 images: found in the cache" in capsys.readouterr().out
+
+
+def test_other_weights_images_or_surroundings_are_something_else(frozen):
+    compute(frozen)
+    leaf = frozen["params"]["conv3_block1"]["2_conv"]["bias"]
+    moved = jax.tree.map(lambda x: x, frozen)
+    moved["params"]["conv3_block1"]["2_conv"]["bias"] = leaf.at[0].add(1e-3)
+    other = {"train": IMAGES["train"].copy()}
+    other["train"][36, 31, 31, 2] ^= 1
+    for run in (lambda calls: compute(moved, calls=calls), lambda calls: compute(frozen, images=other, calls=calls)):
+        calls = []
+        run(calls)
+        assert calls == [(None, "head", 16)] * 3
+    calls = []
+    features.compute(IMAGES, ("head",), frozen, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16))
+    assert len(calls) == 3
+
+
+def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
+    first = np.array(compute(frozen)["train"])
+    (entry,) = (folder / "arrays").iterdir()
+    stale = np.load(entry / "activations.npy") * np.float32(1.001)
+    np.save(entry / "activations.npy", stale)
+    about = json.loads((entry / "about.json").read_text())
+    about["sha256"]["activations"] = partition.sha256(stale)
+    (entry / "about.json").write_text(json.dumps(about))
+    calls = []
+    again = compute(frozen, calls=calls)["train"]
+    assert calls == [(None, "head", 8)] + [(None, "head", 16)] * 3
+    np.testing.assert_array_equal(again, first)
+    assert "are not those of this network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cache": Cache(features=False)}, "config.cache.features=False"),
+        ({"data": Data(augment="flip")}, "config.data.augment='flip' gives them other images in every epoch"),
+        ({"cache": Cache(memory_gib=1e-6, disk_gib=1e-6)}, "more than config.cache.memory_gib=1e-06 and disk_gib="),
+    ],
+)
+def test_the_frozen_units_run_in_every_step_for_a_reason(frozen, capsys, settings, message):
+    assert compute(frozen, **settings) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("the frozen units run in every step: ") and message in line
+
+
+DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=160)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a source and the run that extracted its features."""
+    folder, network = tmp_path_factory.mktemp("features"), {"stage_sizes": (1, 1, 1, 1), "width": 8}
+    source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
+    scratch = Config(stage="from_scratch", cut="conv1", epochs=1, batch_size=16, data=source)
+    stages.run(scratch, folder / "source", network=network)
+    head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
+    stages.run(head, folder / "feature_extraction")
+    return folder
+
+
+def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
+    """The loss of every step of one epoch."""
+    source = {"feature_extraction": "source", "fine_tune": "feature_extraction"}[stage]
+    cut = {"feature_extraction": "head", "fine_tune": "conv5_block1"}[stage]
+    config = Config(stage=stage, pretrained=str(runs / source), cut=cut, epochs=1, batch_size=8, data=DIGITS)
+    config.cache = settings
+    epochs: list = []
+    compute = stages.loop.metrics.compute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages.loop.metrics, "compute", lambda sums: epochs.append(sums.loss) or compute(sums))
+        stages.run(config, workdir)
+    # The longest is the whole epoch's, an evaluation has fewer steps.
+    return max(epochs, key=len)
+
+
+@pytest.mark.parametrize("stage", ["feature_extraction", "fine_tune"])
+def test_losses_are_those_of_a_run_without(runs, tmp_path, stage):
+    """Kept on disk, in memory alone, streamed from the disk."""
+    without = find_losses(runs, tmp_path / "without", stage, Cache(features=False))
+    assert len(without) == 20
+    for name, settings in (
+        ("kept", Cache()),
+        ("in_memory", Cache(disk_gib=0)),
+        ("streamed", Cache(memory_gib=0)),
+    ):
+        losses = find_losses(runs, tmp_path / name, stage, settings)
+        np.testing.assert_allclose(losses, without, rtol=1e-5, err_msg=name)

@@ -1,0 +1,157 @@
+"""The user's cache folder: files fetched once, arrays computed once, each checked when it is found again."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+from jax import ShapeDtypeStruct
+
+from tljax.partition import sha256
+
+ABOUT = "about.json"
+UNFINISHED = "unfinished-"
+
+
+def folder(name: str) -> Path:
+    """The folder `name` in the user's cache (TLJAX_CACHE_DIR, or where the system keeps caches), made unless it is
+    there. Nobody else can enter it: programs and numbers found there are run and believed.
+
+    Raises:
+      OSError: if it cannot be made, or belongs to somebody else.
+    """
+    import pooch
+
+    root = Path(os.environ.get("TLJAX_CACHE_DIR") or pooch.os_cache("tljax"))
+    (root / name).mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    return root / name
+
+
+def fetch(url: str, md5: str) -> Path:
+    """The file at `url`, downloaded unless it is there already; its checksum is right.
+
+    Raises:
+      FileNotFoundError: without a network or with another checksum, naming the folder to put the file into by hand.
+    """
+    import pooch
+
+    target, file_name = folder("downloads"), url.rsplit("/", 1)[1]
+    try:
+        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=target, progressbar=True))
+    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {target}"
+        ) from error
+
+
+def keep_programs() -> None:
+    """Lets JAX find what earlier runs compiled; where JAX was told of another folder, that stays.
+
+    JAX does not ask for which kind of processor a CPU program was compiled: each kind has a folder.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    info = Path("/proc/cpuinfo")
+    lines = set(info.read_text().splitlines() if info.exists() else [platform.processor()])
+    kind = [jaxlib.__version__, *sorted(line for line in lines if line.startswith(("model name", "flags", "Features")))]
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(folder(f"programs/{_fingerprint({'kind': kind})[:16]}")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    except OSError as error:
+        print(f"compiled programs are not kept: {error}")
+
+
+def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays that `build` kept under the same `about`, memory-mapped and read-only, or None.
+
+    Every byte is checked against its digest; a damaged entry is deleted, with a line that says so.
+    """
+    try:
+        entry = folder("arrays") / _fingerprint(about)
+    except OSError:
+        return None
+    try:
+        digests = json.loads((entry / ABOUT).read_text())["sha256"]
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in digests}
+        if any(sha256(array) != digests[name] for name, array in arrays.items()):
+            raise ValueError("its bytes are not those that were written")
+        os.utime(entry)
+    except (OSError, ValueError, KeyError) as error:
+        if entry.exists():
+            print(f"the cached {about['what']} in {entry} are damaged ({error}): made again")
+            forget(about)
+        return None
+    return arrays
+
+
+@contextmanager
+def build(
+    about: dict[str, Any], shapes: dict[str, ShapeDtypeStruct], disk_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays of `shapes` to fill in, and others to add; kept under `about` (JSON, with `what`) once the block ends.
+
+    All that is kept stays within `disk_bytes`: what was unused longest goes. Arrays that do not fit are in memory
+    alone, and with a full disk too. A block that fails leaves nothing.
+    """
+    size = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in shapes.values())
+    unfinished = _make_room(about, size, disk_bytes)
+    if unfinished is None:
+        yield {name: np.empty(s.shape, s.dtype) for name, s in shapes.items()}
+        return
+    try:
+        arrays: dict[str, np.ndarray] = {
+            name: np.lib.format.open_memmap(unfinished / f"{name}.npy", "w+", s.dtype, s.shape)
+            for name, s in shapes.items()
+        }
+        yield arrays
+        for name in arrays.keys() - shapes.keys():
+            np.save(unfinished / f"{name}.npy", arrays[name])
+        digests = {name: sha256(array) for name, array in arrays.items()}
+        (unfinished / ABOUT).write_text(json.dumps({"sha256": digests, **about}, indent=1))
+        forget(about)
+        unfinished.rename(unfinished.with_name(_fingerprint(about)))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def forget(about: dict[str, Any]) -> None:
+    """Deletes what is kept under `about`."""
+    shutil.rmtree(folder("arrays") / _fingerprint(about), ignore_errors=True)
+
+
+def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None:
+    """A new folder that `size` bytes can be written to, or None, with the reason in a line."""
+    if size > disk_bytes:
+        if disk_bytes:
+            print(f"{about['what']} are not kept: {size / 2**30:.2f} GiB, cache.disk_gib={disk_bytes / 2**30:g}")
+        return None
+    try:
+        root = folder("arrays")
+        entries = sorted((path.stat().st_mtime, path) for path in root.iterdir())
+        sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for _, path in entries}
+        while entries and sum(sizes.values()) + size > disk_bytes:
+            _, oldest = entries.pop(0)
+            shutil.rmtree(oldest, ignore_errors=True)
+            del sizes[oldest]
+        # Writing through a memory map to a full disk kills the process.
+        if shutil.disk_usage(root).free < size + 2**26:
+            raise OSError(f"{root} has no space left for {size / 2**30:.2f} GiB")
+        return Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=root))
+    except OSError as error:
+        print(f"{about['what']} are not kept: {error}")
+        return None
+
+
+def _fingerprint(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""What the frozen units give, computed once: activations at the cut in place of images, kept and found again."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import ShapeDtypeStruct
+from jaxtyping import Array, Float, UInt8
+
+from tljax import cache, partition
+from tljax.batches import map_batches
+from tljax.config import Config
+
+# Activations that were found are compared with those of a few images, computed anew at each start. The same network
+# at another batch size differs by 1e-6 of the largest.
+CHECKED = 8
+TOLERANCE = 1e-4
+# Of a batch: more do not fit a CPU's caches.
+PIXELS = 2**20
+
+# (None or a unit, cut) -> the function from images, or from activations at the unit, to activations at the cut.
+Run = Callable[[np.ndarray], Array]
+Prefix = Callable[[str | None, str], Run]
+Images = UInt8[np.ndarray, "n size size 3"]
+
+
+def compute(
+    images: dict[str, Images],
+    cuts: Sequence[str],
+    frozen: dict[str, Any],
+    about: dict[str, Any],
+    prefix: Prefix,
+    config: Config,
+) -> dict[str, Float[np.ndarray, "n ..."]] | None:
+    """Activations at the last of `cuts` of each split of `images`, or None, with the reason in a line, where the
+    `frozen` units (variables) must run in every step. Those at the other cuts are made on the way and kept too.
+
+    They are found again under a fingerprint of the images, of `about` (JSON: all else that they follow from) and of
+    the digests of the frozen leaves before the cut, if they are what `prefix` gives for some of the images.
+    """
+    total, size = sum(map(len, images.values())), next(iter(images.values())).shape[1]
+    image = ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    shapes = {cut: jax.eval_shape(prefix(None, cut), image) for cut in cuts}
+    gib = {cut: total * h.size * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
+    obstacle = _find_obstacle(config, gib[cuts[-1]])
+    if obstacle:
+        print(f"the frozen units run in every step: {obstacle}")
+        return None
+    cuts = [cut for cut in cuts if cut == cuts[-1] or gib[cut] <= config.cache.disk_gib]
+    abouts = {
+        cut: {
+            "what": f"activations at {cut}",
+            "dtype": str(shapes[cut].dtype),
+            "weights": partition.digest(**frozen, cut=cut),
+            **about,
+        }
+        for cut in cuts
+    }
+    return {
+        name: _compute_split(
+            split,
+            abouts,
+            prefix,
+            batch_size=min(config.batch_size, max(1, PIXELS // size**2)),
+            disk_bytes=int(config.cache.disk_gib * 2**30),
+        )
+        for name, split in images.items()
+    }
+
+
+def _find_obstacle(config: Config, gib: float) -> str | None:
+    settings = config.cache
+    if not settings.features:
+        return "config.cache.features=False"
+    if config.data.augment != "none":
+        return f"config.data.augment={config.data.augment!r} gives them other images in every epoch"
+    if gib > max(settings.memory_gib, settings.disk_gib):
+        limits = f"config.cache.memory_gib={settings.memory_gib:g} and disk_gib={settings.disk_gib:g}"
+        return f"their activations take {gib:.2f} GiB, more than {limits}"
+    return None
+
+
+def _compute_split(
+    images: Images, abouts: dict[str, dict[str, Any]], prefix: Prefix, *, batch_size: int, disk_bytes: int
+) -> np.ndarray:
+    """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut."""
+    digest = partition.sha256(images)
+    abouts = {cut: about | {"images": digest} for cut, about in abouts.items()}
+    start, h, missing = None, images, list(abouts)
+    for cut in reversed(abouts):
+        kept = _find(abouts[cut], images, prefix(None, cut)) if disk_bytes else None
+        if kept is not None:
+            start, h, missing = cut, kept, missing[missing.index(cut) + 1 :]
+            break
+    for cut in missing:
+        h = _run(h, prefix(start, cut), abouts[cut], batch_size, disk_bytes)
+        start = cut
+    return h
+
+
+def _find(about: dict[str, Any], images: np.ndarray, run: Run) -> np.ndarray | None:
+    found = cache.find(about)
+    if found is None:
+        return None
+    kept = found["activations"]
+    rows = np.sort(np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False))
+    live = np.asarray(run(images[rows]))
+    right_shape = kept.shape == (len(images), *live.shape[1:])
+    if right_shape and np.abs(kept[rows] - live).max() <= TOLERANCE * np.abs(live).max():
+        print(f"{about['what']} of {len(images):,} images: found in the cache")
+        return kept
+    print(f"the cached {about['what']} are not those of this network: computed again")
+    cache.forget(about)
+    return None
+
+
+def _run(inputs: np.ndarray, run: Run, about: dict[str, Any], batch_size: int, disk_bytes: int) -> np.ndarray:
+    began = time.perf_counter()
+    batches = map_batches(lambda x: (run(x),), (inputs,), batch_size, name=about["what"])
+    rows, (h,) = next(batches)
+    shape = ShapeDtypeStruct((len(inputs), *h.shape[1:]), h.dtype)
+    with cache.build(about, {"activations": shape}, disk_bytes) as arrays:
+        arrays["activations"][rows] = h
+        for rows, (h,) in batches:
+            arrays["activations"][rows] = h
+    print(f"{about['what']} of {len(inputs):,} images: computed in {time.perf_counter() - began:.1f} s")
+    return arrays["activations"]
