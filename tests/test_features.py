@@ -9,8 +9,8 @@ import pytest
 
 from tljax import cache, features, partition, stages, steps
 from tljax.config import Cache, Config, Data
-from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet
+from tljax.preprocess import CAFFE, preprocess
+from tljax.resnet import ResNet, fold
 
 MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 KEY = jax.random.key(0)
@@ -32,9 +32,7 @@ def frozen():
 
 @partial(jax.jit, static_argnames=("start", "cut"))
 def run_units(frozen, x, start, cut):
-    if start is not None:
-        return steps.run_frozen(frozen, x, model=MODEL, cut=cut, start=start)
-    return steps.embed_images(frozen, x, KEY, model=MODEL, cut=cut, preprocessing=CAFFE)
+    return steps.run_prefix(fold(MODEL, frozen), x, model=MODEL, cut=cut, preprocessing=CAFFE, start=start)
 
 
 def make_prefix(frozen, calls: list):
@@ -56,7 +54,8 @@ def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
 
 
 def embed(frozen, images, cut="head"):
-    return run_units(frozen, images, None, cut)
+    """Through the network with its BatchNorms."""
+    return jax.jit(partial(MODEL.apply, method="prefix"), static_argnums=2)(frozen, preprocess(images, CAFFE), cut)
 
 
 def test_activations_are_those_of_the_frozen_units(frozen):

@@ -17,7 +17,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from tljax import checkpoint, convert, imagenet, pretrained, steps
 from tljax.partition import flatten, unflatten
 from tljax.preprocess import TORCH, preprocess
-from tljax.resnet import VARIANTS, ResNet
+from tljax.resnet import VARIANTS, ResNet, fold
 
 
 def allow_keras():
@@ -111,7 +111,7 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
     assert_close(np.asarray(ours), theirs)
 
     classify = partial(steps.classify, model=model, preprocessing=source.preprocessing, size=224)
-    ours = np.asarray(jax.jit(classify)(variables, images, np.zeros(2, np.int32))[0])
+    ours = np.asarray(jax.jit(classify)(fold(model, variables), images, np.zeros(2, np.int32))[0])
     imagenet_utils.CLASS_INDEX = {str(i): label for i, label in enumerate(imagenet.labels())}
     for row, expected in zip(imagenet.top_k(ours, source.labels), imagenet_utils.decode_predictions(probabilities),
                              strict=True):  # fmt: skip
@@ -124,7 +124,7 @@ def test_features_at_small_and_odd_sizes_equal_keras(peer, size):
     keras_model, path = peer
     x = np.random.default_rng(size).normal(0, 60, (3, size, size, 3)).astype(np.float32)
     allow_keras()
-    headless = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(size, size, 3))
+    headless = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg")
     headless.set_weights(keras_model.get_weights()[:-2])
     theirs = np.asarray(headless(x))
     jax.config.update("jax_numpy_rank_promotion", "raise")

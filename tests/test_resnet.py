@@ -135,7 +135,7 @@ def test_a_folded_network_gives_what_the_plain_one_does(variant, side):
     model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 1) if side > 33 else (1, 1, 1, 1), width=4)
     with jax.enable_x64(True):
         variables, x = draw(model, side)
-        folded, folded_variables = fold(model, variables)
+        folded, folded_variables = model.folded, fold(model, variables)
         names = {name for unit in folded_variables["params"].values() for name in unit}
         assert not any(name.endswith("bn") for name in names) and set(folded_variables) == {"params"}
         outputs = [
@@ -149,7 +149,7 @@ def test_a_part_of_the_network_is_folded_alone():
     model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
     variables, x = draw(model, 32, np.float32)
     part = {name: {unit: tree[unit] for unit in ("conv1", "conv2_block1")} for name, tree in variables.items()}
-    folded, folded_variables = fold(model, part)
+    folded, folded_variables = model.folded, fold(model, part)
     assert set(folded_variables["params"]) == {"conv1", "conv2_block1"}
     h = folded.apply(folded_variables, x, "conv3_block1", method="prefix")
     assert largest_difference(h, model.apply(part, x, "conv3_block1", method="prefix")) < 1e-5

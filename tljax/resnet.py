@@ -34,7 +34,7 @@ class Variant(NamedTuple):
     bn_momentum: float
     """Share of the old running statistics that a training step keeps."""
     batch_norm: bool = True
-    """False in a network that `fold` made: its convolutions do what the BatchNorms behind them did."""
+    """False where the convolutions do what the BatchNorms behind them did (`ResNet.folded`)."""
 
 
 VARIANTS = {
@@ -147,6 +147,11 @@ class ResNet(nn.Module):
         """Names of the units, input to output; also the top-level keys of the parameters."""
         return unit_names(self.stage_sizes)
 
+    @property
+    def folded(self) -> "ResNet":
+        """The same network without BatchNorm, for the variables that `fold` gives."""
+        return self.clone(variant=self.variant._replace(batch_norm=False, conv_bias=True))
+
     def prefix(self, x: Float[Array, "n h w c"], cut: str, start: str = "conv1") -> Float[Array, "n ..."]:
         """Runs the units from `start` to before `cut`, BatchNorm in inference mode: preprocessed images, or
         activations at `start`, -> activations at the cut, as much of them as the cut's unit reads: in v1 every second
@@ -196,24 +201,22 @@ class ResNet(nn.Module):
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
 
 
-def fold(model: ResNet, variables: dict[str, Any]) -> tuple[ResNet, dict[str, Any]]:
-    """A network without BatchNorm that computes what `model` does in inference mode, and its variables.
+def fold(model: ResNet, variables: dict[str, Any]) -> dict[str, Any]:
+    """The variables with which `model.folded` computes what `model` does in inference mode.
 
-    `gamma * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias. Units
+    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias. Units
     that `variables` do not have are not in the new ones.
     """
 
     def fold_unit(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
         folded = {name: leaves for name, leaves in params.items() if not name.endswith("bn")}
         for name, running in stats.items():
-            bn, conv = params[name], params[name.removesuffix("bn") + "conv"]
+            conv_name = name.removesuffix("bn") + "conv"
+            bn, conv = params[name], params[conv_name]
             scale = bn["scale"] / jnp.sqrt(running["var"] + model.variant.bn_epsilon)
             bias = (conv.get("bias", 0) - running["mean"]) * scale + bn["bias"]
-            kernel = conv["kernel"] * scale.reshape(1, 1, 1, -1)
-            folded[name.removesuffix("bn") + "conv"] = {"kernel": kernel, "bias": bias}
+            folded[conv_name] = {"kernel": conv["kernel"] * scale.reshape(1, 1, 1, -1), "bias": bias}
         return folded
 
     stats = variables["batch_stats"]
-    params = {unit: fold_unit(leaves, stats.get(unit, {})) for unit, leaves in variables["params"].items()}
-    variant = model.variant._replace(batch_norm=False, conv_bias=True)
-    return model.clone(variant=variant), {"params": params}
+    return {"params": {unit: fold_unit(leaves, stats.get(unit, {})) for unit, leaves in variables["params"].items()}}

@@ -18,7 +18,7 @@ from tljax.data import Dataset, Split
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
-from tljax.resnet import UNITS, VARIANTS, ResNet
+from tljax.resnet import UNITS, VARIANTS, ResNet, fold
 
 Row = dict[str, Any]
 Embeds = tuple[steps.Embed, steps.Embed]
@@ -45,7 +45,7 @@ def run(
     _check(config)
     _check_workdir(config.pretrained, workdir, overwrite)
     source = _load_source(config)
-    _run_stage(config, workdir, source, _load_data(config), network)
+    run_stage(config, workdir, source, _load_data(config), network)
 
 
 def _check(config: Config) -> None:
@@ -94,7 +94,7 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
 
     report.begin_run(workdir, config)
     summaries = {
-        name: _run_stage(
+        name: run_stage(
             stage, workdir / name, _load_source(stage), datasets.get(name, shared), network, through.get(name, ())
         )
         for name, stage in configs.items()
@@ -139,7 +139,7 @@ def _bytes(gib: float) -> int:
     return int(gib * 2**30)
 
 
-def _run_stage(
+def run_stage(
     config: Config,
     workdir: Path,
     source: Source | None,
@@ -147,7 +147,10 @@ def _run_stage(
     network: Mapping[str, Any],
     through: tuple[str, ...] = (),
 ) -> Row:
-    """`through` are earlier cuts whose activations a later stage needs."""
+    """One stage on a data set that is in memory; returns what `summary.json` holds.
+
+    `source` holds the weights, None for from_scratch; `through` are earlier cuts whose activations a later stage needs.
+    """
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
     if config.stage == "zero_shot":
@@ -171,9 +174,10 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     report.begin_run(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
 
-    variables = jax.device_put(variables)
+    folded = jax.jit(partial(fold, model))(variables)
     classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
-    batches = map_batches(partial(classify, variables), (split.images, split.labels), config.batch_size, name="images")
+    arrays = split.images, split.labels
+    batches = map_batches(partial(classify, folded), arrays, config.batch_size, name="zero_shot")
     probabilities, losses = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
     groups = imagenet.map_classes(names, source.labels)
     mapped = imagenet.predict_mapped(probabilities, groups)
@@ -307,17 +311,16 @@ def _find_examples(
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     present = {name: split for name, split in splits.items() if split is not None}
     inputs = {name: split.images for name, split in present.items()}
-    cut, key = cuts[-1], jax.random.key(0)
-    embed = partial(steps.embed_images, model=model, preprocessing=preprocessing)
-    embeds: Embeds = partial(embed, cut=cut, augmentation=config.data.augment), partial(embed, cut=cut)
+    cut = cuts[-1]
+    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
+    embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
+    folded = jax.jit(partial(fold, model))(frozen)
 
     @cache
     def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
-        if start is not None:
-            return partial(jax.jit(partial(steps.run_frozen, model=model, cut=cut, start=start)), frozen)
-        run = jax.jit(partial(embed, cut=cut))
-        return lambda images: run(frozen, images, key)
+        run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=preprocessing, start=start)
+        return partial(jax.jit(run), folded)
 
     if frozen["params"]:
         shape = {"stage_sizes": model.stage_sizes, "width": model.width}

@@ -35,15 +35,23 @@ def embed_images(
     augmentation: str = "none",
 ) -> Float[Array, "n h2 w2 c"]:
     """RGB pixels 0..255 -> activations at the cut, through augmentation, preprocessing and the frozen units."""
-    return run_frozen(frozen, preprocess(augment(images, key, augmentation), preprocessing), model=model, cut=cut)
+    images = augment(images, key, augmentation)
+    return run_prefix(fold(model, frozen), images, model=model, cut=cut, preprocessing=preprocessing)
 
 
-def run_frozen(
-    frozen: dict[str, Any], x: Float[Array, "n ..."], *, model: ResNet, cut: str, start: str = "conv1"
+def run_prefix(
+    folded: dict[str, Any],
+    x: Num[Array, "n ..."],
+    *,
+    model: ResNet,
+    cut: str,
+    preprocessing: Preprocessing,
+    start: str | None = None,
 ) -> Float[Array, "n ..."]:
-    """The units from `start` to before `cut`, their BatchNorms folded: what `ResNet.prefix` gives, but for rounding."""
-    folded, variables = fold(model, frozen)
-    h: Any = folded.apply(variables, x, cut, start, method="prefix")
+    """RGB pixels 0..255, or activations at `start`, -> activations at `cut`; `folded` are the variables that
+    `resnet.fold` gives."""
+    x = preprocess(x, preprocessing) if start is None else x
+    h: Any = model.folded.apply(folded, x, cut, start or model.units[0], method="prefix")
     return h
 
 
@@ -149,7 +157,7 @@ def _run_steps(step: Callable[..., Any], carry: Any, chunk: Chunk, start: Array,
 
 
 def classify(
-    variables: dict[str, Any],
+    folded: dict[str, Any],
     images: Num[Array, "n h w 3"],
     labels: Int[Array, " n"],
     *,
@@ -157,7 +165,7 @@ def classify(
     preprocessing: Preprocessing,
     size: int,
 ) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
-    """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want."""
-    folded, variables = fold(model, variables)
-    logits: Any = folded.apply(variables, preprocess(resize(images, size), preprocessing))
+    """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want;
+    `folded` are the variables that `resnet.fold` gives."""
+    logits: Any = model.folded.apply(folded, preprocess(resize(images, size), preprocessing))
     return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)
