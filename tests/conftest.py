@@ -7,9 +7,14 @@ os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What a function means does not depend on how XLA optimizes it, and compiling takes most of the time. The tests against
+# peers, and of rounding, run what users run.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # The tiny networks of many tests are the same programs: each is compiled once in a session. Nothing is read from or
 # left in the user's cache.
@@ -17,3 +22,11 @@ _cache = tempfile.TemporaryDirectory()
 os.environ["TLJAX_CACHE_DIR"] = os.path.join(_cache.name, "tljax")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def optimized():
+    """XLA as users have it."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

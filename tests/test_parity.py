@@ -19,6 +19,8 @@ from tljax.partition import flatten, unflatten
 from tljax.preprocess import TORCH, preprocess
 from tljax.resnet import VARIANTS, ResNet, fold
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 def allow_keras():
     """Keras's own code promotes ranks and types."""

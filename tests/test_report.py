@@ -236,7 +236,7 @@ def test_curves_are_a_picture(tmp_path, runs):
     assert (np.abs(picture - [31, 119, 180]).sum(axis=-1) < 6).sum() > 20
 
 
-@pytest.mark.parametrize(("n", "side"), [(1, (269, 231)), (6, (269, 1386)), (7, (539, 1386)), (18, (808, 1386))])
+@pytest.mark.parametrize(("n", "side"), [(1, (281, 231)), (6, (281, 1386)), (7, (563, 1386)), (18, (845, 1386))])
 def test_samples_are_a_grid_of_up_to_six_columns(tmp_path, n, side):
     images = np.zeros((n, 8, 8, 3), np.uint8)
     report.draw_samples(tmp_path, images, ["cat"] * n, ["cat"] * n, [True] * n)

@@ -107,6 +107,7 @@ def test_batch_statistics_are_taken_over_all_positions(cut):
         assert largest_difference(*results) < 1e-11
 
 
+@pytest.mark.usefixtures("optimized")
 def test_float32_differs_by_rounding_alone():
     model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=8)
     variables, x = draw(model, 64, np.float32)

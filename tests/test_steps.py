@@ -125,7 +125,7 @@ def test_augmentation_follows_the_key_and_the_step(variables):
 def test_the_stride_of_v1_5_sits_on_the_3x3():
     for variant, kernel in (("v1", "1_conv"), ("v1.5", "2_conv")):
         model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 1), width=8)
-        x = jnp.zeros((1, 32, 32, 3))
-        _, seen = model.init_with_output(KEY, x, capture_intermediates=True)
+        run = partial(model.init_with_output, capture_intermediates=True)
+        _, seen = jax.eval_shape(run, KEY, jnp.zeros((1, 32, 32, 3)))
         sides = {k: v["__call__"][0].shape[1] for k, v in seen["intermediates"]["conv3_block1"].items() if "conv" in k}
         assert sides == {"0_conv": 4, "1_conv": 4 if kernel == "1_conv" else 8, "2_conv": 4, "3_conv": 4}

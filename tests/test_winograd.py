@@ -33,6 +33,7 @@ def test_it_is_the_convolution_and_so_are_its_gradients(height, width):
             np.testing.assert_allclose(mine, peer, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_float32_rounds_by_units_in_the_last_place():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 14, 14, 256)), rng.normal(size=(3, 3, 256, 64))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def build_network(description: dict[str, Any]) -> ResNet:
     )
 
 
+@cache
 def abstract_variables(model: ResNet) -> dict[str, Any]:
     """Shapes and types of the network's `params` and `batch_stats`, nothing computed."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)

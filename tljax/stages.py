@@ -218,9 +218,14 @@ def _train(
         variant, preprocessing = source.variant, source.preprocessing
         model = ResNet(len(names), VARIANTS[variant], **source.network)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    variables = jax.jit(model.init)(init_key, np.zeros((1, 32, 32, 3), np.float32))
-    if source is not None:
-        variables = pretrained.replace(variables, source, names, keep_head=config.stage == "fine_tune")
+    if source is None:
+        variables = jax.jit(model.init)(init_key, np.zeros((1, 32, 32, 3), np.float32))
+    else:
+        target = checkpoint.abstract_variables(model)
+        averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
+        head = jax.jit(partial(model.init, cut="head", method="suffix"))(init_key, averages)
+        target = target | {"params": target["params"] | head["params"]}
+        variables = pretrained.replace(target, source, names, keep_head=config.stage == "fine_tune")
     before = partition.digest(**variables, cut=cut)
     report.begin_run(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
