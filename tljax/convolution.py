@@ -2,12 +2,17 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from tljax.windows import see
 from tljax.winograd import winograd
+
+# On 2 cores of an AMD EPYC, 7x7 on 256 images of 32: XLA's convolution 14 ms, the product 45; 3x3 with stride 2 on 16
+# maps of 28: 5.7 and 7.4, of 14: 5.9 and 5.4.
+LARGE_SIDE = 28
 
 
 def convolution(
@@ -16,8 +21,8 @@ def convolution(
     """Cross-correlates NHWC images with an HWIO kernel, `padding` zeros on every side.
 
     The backend is chosen when the program is lowered, not by the process that lowers it: on a CPU the convolution is
-    a matrix product over shifted copies of the input, elsewhere XLA's own convolution. Both compute the same sums in
-    different orders. Output side: `(h + 2 * padding - kh) // stride + 1`.
+    a matrix product over shifted copies of the input, elsewhere XLA's own convolution, which a CPU takes only where
+    the copies would take longer than the product. All compute the same sums in different orders. Output side: `(h + 2 * padding - kh) // stride + 1`.
     """
     return lax.platform_dependent(
         x,
@@ -42,7 +47,26 @@ def _as_product(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
     if kernel.shape[:2] == (3, 3) and (stride, padding) == (1, 1) and min(height, width) > 1:
         # At 2x2 every input position meets every output position: one product has nothing to skip.
         return _unrolled(x, kernel) if (height, width) == (2, 2) else winograd(x, kernel)
+    if kernel.shape[0] > 1 and min(height, width) >= LARGE_SIDE:
+        return _on_large_map(x, kernel, stride, padding)
     return _as_patches(x, kernel, stride, padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _on_large_map(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """XLA's convolution forward; the gradients are products, which are faster there too."""
+    return _as_convolution(x, kernel, stride=stride, padding=padding)
+
+
+def _forward_on_large_map(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
+    return _on_large_map(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward_on_large_map(stride: int, padding: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    return jax.vjp(partial(_as_patches, stride=stride, padding=padding), *saved)[1](dy)
+
+
+_on_large_map.defvjp(_forward_on_large_map, _backward_on_large_map)
 
 
 def _unrolled(x: Array, kernel: Array) -> Array:
