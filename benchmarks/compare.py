@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from contestants import JOBS, Contestant, Plan, complete, open_contestants, requests, split_images
+from protocol import BATCH, CLASSES
 from summary import ROWS, make_table, summarize, unit_of
 
-CLASSES = 10
 LARGE_IMAGES = 64
 # Six batches. Smaller ones at the end of an epoch are a shape more to compile, and no share of the work to scale.
-WHOLE_BATCHES = 6 * 256
+WHOLE_BATCHES = 6 * BATCH
 # A waiting library's threads may go on spinning for a moment.
 PAUSE = 1.0
 # Mean number of running processes from which on something else is in the way. It costs OpenMP, and so PyTorch, most:

@@ -50,7 +50,7 @@ def make_prefix(frozen, calls: list):
 def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
     config = Config(batch_size=16, **settings)
     prefix = make_prefix(frozen, [] if calls is None else calls)
-    return features.compute(images, cuts, frozen, {"x": 1}, prefix, config)
+    return features.compute(images, cuts, partition.digest(**frozen, cut="head"), {"x": 1}, prefix, config)
 
 
 def embed(frozen, images, cut="head"):
@@ -103,7 +103,8 @@ def test_other_weights_images_or_surroundings_are_something_else(frozen):
         run(calls)
         assert calls == [(None, "head", 16)] * 3
     calls = []
-    features.compute(IMAGES, ("head",), frozen, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16))
+    weights = partition.digest(**frozen, cut="head")
+    features.compute(IMAGES, ("head",), weights, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16))
     assert len(calls) == 3
 
 

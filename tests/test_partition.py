@@ -186,3 +186,13 @@ def test_a_leaf_that_came_or_went_is_named():
 def test_a_leaf_that_trains_may_change():
     after = {"conv1": PARAMS["conv1"], "head": {"bias": np.zeros(3, np.float32)}}
     assert verify_frozen(digest(PARAMS, STATS, "head"), digest(after, STATS, "head")) == 2
+
+
+def test_digests_of_an_earlier_cut_are_some_of_a_later_ones():
+    rng = np.random.default_rng(0)
+    params = {unit: {"bn": {"scale": rng.normal(size=3)}} for unit in UNITS}
+    stats = {unit: {"bn": {"mean": rng.normal(size=3)}} for unit in UNITS[:-1]}
+    of = {cut: partition.digest(params, stats, cut) for cut in UNITS}
+    for cut in UNITS:
+        assert partition.select_frozen(of["head"], cut) == of[cut]
+    assert not of["conv1"] and len(of["head"]) == 2 * (len(UNITS) - 1)

@@ -48,6 +48,14 @@ class Cache:
     disk_gib: float = 16.0
     """Most that is kept in the user's cache folder, what was unused longest goes first; 0 keeps nothing."""
 
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.memory_gib * 2**30)
+
+    @property
+    def disk_bytes(self) -> int:
+        return int(self.disk_gib * 2**30)
+
 
 @dataclass
 class Adam:

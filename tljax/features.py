@@ -29,16 +29,17 @@ Images = UInt8[np.ndarray, "n size size 3"]
 def compute(
     images: dict[str, Images],
     cuts: Sequence[str],
-    frozen: dict[str, Any],
+    weights: dict[str, str],
     about: dict[str, Any],
     prefix: Prefix,
     config: Config,
 ) -> dict[str, Float[np.ndarray, "n ..."]] | None:
     """Activations at the last of `cuts` of each split of `images`, or None, with the reason in a line, where the
-    `frozen` units (variables) must run in every step. Those at the other cuts are made on the way and kept too.
+    frozen units must run in every step. Those at the other cuts are made on the way and kept too.
 
     They are found again under a fingerprint of the images, of `about` (JSON: all else that they follow from) and of
-    the digests of the frozen leaves before the cut, if they are what `prefix` gives for some of the images.
+    those of `weights`, the digests of all frozen leaves, that stand before the cut, if they are what `prefix` gives
+    for some of the images.
     """
     total, size = sum(map(len, images.values())), next(iter(images.values())).shape[1]
     # As many as are compared below: the function is traced once for both.
@@ -54,7 +55,7 @@ def compute(
         cut: {
             "what": f"activations at {cut}",
             "dtype": str(shapes[cut].dtype),
-            "weights": partition.digest(**frozen, cut=cut),
+            "weights": partition.select_frozen(weights, cut),
             **about,
         }
         for cut in cuts
@@ -63,9 +64,10 @@ def compute(
         name: _compute_split(
             split,
             abouts,
+            shapes,
             prefix,
             batch_size=min(config.batch_size, max(1, PIXELS // size**2)),
-            disk_bytes=int(config.cache.disk_gib * 2**30),
+            disk_bytes=config.cache.disk_bytes,
         )
         for name, split in images.items()
     }
@@ -84,7 +86,13 @@ def _find_obstacle(config: Config, gib: float) -> str | None:
 
 
 def _compute_split(
-    images: Images, abouts: dict[str, dict[str, Any]], prefix: Prefix, *, batch_size: int, disk_bytes: int
+    images: Images,
+    abouts: dict[str, dict[str, Any]],
+    shapes: dict[str, Any],
+    prefix: Prefix,
+    *,
+    batch_size: int,
+    disk_bytes: int,
 ) -> np.ndarray:
     """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut."""
     digest = partition.sha256(images)
@@ -96,7 +104,8 @@ def _compute_split(
             start, h, missing = cut, kept, missing[missing.index(cut) + 1 :]
             break
     for cut in missing:
-        h = _run(h, prefix(start, cut), abouts[cut], batch_size, disk_bytes)
+        shape = ShapeDtypeStruct((len(images), *shapes[cut].shape[1:]), shapes[cut].dtype)
+        h = _run(h, prefix(start, cut), abouts[cut], shape, batch_size, disk_bytes)
         start = cut
     return h
 
@@ -117,14 +126,12 @@ def _find(about: dict[str, Any], images: np.ndarray, run: Run) -> np.ndarray | N
     return None
 
 
-def _run(inputs: np.ndarray, run: Run, about: dict[str, Any], batch_size: int, disk_bytes: int) -> np.ndarray:
+def _run(
+    inputs: np.ndarray, run: Run, about: dict[str, Any], shape: ShapeDtypeStruct, batch_size: int, disk_bytes: int
+) -> np.ndarray:
     began = time.perf_counter()
-    batches = map_batches(lambda x: (run(x),), (inputs,), batch_size, name=about["what"])
-    rows, (h,) = next(batches)
-    shape = ShapeDtypeStruct((len(inputs), *h.shape[1:]), h.dtype)
     with cache.build(about, {"activations": shape}, disk_bytes) as arrays:
-        arrays["activations"][rows] = h
-        for rows, (h,) in batches:
+        for rows, (h,) in map_batches(lambda x: (run(x),), (inputs,), batch_size, name=about["what"]):
             arrays["activations"][rows] = h
     print(f"{about['what']} of {len(inputs):,} images: computed in {time.perf_counter() - began:.1f} s")
     return arrays["activations"]

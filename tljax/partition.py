@@ -117,6 +117,11 @@ def digest(params: Tree, batch_stats: Tree, cut: str | None) -> dict[str, str]:
     return {path: sha256(np.asarray(leaf)) for path, leaf in flatten(frozen).items()}
 
 
+def select_frozen(digests: dict[str, str], cut: str) -> dict[str, str]:
+    """What `digest` gives for an earlier `cut` of the same leaves."""
+    return {path: value for path, value in digests.items() if is_frozen(path.split("/")[1], cut)}
+
+
 def sha256(array: np.ndarray) -> str:
     """Digest of an array's bytes, type and shape."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())

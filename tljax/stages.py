@@ -130,13 +130,9 @@ def _check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
 
 def _load_data(config: Config) -> Dataset:
     if config.stage != "zero_shot":
-        return data.load(config.data, seed=config.seed, disk_bytes=_bytes(config.cache.disk_gib))
+        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes)
     bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-    return data.load(bounded, seed=config.seed, training=False, disk_bytes=_bytes(config.cache.disk_gib))
-
-
-def _bytes(gib: float) -> int:
-    return int(gib * 2**30)
+    return data.load(bounded, seed=config.seed, training=False, disk_bytes=config.cache.disk_bytes)
 
 
 def run_stage(
@@ -232,7 +228,7 @@ def _train(
 
     tx = partitioned_adam(config.optimizer, cut)
     variables = jax.device_put(variables)
-    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, (*through, cut))
+    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut))
     batch_norm = config.batch_norm == "training"
     train_steps = jax.jit(
         partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=batch_norm),
@@ -309,34 +305,34 @@ def _find_examples(
     model: ResNet,
     preprocessing: Preprocessing,
     variables: dict[str, Any],
+    weights: dict[str, str],
     cuts: tuple[str, ...],
 ) -> tuple[dict[str, Examples], Embeds]:
     """Each split as the steps read it, activations at the last of `cuts` if that can be and else images, and what
-    leads from there to the cut, in training and in evaluation."""
+    leads from there to the cut, in training and in evaluation. `weights` are the digests of the frozen leaves."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     present = {name: split for name, split in splits.items() if split is not None}
     inputs = {name: split.images for name, split in present.items()}
     cut = cuts[-1]
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
-    frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
-    folded = jax.jit(partial(fold, model))(frozen)
+    if weights:
+        frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
+        folded = jax.jit(partial(fold, model))(frozen)
 
-    @cache
-    def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
-        run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=preprocessing, start=start)
-        return partial(jax.jit(run), folded)
+        @cache
+        def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
+            run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=preprocessing, start=start)
+            return partial(jax.jit(run), folded)
 
-    if frozen["params"]:
         shape = {"stage_sizes": model.stage_sizes, "width": model.width}
         about = {"network": shape | model.variant._asdict(), "preprocessing": preprocessing._asdict()}
-        activations = features.compute(inputs, cuts, frozen, about, prefix, config)
+        activations = features.compute(inputs, cuts, weights, about, prefix, config)
         if activations is not None:
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
-    memory = _bytes(config.cache.memory_gib)
-    return {
-        name: place(inputs[name], split.labels, config.batch_size, memory) for name, split in present.items()
-    }, embeds
+    memory = config.cache.memory_bytes
+    placed = {name: place(inputs[name], split.labels, config.batch_size, memory) for name, split in present.items()}
+    return placed, embeds
 
 
 def _draw_samples(
