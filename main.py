@@ -52,9 +52,10 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(arguments)
     # TFDS and Orbax warn about their own workings.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from tljax import cache, stages
+    from tljax import programs, stages
 
-    cache.keep_programs()
+    programs.keep()
+    programs.give_back_memory()
     try:
         stages.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except (ValueError, OSError) as error:

@@ -13,7 +13,7 @@ import numpy as np
 import protocol
 from protocol import Arrays, Request, Stopwatch
 
-from tljax import batches, cache, partition, stages, steps
+from tljax import batches, cache, partition, programs, stages, steps
 from tljax.config import Adam, Config
 from tljax.data import Dataset, Split
 from tljax.optim import partitioned_adam
@@ -115,6 +115,7 @@ class TljaxWorker:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
-        cache.keep_programs()
+        programs.keep()
+        programs.give_back_memory()
         versions = {name: version(name) for name in ("tljax", "jax", "flax", "optax", "numpy")}
         protocol.serve(TljaxWorker, protocol.arguments(__doc__).arrays, versions)

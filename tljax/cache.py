@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-import jaxlib
 import numpy as np
 from jax import ShapeDtypeStruct
 
@@ -53,23 +50,6 @@ def fetch(url: str, md5: str) -> Path:
         raise FileNotFoundError(
             f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {target}"
         ) from error
-
-
-def keep_programs() -> None:
-    """Lets JAX find what earlier runs compiled; where JAX was told of another folder, that stays.
-
-    JAX does not ask for which kind of processor a CPU program was compiled: each kind has a folder.
-    """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    info = Path("/proc/cpuinfo")
-    lines = set(info.read_text().splitlines() if info.exists() else [platform.processor()])
-    kind = [jaxlib.__version__, *sorted(line for line in lines if line.startswith(("model name", "flags", "Features")))]
-    try:
-        jax.config.update("jax_compilation_cache_dir", str(folder(f"programs/{_fingerprint({'kind': kind})[:16]}")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    except OSError as error:
-        print(f"compiled programs are not kept: {error}")
 
 
 def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:

@@ -1,6 +1,6 @@
 """Loss and accuracy as sums over examples, so that parts of any size merge exactly."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,11 @@ class Sums(NamedTuple):
     loss: Array | float
     correct: Array | float
     examples: Array | float
+
+
+def zeros(shape: int | tuple[int, ...], dtype: Any) -> Sums:
+    """Sums over nothing, each of `shape`."""
+    return Sums(*(jnp.zeros(shape, dtype) for _ in Sums._fields))
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:

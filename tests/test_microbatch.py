@@ -1,0 +1,123 @@
+"""Parts of a batch give what the batch gives, on a CPU; elsewhere nothing is parted."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax import microbatch, partition, steps
+from tljax.config import Adam
+from tljax.optim import partitioned_adam
+from tljax.preprocess import CAFFE
+from tljax.resnet import ResNet
+
+MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+KEY = jax.random.key(0)
+IMAGE = 32 * 32 * 3
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Two images of 32 pixels are a part."""
+    monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    variables = jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
+    with jax.enable_x64(True):
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
+
+
+def draw(n: int):
+    rng = np.random.default_rng(n)
+    return rng.uniform(0, 255, (n, 32, 32, 3)), rng.integers(0, 3, n).astype(np.int32)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 7])
+def test_rows_come_back_in_their_order(parts, n):
+    x = jnp.arange(n, dtype=jnp.float32).reshape(n, 1, 1, 1) * jnp.ones((1, 32, 32, 3))
+    seen = []
+
+    def f(x):
+        seen.append(len(x))
+        return x[:, 0, 0, :1] + 1
+
+    np.testing.assert_array_equal(microbatch.map_rows(f, x), np.arange(1.0, n + 1)[:, None])
+    assert min(seen) == {1: 1, 2: 2, 4: 2, 5: 3, 7: 2}[n]
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 7])
+def test_sums_are_those_of_all_rows(parts, n):
+    x, labels = draw(n)
+    f = lambda x, labels: {"x": jnp.sum(x, axis=0), "labels": jnp.sum(labels)}  # noqa: E731
+    zeros = {"x": jnp.zeros((32, 32, 3)), "labels": jnp.zeros((), jnp.int32)}
+    sums = microbatch.add_rows(f, zeros, jnp.asarray(x, jnp.float32), jnp.asarray(labels))
+    np.testing.assert_allclose(sums["x"], x.sum(axis=0), rtol=1e-6)
+    assert int(sums["labels"]) == labels.sum()
+
+
+def test_averages_are_never_parted():
+    x = jnp.ones((4, microbatch.ELEMENTS))
+    assert microbatch.map_rows(lambda x: x + 1, x).shape == x.shape
+    assert "while" not in str(jax.make_jaxpr(partial(microbatch.map_rows, jnp.sin))(x))
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_only_a_cpu_works_in_parts(parts, platform, loops):
+    x = jnp.ones((8, 32, 32, 3))
+    for f in (partial(microbatch.map_rows, jnp.sin), partial(microbatch.add_rows, jnp.sum, jnp.zeros(()))):
+        text = jax.jit(f).trace(x).lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.while" in text) == loops
+
+
+def step(variables, *, n: int, train_batch_norm: bool):
+    """The mean of the gradients after one step with a ragged batch of `n` rows, the sums, and the lowered text."""
+    images, labels = draw(n)
+    batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": jnp.arange(n) < n - 1}
+    tx = partitioned_adam(Adam(), "conv1")
+    state = steps.create_state(**variables, tx=tx, cut="conv1")
+    embed = partial(steps.embed_images, model=MODEL, cut="conv1", preprocessing=CAFFE)
+    settings = {"model": MODEL, "tx": tx, "cut": "conv1", "embed": embed, "train_batch_norm": train_batch_norm}
+    run = jax.jit(partial(steps.train_step, **settings))
+    new, sums = run(state, batch, KEY)
+    return new, sums, run.lower(state, batch, KEY).as_text()
+
+
+@pytest.mark.parametrize("n", [6, 7])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(variables, monkeypatch, n):
+    with jax.enable_x64(True):
+        whole, sums, text = step(variables, n=n, train_batch_norm=False)
+        monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+        parted, parted_sums, parted_text = step(variables, n=n, train_batch_norm=False)
+        assert ("stablehlo.while" in text, "stablehlo.while" in parted_text) == (False, True)
+        np.testing.assert_allclose(parted_sums, sums, rtol=1e-12)
+        for a, b in zip(jax.tree.leaves(whole.opt_state), jax.tree.leaves(parted.opt_state), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12 * np.abs(a).max())
+
+
+def test_a_batch_whose_statistics_count_stays_whole(variables, parts):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        assert "stablehlo.while" not in step(variables, n=6, train_batch_norm=True)[2]
+
+
+@pytest.mark.parametrize("cut", ["conv3_block1", "conv4_block1", "head"])
+def test_the_frozen_units_and_evaluation_give_the_same_in_parts(variables, monkeypatch, cut):
+    images, labels = draw(5)
+    with jax.enable_x64(True):
+        batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": np.ones(5, bool)}
+        state = steps.create_state(**variables, tx=partitioned_adam(Adam(), cut), cut=cut)
+        frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
+        embed = partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
+
+        def run():
+            h = jax.jit(embed)(frozen, batch["image"], KEY)
+            evaluate = jax.jit(partial(steps.eval_step, model=MODEL, cut=cut, embed=embed))
+            return h, *evaluate(state, batch, KEY)
+
+        whole = run()
+        monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(run()), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12 * np.abs(a).max())

@@ -1,0 +1,57 @@
+"""Batches worked through a few rows at a time, so that what a CPU works on stays in its caches; elsewhere whole."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+Tree = TypeVar("Tree")
+
+# Of what comes in, in a part. On 2 cores of an AMD EPYC, images of 32 pixels, batch 256: 317 images/s in one part, 348
+# in two, 347 in four (this), 312 in eight.
+ELEMENTS = 3 * 2**16
+
+
+def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
+    """`f(x)` of an `f` whose every row follows from the same row of `x`: on a CPU, part by part."""
+    parts = _count(x)
+    if parts == 1:
+        return f(x)
+
+    def in_parts(x: Array) -> Array:
+        y = lax.map(f, _split(x, parts))
+        return y.reshape(-1, *y.shape[2:])[: len(x)]
+
+    return lax.platform_dependent(x, cpu=in_parts, default=f)
+
+
+def add_rows(f: Callable[..., Tree], zeros: Tree, *arrays: Array) -> Tree:
+    """`f(*arrays)` of an `f` that gives a tree of sums over rows, shaped as `zeros`: on a CPU, part by part.
+
+    Rows of zeros fill up the last part; to `f` they must be worth nothing.
+    """
+    parts = _count(arrays[0])
+    if parts == 1:
+        return f(*arrays)
+
+    def in_parts(*arrays: Array) -> Tree:
+        def add(total: Tree, rows: Any) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, f(*rows)), None
+
+        return lax.scan(add, zeros, tuple(_split(array, parts) for array in arrays))[0]
+
+    return lax.platform_dependent(*arrays, cpu=in_parts, default=f)
+
+
+def _count(x: Array) -> int:
+    """How many parts; averages, [n c], are worked on by matrix products alone, which want them all."""
+    return 1 if x.ndim == 2 else min(len(x), max(1, round(x.size / ELEMENTS)))
+
+
+def _split(x: Array, parts: int) -> Array:
+    size = -(-len(x) // parts)
+    filled = jnp.pad(x, [(0, parts * size - len(x))] + [(0, 0)] * (x.ndim - 1))
+    return filled.reshape(parts, size, *x.shape[1:])
