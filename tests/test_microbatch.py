@@ -21,7 +21,12 @@ IMAGE = 32 * 32 * 3
 @pytest.fixture
 def parts(monkeypatch):
     """Two images of 32 pixels are a part."""
+    set_parts(monkeypatch)
+
+
+def set_parts(monkeypatch):
     monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+    monkeypatch.setattr(microbatch, "LEAST_ROWS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def test_rows_come_back_in_their_order(parts, n):
         return x[:, 0, 0, :1] + 1
 
     np.testing.assert_array_equal(microbatch.map_rows(f, x), np.arange(1.0, n + 1)[:, None])
-    assert min(seen) == {1: 1, 2: 2, 4: 2, 5: 3, 7: 2}[n]
+    assert min(seen) == {1: 1, 2: 2, 4: 2, 5: 2, 7: 2}[n]
 
 
 @pytest.mark.parametrize("n", [1, 4, 5, 7])
@@ -57,6 +62,16 @@ def test_sums_are_those_of_all_rows(parts, n):
     sums = microbatch.add_rows(f, zeros, jnp.asarray(x, jnp.float32), jnp.asarray(labels))
     np.testing.assert_allclose(sums["x"], x.sum(axis=0), rtol=1e-6)
     assert int(sums["labels"]) == labels.sum()
+
+
+@pytest.mark.parametrize(("n", "side", "rows"), [(256, 32, [64] * 4), (100, 32, [50] * 2), (10, 224, [4] * 3)])
+def test_a_part_is_as_large_as_measured_best(n, side, rows):
+    def f(x):
+        assert x.shape[0] in (n, rows[0])
+        return x[:, 0, 0, :1]
+
+    text = str(jax.make_jaxpr(partial(microbatch.map_rows, f))(jnp.ones((n, side, side, 3))))
+    assert f"f32[{len(rows)},{rows[0]},{side},{side},3]" in text
 
 
 def test_averages_are_never_parted():
@@ -90,7 +105,7 @@ def step(variables, *, n: int, train_batch_norm: bool):
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(variables, monkeypatch, n):
     with jax.enable_x64(True):
         whole, sums, text = step(variables, n=n, train_batch_norm=False)
-        monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+        set_parts(monkeypatch)
         parted, parted_sums, parted_text = step(variables, n=n, train_batch_norm=False)
         assert ("stablehlo.while" in text, "stablehlo.while" in parted_text) == (False, True)
         np.testing.assert_allclose(parted_sums, sums, rtol=1e-12)
@@ -118,6 +133,6 @@ def test_the_frozen_units_and_evaluation_give_the_same_in_parts(variables, monke
             return h, *evaluate(state, batch, KEY)
 
         whole = run()
-        monkeypatch.setattr(microbatch, "ELEMENTS", 2 * IMAGE)
+        set_parts(monkeypatch)
         for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(run()), strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12 * np.abs(a).max())
