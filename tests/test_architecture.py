@@ -11,6 +11,7 @@ ORDER = [
     "config",
     "windows",
     "winograd",
+    "channels",
     "convolution",
     "pooling",
     "resnet",

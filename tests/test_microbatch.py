@@ -74,12 +74,6 @@ def test_a_part_is_as_large_as_measured_best(n, side, rows):
     assert f"f32[{len(rows)},{rows[0]},{side},{side},3]" in text
 
 
-def test_averages_are_never_parted():
-    x = jnp.ones((4, microbatch.ELEMENTS))
-    assert microbatch.map_rows(lambda x: x + 1, x).shape == x.shape
-    assert "while" not in str(jax.make_jaxpr(partial(microbatch.map_rows, jnp.sin))(x))
-
-
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("tpu", False), ("cuda", False)])
 def test_only_a_cpu_works_in_parts(parts, platform, loops):
     x = jnp.ones((8, 32, 32, 3))
@@ -89,7 +83,7 @@ def test_only_a_cpu_works_in_parts(parts, platform, loops):
 
 
 def step(variables, *, n: int, train_batch_norm: bool):
-    """The mean of the gradients after one step with a ragged batch of `n` rows, the sums, and the lowered text."""
+    """The state after one step with a ragged batch of `n` rows, the sums, and the lowered text."""
     images, labels = draw(n)
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": jnp.arange(n) < n - 1}
     tx = partitioned_adam(Adam(), "conv1")
@@ -116,6 +110,19 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(variables, monk
 def test_a_batch_whose_statistics_count_stays_whole(variables, parts):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         assert "stablehlo.while" not in step(variables, n=6, train_batch_norm=True)[2]
+
+
+@pytest.mark.parametrize(("cut", "parted"), [("conv3_block1", True), ("conv4_block1", False), ("head", False)])
+def test_small_maps_and_averages_stay_whole(variables, parts, monkeypatch, cut, parted):
+    monkeypatch.setattr(microbatch, "ELEMENTS", 1)
+    with jax.enable_x64(True):
+        tx = partitioned_adam(Adam(), cut)
+        state = steps.create_state(**variables, tx=tx, cut=cut)
+        h = MODEL.apply(variables, draw(6)[0], cut, method="prefix")
+        batch = {"image": h, "label": jnp.zeros(6, jnp.int32), "mask": jnp.ones(6, bool)}
+        settings = {"model": MODEL, "tx": tx, "cut": cut, "embed": steps.pass_activations, "train_batch_norm": False}
+        text = jax.jit(partial(steps.train_step, **settings)).lower(state, batch, KEY).as_text()
+    assert ("stablehlo.while" in text) == parted
 
 
 @pytest.mark.parametrize("cut", ["conv3_block1", "conv4_block1", "head"])

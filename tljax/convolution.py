@@ -73,10 +73,36 @@ _on_large_map.defvjp(_forward_on_large_map, _backward_on_large_map)
 def _unrolled(x: Array, kernel: Array) -> Array:
     """The 3x3 convolution of a 2x2 map as one product of all input positions with all output positions."""
     n, height, width, _ = x.shape
-    places = [(i, j) for i in range(height) for j in range(width)]
-    taps = [[kernel[a[0] - b[0] + 1, a[1] - b[1] + 1] for b in places] for a in places]
-    weights = jnp.concatenate([jnp.concatenate(row, axis=1) for row in taps])
-    return (x.reshape(n, -1) @ weights).reshape(n, height, width, -1)
+    return (x.reshape(n, -1) @ _unroll(kernel)).reshape(n, height, width, -1)
+
+
+# Positions of a 2x2 map, and for each tap of a 3x3 kernel the pairs of input and output that it connects.
+PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
+PAIRS = {
+    (i, j): [
+        (a, b)
+        for a in range(4)
+        for b in range(4)
+        if (PLACES[a][0] - PLACES[b][0] + 1, PLACES[a][1] - PLACES[b][1] + 1) == (i, j)
+    ]
+    for i in range(3)
+    for j in range(3)
+}
+
+
+@jax.custom_vjp
+def _unroll(kernel: Array) -> Array:
+    taps = {pair: kernel[tap] for tap, pairs in PAIRS.items() for pair in pairs}
+    return jnp.concatenate([jnp.concatenate([taps[a, b] for b in range(4)], axis=1) for a in range(4)])
+
+
+def _backward_of_unroll(_: None, dy: Array) -> tuple[Array]:
+    """Sums of blocks; the gradient that JAX finds pads each of them to the whole kernel."""
+    blocks = [jnp.split(rows, 4, axis=1) for rows in jnp.split(dy, 4)]
+    return (jnp.stack([jnp.stack([sum(blocks[a][b] for a, b in PAIRS[i, j]) for j in range(3)]) for i in range(3)]),)
+
+
+_unroll.defvjp(lambda kernel: (_unroll(kernel), None), _backward_of_unroll)
 
 
 def _as_patches(x: Array, kernel: Array, stride: int, padding: int) -> Array:

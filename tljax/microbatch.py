@@ -50,9 +50,8 @@ def add_rows(f: Callable[..., Tree], zeros: Tree, *arrays: Array) -> Tree:
 
 
 def _count(x: Array) -> int:
-    """How many parts; averages, [n c], are worked on by matrix products alone, which want them all."""
     rows = max(LEAST_ROWS, round(ELEMENTS * len(x) / x.size))
-    return 1 if x.ndim == 2 else -(-len(x) // rows)
+    return -(-len(x) // rows)
 
 
 def _split(x: Array, parts: int) -> Array:

@@ -4,12 +4,14 @@ Both published variants are fields of one network: Keras's (v1: the stride of a 
 convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits on the 3x3, no biases).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from tljax.channels import spread
 from tljax.convolution import convolution
 from tljax.pooling import max_pool
 
@@ -34,7 +36,7 @@ class Variant(NamedTuple):
     bn_momentum: float
     """Share of the old running statistics that a training step keeps."""
     batch_norm: bool = True
-    """False where the convolutions do what the BatchNorms behind them did (`ResNet.folded`)."""
+    """False where the convolutions do what the BatchNorms behind them did (`fold`)."""
 
 
 VARIANTS = {
@@ -57,16 +59,28 @@ class Convolution(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
         if self.use_bias:
-            x = x + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
+            x = x + spread(self.param("bias", nn.initializers.zeros, (self.features,)), x.shape)
         return x
+
+
+class BatchNorm(nn.BatchNorm):
+    """Flax's; in inference mode by Keras's formula, whose gradients a CPU adds up fast."""
+
+    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
+        if not use_running_average or self.is_initializing():
+            y: Array = super().__call__(x, use_running_average, mask=mask)
+            return y
+        params: Any = self.variables["params"]
+        stats: Any = self.variables["batch_stats"]
+        scale = params["scale"] / jnp.sqrt(stats["var"] + self.epsilon)
+        return x * spread(scale, x.shape) + spread(params["bias"] - stats["mean"] * scale, x.shape)
 
 
 def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
     if not variant.batch_norm:
         return x
-    bn = nn.BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
-    example_mask = None if mask is None else mask.reshape(-1, 1, 1, 1)
-    return bn(x, use_running_average=not train, mask=example_mask)
+    bn = BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
+    return bn(x, not train, mask=None if mask is None else mask.reshape(-1, 1, 1, 1))
 
 
 class Stem(nn.Module):
@@ -133,13 +147,17 @@ class ResNet(nn.Module):
     variant: Variant = VARIANTS["v1"]
     stage_sizes: tuple[int, ...] = STAGE_SIZES
     width: int = 64
+    folded_units: tuple[str, ...] = ()
+    """Units without BatchNorm, for the variables that `fold` gives."""
 
     def setup(self) -> None:
-        self.conv1 = Stem(self.width, self.variant)
+        without = self.variant._replace(batch_norm=False, conv_bias=True)
+        variants = {name: without if name in self.folded_units else self.variant for name in self.units}
+        self.conv1 = Stem(self.width, variants["conv1"])
         for i, size in enumerate(self.stage_sizes):
             for j in range(size):
-                block = Bottleneck(self.width * 2**i, project=j == 0, variant=self.variant)
-                setattr(self, f"conv{i + 2}_block{j + 1}", block)
+                name = f"conv{i + 2}_block{j + 1}"
+                setattr(self, name, Bottleneck(self.width * 2**i, project=j == 0, variant=variants[name]))
         self.head = Head(self.num_classes)
 
     @property
@@ -149,8 +167,8 @@ class ResNet(nn.Module):
 
     @property
     def folded(self) -> "ResNet":
-        """The same network without BatchNorm, for the variables that `fold` gives."""
-        return self.clone(variant=self.variant._replace(batch_norm=False, conv_bias=True))
+        """The same network with all its units folded."""
+        return self.clone(folded_units=self.units)
 
     def prefix(self, x: Float[Array, "n h w c"], cut: str, start: str = "conv1") -> Float[Array, "n ..."]:
         """Runs the units from `start` to before `cut`, BatchNorm in inference mode: preprocessed images, or
@@ -201,8 +219,9 @@ class ResNet(nn.Module):
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
 
 
-def fold(model: ResNet, variables: dict[str, Any]) -> dict[str, Any]:
-    """The variables with which `model.folded` computes what `model` does in inference mode.
+def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None = None) -> dict[str, Any]:
+    """The variables with which a network whose `folded_units` these are (None: all) does what `model` does in
+    inference mode.
 
     `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias. Units
     that `variables` do not have are not in the new ones.
@@ -215,8 +234,10 @@ def fold(model: ResNet, variables: dict[str, Any]) -> dict[str, Any]:
             bn, conv = params[name], params[conv_name]
             scale = bn["scale"] / jnp.sqrt(running["var"] + model.variant.bn_epsilon)
             bias = (conv.get("bias", 0) - running["mean"]) * scale + bn["bias"]
-            folded[conv_name] = {"kernel": conv["kernel"] * scale.reshape(1, 1, 1, -1), "bias": bias}
+            folded[conv_name] = {"kernel": conv["kernel"] * spread(scale, conv["kernel"].shape), "bias": bias}
         return folded
 
-    stats = variables["batch_stats"]
-    return {"params": {unit: fold_unit(leaves, stats.get(unit, {})) for unit, leaves in variables["params"].items()}}
+    params, stats = variables["params"], variables["batch_stats"]
+    chosen = set(params if units is None else units) & set(params)
+    folded = {unit: fold_unit(params[unit], stats.get(unit, {})) for unit in chosen}
+    return {"params": params | folded, "batch_stats": {unit: stats[unit] for unit in stats.keys() - chosen}}

@@ -100,8 +100,8 @@ def train_step(
 
     `batch`: image [n ...], label int [n], mask bool [n]; rows with a false mask count for nothing, neither in the
     mean loss nor in batch statistics. `key` is the run's: the step folds in its own number. Frozen leaves are passed
-    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics; without,
-    the gradients of micro-batches are added.
+    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics; without, and
+    where they start on large maps, the gradients of micro-batches are added.
     """
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
@@ -110,10 +110,14 @@ def train_step(
 
     rows = h, batch["label"], batch["mask"]
     examples = jnp.maximum(jnp.sum(batch["mask"].astype(_dtype(state))), 1)
+    # Batch statistics are those of the whole batch, of what the convolutions themselves give.
+    large = () if train_batch_norm else model.units[model.units.index(cut) : model.units.index(WHOLE_FROM)]
+    network = model.clone(folded_units=large)
+    variables, unfold, rest = jax.vjp(partial(_fold, model, stats, large), params, has_aux=True)
 
     def loss(params: Any, h: Array, label: Array, mask: Array) -> tuple[Array, tuple[metrics.Sums, Any]]:
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": stats},
+        logits, updated = network.apply(
+            {"params": params, "batch_stats": rest},
             h,
             cut,
             train_batch_norm,
@@ -124,12 +128,13 @@ def train_step(
         sums = metrics.measure(logits, label, mask)
         return sums.loss / examples, (sums, updated.get("batch_stats", {}))
 
-    gradients = partial(jax.grad(loss, has_aux=True), params)
-    if train_batch_norm:
-        grads, (sums, new_stats) = gradients(*rows)
-    else:
-        zeros: Any = jax.tree.map(jnp.zeros_like, params), (metrics.zeros((), _dtype(state)), {})
+    gradients = partial(jax.grad(loss, has_aux=True), variables)
+    if large:
+        zeros: Any = jax.tree.map(jnp.zeros_like, variables), (metrics.zeros((), _dtype(state)), {})
         grads, (sums, new_stats) = microbatch.add_rows(gradients, zeros, *rows)
+    else:
+        grads, (sums, new_stats) = gradients(*rows)
+    (grads,) = unfold(grads)
     updates, opt_state = tx.update(grads, state.opt_state, params)
     new_params = optax.apply_updates(params, updates)
     new_state = TrainState(
@@ -170,6 +175,12 @@ def eval_steps(
     step = lambda _, batch: ((), eval_step(state, batch, key, **settings))  # noqa: E731
     zeros = metrics.zeros(len(chunk.rows), _dtype(state)), jnp.zeros(chunk.rows.shape, jnp.int32)
     return _run_steps(step, (), zeros, chunk, start, stop)[1]
+
+
+def _fold(model: ResNet, stats: Any, units: tuple[str, ...], params: Any) -> tuple[Any, Any]:
+    """Parameters with `units` folded, and the statistics of the others."""
+    folded = fold(model, {"params": params, "batch_stats": stats}, units)
+    return folded["params"], folded["batch_stats"]
 
 
 def _dtype(state: TrainState) -> Any:
