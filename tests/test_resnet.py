@@ -1,12 +1,15 @@
 """Stride hoisting leaves out what nobody reads: outputs, gradients and statistics are those of the plain network."""
 
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tljax.checkpoint import abstract_variables
-from tljax.resnet import VARIANTS, ResNet, fold
+from tljax.resnet import VARIANTS, BatchNorm, ResNet, fold
 
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 
@@ -146,6 +149,28 @@ def test_a_folded_network_gives_what_the_plain_one_does(variant, side):
         assert largest_difference(*outputs) < 1e-12
 
 
+def test_batch_norm_in_inference_mode_is_flax_s():
+    rng = np.random.default_rng(0)
+    draw = lambda low, *shape: jnp.asarray(rng.uniform(low, 2, shape or 3))  # noqa: E731
+    # Flax's BatchNorm names float32 beside float64.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        params, stats, x = (
+            {"scale": draw(-2), "bias": draw(-2)},
+            {"mean": draw(-2), "var": draw(0)},
+            draw(-2, 4, 5, 5, 3),
+        )
+
+        def evaluate(batch_norm, params, x):
+            y = batch_norm.apply({"params": params, "batch_stats": stats}, x, use_running_average=True)
+            return jnp.sum(y**3), y
+
+        ours, theirs = (
+            jax.value_and_grad(partial(evaluate, kind(epsilon=1e-3)), argnums=(0, 1), has_aux=True)(params, x)
+            for kind in (BatchNorm, nn.BatchNorm)
+        )
+        assert largest_difference(ours, theirs) < 1e-12
+
+
 def test_a_part_of_the_network_is_folded_alone():
     model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
     variables, x = draw(model, 32, np.float32)
@@ -154,6 +179,16 @@ def test_a_part_of_the_network_is_folded_alone():
     assert set(folded_variables["params"]) == {"conv1", "conv2_block1"}
     h = folded.apply(folded_variables, x, "conv3_block1", method="prefix")
     assert largest_difference(h, model.apply(part, x, "conv3_block1", method="prefix")) < 1e-5
+
+
+def test_chosen_units_are_folded_alone():
+    model, units = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4), ("conv1", "conv3_block1")
+    with jax.enable_x64(True):
+        variables, x = draw(model, 32)
+        folded = fold(model, variables, units)
+        assert set(variables["batch_stats"]) - set(folded["batch_stats"]) == set(units)
+        assert folded["params"]["conv2_block1"] == variables["params"]["conv2_block1"]
+        assert largest_difference(model.clone(folded_units=units).apply(folded, x), model.apply(variables, x)) < 1e-12
 
 
 @pytest.mark.parametrize("start", ["conv2_block1", "conv4_block1", "conv5_block1"])
