@@ -50,4 +50,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
         programs.keep()
+        programs.give_back_memory()
         main()

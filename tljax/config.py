@@ -46,7 +46,8 @@ class Cache:
     memory_gib: float = 4.0
     """A split up to this size lives on the device; a larger one is streamed to it."""
     disk_gib: float = 16.0
-    """Most that is kept in the user's cache folder, what was unused longest goes first; 0 keeps nothing."""
+    """Most that decoded images and activations take in the user's cache folder, what was unused longest goes first; 0
+    keeps none."""
 
     @property
     def memory_bytes(self) -> int:

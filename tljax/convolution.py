@@ -22,7 +22,7 @@ def convolution(
 
     The backend is chosen when the program is lowered, not by the process that lowers it: on a CPU the convolution is
     a matrix product over shifted copies of the input, elsewhere XLA's own convolution, which a CPU takes only where
-    the copies would take longer than the product. All compute the same sums in different orders.
+    the copies would take longer than the product. All compute the same up to rounding.
     Output side: `(h + 2 * padding - kh) // stride + 1`.
     """
     return lax.platform_dependent(

@@ -24,8 +24,10 @@ def keep() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     info = Path("/proc/cpuinfo")
-    lines = set(info.read_text().splitlines() if info.exists() else [platform.processor()])
-    kind = [jaxlib.__version__, *sorted(line for line in lines if line.startswith(("model name", "flags", "Features")))]
+    lines = set(info.read_text().splitlines() if info.exists() else [])
+    marks = ("model name", "flags", "Features", "CPU part")
+    kind = [jaxlib.__version__, platform.machine(), platform.processor()]
+    kind += sorted(line for line in lines if line.startswith(marks))
     digest = hashlib.sha256("\n".join(kind).encode()).hexdigest()
     try:
         jax.config.update("jax_compilation_cache_dir", str(cache.folder(f"programs/{digest[:16]}")))

@@ -64,7 +64,8 @@ class Convolution(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's; in inference mode by Keras's formula, whose gradients a CPU adds up fast."""
+    """Flax's over the last axis with scale and bias; in inference mode by Keras's formula, whose gradients a CPU adds
+    up fast."""
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         if not use_running_average or self.is_initializing():
@@ -137,7 +138,8 @@ class Head(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet50 by default; smaller `stage_sizes` and `width` make the tiny networks of the tests.
+    """ResNet50 by default; smaller `stage_sizes` and `width` make the tiny networks of the tests. The steps want four
+    stages.
 
     `apply` needs the variables of those units only that it runs, so the halves on both sides of a cut can be held and
     differentiated apart.
@@ -238,6 +240,7 @@ def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None =
         return folded
 
     params, stats = variables["params"], variables["batch_stats"]
-    chosen = set(params if units is None else units) & set(params)
+    # In the order of the units, not of a set: the program is then the same in every process, and found again.
+    chosen = [unit for unit in params if units is None or unit in units]
     folded = {unit: fold_unit(params[unit], stats.get(unit, {})) for unit in chosen}
-    return {"params": params | folded, "batch_stats": {unit: stats[unit] for unit in stats.keys() - chosen}}
+    return {"params": params | folded, "batch_stats": {unit: stats[unit] for unit in stats if unit not in chosen}}

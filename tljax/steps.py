@@ -68,7 +68,7 @@ def run_units(
     start: str,
     prepare: Callable[[Array], Array] = lambda x: x,
 ) -> Float[Array, "n ..."]:
-    """What `model.prefix` gives of `prepare(x)`, the units on large maps in micro-batches."""
+    """What `model.prefix` gives of `prepare(x)`, on a CPU the units before `WHOLE_FROM` in micro-batches."""
 
     def run(x: Array, start: str, cut: str) -> Array:
         h: Any = model.apply(variables, x, cut, start, method="prefix")
@@ -100,8 +100,8 @@ def train_step(
 
     `batch`: image [n ...], label int [n], mask bool [n]; rows with a false mask count for nothing, neither in the
     mean loss nor in batch statistics. `key` is the run's: the step folds in its own number. Frozen leaves are passed
-    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics; without, and
-    where they start on large maps, the gradients of micro-batches are added.
+    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics. Without,
+    those before `WHOLE_FROM` are folded, and if there are any, a CPU adds the gradients of micro-batches.
     """
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
@@ -110,7 +110,8 @@ def train_step(
 
     rows = h, batch["label"], batch["mask"]
     examples = jnp.maximum(jnp.sum(batch["mask"].astype(_dtype(state))), 1)
-    # Batch statistics are those of the whole batch, of what the convolutions themselves give.
+    # Folded, a unit has nothing to normalize at each position of its maps, and less to keep for the backward pass; on
+    # small maps folding its larger kernels takes longer. Batch statistics are of what the convolutions themselves give.
     large = () if train_batch_norm else model.units[model.units.index(cut) : model.units.index(WHOLE_FROM)]
     network = model.clone(folded_units=large)
     variables, unfold, rest = jax.vjp(partial(_fold, model, stats, large), params, has_aux=True)
