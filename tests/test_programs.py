@@ -26,22 +26,13 @@ assert trimmed, "after a long one"
 
 
 LOWERING = """
-import hashlib, jax, jax.numpy as jnp
+import hashlib, jax
 from functools import partial
-from tljax import steps
 from tljax.checkpoint import abstract_variables
-from tljax.config import Adam
-from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet
+from tljax.resnet import ResNet, fold
 
-model, tx = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4), partitioned_adam(Adam(), "conv2_block1")
-variables = abstract_variables(model)
-embed = partial(steps.embed_images, model=model, cut="conv2_block1", preprocessing=CAFFE)
-settings = {"model": model, "tx": tx, "cut": "conv2_block1", "embed": embed, "train_batch_norm": False}
-state = jax.eval_shape(partial(steps.create_state, tx=tx, cut="conv2_block1"), **variables)
-batch = {"image": jnp.zeros((4, 32, 32, 3)), "label": jnp.zeros(4, jnp.int32), "mask": jnp.ones(4, bool)}
-text = jax.jit(partial(steps.train_step, **settings)).lower(state, batch, jax.random.key(0)).as_text()
+model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
+text = jax.jit(partial(fold, model)).lower(abstract_variables(model)).as_text()
 print(hashlib.sha256(text.encode()).hexdigest())
 """
 
