@@ -54,8 +54,7 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     from tljax import programs, stages
 
-    programs.keep()
-    programs.give_back_memory()
+    programs.set_up()
     try:
         stages.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except (ValueError, OSError) as error:

@@ -49,6 +49,5 @@ def main() -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
-        programs.keep()
-        programs.give_back_memory()
+        programs.set_up()
         main()

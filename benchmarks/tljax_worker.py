@@ -115,7 +115,6 @@ class TljaxWorker:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
-        programs.keep()
-        programs.give_back_memory()
+        programs.set_up()
         versions = {name: version(name) for name in ("tljax", "jax", "flax", "optax", "numpy")}
         protocol.serve(TljaxWorker, protocol.arguments(__doc__).arrays, versions)

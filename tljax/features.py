@@ -17,7 +17,7 @@ from tljax.config import Config
 # at another batch size differs by 1e-6 of the largest.
 CHECKED = 8
 TOLERANCE = 1e-4
-# Of a batch: more take memory and gain nothing.
+# Of a batch: its images and what they become are in memory at once.
 PIXELS = 2**20
 
 # (None or a unit, cut) -> the function from images, or from activations at the unit, to activations at the cut.

@@ -16,6 +16,12 @@ from tljax import cache
 TRIM_SECONDS = 0.5
 
 
+def set_up() -> None:
+    """Both of what follows, once a process and before anything is compiled."""
+    keep()
+    give_back_memory()
+
+
 def keep() -> None:
     """Lets JAX find what earlier runs compiled; where JAX was told of another folder, that stays.
 
