@@ -52,11 +52,11 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(arguments)
     # TFDS and Orbax warn about their own workings.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from tljax import programs, stages
+    from tljax import lesson, programs
 
     programs.set_up()
     try:
-        stages.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+        lesson.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except (ValueError, OSError) as error:
         if flags.debug:
             raise

@@ -16,6 +16,7 @@ from protocol import Arrays, Request, Stopwatch
 from tljax import batches, cache, partition, programs, stages, steps
 from tljax.config import Adam, Config
 from tljax.data import Dataset, Split
+from tljax.mesh import make_mesh
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.pretrained import Source
@@ -97,8 +98,8 @@ class TljaxWorker:
         state = steps.create_state(**init(protocol.CLASSES), tx=tx, cut=cut)
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
-        examples = batches.place(images, labels, protocol.BATCH, images.nbytes)
-        (chunk,) = examples.chunks(batches.order(len(labels), seed=0, epoch=1))
+        examples = batches.place(images, labels, protocol.BATCH, images.nbytes, make_mesh())
+        (chunk,) = examples.chunks(batches.order(len(labels), protocol.BATCH, seed=0, epoch=1))
 
         def repeat() -> None:
             nonlocal state

@@ -20,6 +20,8 @@ ORDER = [
     "cache",
     "programs",
     "metrics",
+    "mesh",
+    "preflight",
     "imagenet",
     "state",
     "convert",
@@ -36,6 +38,7 @@ ORDER = [
     "report",
     "loop",
     "stages",
+    "lesson",
 ]
 FILES = {path.stem: ast.parse(path.read_text()) for path in Path(tljax.__file__).parent.glob("[!_]*.py")}
 

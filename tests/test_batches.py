@@ -1,19 +1,36 @@
-"""Every row once, in its order, whether the examples live on the device or are streamed to it."""
+"""Every example once, in its order, whether the examples live on the device or are streamed to it."""
 
 import jax
 import numpy as np
 import pytest
 
 from tljax import batches
-from tljax.batches import map_batches, order, place
+from tljax.batches import EMPTY, map_batches, order, place
+from tljax.mesh import make_mesh
+
+MESH = make_mesh()
 
 
-def test_order_is_a_permutation_of_seed_and_epoch():
-    first = order(100, seed=1, epoch=2)
-    np.testing.assert_array_equal(np.sort(first), np.arange(100))
-    np.testing.assert_array_equal(first, order(100, seed=1, epoch=2))
-    for seed, epoch in ((1, 3), (2, 2), (2, 1)):
-        assert (first != order(100, seed=seed, epoch=epoch)).any()
+@pytest.mark.parametrize(("n", "size"), [(100, 8), (96, 8), (5, 5), (9, 1)])
+def test_order_is_a_permutation_of_each_column(n, size):
+    first = order(n, size, seed=1, epoch=2)
+    np.testing.assert_array_equal(np.sort(first, axis=0), np.broadcast_to(np.arange(len(first))[:, None], first.shape))
+    places = first * size + np.arange(size)
+    # Only the last batch has places without an example, and those where the last row has none.
+    np.testing.assert_array_equal(places.reshape(-1) < n, np.arange(places.size) < n)
+    np.testing.assert_array_equal(first, order(n, size, seed=1, epoch=2))
+    if len(first) > 8:
+        assert len({tuple(column) for column in first.T}) == size
+        for seed, epoch in ((1, 3), (2, 2), (2, 1)):
+            assert (first != order(n, size, seed=seed, epoch=epoch)).any()
+
+
+def test_every_example_is_as_likely_in_every_batch():
+    n, size, epochs = 10, 2, 2000
+    places = np.stack([order(n, size, seed=0, epoch=e) * size + np.arange(size) for e in range(epochs)])
+    counts = np.stack([np.bincount(batch.reshape(-1), minlength=n) for batch in places.transpose(1, 0, 2)])
+    # Five batches: a fifth of 2,000 epochs each, standard deviation 18.
+    np.testing.assert_allclose(counts, epochs / 5, atol=90)
 
 
 def make_images(n: int) -> np.ndarray:
@@ -23,11 +40,12 @@ def make_images(n: int) -> np.ndarray:
 def take(chunk) -> list[np.ndarray]:
     """The labels of each batch of a chunk, the images checked against them."""
     rows, found = np.asarray(chunk.rows), []
-    for i in range(chunk.steps):
-        mask = i * rows.shape[1] + np.arange(rows.shape[1]) < int(chunk.count)
-        labels = np.asarray(chunk.labels)[rows[i]]
-        np.testing.assert_array_equal(np.asarray(chunk.images)[rows[i]][:, 0, 0, 0], labels)
-        found.append(labels[mask])
+    for i in range(int(chunk.steps)):
+        columns = np.arange(rows.shape[1])
+        labels = np.asarray(chunk.labels)[rows[i], columns]
+        images = np.asarray(chunk.images)[rows[i], columns][:, 0, 0, 0]
+        np.testing.assert_array_equal(images[labels != EMPTY], labels[labels != EMPTY])
+        found.append(labels[labels != EMPTY])
     return found
 
 
@@ -35,23 +53,25 @@ def take(chunk) -> list[np.ndarray]:
 @pytest.mark.parametrize("memory", [0, 2**20])
 @pytest.mark.parametrize("n", [3, 8, 10, 25])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_a_pass_takes_every_row_once_in_its_order(monkeypatch, n, memory, streamed_bytes, shuffled):
+def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, streamed_bytes, shuffled):
     monkeypatch.setattr(batches, "STREAMED_BYTES", streamed_bytes)
-    examples = place(make_images(n), np.arange(n, dtype=np.int32), 4, memory)
-    rows = order(n, seed=0, epoch=3) if shuffled else None
+    examples = place(make_images(n), np.arange(n, dtype=np.int32), 4, memory, MESH)
+    size = min(n, 4)
+    rows = order(n, size, seed=0, epoch=3) if shuffled else None
     chunks = list(examples.chunks(rows))
     found = [labels for chunk in chunks for labels in take(chunk)]
-    np.testing.assert_array_equal(np.concatenate(found), np.arange(n) if rows is None else rows)
+    places = np.arange(n) if rows is None else (rows * size + np.arange(size)).reshape(-1)
+    np.testing.assert_array_equal(np.concatenate(found), places[places < n])
     assert len(found) == examples.steps == -(-n // 4)
-    assert all(len(labels) == min(n, 4) for labels in found[:-1])
+    assert all(len(labels) == size for labels in found[:-1])
     assert len({jax.tree.map(np.shape, chunk) for chunk in chunks}) == 1
     assert (len(chunks) == 1) == (memory > 0 or streamed_bytes == 2**27 or n <= 4 or (n <= 8 and streamed_bytes > 1))
 
 
 def test_what_does_not_fit_stays_on_the_host():
     images, labels = make_images(10), np.arange(10, dtype=np.int32)
-    assert isinstance(place(images, labels, 4, images.nbytes).images, jax.Array)
-    assert place(images, labels, 4, images.nbytes - 1).images is images
+    assert isinstance(place(images, labels, 4, images.nbytes, MESH).images, jax.Array)
+    assert place(images, labels, 4, images.nbytes - 1, MESH).images is images
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])
@@ -62,7 +82,7 @@ def test_mapping_drops_what_fills_up_the_last_batch(n):
         sizes.append(len(images))
         return images[:, 0, 0, 0] * 2, labels
 
-    found = list(map_batches(double, (make_images(n), np.arange(n)), 4, name="x"))
+    found = list(map_batches(double, (make_images(n), np.arange(n)), 4, MESH, name="x"))
     doubled, labels = (np.concatenate(parts) for parts in zip(*(outputs for _, outputs in found), strict=True))
     np.testing.assert_array_equal(doubled, 2 * np.arange(n))
     np.testing.assert_array_equal(labels, np.arange(n))

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from tljax import cache, features, partition, stages, steps
+from tljax import cache, features, lesson, loop, partition, steps
 from tljax.config import Cache, Config, Data
+from tljax.mesh import make_mesh
 from tljax.preprocess import CAFFE, preprocess
 from tljax.resnet import ResNet, fold
 
 MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 KEY = jax.random.key(0)
+MESH = make_mesh()
 IMAGES = {"train": np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), np.uint8)}
 CUTS = ("conv5_block1", "head")
 
@@ -50,7 +52,7 @@ def make_prefix(frozen, calls: list):
 def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
     config = Config(batch_size=16, **settings)
     prefix = make_prefix(frozen, [] if calls is None else calls)
-    return features.compute(images, cuts, partition.digest(**frozen, cut="head"), {"x": 1}, prefix, config)
+    return features.compute(images, cuts, partition.digest(**frozen, cut="head"), {"x": 1}, prefix, config, MESH)
 
 
 def embed(frozen, images, cut="head"):
@@ -104,7 +106,7 @@ def test_other_weights_images_or_surroundings_are_something_else(frozen):
         assert calls == [(None, "head", 16)] * 3
     calls = []
     weights = partition.digest(**frozen, cut="head")
-    features.compute(IMAGES, ("head",), weights, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16))
+    features.compute(IMAGES, ("head",), weights, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16), MESH)
     assert len(calls) == 3
 
 
@@ -146,9 +148,9 @@ def runs(tmp_path_factory):
     folder, network = tmp_path_factory.mktemp("features"), {"stage_sizes": (1, 1, 1, 1), "width": 8}
     source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
     scratch = Config(stage="from_scratch", cut="conv1", epochs=1, batch_size=16, data=source)
-    stages.run(scratch, folder / "source", network=network)
+    lesson.run(scratch, folder / "source", network=network)
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
-    stages.run(head, folder / "feature_extraction")
+    lesson.run(head, folder / "feature_extraction")
     return folder
 
 
@@ -159,10 +161,10 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
     config = Config(stage=stage, pretrained=str(runs / source), cut=cut, epochs=1, batch_size=8, data=DIGITS)
     config.cache = settings
     epochs: list = []
-    compute = stages.loop.metrics.compute
+    compute = loop.metrics.compute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.loop.metrics, "compute", lambda sums: epochs.append(sums.loss) or compute(sums))
-        stages.run(config, workdir)
+        patch.setattr(loop.metrics, "compute", lambda sums: epochs.append(sums.loss) or compute(sums))
+        lesson.run(config, workdir)
     # The longest is the whole epoch's, an evaluation has fewer steps.
     return max(epochs, key=len)
 

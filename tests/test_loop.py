@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tljax import loop, metrics
-from tljax.batches import Examples, order, place
+from tljax.batches import EMPTY, Examples, order, place
 from tljax.loop import EarlyStopper, update_stopper
+from tljax.mesh import make_mesh
 
 NAN, INF = math.nan, math.inf
 
@@ -111,7 +112,8 @@ def test_epochs_may_go_on_from_those_of_an_earlier_run():
 
 
 def make_examples(n: int, memory: int = 2**20) -> Examples:
-    return place(np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.int32), 4, memory)
+    images, labels = np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.int32)
+    return place(images, labels, 4, memory, make_mesh())
 
 
 def make_run(step, calls):
@@ -122,9 +124,8 @@ def make_run(step, calls):
         rows = np.asarray(chunk.rows)
         outputs = [(np.zeros(()), np.zeros(()), np.zeros(()), np.zeros(rows.shape[1]))] * len(rows)
         for i in range(start, stop):
-            labels = np.asarray(chunk.labels)[rows[i]]
-            mask = i * rows.shape[1] + np.arange(rows.shape[1]) < int(chunk.count)
-            carry, outputs[i] = step(carry, labels, mask)
+            labels = np.take_along_axis(np.asarray(chunk.labels), rows[i][None], axis=0)[0]
+            carry, outputs[i] = step(carry, labels, labels != EMPTY)
         loss, correct, examples, predicted = (np.stack(column) for column in zip(*outputs, strict=True))
         return carry, (metrics.Sums(loss, correct, examples), predicted)
 
@@ -141,7 +142,9 @@ def test_an_epoch_counts_every_example_once(n, memory):
     calls = []
     run = make_run(count, calls)
     train = lambda *arguments, key: (lambda carry, outputs: (carry, outputs[0]))(*run(*arguments, key))  # noqa: E731
-    state, measured = loop.train_epoch(0, make_examples(n, memory), order(n, seed=0, epoch=1), train, None, name="x")
+    examples = make_examples(n, memory)
+    rows = order(n, examples.batch_size, seed=0, epoch=1)
+    state, measured = loop.train_epoch(0, examples, rows, train, None, name="x")
     assert state == -(-n // 4)
     assert measured == {"loss": (n - 1) / 2, "accuracy": 1.0}
     # Short at first, then as many as take half a second.

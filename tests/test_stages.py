@@ -6,12 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from tljax import checkpoint, pretrained, stages
-from tljax.config import Adam, Config, Data, FourStages
+from tljax.config import STAGES, Adam, Config, Data, FourStages
+from tljax.lesson import run
+from tljax.mesh import make_mesh
 from tljax.preprocess import CAFFE
 
 TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
@@ -44,7 +47,7 @@ def lesson(tmp_path_factory) -> Path:
         stage.batch_size, stage.epochs = 16, 2
     workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
     with contextlib.redirect_stdout(output):
-        stages.run(config, workdir, network=TINY)
+        run(config, workdir, network=TINY)
     (workdir / "output.txt").write_text(output.getvalue())
     return workdir
 
@@ -113,7 +116,7 @@ def test_zero_shot_uses_the_sources_own_head_and_names(lesson):
 def test_zero_shot_accuracy_through_the_classes_that_both_sides_have(lesson, tmp_path):
     data = Data(name="digits", classes=("1", "0", "7"), max_images=60)
     config = Config(stage="zero_shot", pretrained=str(lesson / "source"), data=data, batch_size=7)
-    stages.run(config, tmp_path / "run")
+    run(config, tmp_path / "run")
     summary = read_summary(tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert summary["mapping"] == {"1": ["1"], "0": ["0"], "7": []}
@@ -185,22 +188,22 @@ def test_bad_input_is_refused_and_leaves_nothing(lesson, tmp_path, config, messa
     if config.pretrained:
         config.pretrained = config.pretrained.format(lesson=lesson)
     with pytest.raises((ValueError, OSError), match=message):
-        stages.run(config, tmp_path / "run", network=TINY)
+        run(config, tmp_path / "run", network=TINY)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_that_holds_a_run_is_refused_unless_overwritten(lesson, tmp_path):
     config = small("feature_extraction", pretrained=str(lesson / "source"))
-    stages.run(config, tmp_path / "run")
+    run(config, tmp_path / "run")
     (tmp_path / "run" / "mine.txt").write_text("keep")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     with pytest.raises(FileExistsError, match="holds a run"):
-        stages.run(config, tmp_path / "run")
+        run(config, tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
     with pytest.raises(ValueError, match="would delete"):
         again = small("fine_tune", pretrained=str(tmp_path / "run"))
-        stages.run(again, tmp_path / "run", overwrite=True)
-    stages.run(config, tmp_path / "run", overwrite=True)
+        run(again, tmp_path / "run", overwrite=True)
+    run(config, tmp_path / "run", overwrite=True)
     assert len(read_rows(tmp_path / "run")) == 1
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
 
@@ -208,7 +211,7 @@ def test_a_workdir_that_holds_a_run_is_refused_unless_overwritten(lesson, tmp_pa
 def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
     config = small("from_scratch", patience=1, optimizer=Adam(learning_rate=0.3))
     config.epochs = 12
-    stages.run(config, tmp_path / "run", network=TINY)
+    run(config, tmp_path / "run", network=TINY)
     summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
     losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
     assert summary["epochs"] == len(rows) < 12
@@ -225,20 +228,20 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
 
 def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
-    stages.run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
+    run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
     assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
 
 
 def test_a_run_repeats_itself(tmp_path):
     for name in ("a", "b"):
-        stages.run(small("from_scratch"), tmp_path / name, network=TINY)
+        run(small("from_scratch"), tmp_path / name, network=TINY)
     a, b = (read_rows(tmp_path / name)[0] for name in ("a", "b"))
     assert a["loss"] == b["loss"] and a["val_loss"] == b["val_loss"]
 
 
 def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     config = small("from_scratch")
-    stages.run(config, tmp_path / "run", network=TINY)
+    run(config, tmp_path / "run", network=TINY)
     with checkpoint.open_checkpoints(tmp_path / "run") as manager:
         _, meta = checkpoint.restore_variables(manager, 1)
     path = tmp_path / "run" / "checkpoints" / "1" / "meta" / "metadata"
@@ -253,7 +256,7 @@ def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "0" / "variables")
     other = tmp_path / "other"
     config = small("feature_extraction", pretrained=str(lesson / "fine_tune"))
-    stages.run(config, other)
+    run(config, other)
     shutil.copytree(other / "checkpoints" / "0" / "variables", tmp_path / "run" / "checkpoints" / "0" / "variables")
     with pytest.raises(ValueError, match=r"is damaged: .*conv5_block1"):
         checkpoint.read_run(tmp_path / "run")
@@ -262,12 +265,24 @@ def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
 def test_a_diverged_training_is_an_error(tmp_path):
     config = small("from_scratch", optimizer=Adam(learning_rate=1e30))
     with pytest.raises(ValueError, match="no epoch had a finite validation loss"):
-        stages.run(config, tmp_path / "run", network=TINY)
+        run(config, tmp_path / "run", network=TINY)
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
     config = FourStages(pretrained=None, source_classes=("0", "1"), data=DIGITS)
     with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
-        stages.run(config, tmp_path / "run", network=TINY)
+        run(config, tmp_path / "run", network=TINY)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_program_lowers_for_every_platform(stage):
+    """On this machine, whatever it has: the backend is chosen when a program is lowered."""
+    cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
+    config = Config(stage=stage, cut=cut, batch_size=2)
+    programs = stages.abstract_programs(config, 32, 10, make_mesh())
+    assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
+    for program, arguments in programs.values():
+        exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
+        assert exported.platforms == ("cpu", "tpu", "cuda")

@@ -8,103 +8,137 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
+from tljax.mesh import by_column, by_row
+
+# The label where there is no example.
+EMPTY = -1
 # Of a split that does not fit, as much is on the device at a time, and as much on its way.
 STREAMED_BYTES = 2**27
 
 
-def order(n: int, *, seed: int, epoch: int) -> Int[Array, " n"]:
-    """A permutation of `range(n)` (int32), a function of `seed` and `epoch` alone, made on the device."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.key(seed), epoch), n)
+def order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, "steps batch"]:
+    """Which row of each column makes up each batch (int32), a function of `n`, `batch_size`, `seed` and `epoch` alone.
+
+    Examples lie in columns: 0 to `batch_size - 1` are the first row, and so on. Each column is shuffled on its own, and
+    a batch takes one example of each. So every example is taken once, and a device that holds some of the columns
+    needs no others, however many devices there are. Places without an example, in the last row, come last.
+    """
+    steps = -(-n // batch_size)
+    draws = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), epoch), (batch_size, steps))
+    empty = jnp.arange(batch_size).reshape(-1, 1) + batch_size * jnp.arange(steps).reshape(1, -1) >= n
+    return np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
 
 
 class Chunk(NamedTuple):
-    """Examples on the device, and the batches to take from them."""
+    """Examples on the devices, in columns, and the batches to take from them."""
 
-    images: Num[Array, "n ..."]
+    images: Num[Array, "rows batch ..."]
     """Pixels 0..255, or activations at a cut."""
-    labels: Int[Array, " n"]
+    labels: Int[Array, "rows batch"]
+    """`EMPTY` where there is no example."""
     rows: Int[Array, "steps batch"]
-    """Rows of `images` a batch."""
-    count: Any
-    """So many of `rows` are examples (int32 scalar); the others, at the end, fill up the last batch."""
-
-    @property
-    def steps(self) -> int:
-        """Batches that hold examples."""
-        return -(-int(self.count) // self.rows.shape[1])
+    """The row of each column that a batch takes."""
+    steps: Any
+    """So many batches hold examples (int32 scalar)."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images or activations with their labels, as the steps read them: arrays of JAX on the device where they fit, of
-    NumPy on the host, perhaps memory-mapped, where they do not.
-
-    A batch has `batch_size` rows, or as many as there are; the last one is filled up with row 0.
-    """
+    """Images or activations with their labels, as the steps read them: in columns on the devices where they fit, else
+    on the host, one after another, perhaps memory-mapped."""
 
     images: Any
     labels: Any
+    count: int
     batch_size: int
+    mesh: Mesh
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.count
 
     @property
     def steps(self) -> int:
         """Batches of a pass."""
-        return -(-len(self) // self.batch_size)
+        return -(-self.count // self.batch_size)
 
-    def chunks(self, order: Int[Array, " n"] | None = None) -> Iterator[Chunk]:
-        """A pass over all examples in the `order` of their rows if given, else as stored. All chunks have one shape."""
-        n, size = len(self), min(self.batch_size, len(self))
-        rows = jnp.arange(n, dtype=jnp.int32) if order is None else order
+    def chunks(self, order: Int[np.ndarray, "steps batch"] | None = None) -> Iterator[Chunk]:
+        """A pass over all examples in `order` if given, else as they are stored. All chunks have one shape."""
+        rows = _rows(self.steps, self.batch_size) if order is None else order
+        columns = by_column(self.mesh)
         if isinstance(self.images, jax.Array):
-            padded = jnp.pad(rows, (0, self.steps * size - n)).reshape(self.steps, size)
-            yield Chunk(self.images, self.labels, padded, np.int32(n))
+            yield Chunk(self.images, self.labels, jax.device_put(rows, columns), np.int32(self.steps))
             return
-        on_host, row_bytes = np.asarray(rows), self.images.nbytes // n
-        length = size * min(self.steps, max(1, STREAMED_BYTES // (size * row_bytes)))
-        in_place = jnp.arange(length, dtype=jnp.int32).reshape(-1, size)
+        row_bytes = self.batch_size * self.images.nbytes // self.count
+        length = min(self.steps, max(1, STREAMED_BYTES // row_bytes))
+        in_place = jax.device_put(_rows(length, self.batch_size), columns)
 
         def gather(start: int) -> Chunk:
-            chosen = on_host[start : start + length]
-            padded = np.pad(chosen, (0, length - len(chosen)))
-            images, labels = jax.device_put((self.images[padded], self.labels[padded]))
+            chosen = rows[start : start + length]
+            images, labels = take(self.images, self.labels, chosen, length)
+            images, labels = jax.device_put((images, labels), columns)
             return Chunk(images, labels, in_place, np.int32(len(chosen)))
 
-        # While the device works on one chunk, the next is on its way.
+        # While the devices work on one chunk, the next is on its way.
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(gather, 0)
-            for start in range(length, n, length):
+            for start in range(length, self.steps, length):
                 ready, ahead = ahead, pool.submit(gather, start)
                 yield ready.result()
             yield ahead.result()
 
 
-def place(images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], batch_size: int, memory: int) -> Examples:
-    """Examples on the device if the images are at most `memory` bytes, else left on the host to be streamed."""
+def take(
+    images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], rows: Int[np.ndarray, "steps batch"], length: int
+) -> tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]:
+    """The examples that `rows` name, as the first of `length` rows; the others have no examples."""
+    places = rows * rows.shape[1] + np.arange(rows.shape[1])
+    found = np.zeros((length, rows.shape[1]), bool)
+    found[: len(rows)] = places < len(labels)
+    places = np.pad(places, ((0, length - len(rows)), (0, 0)))
+    places[~found] = 0
+    return images[places], np.where(found, labels[places], EMPTY)
+
+
+def place(
+    images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], batch_size: int, memory: int, mesh: Mesh
+) -> Examples:
+    """Examples on the devices of `mesh` if the images are at most `memory` bytes, else left on the host to be streamed.
+
+    A batch has `batch_size` examples, or where there are fewer as many as there are, filled up for the devices.
+    """
+    n = len(labels)
+    size = min(batch_size, -(-n // mesh.size) * mesh.size)
     if images.nbytes > memory:
-        return Examples(images, labels, batch_size)
-    return Examples(jax.device_put(images), jax.device_put(labels), batch_size)
+        return Examples(images, labels, n, size, mesh)
+    steps = -(-n // size)
+    columns = take(images, labels, _rows(steps, size), steps)
+    images, labels = jax.device_put(columns, by_column(mesh))
+    return Examples(images, labels, n, size, mesh)
+
+
+def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
+    """Each column from its first row to its last."""
+    return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
 def map_batches(
-    f: Callable[..., Any], arrays: Sequence[np.ndarray], batch_size: int, *, name: str
+    f: Callable[..., Any], arrays: Sequence[np.ndarray], batch_size: int, mesh: Mesh, *, name: str
 ) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
     """`f` of so many rows of `arrays` at a time: the rows, and each of its outputs for them, on the host.
 
-    The last batch is filled up with row 0. The device works on one batch while another is handed out.
+    The last batch is filled up with row 0. The devices work on one batch while another is handed out.
     """
     n = len(arrays[0])
-    size = min(batch_size, n)
+    size = -(-min(batch_size, n) // mesh.size) * mesh.size
 
     def start(first: int) -> tuple[slice, Any]:
         rows = np.arange(first, min(first + size, n))
         padded = np.pad(rows, (0, size - len(rows)))
-        return slice(first, first + len(rows)), f(*(array[padded] for array in arrays))
+        return slice(first, first + len(rows)), f(*jax.device_put([array[padded] for array in arrays], by_row(mesh)))
 
     with tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True) as bar:
         ahead = start(0)

@@ -59,6 +59,17 @@ class Cache:
 
 
 @dataclass
+class Compute:
+    """How the devices compute."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the blocks; parameters, statistics, averages, head and loss are float32 throughout. auto: bfloat16 on TPUs
+    and GPUs, float32 on CPUs."""
+    shard_optimizer: bool = False
+    """Every device keeps a part of Adam's means, not all of them."""
+
+
+@dataclass
 class Adam:
     """Adam in Keras's formula; the defaults are Keras's."""
 
@@ -103,6 +114,9 @@ class Config(Stage):
     """Initial weights, order of the data and augmentation follow from it."""
     data: Data = field(default_factory=Data)
     cache: Cache = field(default_factory=Cache)
+    compute: Compute = field(default_factory=Compute)
+    compile_for: str | None = None
+    """A TPU slice such as v5e:4x4: compile for it, say what that takes, and run nothing. Needs `.[tpu-preflight]`."""
 
 
 @dataclass
@@ -130,6 +144,9 @@ class FourStages:
     """Initial weights, order of the data and augmentation follow from it."""
     data: Data = field(default_factory=Data)
     cache: Cache = field(default_factory=Cache)
+    compute: Compute = field(default_factory=Compute)
+    compile_for: str | None = None
+    """A TPU slice such as v5e:4x4: compile for it, say what that takes, and run nothing. Needs `.[tpu-preflight]`."""
     stages: Stages = field(default_factory=Stages)
 
 
@@ -140,7 +157,15 @@ def stage_config(four: FourStages, name: StageName | Literal["source"], pretrain
     data = Data(**(asdict(four.data) | ({"classes": four.source_classes} if is_source else {})))
     stage: StageName = "from_scratch" if name == "source" else name
     settings = vars(getattr(four.stages, name))
-    return Config(**settings, stage=stage, pretrained=pretrained, seed=four.seed, data=data, cache=four.cache)
+    return Config(
+        **settings,
+        stage=stage,
+        pretrained=pretrained,
+        seed=four.seed,
+        data=data,
+        cache=four.cache,
+        compute=four.compute,
+    )
 
 
 def validate(config: Config) -> None:
@@ -155,7 +180,7 @@ def validate(config: Config) -> None:
             raise ValueError(f"config.{name}={value!r}: {wanted}")
 
     # The command line checks choices and types; a config file may hold anything.
-    for settings, prefix in ((config, ""), (config.data, "data.")):
+    for settings, prefix in ((config, ""), (config.data, "data."), (config.compute, "compute.")):
         for name, hint in get_type_hints(type(settings)).items():
             if get_origin(hint) is Literal:
                 value, choices = getattr(settings, name), get_args(hint)

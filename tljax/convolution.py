@@ -22,13 +22,14 @@ def convolution(
 
     The backend is chosen when the program is lowered, not by the process that lowers it: on a CPU the convolution is
     a matrix product over shifted copies of the input, elsewhere XLA's own convolution, which a CPU takes only where
-    the copies would take longer than the product. All compute the same up to rounding.
+    the copies would take longer than the product, or where numbers have fewer than 32 bits, which Winograd's sums
+    would round too much. All compute the same up to rounding, float32 in full on a TPU or GPU too.
     Output side: `(h + 2 * padding - kh) // stride + 1`.
     """
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=partial(_as_product, stride=stride, padding=padding),
+        cpu=partial(_as_product if x.dtype.itemsize >= 4 else _as_convolution, stride=stride, padding=padding),
         default=partial(_as_convolution, stride=stride, padding=padding),
     )
 
@@ -40,6 +41,7 @@ def _as_convolution(x: Array, kernel: Array, *, stride: int, padding: int) -> Ar
         window_strides=(stride, stride),
         padding=((padding, padding), (padding, padding)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
     )
 
 

@@ -50,15 +50,15 @@ def next_size(size: int, seconds: float) -> int:
 
 
 def _run(
-    call: Callable[..., tuple[Any, Any]], carry: Any, examples: Examples, order: jax.Array | None, bar: tqdm
+    call: Callable[..., tuple[Any, Any]], carry: Any, examples: Examples, order: np.ndarray | None, bar: tqdm
 ) -> Iterator[tuple[Any, Any]]:
     """A pass over `examples` with `call(carry, chunk, start, stop) -> (carry, outputs)`: after each dispatch the carry
     and the outputs of its steps on the host, [steps, ...]."""
     size = 1
     for chunk in examples.chunks(order):
-        start = 0
-        while start < chunk.steps:
-            stop = min(start + size, chunk.steps)
+        start, steps = 0, int(chunk.steps)
+        while start < steps:
+            stop = min(start + size, steps)
             began = time.perf_counter()
             carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
             outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
@@ -73,7 +73,7 @@ def _bar(examples: Examples, name: str) -> tqdm:
 
 
 def train_epoch(
-    state: TrainState, examples: Examples, order: jax.Array, run: Callable[..., Any], key: jax.Array, *, name: str
+    state: TrainState, examples: Examples, order: np.ndarray, run: Callable[..., Any], key: jax.Array, *, name: str
 ) -> tuple[TrainState, dict[str, float]]:
     """One pass over `examples` in `order` with `run(state, chunk, start, stop, key) -> (state, sums)`, which makes
     those steps of the chunk; `name` stands before the progress bar.
@@ -109,7 +109,7 @@ def run_epoch(
     state: TrainState,
     training: Examples,
     validation: Examples,
-    order: jax.Array,
+    order: np.ndarray,
     *,
     train_steps: Callable[..., Any],
     eval_steps: Callable[..., Any],

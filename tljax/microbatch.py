@@ -28,7 +28,7 @@ def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
 
     def in_parts(x: Array) -> Array:
         y = lax.map(f, _split(x, parts))
-        return y.reshape(-1, *y.shape[2:])[: len(x)]
+        return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])[: len(x)]
 
     return lax.platform_dependent(x, cpu=in_parts, default=f)
 
@@ -57,7 +57,8 @@ def _count(x: Array) -> int:
 
 
 def _split(x: Array, parts: int) -> Array:
-    """[n ...] -> [parts, rows, ...], all parts of one size, filled up with zeros."""
+    """[n ...] -> [parts, rows, ...], all parts of one size, filled up with zeros. A part takes every `parts`-th row:
+    where rows are dealt out to devices, each of them then has its share of every part."""
     size = -(-len(x) // parts)
     filled = jnp.pad(x, [(0, parts * size - len(x))] + [(0, 0)] * (x.ndim - 1))
-    return filled.reshape(parts, size, *x.shape[1:])
+    return filled.reshape(size, parts, *x.shape[1:]).swapaxes(0, 1)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from tljax.channels import spread
@@ -56,25 +57,29 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow f"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(x.dtype)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
         if self.use_bias:
-            x = x + spread(self.param("bias", nn.initializers.zeros, (self.features,)), x.shape)
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + spread(bias.astype(x.dtype), x.shape)
         return x
 
 
 class BatchNorm(nn.BatchNorm):
     """Flax's over the last axis with scale and bias; in inference mode by Keras's formula, whose gradients a CPU adds
-    up fast."""
+    up fast. It computes in the type of the parameters and gives that of `x`."""
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         if not use_running_average or self.is_initializing():
-            y: Array = super().__call__(x, use_running_average, mask=mask)
-            return y
+            wide = x.astype(self.param_dtype) if x.dtype.itemsize < 4 else x
+            y: Array = super().__call__(wide, use_running_average, mask=mask)
+            return y.astype(x.dtype)
         params: Any = self.variables["params"]
         stats: Any = self.variables["batch_stats"]
         scale = params["scale"] / jnp.sqrt(stats["var"] + self.epsilon)
-        return x * spread(scale, x.shape) + spread(params["bias"] - stats["mean"] * scale, x.shape)
+        wide = x.astype(scale.dtype)
+        y = wide * spread(scale, x.shape) + spread(params["bias"] - stats["mean"] * scale, x.shape)
+        return y.astype(x.dtype)
 
 
 def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
@@ -134,7 +139,7 @@ class Head(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return x @ kernel + bias.reshape(1, -1)
+        return jnp.dot(x, kernel, precision=lax.Precision.HIGHEST) + bias.reshape(1, -1)
 
 
 class ResNet(nn.Module):
@@ -151,6 +156,9 @@ class ResNet(nn.Module):
     width: int = 64
     folded_units: tuple[str, ...] = ()
     """Units without BatchNorm, for the variables that `fold` gives."""
+    dtype: Any = None
+    """That in which the blocks compute, None: that of their input. Parameters and statistics, averages and the head
+    keep their own."""
 
     def setup(self) -> None:
         without = self.variant._replace(batch_norm=False, conv_bias=True)
@@ -193,6 +201,8 @@ class ResNet(nn.Module):
         return self.suffix(x, self.units[0], train)
 
     def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
+        if self.dtype is not None and units[:1] != ("head",):
+            x = x.astype(self.dtype)
         for name in units:
             unit = getattr(self, name)
             if name == "head":
@@ -205,7 +215,7 @@ class ResNet(nn.Module):
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
                 if name == self.units[-2]:
-                    x = jnp.mean(x, axis=(1, 2))
+                    x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
         return x
 
     def _halves(self, name: str) -> bool:

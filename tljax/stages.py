@@ -3,136 +3,29 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
-from tljax import checkpoint, convert, data, features, imagenet, loop, partition, pretrained, report, steps
-from tljax.batches import Examples, map_batches, order, place
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
+from tljax import checkpoint, convert, features, imagenet, loop, partition, pretrained, report, steps
+from tljax.batches import Chunk, Examples, map_batches, order, place
+from tljax.config import Config
 from tljax.data import Dataset, Split
+from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, whole
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
-from tljax.resnet import UNITS, VARIANTS, ResNet, fold
+from tljax.resnet import VARIANTS, ResNet, fold
+from tljax.state import TrainState
 
 Row = dict[str, Any]
 Embeds = tuple[steps.Embed, steps.Embed]
 SAMPLES = 18
-
-
-def run(
-    config: Config | FourStages, workdir: Path, *, overwrite: bool = False, network: Mapping[str, Any] | None = None
-) -> None:
-    """Runs one stage in `workdir`, or all four in its subfolders named like the stages.
-
-    `network` holds further arguments of `ResNet` for a from_scratch run (tests make a tiny one); the other stages
-    have the network of their source weights.
-
-    Raises:
-      ValueError, FileNotFoundError: if the config, the weights or the data cannot be used; `workdir` is then as it
-        was, unless earlier ones of the four stages have run.
-      FileExistsError: if `workdir` holds a run and `overwrite` is false.
-    """
-    network = network or {}
-    if isinstance(config, FourStages):
-        _run_four_stages(config, workdir, overwrite, network)
-        return
-    _check(config)
-    _check_workdir(config.pretrained, workdir, overwrite)
-    source = _load_source(config)
-    run_stage(config, workdir, source, _load_data(config), network)
-
-
-def _check(config: Config) -> None:
-    validate(config)
-    if partition.find_cut(config.cut) != UNITS[0] and config.stage == "from_scratch":
-        raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
-
-
-def _check_workdir(weights: str | None, workdir: Path, overwrite: bool) -> None:
-    if not overwrite:
-        report.refuse_run(workdir)
-    elif weights is not None and Path(weights).resolve() == workdir.resolve():
-        raise ValueError(f"--overwrite would delete config.pretrained={weights!r}; give another --workdir")
-
-
-def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
-    weights = config.pretrained
-    if config.source_classes:
-        if weights is not None:
-            raise ValueError(
-                f"config.source_classes makes source weights, so config.pretrained={weights!r} must be None"
-            )
-        weights = str(workdir / "source")
-    configs = {"source": stage_config(config, "source", None)} if config.source_classes else {}
-    configs |= {
-        "zero_shot": stage_config(config, "zero_shot", weights),
-        "feature_extraction": stage_config(config, "feature_extraction", weights),
-        "fine_tune": stage_config(config, "fine_tune", str(workdir / "feature_extraction")),
-        "from_scratch": stage_config(config, "from_scratch", None),
-    }
-    for name, stage in configs.items():
-        _check(stage)
-        _check_workdir(config.pretrained, workdir / name, overwrite)
-    _check_workdir(config.pretrained, workdir, overwrite)
-    # Whatever is there already is read before anything is trained: a mistake shows at once.
-    if not config.source_classes:
-        pretrained.load(str(weights))
-    shared = _load_data(configs["feature_extraction"])
-    if config.source_classes:
-        _check_head(len(config.source_classes), shared.class_names, "config.source_classes")
-    datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
-
-    tuned = partition.find_cut(config.stages.fine_tune.cut)
-    frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
-    through = {"feature_extraction": (tuned,)} if frozen_first else {}
-
-    report.begin_run(workdir, config)
-    summaries = {
-        name: run_stage(
-            stage, workdir / name, _load_source(stage), datasets.get(name, shared), network, through.get(name, ())
-        )
-        for name, stage in configs.items()
-    }
-    table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
-    transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
-    runs = {"transfer": transfer, "from_scratch": report.read_rows(workdir / "from_scratch")}
-    report.draw_curves(workdir / "figures" / "curves.png", runs)
-    report.write_text(workdir / "report.md", f"# The four stages\n\n{table}\n\n![curves](figures/curves.png)\n")
-    print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
-
-
-def _load_source(config: Config) -> Source | None:
-    source = None if config.pretrained is None else pretrained.load(config.pretrained)
-    if config.stage == "fine_tune" and source is not None and not source.is_run:
-        raise ValueError(
-            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
-            "--config.pretrained=RUN/feature_extraction"
-        )
-    return source
-
-
-def _check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
-    """Zero-shot's loss takes a label for an output of the source's head."""
-    if outputs == 0:
-        raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
-    if len(class_names) > outputs:
-        raise ValueError(
-            f"label {outputs} ({class_names[outputs]!r}) lies beyond the {outputs} outputs of the head of {name}: it "
-            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
-        )
-
-
-def _load_data(config: Config) -> Dataset:
-    if config.stage != "zero_shot":
-        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes)
-    bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-    return data.load(bounded, seed=config.seed, training=False, disk_bytes=config.cache.disk_bytes)
 
 
 def run_stage(
@@ -160,20 +53,33 @@ def run_stage(
     return summary
 
 
+def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
+    """Zero-shot's loss takes a label for an output of the source's head."""
+    if outputs == 0:
+        raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
+    if len(class_names) > outputs:
+        raise ValueError(
+            f"label {outputs} ({class_names[outputs]!r}) lies beyond the {outputs} outputs of the head of {name}: it "
+            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
+        )
+
+
 def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
     """The source's own head on the target's images; nothing trains."""
     split, names = dataset.validation, dataset.class_names
-    _check_head(len(source.labels), names, source.name)
-    model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network)
+    check_head(len(source.labels), names, source.name)
+    mesh = make_mesh()
+    dtype = compute_dtype(mesh, config.compute.precision)
+    model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network, dtype=dtype)
     target = partition.flatten(checkpoint.abstract_variables(model))
     variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
     report.begin_run(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
 
-    folded = jax.jit(partial(fold, model))(variables)
+    folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(variables)
     classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
     arrays = split.images, split.labels
-    batches = map_batches(partial(classify, folded), arrays, config.batch_size, name="zero_shot")
+    batches = map_batches(partial(classify, folded), arrays, config.batch_size, mesh, name="zero_shot")
     probabilities, losses = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
     groups = imagenet.map_classes(names, source.labels)
     mapped = imagenet.predict_mapped(probabilities, groups)
@@ -207,15 +113,17 @@ def _train(
 ) -> Row:
     """Trains the units from the cut on, keeps the best epoch, proves the others unmoved."""
     validation, names = dataset.validation, dataset.class_names
-    cut = partition.find_cut(config.cut)
+    cut, mesh = partition.find_cut(config.cut), make_mesh()
+    dtype = compute_dtype(mesh, config.compute.precision)
     if source is None:
-        variant, preprocessing, model = "v1", CAFFE, ResNet(len(names), **network)
+        variant, preprocessing, model = "v1", CAFFE, ResNet(len(names), **network, dtype=dtype)
     else:
         variant, preprocessing = source.variant, source.preprocessing
-        model = ResNet(len(names), VARIANTS[variant], **source.network)
+        model = ResNet(len(names), VARIANTS[variant], **source.network, dtype=dtype)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     if source is None:
-        variables = jax.jit(model.init)(init_key, np.zeros((1, 32, 32, 3), np.float32))
+        init = jax.jit(model.init, out_shardings=whole(mesh))
+        variables = init(init_key, np.zeros((1, 32, 32, 3), np.float32))
     else:
         target = checkpoint.abstract_variables(model)
         averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
@@ -227,14 +135,11 @@ def _train(
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
 
     tx = partitioned_adam(config.optimizer, cut)
-    variables = jax.device_put(variables)
-    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut))
-    batch_norm = config.batch_norm == "training"
-    train_steps = jax.jit(
-        partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=batch_norm),
-        donate_argnums=0,
-    )
-    eval_steps = jax.jit(partial(steps.eval_steps, model=model, cut=cut, embed=embeds[1]))
+    variables = jax.device_put(variables, whole(mesh))
+    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut), mesh)
+    create = partial(steps.create_state, tx=tx, cut=cut)
+    shardings = shard(jax.eval_shape(create, **variables), mesh, config.compute.shard_optimizer)
+    train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
 
     # The epochs of a fine-tuning go on where those of its source ended.
     history = list(source.history) if source is not None and config.stage == "fine_tune" else []
@@ -249,14 +154,14 @@ def _train(
     }
     with checkpoint.open_checkpoints(workdir) as manager:
         checkpoint.save_frozen(manager, **variables, cut=cut)
-        state = steps.create_state(**variables, tx=tx, cut=cut)
+        state = jax.jit(create, out_shardings=shardings, donate_argnames=("params", "batch_stats"))(**variables)
         stopper = loop.EarlyStopper()
         for epoch in range(earlier + 1, earlier + config.epochs + 1):
             state, row = loop.run_epoch(
                 state,
                 examples["train"],
                 examples["validation"],
-                order(len(examples["train"]), seed=config.seed, epoch=epoch),
+                order(len(examples["train"]), examples["train"].batch_size, seed=config.seed, epoch=epoch),
                 train_steps=train_steps,
                 eval_steps=eval_steps,
                 key=step_key,
@@ -281,7 +186,7 @@ def _train(
     if frozen:
         print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
 
-    state = state._replace(**best)
+    state = state._replace(**jax.device_put(best, whole(mesh)))
     measured, predicted = loop.evaluate(state, examples["validation"], eval_steps, step_key)
     _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
     report.draw_curves(workdir / "figures" / "curves.png", {"transfer" if earlier else config.stage: history})
@@ -299,6 +204,68 @@ def _train(
     return summary
 
 
+def compile_steps(
+    config: Config,
+    model: ResNet,
+    tx: optax.GradientTransformation,
+    embeds: Embeds,
+    shardings: TrainState,
+    mesh: Mesh,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`steps.train_steps` and `steps.eval_steps` of a stage, compiled when they are first called."""
+    cut, train_batch_norm = partition.find_cut(config.cut), config.batch_norm == "training"
+    train = partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=train_batch_norm)
+    evaluate = partial(steps.eval_steps, model=model, cut=cut, embed=embeds[1])
+    return (
+        jax.jit(train, donate_argnums=0, out_shardings=(shardings, whole(mesh))),
+        jax.jit(evaluate, out_shardings=whole(mesh)),
+    )
+
+
+def abstract_programs(
+    config: Config, image_size: int, num_classes: int, mesh: Mesh
+) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """The jitted programs of a stage with abstract arguments: what a run on `mesh` would compile, from no data and no
+    weights. The training and evaluation steps have the images of one batch."""
+
+    def describe(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    cut, size, everywhere = partition.find_cut(config.cut), config.batch_size, whole(mesh)
+    model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
+    variables = jax.tree.map(lambda x: describe(x.shape, x.dtype, everywhere), checkpoint.abstract_variables(model))
+    images = describe((size, image_size, image_size, 3), np.uint8, by_row(mesh))
+    if config.stage == "zero_shot":
+        folded = jax.tree.map(
+            lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), variables)
+        )
+        classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size))
+        return {"classify": (classify, (folded, images, describe((size,), np.int32, by_row(mesh))))}
+    programs = {}
+    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
+    embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
+    frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
+    if frozen["params"] and config.cache.features and config.data.augment == "none":
+        folded = jax.tree.map(
+            lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), frozen)
+        )
+        prefix = jax.jit(partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE))
+        programs["frozen units, once"] = prefix, (folded, images)
+        images, embeds = jax.eval_shape(prefix, folded, images), (steps.pass_activations, steps.pass_activations)
+    tx = partitioned_adam(config.optimizer, cut)
+    shapes = jax.eval_shape(partial(steps.create_state, tx=tx, cut=cut), **variables)
+    shardings = shard(shapes, mesh, config.compute.shard_optimizer)
+    state = jax.tree.map(lambda x, sharding: describe(x.shape, x.dtype, sharding), shapes, shardings)
+    columns = by_column(mesh)
+    labels = describe((1, size), np.int32, columns)
+    scalar = describe((), np.int32, everywhere)
+    chunk = Chunk(describe((1, *images.shape), images.dtype, columns), labels, labels, scalar)
+    key = describe((), jax.random.key(0).dtype, everywhere)
+    train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
+    arguments = state, chunk, scalar, scalar, key
+    return programs | {"training step": (train, arguments), "evaluation step": (evaluate, arguments)}
+
+
 def _find_examples(
     config: Config,
     dataset: Dataset,
@@ -307,6 +274,7 @@ def _find_examples(
     variables: dict[str, Any],
     weights: dict[str, str],
     cuts: tuple[str, ...],
+    mesh: Mesh,
 ) -> tuple[dict[str, Examples], Embeds]:
     """Each split as the steps read it, activations at the last of `cuts` if that can be and else images, and what
     leads from there to the cut, in training and in evaluation. `weights` are the digests of the frozen leaves."""
@@ -318,7 +286,7 @@ def _find_examples(
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     if weights:
         frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
-        folded = jax.jit(partial(fold, model))(frozen)
+        folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(frozen)
 
         @cache
         def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
@@ -327,19 +295,29 @@ def _find_examples(
 
         shape = {"stage_sizes": model.stage_sizes, "width": model.width}
         about = {"network": shape | model.variant._asdict(), "preprocessing": preprocessing._asdict()}
-        activations = features.compute(inputs, cuts, weights, about, prefix, config)
+        activations = features.compute(inputs, cuts, weights, about, prefix, config, mesh)
         if activations is not None:
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
-    memory = config.cache.memory_bytes
-    placed = {name: place(inputs[name], split.labels, config.batch_size, memory) for name, split in present.items()}
+    placed = {
+        name: place(inputs[name], split.labels, config.batch_size, config.cache.memory_bytes, mesh)
+        for name, split in present.items()
+    }
     return placed, embeds
+
+
+def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
+    """What each device holds of a state: everything, or of the optimizer's state a part."""
+    everything = jax.tree.map(lambda _: whole(mesh), state)
+    if not optimizer_too:
+        return everything
+    return everything._replace(opt_state=jax.tree.map(lambda x: by_largest_axis(mesh, x.shape), state.opt_state))
 
 
 def _draw_samples(
     config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: np.ndarray, guesses: list[str]
 ) -> None:
     """Pictures with what was predicted: as a label, which may be right, and in words."""
-    chosen = np.asarray(order(len(split.labels), seed=config.seed, epoch=0)[:SAMPLES])
+    chosen = order(len(split.labels), 1, seed=config.seed, epoch=0)[:SAMPLES, 0]
     labels = [names[split.labels[i]] for i in chosen]
     right = predicted[chosen] == split.labels[chosen]
     report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in chosen], right)

@@ -1,0 +1,73 @@
+"""Trains a tiny network on so many CPU devices and prints what came out as JSON.
+
+    python tests/several_devices.py DEVICES
+
+A process of its own, because the number of devices is set for a whole process.
+"""
+
+import json
+import sys
+from functools import partial
+from typing import Any
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jax.config.update("jax_disable_most_optimizations", True)
+
+import numpy as np
+
+from tljax import batches, loop, mesh, stages, steps
+from tljax.config import Adam
+from tljax.optim import partitioned_adam
+from tljax.preprocess import CAFFE
+from tljax.resnet import ResNet
+
+CUT, BATCH, TRAIN, VALIDATION = "conv4_block1", 16, 70, 37
+DEVICES = mesh.make_mesh()
+MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+rng = np.random.default_rng(0)
+
+
+def make_examples(n: int) -> batches.Examples:
+    images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
+    return batches.place(images, labels, BATCH, images.nbytes, DEVICES)
+
+
+def held(tree: Any) -> int:
+    """Bytes on the first device."""
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+
+training, validation = make_examples(TRAIN), make_examples(VALIDATION)
+variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+report = {}
+for batch_norm in ("inference", "training"):
+    tx = partitioned_adam(Adam(), CUT)
+    create = partial(steps.create_state, tx=tx, cut=CUT)
+    shardings = stages.shard(jax.eval_shape(create, **variables), DEVICES, optimizer_too=True)
+    state = jax.jit(create, out_shardings=shardings)(**jax.device_put(variables, mesh.whole(DEVICES)))
+    embed = partial(steps.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
+    train = partial(steps.train_steps, model=MODEL, tx=tx, cut=CUT, embed=embed)
+    train_steps = jax.jit(
+        partial(train, train_batch_norm=batch_norm == "training"), out_shardings=(shardings, mesh.whole(DEVICES))
+    )
+    evaluate = jax.jit(partial(steps.eval_steps, model=MODEL, cut=CUT, embed=embed), out_shardings=mesh.whole(DEVICES))
+    losses, val_losses = [], []
+    for epoch in range(4):
+        (chunk,) = training.chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
+        for step in range(training.steps):
+            state, sums = train_steps(state, chunk, np.int32(step), np.int32(step + 1), jax.random.key(0))
+            losses.append(float(sums.loss[step] / sums.examples[step]))
+        measured, predicted = loop.evaluate(state, validation, evaluate, jax.random.key(0))
+        val_losses.append(measured["loss"])
+    report[batch_norm] = {
+        "losses": losses,
+        "val_losses": val_losses,
+        "evaluated": len(predicted),
+        "predicted": predicted.tolist(),
+        "image_bytes": held(training.images),
+        "optimizer_bytes": held(state.opt_state),
+        "parameter_bytes": held((state.params, state.batch_stats)),
+    }
+print(json.dumps(report))

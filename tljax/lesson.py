@@ -1,0 +1,145 @@
+"""From a config to a folder: one stage, or the whole lesson of four."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tljax import data, partition, preflight, pretrained, report
+from tljax.config import STAGES, ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
+from tljax.data import Dataset
+from tljax.mesh import check_batch_size
+from tljax.pretrained import Source
+from tljax.resnet import UNITS
+from tljax.sources import PHOTOGRAPH_SIZE
+from tljax.stages import abstract_programs, check_head, run_stage
+
+# Side and classes of the data that the configs name: they are not asked for before anything is read.
+KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
+
+
+def run(
+    config: Config | FourStages, workdir: Path, *, overwrite: bool = False, network: Mapping[str, Any] | None = None
+) -> None:
+    """Runs one stage in `workdir`, or all four in its subfolders named like the stages.
+
+    With `config.compile_for` it compiles what would run there, says what that takes, and touches nothing.
+
+    `network` holds further arguments of `ResNet` for a from_scratch run (tests make a tiny one); the other stages
+    have the network of their source weights.
+
+    Raises:
+      ValueError, FileNotFoundError: if the config, the weights or the data cannot be used; `workdir` is then as it
+        was, unless earlier ones of the four stages have run.
+      FileExistsError: if `workdir` holds a run and `overwrite` is false.
+    """
+    network = network or {}
+    if config.compile_for is not None:
+        _preflight(config, config.compile_for)
+        return
+    if isinstance(config, FourStages):
+        _run_four_stages(config, workdir, overwrite, network)
+        return
+    _check(config)
+    _check_workdir(config.pretrained, workdir, overwrite)
+    source = _load_source(config)
+    run_stage(config, workdir, source, _load_data(config), network)
+
+
+def _preflight(config: Config | FourStages, topology: str) -> None:
+    if isinstance(config, FourStages):
+        weights = "imagenet"
+        sources = {"fine_tune": "runs/feature_extraction", "from_scratch": None}
+        configs = [stage_config(config, stage, sources.get(stage, weights)) for stage in STAGES]
+    else:
+        configs = [config]
+    mesh, chip = preflight.topology_mesh(topology)
+    for stage in configs:
+        _check(stage, mesh.size)
+        print(f"\n== {stage.stage} on {topology}, {mesh.size} chips, compiled for them and not run")
+        name, data = stage.data.name, stage.data
+        photographs = stage.stage == "zero_shot" or name not in KNOWN
+        size = PHOTOGRAPH_SIZE if photographs else data.image_size or KNOWN[name][0]
+        classes = 1000 if photographs else len(data.classes) or KNOWN[name][1]
+        for what, (program, arguments) in abstract_programs(stage, size, classes, mesh).items():
+            measured = preflight.measure(program, arguments, stage.batch_size // mesh.size, chip)
+            print(preflight.describe(what, measured, chip), flush=True)
+
+
+def _check(config: Config, devices: int | None = None) -> None:
+    validate(config)
+    check_batch_size(config.batch_size, devices or len(jax.devices()))
+    if partition.find_cut(config.cut) != UNITS[0] and config.stage == "from_scratch":
+        raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
+
+
+def _check_workdir(weights: str | None, workdir: Path, overwrite: bool) -> None:
+    if not overwrite:
+        report.refuse_run(workdir)
+    elif weights is not None and Path(weights).resolve() == workdir.resolve():
+        raise ValueError(f"--overwrite would delete config.pretrained={weights!r}; give another --workdir")
+
+
+def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
+    weights = config.pretrained
+    if config.source_classes:
+        if weights is not None:
+            raise ValueError(
+                f"config.source_classes makes source weights, so config.pretrained={weights!r} must be None"
+            )
+        weights = str(workdir / "source")
+    configs = {"source": stage_config(config, "source", None)} if config.source_classes else {}
+    configs |= {
+        "zero_shot": stage_config(config, "zero_shot", weights),
+        "feature_extraction": stage_config(config, "feature_extraction", weights),
+        "fine_tune": stage_config(config, "fine_tune", str(workdir / "feature_extraction")),
+        "from_scratch": stage_config(config, "from_scratch", None),
+    }
+    for name, stage in configs.items():
+        _check(stage)
+        _check_workdir(config.pretrained, workdir / name, overwrite)
+    _check_workdir(config.pretrained, workdir, overwrite)
+    # Whatever is there already is read before anything is trained: a mistake shows at once.
+    if not config.source_classes:
+        pretrained.load(str(weights))
+    shared = _load_data(configs["feature_extraction"])
+    if config.source_classes:
+        check_head(len(config.source_classes), shared.class_names, "config.source_classes")
+    datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
+
+    tuned = partition.find_cut(config.stages.fine_tune.cut)
+    frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
+    through = {"feature_extraction": (tuned,)} if frozen_first else {}
+
+    report.begin_run(workdir, config)
+    summaries = {
+        name: run_stage(
+            stage, workdir / name, _load_source(stage), datasets.get(name, shared), network, through.get(name, ())
+        )
+        for name, stage in configs.items()
+    }
+    table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
+    transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
+    runs = {"transfer": transfer, "from_scratch": report.read_rows(workdir / "from_scratch")}
+    report.draw_curves(workdir / "figures" / "curves.png", runs)
+    report.write_text(workdir / "report.md", f"# The four stages\n\n{table}\n\n![curves](figures/curves.png)\n")
+    print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
+
+
+def _load_source(config: Config) -> Source | None:
+    source = None if config.pretrained is None else pretrained.load(config.pretrained)
+    if config.stage == "fine_tune" and source is not None and not source.is_run:
+        raise ValueError(
+            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
+            "--config.pretrained=RUN/feature_extraction"
+        )
+    return source
+
+
+def _load_data(config: Config) -> Dataset:
+    if config.stage != "zero_shot":
+        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes)
+    bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
+    return data.load(bounded, seed=config.seed, training=False, disk_bytes=config.cache.disk_bytes)
