@@ -25,3 +25,10 @@ def test_values_and_gradients_are_those_of_xla(height, width, values):
     np.testing.assert_array_equal(y, expected)
     dy = jnp.asarray(rng.integers(1, 100, y.shape), jnp.float32)
     np.testing.assert_array_equal(pull(dy)[0], pull_plain(dy)[0])
+
+
+@pytest.mark.parametrize(("platform", "scatters"), [("cpu", False), ("tpu", True), ("cuda", True)])
+def test_only_a_cpu_gathers(platform, scatters):
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x))))
+    text = gradient.trace(jnp.ones((1, 8, 8, 2))).lower(lowering_platforms=(platform,)).as_text()
+    assert ("select_and_scatter" in text) == scatters

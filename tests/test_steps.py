@@ -11,7 +11,7 @@ from tljax import partition, steps
 from tljax.config import Adam
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
-from tljax.resnet import VARIANTS, ResNet
+from tljax.resnet import VARIANTS, ResNet, fold
 
 MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 KEY = jax.random.key(0)
@@ -129,3 +129,51 @@ def test_the_stride_of_v1_5_sits_on_the_3x3():
         _, seen = jax.eval_shape(run, KEY, jnp.zeros((1, 32, 32, 3)))
         sides = {k: v["__call__"][0].shape[1] for k, v in seen["intermediates"]["conv3_block1"].items() if "conv" in k}
         assert sides == {"0_conv": 4, "1_conv": 4 if kernel == "1_conv" else 8, "2_conv": 4, "3_conv": 4}
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """As deep as ResNet50, an eighth as wide, its vectors away from 0 and 1."""
+    variables = jax.jit(ResNet(10, width=8).init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: x + rng.uniform(0, 0.1, x.shape).astype(x.dtype) if x.ndim == 1 else x, variables)
+
+
+def test_bfloat16_stays_near_float32(deep):
+    """Features within 2% (the norm of the difference), the same classes, both in float32."""
+    images = make_batch(16)["image"]
+    found = {}
+    for dtype in (None, jnp.bfloat16):
+        model = ResNet(10, width=8, dtype=dtype)
+        folded = jax.jit(partial(fold, model))(deep)
+        run = jax.jit(partial(steps.run_prefix, model=model, cut="head", preprocessing=CAFFE))
+        classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=32))
+        features, (probabilities, losses) = run(folded, images), classify(folded, images, np.zeros(16, np.int32))
+        assert features.dtype == probabilities.dtype == losses.dtype == jnp.float32
+        found[dtype] = np.asarray(features), np.asarray(probabilities)
+    (h, p), (other_h, other_p) = found.values()
+    assert 1e-4 < np.linalg.norm(other_h - h) / np.linalg.norm(h) < 0.02
+    np.testing.assert_array_equal(other_p.argmax(1), p.argmax(1))
+    # At a cut between blocks the activations take half the bytes.
+    prefix = partial(steps.run_prefix, model=model, cut="conv5_block1", preprocessing=CAFFE)
+    assert jax.eval_shape(prefix, folded, images).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("train_batch_norm", [False, True])
+def test_bfloat16_trains_parameters_of_float32(variables, train_batch_norm):
+    losses = {}
+    for dtype in (None, jnp.bfloat16):
+        model, tx = MODEL.clone(dtype=dtype), partitioned_adam(Adam(), "conv1")
+        embed = partial(steps.embed_images, model=model, cut="conv1", preprocessing=CAFFE)
+        settings = {"model": model, "tx": tx, "cut": "conv1", "embed": embed, "train_batch_norm": train_batch_norm}
+        step, state = (
+            jax.jit(partial(steps.train_step, **settings)),
+            steps.create_state(**variables, tx=tx, cut="conv1"),
+        )
+        losses[dtype] = []
+        for _ in range(3):
+            state, sums = step(state, make_batch(), KEY)
+            losses[dtype].append(float(sums.loss))
+        assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(losses[jnp.bfloat16], losses[None], rtol=0.03)
+    assert losses[jnp.bfloat16] != losses[None]

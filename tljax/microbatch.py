@@ -1,4 +1,4 @@
-"""Batches worked through a few rows at a time, so that what a CPU works on stays in its caches; elsewhere whole."""
+"""Batches worked through a few rows at a time, so that what a CPU works on stays in its caches."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
 
 
 def add_rows(f: Callable[..., Tree], zeros: Tree, *arrays: Array) -> Tree:
-    """`f(*arrays)` of an `f` that gives a tree of sums over rows, shaped as `zeros`: on a CPU, part by part.
+    """`f(*arrays)` of an `f` that gives a tree of sums over rows, shaped as `zeros`, part by part on any backend.
 
     Rows of zeros fill up the last part; to `f` they must be worth nothing.
     """
@@ -42,13 +42,10 @@ def add_rows(f: Callable[..., Tree], zeros: Tree, *arrays: Array) -> Tree:
     if parts == 1:
         return f(*arrays)
 
-    def in_parts(*arrays: Array) -> Tree:
-        def add(total: Tree, rows: Any) -> tuple[Tree, None]:
-            return jax.tree.map(jnp.add, total, f(*rows)), None
+    def add(total: Tree, rows: Any) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, f(*rows)), None
 
-        return lax.scan(add, zeros, tuple(_split(array, parts) for array in arrays))[0]
-
-    return lax.platform_dependent(*arrays, cpu=in_parts, default=f)
+    return lax.scan(add, zeros, tuple(_split(array, parts) for array in arrays))[0]
 
 
 def _count(x: Array) -> int:

@@ -11,13 +11,18 @@ from tljax.windows import interleave, see
 TAPS = tuple((i, j) for i in range(3) for j in range(3))
 
 
+def _pool(x: Array) -> Array:
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
 @jax.custom_vjp
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow c"]:
     """The largest value of every 3x3 window with stride 2, one pixel of padding around; `oh = (h - 1) // 2 + 1`.
 
-    The gradient goes to the first of equal values in a window, row by row, as in Keras and torch.
+    The gradient goes to the first of equal values in a window, row by row, as in Keras and torch. XLA scatters it,
+    which a CPU does slowly: there it is gathered. On a TPU v5e, at 224, gathering takes three times the traffic.
     """
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    return _pool(x)
 
 
 def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -26,7 +31,11 @@ def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    x, y = saved
+    scatter = lambda x, y, dy: jax.vjp(_pool, x)[1](dy)[0]  # noqa: E731
+    return (lax.platform_dependent(*saved, dy, cpu=_gather, default=scatter),)
+
+
+def _gather(x: Array, y: Array, dy: Array) -> Array:
     _, height, width, _ = x.shape
     rows, columns = y.shape[1:3]
     # An even side has no padding to read after its last window.
@@ -48,7 +57,7 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
     even_rows = [parts[1, j] for j in range(3)]
     odd_rows = [parts[2, j] + before(parts[0, j], 1) for j in range(3)]
     parities = [[row[1], row[2] + before(row[0], 2)] for row in (even_rows, odd_rows)]
-    return (interleave(parities, height, width),)
+    return interleave(parities, height, width)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -1,6 +1,6 @@
 """The steps as pure functions, un-jitted: (state, batch, key) in, new state and sums out; and many steps in one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -100,42 +100,59 @@ def train_step(
 
     `batch`: image [n ...], label int [n], mask bool [n]; rows with a false mask count for nothing, neither in the
     mean loss nor in batch statistics. `key` is the run's: the step folds in its own number. Frozen leaves are passed
-    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics. Without,
-    those before `WHOLE_FROM` are folded, and if there are any, a CPU adds the gradients of micro-batches.
+    through untouched. With `train_batch_norm` the units that train normalize with the batch's statistics. Without, they
+    are folded, on a CPU those before `WHOLE_FROM`, and if there are any, it adds the gradients of micro-batches.
     """
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
     frozen = {"params": frozen_params, "batch_stats": frozen_stats}
     h = jax.lax.stop_gradient(embed(frozen, batch["image"], jax.random.fold_in(key, state.step)))
 
-    rows = h, batch["label"], batch["mask"]
     examples = jnp.maximum(jnp.sum(batch["mask"].astype(_dtype(state))), 1)
-    # Folded, a unit has nothing to normalize at each position of its maps, and less to keep for the backward pass; on
-    # small maps folding its larger kernels takes longer. Batch statistics are of what the convolutions themselves give.
-    large = () if train_batch_norm else model.units[model.units.index(cut) : model.units.index(WHOLE_FROM)]
-    network = model.clone(folded_units=large)
-    variables, unfold, rest = jax.vjp(partial(_fold, model, stats, large), params, has_aux=True)
 
-    def loss(params: Any, h: Array, label: Array, mask: Array) -> tuple[Array, tuple[metrics.Sums, Any]]:
-        logits, updated = network.apply(
-            {"params": params, "batch_stats": rest},
-            h,
-            cut,
-            train_batch_norm,
-            mask,
-            method="suffix",
-            mutable=["batch_stats"] if train_batch_norm else [],
-        )
-        sums = metrics.measure(logits, label, mask)
-        return sums.loss / examples, (sums, updated.get("batch_stats", {}))
+    def measure_gradients(
+        params: Any, *rows: Array, units: Sequence[str], in_parts: bool = False
+    ) -> tuple[Any, tuple[metrics.Sums, Any]]:
+        """Gradients with these `units` folded, sums, and new statistics."""
+        network = model.clone(folded_units=tuple(units))
+        variables, unfold, rest = jax.vjp(partial(_fold, model, stats, units), params, has_aux=True)
 
-    gradients = partial(jax.grad(loss, has_aux=True), variables)
-    if large:
-        zeros: Any = jax.tree.map(jnp.zeros_like, variables), (metrics.zeros((), _dtype(state)), {})
-        grads, (sums, new_stats) = microbatch.add_rows(gradients, zeros, *rows)
+        def loss(params: Any, h: Array, label: Array, mask: Array) -> tuple[Array, tuple[metrics.Sums, Any]]:
+            logits, updated = network.apply(
+                {"params": params, "batch_stats": rest},
+                h,
+                cut,
+                train_batch_norm,
+                mask,
+                method="suffix",
+                mutable=["batch_stats"] if train_batch_norm else [],
+            )
+            sums = metrics.measure(logits, label, mask)
+            return sums.loss / examples, (sums, updated.get("batch_stats", {}))
+
+        gradients = partial(jax.grad(loss, has_aux=True), variables)
+        if in_parts:
+            zeros: Any = jax.tree.map(jnp.zeros_like, variables), (metrics.zeros((), _dtype(state)), {})
+            grads, others = microbatch.add_rows(gradients, zeros, *rows)
+        else:
+            grads, others = gradients(*rows)
+        (grads,) = unfold(grads)
+        return grads, others
+
+    arguments = params, h, batch["label"], batch["mask"]
+    blocks = model.units[model.units.index(cut) : -1]
+    if train_batch_norm or not blocks:
+        # Batch statistics are of what the convolutions themselves give.
+        grads, (sums, new_stats) = measure_gradients(*arguments, units=())
     else:
-        grads, (sums, new_stats) = gradients(*rows)
-    (grads,) = unfold(grads)
+        # Folded, a unit has nothing to normalize at each position of its maps, and less to keep for the backward pass.
+        # On a CPU, folding the larger kernels takes longer than that on small maps.
+        large = [unit for unit in blocks if model.units.index(unit) < model.units.index(WHOLE_FROM)]
+        grads, (sums, new_stats) = jax.lax.platform_dependent(
+            *arguments,
+            cpu=partial(measure_gradients, units=large, in_parts=bool(large)),
+            default=partial(measure_gradients, units=blocks),
+        )
     updates, opt_state = tx.update(grads, state.opt_state, params)
     new_params = optax.apply_updates(params, updates)
     new_state = TrainState(
@@ -178,7 +195,7 @@ def eval_steps(
     return _run_steps(step, (), zeros, chunk, start, stop)[1]
 
 
-def _fold(model: ResNet, stats: Any, units: tuple[str, ...], params: Any) -> tuple[Any, Any]:
+def _fold(model: ResNet, stats: Any, units: Sequence[str], params: Any) -> tuple[Any, Any]:
     """Parameters with `units` folded, and the statistics of the others."""
     folded = fold(model, {"params": params, "batch_stats": stats}, units)
     return folded["params"], folded["batch_stats"]
