@@ -2,7 +2,7 @@
 
     python main.py --config configs/demo.py --workdir runs/demo
 
-Four minutes on two cores; the README has the table. The source weights are made first, from scratch, on the digits 0
+Three minutes on two cores; the README has the table. The source weights are made first, from scratch, on the digits 0
 to 4; the stages then transfer them to 5 to 9.
 """
 

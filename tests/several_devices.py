@@ -1,13 +1,15 @@
 """Trains a tiny network on so many CPU devices and prints what came out as JSON.
 
-    python tests/several_devices.py DEVICES
+    python tests/several_devices.py DEVICES FOLDER
 
-A process of its own, because the number of devices is set for a whole process.
+The last state is left in FOLDER as a checkpoint. A process of its own, because the number of devices is set for all of
+one.
 """
 
 import json
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import numpy as np
 
-from tljax import batches, loop, mesh, stages, steps
+from tljax import batches, checkpoint, loop, mesh, partition, stages, steps
 from tljax.config import Adam
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
@@ -70,4 +72,8 @@ for batch_norm in ("inference", "training"):
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held((state.params, state.batch_stats)),
     }
-print(json.dumps(report))
+with checkpoint.open_checkpoints(Path(sys.argv[2])) as manager:
+    checkpoint.save_frozen(manager, state.params, state.batch_stats, CUT)
+    meta = {"cut": CUT, "network": checkpoint.describe_network(MODEL, "v1")}
+    checkpoint.save(manager, 1, state, partition.digest(state.params, state.batch_stats, CUT), meta)
+print(json.dumps(report | {"digest": partition.digest(state.params, state.batch_stats, None)}))

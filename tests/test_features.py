@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,7 +53,8 @@ def make_prefix(frozen, calls: list):
 def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
     config = Config(batch_size=16, **settings)
     prefix = make_prefix(frozen, [] if calls is None else calls)
-    return features.compute(images, cuts, partition.digest(**frozen, cut="head"), {"x": 1}, prefix, config, MESH)
+    weights = partition.digest(**frozen, cut="head")
+    return features.compute(images, cuts, weights, {"compute": "float32"}, prefix, config, MESH)
 
 
 def embed(frozen, images, cut="head"):
@@ -106,7 +108,9 @@ def test_other_weights_images_or_surroundings_are_something_else(frozen):
         assert calls == [(None, "head", 16)] * 3
     calls = []
     weights = partition.digest(**frozen, cut="head")
-    features.compute(IMAGES, ("head",), weights, {"x": 2}, make_prefix(frozen, calls), Config(batch_size=16), MESH)
+    features.compute(
+        IMAGES, ("head",), weights, {"compute": "bfloat16"}, make_prefix(frozen, calls), Config(batch_size=16), MESH
+    )
     assert len(calls) == 3
 
 
@@ -123,6 +127,24 @@ def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
     assert calls == [(None, "head", 8)] + [(None, "head", 16)] * 3
     np.testing.assert_array_equal(again, first)
     assert "are not those of this network" in capsys.readouterr().out
+
+
+def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
+    model = MODEL.clone(dtype=jnp.bfloat16)
+
+    def prefix(start, cut):
+        run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE, start=start)
+        return partial(jax.jit(run), fold(model, frozen))
+
+    weights = partition.digest(**frozen, cut="head")
+    for cut, dtype in (("conv5_block1", jnp.bfloat16), ("head", jnp.float32)):
+        first, again = (
+            features.compute(IMAGES, (cut,), weights, {"compute": "bfloat16"}, prefix, Config(batch_size=16), MESH)
+            for _ in range(2)
+        )
+        assert first["train"].dtype == again["train"].dtype == dtype
+        np.testing.assert_array_equal(np.asarray(again["train"], np.float32), np.asarray(first["train"], np.float32))
+        assert capsys.readouterr().out.splitlines()[1:] == [f"activations at {cut} of 37 images: found in the cache"]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax import mesh
+from tljax import checkpoint, mesh, partition
 
 
 @pytest.mark.parametrize(
     ("batch_size", "devices", "nearest"), [(256, 3, "255 or 258"), (3, 8, "use 8"), (9, 8, "8 or 16")]
 )
 def test_a_batch_that_cannot_be_dealt_out_is_refused(batch_size, devices, nearest):
-    with pytest.raises(ValueError, match=rf"config\.batch_size={batch_size}: .* {devices} devices; .*{nearest}"):
+    with pytest.raises(ValueError, match=rf"batch_size={batch_size}: .* {devices} devices; .*{nearest}"):
         mesh.check_batch_size(batch_size, devices)
     mesh.check_batch_size(devices * 4, devices)
 
@@ -29,12 +29,19 @@ def test_bfloat16_is_for_accelerators():
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[str, dict]:
-    """What `several_devices.py` reports of one, four and eight devices."""
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("devices")
+
+
+@pytest.fixture(scope="module")
+def runs(folder) -> dict[str, dict]:
+    """What `several_devices.py` reports of one and of eight devices, and where eight left a checkpoint."""
     script = Path(__file__).parent / "several_devices.py"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     processes = {
-        devices: subprocess.Popen([sys.executable, script, devices], stdout=subprocess.PIPE, env=environment)
+        devices: subprocess.Popen(
+            [sys.executable, script, devices, folder / devices], stdout=subprocess.PIPE, env=environment
+        )
         for devices in ("1", "8")
     }
     outputs = {devices: process.communicate()[0] for devices, process in processes.items()}
@@ -59,3 +66,9 @@ def test_each_device_holds_its_part(runs):
     assert eight["image_bytes"] * 8 == one["image_bytes"]
     assert eight["optimizer_bytes"] < one["optimizer_bytes"] / 6
     assert eight["parameter_bytes"] == one["parameter_bytes"]
+
+
+def test_what_eight_devices_left_is_read_on_one(runs, folder):
+    with checkpoint.open_checkpoints(folder / "8") as manager:
+        variables, _ = checkpoint.restore_variables(manager, 1)
+    assert partition.digest(**variables, cut=None) == runs["8"]["digest"]

@@ -31,7 +31,7 @@ def test_a_program_is_measured_for_one_chip():
     x = jax.ShapeDtypeStruct((32, 64), np.float32, sharding=by_row(mesh))
     w = jax.ShapeDtypeStruct((64, 64), np.float32, sharding=whole(mesh))
     step = jax.jit(lambda w, x: w + x.T @ (x @ w), donate_argnums=0)
-    measured = preflight.measure(step, (w, x), 32, CHIPS["v5e"])
+    measured = preflight.measure("step", step, (w, x), 32, CHIPS["v5e"])
     assert measured.flops == pytest.approx(2 * 2 * 32 * 64 * 64, rel=0.1)
     assert measured.arguments == 4 * (32 * 64 + 64 * 64)
     assert measured.donated == measured.results == 4 * 64 * 64
@@ -58,8 +58,8 @@ def test_what_does_not_fit_is_said():
         def lower(self, *arguments):
             return Lowered()
 
-    with pytest.raises(ValueError, match=r"it needs 17\.2G of 15\.7G; take a smaller batch_size"):
-        preflight.measure(Step(), (), 1, CHIPS["v5e"])
+    with pytest.raises(ValueError, match=r"step does not fit .* it needs 17\.2G of 15\.7G; take a smaller batch_size"):
+        preflight.measure("step", Step(), (), 1, CHIPS["v5e"])
 
 
 @pytest.mark.parametrize("config", [Config(stage="from_scratch", cut="conv1"), FourStages()])

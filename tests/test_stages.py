@@ -283,6 +283,6 @@ def test_every_program_lowers_for_every_platform(stage):
     config = Config(stage=stage, cut=cut, batch_size=2)
     programs = stages.abstract_programs(config, 32, 10, make_mesh())
     assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
-    for program, arguments in programs.values():
+    for program, arguments, _ in programs.values():
         exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
         assert exported.platforms == ("cpu", "tpu", "cuda")

@@ -159,6 +159,18 @@ def test_bfloat16_stays_near_float32(deep):
     assert jax.eval_shape(prefix, folded, images).dtype == jnp.bfloat16
 
 
+def test_evaluation_sees_the_features_that_training_sees(deep):
+    """The averages are float32 where the blocks are not."""
+    model, tx = ResNet(10, width=8, dtype=jnp.bfloat16), partitioned_adam(Adam(), "head")
+    settings = {"model": model, "cut": "head", "embed": steps.pass_activations}
+    state = steps.create_state(**deep, tx=tx, cut="head")
+    averages = np.random.default_rng(0).uniform(0, 1, (6, 256)).astype(np.float32)
+    batch = make_batch() | {"image": averages}
+    _, trained = jax.jit(partial(steps.train_step, tx=tx, train_batch_norm=False, **settings))(state, batch, KEY)
+    evaluated, _ = jax.jit(partial(steps.eval_step, **settings))(state, batch, KEY)
+    np.testing.assert_allclose(float(evaluated.loss), float(trained.loss), rtol=1e-6)
+
+
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_bfloat16_trains_parameters_of_float32(variables, train_batch_norm):
     losses = {}

@@ -91,8 +91,12 @@ def restore_variables(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[
       ValueError: if a leaf is not, to the bit, what was saved.
     """
 
+    # Of this process, whatever devices the run had that wrote it.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
     def restore(number: int, half: int) -> dict[str, Any]:
         wanted = {name: split(tree, meta["cut"])[half] for name, tree in abstract.items()}
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), wanted)
         items = ocp.args.Composite(variables=ocp.args.StandardRestore(wanted))
         return manager.restore(number, args=items).variables if wanted["params"] else wanted
 

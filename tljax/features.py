@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
@@ -15,11 +16,11 @@ from tljax.batches import map_batches
 from tljax.config import Config
 
 # Activations that were found are compared with those of a few images, computed anew at each start. The same network
-# at another batch size differs by 1e-6 of the largest; in bfloat16 its numbers are 0.8% apart.
+# at another batch size differs by 1e-6 of the largest; computing in bfloat16, whose numbers are 0.8% apart, by more.
 CHECKED = 8
 TOLERANCE = 1e-4
 TOLERANCE_16_BITS = 2e-2
-# Of a batch: its images and what they become are in memory at once.
+# Of a batch, a device: its images and what they become are in memory at once.
 PIXELS = 2**20
 
 # (None or a unit, cut) -> the function from images, or from activations at the unit, to activations at the cut.
@@ -40,7 +41,8 @@ def compute(
     """Activations at the last of `cuts` of each split of `images`, or None, with the reason in a line, where the
     frozen units must run in every step. Those at the other cuts are made on the way and kept too.
 
-    They are found again under a fingerprint of the images, of `about` (JSON: all else that they follow from) and of
+    They are found again under a fingerprint of the images, of `about` (JSON: all else that they follow from, the type
+    that the blocks `compute` in among it) and of
     those of `weights`, the digests of all frozen leaves, that stand before the cut, if they are what `prefix` gives
     for some of the images.
     """
@@ -70,11 +72,16 @@ def compute(
             shapes,
             prefix,
             mesh,
-            batch_size=min(config.batch_size, max(1, PIXELS // size**2)),
+            batch_size=batch_size(config, size, mesh),
             disk_bytes=config.cache.disk_bytes,
         )
         for name, split in images.items()
     }
+
+
+def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
+    """Images that the frozen units take at a time."""
+    return min(config.batch_size, max(1, PIXELS // image_size**2) * mesh.size)
 
 
 def _find_obstacle(config: Config, gib: float) -> str | None:
@@ -121,10 +128,9 @@ def _find(about: dict[str, Any], images: np.ndarray, run: Run) -> np.ndarray | N
         return None
     rows = np.sort(np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False))
     live = np.asarray(run(images[rows]))
-    # NumPy's files do not know bfloat16 by name.
     kept = found["activations"].view(live.dtype)
     right_shape = kept.shape == (len(images), *live.shape[1:])
-    tolerance = TOLERANCE if live.dtype.itemsize >= 4 else TOLERANCE_16_BITS
+    tolerance = TOLERANCE_16_BITS if about["compute"] == "bfloat16" else TOLERANCE
     if right_shape and np.abs(kept[rows] - live).max() <= tolerance * np.abs(live).max():
         print(f"{about['what']} of {len(images):,} images: found in the cache")
         return kept
@@ -143,8 +149,10 @@ def _run(
     disk_bytes: int,
 ) -> np.ndarray:
     began = time.perf_counter()
-    with cache.build(about, {"activations": shape}, disk_bytes) as arrays:
+    # NumPy's files do not know bfloat16.
+    stored = ShapeDtypeStruct(shape.shape, np.uint16 if shape.dtype == jnp.bfloat16 else shape.dtype)
+    with cache.build(about, {"activations": stored}, disk_bytes) as arrays:
         for rows, (h,) in map_batches(lambda x: (run(x),), (inputs,), batch_size, mesh, name=about["what"]):
-            arrays["activations"][rows] = h
+            arrays["activations"][rows] = h.view(stored.dtype)
     print(f"{about['what']} of {len(inputs):,} images: computed in {time.perf_counter() - began:.1f} s")
-    return arrays["activations"]
+    return arrays["activations"].view(shape.dtype)

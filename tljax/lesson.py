@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from tljax import data, partition, preflight, pretrained, report
-from tljax.config import STAGES, ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
 from tljax.data import Dataset
 from tljax.mesh import check_batch_size
 from tljax.pretrained import Source
@@ -16,7 +16,7 @@ from tljax.resnet import UNITS
 from tljax.sources import PHOTOGRAPH_SIZE
 from tljax.stages import abstract_programs, check_head, run_stage
 
-# Side and classes of the data that the configs name: they are not asked for before anything is read.
+# Side and classes of the data that the configs name, where nothing is to be read.
 KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
 
 
@@ -37,7 +37,7 @@ def run(
     """
     network = network or {}
     if config.compile_for is not None:
-        _preflight(config, config.compile_for)
+        _preflight(config, workdir, config.compile_for)
         return
     if isinstance(config, FourStages):
         _run_four_stages(config, workdir, overwrite, network)
@@ -48,29 +48,24 @@ def run(
     run_stage(config, workdir, source, _load_data(config), network)
 
 
-def _preflight(config: Config | FourStages, topology: str) -> None:
-    if isinstance(config, FourStages):
-        weights = "imagenet"
-        sources = {"fine_tune": "runs/feature_extraction", "from_scratch": None}
-        configs = [stage_config(config, stage, sources.get(stage, weights)) for stage in STAGES]
-    else:
-        configs = [config]
+def _preflight(config: Config | FourStages, workdir: Path, topology: str) -> None:
+    configs = _stage_configs(config, workdir) if isinstance(config, FourStages) else {config.stage: config}
     mesh, chip = preflight.topology_mesh(topology)
-    for stage in configs:
+    for name, stage in configs.items():
         _check(stage, mesh.size)
-        print(f"\n== {stage.stage} on {topology}, {mesh.size} chips, compiled for them and not run")
-        name, data = stage.data.name, stage.data
-        photographs = stage.stage == "zero_shot" or name not in KNOWN
-        size = PHOTOGRAPH_SIZE if photographs else data.image_size or KNOWN[name][0]
-        classes = 1000 if photographs else len(data.classes) or KNOWN[name][1]
-        for what, (program, arguments) in abstract_programs(stage, size, classes, mesh).items():
-            measured = preflight.measure(program, arguments, stage.batch_size // mesh.size, chip)
-            print(preflight.describe(what, measured, chip), flush=True)
+        size, classes = KNOWN.get(stage.data.name, (PHOTOGRAPH_SIZE, 1000))
+        size, classes = stage.data.image_size or size, len(stage.data.classes) or classes
+        if stage.stage == "zero_shot" and "source" not in configs:
+            size, classes = PHOTOGRAPH_SIZE, 1000
+        print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes; compiled, not run")
+        for what, (program, arguments, images) in abstract_programs(stage, size, classes, mesh).items():
+            print(preflight.describe(what, preflight.measure(what, program, arguments, images, chip), chip), flush=True)
 
 
 def _check(config: Config, devices: int | None = None) -> None:
     validate(config)
-    check_batch_size(config.batch_size, devices or len(jax.devices()))
+    if config.stage != "zero_shot":
+        check_batch_size(config.batch_size, devices or len(jax.devices()))
     if partition.find_cut(config.cut) != UNITS[0] and config.stage == "from_scratch":
         raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
 
@@ -82,7 +77,8 @@ def _check_workdir(weights: str | None, workdir: Path, overwrite: bool) -> None:
         raise ValueError(f"--overwrite would delete config.pretrained={weights!r}; give another --workdir")
 
 
-def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
+def _stage_configs(config: FourStages, workdir: Path) -> dict[str, Config]:
+    """Those of the stages in the order in which they run, and before them that of the source weights."""
     weights = config.pretrained
     if config.source_classes:
         if weights is not None:
@@ -90,20 +86,24 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
                 f"config.source_classes makes source weights, so config.pretrained={weights!r} must be None"
             )
         weights = str(workdir / "source")
-    configs = {"source": stage_config(config, "source", None)} if config.source_classes else {}
-    configs |= {
+    source = {"source": stage_config(config, "source", None)} if config.source_classes else {}
+    return source | {
         "zero_shot": stage_config(config, "zero_shot", weights),
         "feature_extraction": stage_config(config, "feature_extraction", weights),
         "fine_tune": stage_config(config, "fine_tune", str(workdir / "feature_extraction")),
         "from_scratch": stage_config(config, "from_scratch", None),
     }
+
+
+def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network: Mapping[str, Any]) -> None:
+    configs = _stage_configs(config, workdir)
     for name, stage in configs.items():
         _check(stage)
         _check_workdir(config.pretrained, workdir / name, overwrite)
     _check_workdir(config.pretrained, workdir, overwrite)
     # Whatever is there already is read before anything is trained: a mistake shows at once.
     if not config.source_classes:
-        pretrained.load(str(weights))
+        pretrained.load(str(config.pretrained))
     shared = _load_data(configs["feature_extraction"])
     if config.source_classes:
         check_head(len(config.source_classes), shared.class_names, "config.source_classes")

@@ -49,9 +49,7 @@ def check_batch_size(batch_size: int, devices: int) -> None:
     if batch_size % devices:
         below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
         nearest = f"{below} or {above}" if below else str(above)
-        raise ValueError(
-            f"config.batch_size={batch_size}: it cannot be dealt out evenly to {devices} devices; use {nearest}"
-        )
+        raise ValueError(f"batch_size={batch_size}: it cannot be dealt out evenly to {devices} devices; use {nearest}")
 
 
 def compute_dtype(mesh: Mesh, precision: str) -> Any:

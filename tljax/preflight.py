@@ -23,16 +23,13 @@ class Chip(NamedTuple):
     """Peak in bfloat16, 10^12 operations a second."""
     hbm_gb: float
     """To and from its memory, 10^9 bytes a second."""
-    ici_gb: float
-    """To all of its neighbours together, one way, 10^9 bytes a second."""
 
 
-# cloud.google.com/tpu/docs/v4, v5e, v6e: "Peak compute per chip (bf16)", "HBM capacity and bandwidth", "Interchip
-# Interconnect BW" (v5e 1,600 Gbps, v6e 3,584 Gbps; v4: six links of 50 GB/s).
+# cloud.google.com/tpu/docs/v4, v5e, v6e: "Peak compute per chip (bf16)", "HBM capacity and bandwidth".
 CHIPS = {
-    "v4": Chip(32, 275, 1228, 300),
-    "v5e": Chip(16, 197, 819, 200),
-    "v6e": Chip(32, 918, 1640, 448),
+    "v4": Chip(32, 275, 1228),
+    "v5e": Chip(16, 197, 819),
+    "v6e": Chip(32, 918, 1640),
 }
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -62,10 +59,6 @@ class Program(NamedTuple):
     def memory(self) -> int:
         """Bytes in use at once."""
         return self.arguments + self.results - self.donated + self.temporaries + self.code
-
-    @property
-    def collective_bytes(self) -> int:
-        return sum(size for _, size in self.collectives.values())
 
 
 def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
@@ -97,7 +90,7 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
     return make_mesh(devices), CHIPS[name]
 
 
-def measure(run: Any, arguments: tuple[Any, ...], images: int, chip: Chip) -> Program:
+def measure(name: str, run: Any, arguments: tuple[Any, ...], images: int, chip: Chip) -> Program:
     """Compiles a jitted `run` for the devices that the abstract `arguments` name; `images` are those of one chip.
 
     Raises:
@@ -111,9 +104,7 @@ def measure(run: Any, arguments: tuple[Any, ...], images: int, chip: Chip) -> Pr
             raise
         wanted = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", str(error))
         needs = f"{wanted[1]} of {wanted[2]}" if wanted else f"more than {chip.hbm_gib:g} GiB"
-        raise ValueError(
-            f"it does not fit into a chip's memory: it needs {needs}; take a smaller batch_size"
-        ) from error
+        raise ValueError(f"{name} does not fit into a chip: it needs {needs}; take a smaller batch_size") from error
     seconds = time.perf_counter() - began
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     return Program(

@@ -201,7 +201,7 @@ class ResNet(nn.Module):
         return self.suffix(x, self.units[0], train)
 
     def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
-        if self.dtype is not None and units[:1] != ("head",):
+        if self.dtype is not None and units and units[0] != "head":
             x = x.astype(self.dtype)
         for name in units:
             unit = getattr(self, name)

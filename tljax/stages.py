@@ -224,14 +224,19 @@ def compile_steps(
 
 def abstract_programs(
     config: Config, image_size: int, num_classes: int, mesh: Mesh
-) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """The jitted programs of a stage with abstract arguments: what a run on `mesh` would compile, from no data and no
-    weights. The training and evaluation steps have the images of one batch."""
+) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
+    """The jitted programs of a stage, abstract arguments, and the images that a device has of each: as a run on `mesh`
+    would compile them for Keras's ResNet50, without data or weights.
+
+    What is on the devices of images and activations is one batch. Where nothing random stands before the cut,
+    activations are taken to fit the limits of `config.cache`.
+    """
 
     def describe(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    cut, size, everywhere = partition.find_cut(config.cut), config.batch_size, whole(mesh)
+    cut, everywhere = partition.find_cut(config.cut), whole(mesh)
+    size = -(-config.batch_size // mesh.size) * mesh.size
     model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
     variables = jax.tree.map(lambda x: describe(x.shape, x.dtype, everywhere), checkpoint.abstract_variables(model))
     images = describe((size, image_size, image_size, 3), np.uint8, by_row(mesh))
@@ -240,8 +245,9 @@ def abstract_programs(
             lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), variables)
         )
         classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size))
-        return {"classify": (classify, (folded, images, describe((size,), np.int32, by_row(mesh))))}
-    programs = {}
+        labels = describe((size,), np.int32, by_row(mesh))
+        return {"classify": (classify, (folded, images, labels), size // mesh.size)}
+    programs: dict[str, Any] = {}
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
@@ -250,7 +256,9 @@ def abstract_programs(
             lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), frozen)
         )
         prefix = jax.jit(partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE))
-        programs["frozen units, once"] = prefix, (folded, images)
+        at_once = -(-features.batch_size(config, image_size, mesh) // mesh.size) * mesh.size
+        few = describe((at_once, *images.shape[1:]), images.dtype, by_row(mesh))
+        programs["frozen units, once"] = prefix, (folded, few), at_once // mesh.size
         images, embeds = jax.eval_shape(prefix, folded, images), (steps.pass_activations, steps.pass_activations)
     tx = partitioned_adam(config.optimizer, cut)
     shapes = jax.eval_shape(partial(steps.create_state, tx=tx, cut=cut), **variables)
@@ -262,8 +270,8 @@ def abstract_programs(
     chunk = Chunk(describe((1, *images.shape), images.dtype, columns), labels, labels, scalar)
     key = describe((), jax.random.key(0).dtype, everywhere)
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
-    arguments = state, chunk, scalar, scalar, key
-    return programs | {"training step": (train, arguments), "evaluation step": (evaluate, arguments)}
+    step = (state, chunk, scalar, scalar, key), size // mesh.size
+    return programs | {"training step": (train, *step), "evaluation step": (evaluate, *step)}
 
 
 def _find_examples(
@@ -294,7 +302,11 @@ def _find_examples(
             return partial(jax.jit(run), folded)
 
         shape = {"stage_sizes": model.stage_sizes, "width": model.width}
-        about = {"network": shape | model.variant._asdict(), "preprocessing": preprocessing._asdict()}
+        about = {
+            "network": shape | model.variant._asdict(),
+            "preprocessing": preprocessing._asdict(),
+            "compute": "float32" if model.dtype is None else np.dtype(model.dtype).name,
+        }
         activations = features.compute(inputs, cuts, weights, about, prefix, config, mesh)
         if activations is not None:
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
