@@ -25,7 +25,7 @@ from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet
 
-CUT, BATCH, TRAIN, VALIDATION = "conv4_block1", 16, 70, 37
+CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
 DEVICES = mesh.make_mesh()
 MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 rng = np.random.default_rng(0)

@@ -173,14 +173,14 @@ def test_evaluation_sees_the_features_that_training_sees(deep):
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_bfloat16_trains_parameters_of_float32(variables, train_batch_norm):
-    losses = {}
+    losses, cut = {}, "conv4_block1"
     for dtype in (None, jnp.bfloat16):
-        model, tx = MODEL.clone(dtype=dtype), partitioned_adam(Adam(), "conv1")
-        embed = partial(steps.embed_images, model=model, cut="conv1", preprocessing=CAFFE)
-        settings = {"model": model, "tx": tx, "cut": "conv1", "embed": embed, "train_batch_norm": train_batch_norm}
+        model, tx = MODEL.clone(dtype=dtype), partitioned_adam(Adam(), cut)
+        embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
+        settings = {"model": model, "tx": tx, "cut": cut, "embed": embed, "train_batch_norm": train_batch_norm}
         step, state = (
             jax.jit(partial(steps.train_step, **settings)),
-            steps.create_state(**variables, tx=tx, cut="conv1"),
+            steps.create_state(**variables, tx=tx, cut=cut),
         )
         losses[dtype] = []
         for _ in range(3):
