@@ -20,7 +20,8 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow c"]:
     """The largest value of every 3x3 window with stride 2, one pixel of padding around; `oh = (h - 1) // 2 + 1`.
 
     The gradient goes to the first of equal values in a window, row by row, as in Keras and torch. XLA scatters it,
-    which a CPU does slowly: there it is gathered. On a TPU v5e, at 224, gathering takes three times the traffic.
+    which a CPU does slowly: there it is gathered. On a TPU v5e, at 224, gathering adds 29 MB of traffic
+    an image to a training step of 273.
     """
     return _pool(x)
 

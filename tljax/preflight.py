@@ -1,5 +1,6 @@
 """What a config's programs will take on a TPU slice, by the TPU's own compiler: without a TPU, data or weights."""
 
+import importlib.util
 import math
 import os
 import re
@@ -81,11 +82,14 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
     ):
         os.environ.setdefault(variable, value)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(f"config.compile_for={topology!r} needs the TPU's compiler: {EXTRA}")
+    # What is compiled for chips that are not here cannot be loaded from the cache of programs.
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # libtpu refuses in its own ways: an unknown slice, another process that uses it.
     except Exception as error:
-        if "libtpu" in str(error) or isinstance(error, ImportError):
-            raise ValueError(f"config.compile_for={topology!r} needs the TPU's compiler: {EXTRA}") from error
         raise ValueError(f"config.compile_for={topology!r}: {str(error).splitlines()[0]}") from error
     return make_mesh(devices), CHIPS[name]
 
