@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
-from tljax.mesh import by_column, by_row
+from tljax.mesh import by_column, by_row, round_up
 
 # The label where there is no example.
 EMPTY = -1
@@ -111,7 +111,7 @@ def place(
     A batch has `batch_size` examples, or where there are fewer as many as there are, filled up for the devices.
     """
     n = len(labels)
-    size = min(batch_size, -(-n // mesh.size) * mesh.size)
+    size = min(batch_size, round_up(n, mesh.size))
     if images.nbytes > memory:
         return Examples(images, labels, n, size, mesh)
     steps = -(-n // size)
@@ -133,7 +133,7 @@ def map_batches(
     The last batch is filled up with row 0. The devices work on one batch while another is handed out.
     """
     n = len(arrays[0])
-    size = -(-min(batch_size, n) // mesh.size) * mesh.size
+    size = round_up(min(batch_size, n), mesh.size)
 
     def start(first: int) -> tuple[slice, Any]:
         rows = np.arange(first, min(first + size, n))

@@ -40,6 +40,11 @@ def by_largest_axis(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(largest + 1)]))
 
 
+def round_up(n: int, devices: int) -> int:
+    """The least number from `n` on that can be dealt out evenly."""
+    return -(-n // devices) * devices
+
+
 def check_batch_size(batch_size: int, devices: int) -> None:
     """Refuses a batch that cannot be dealt out evenly.
 
@@ -47,7 +52,7 @@ def check_batch_size(batch_size: int, devices: int) -> None:
       ValueError: naming the nearest sizes that can.
     """
     if batch_size % devices:
-        below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
+        below, above = batch_size // devices * devices, round_up(batch_size, devices)
         nearest = f"{below} or {above}" if below else str(above)
         raise ValueError(f"batch_size={batch_size}: it cannot be dealt out evenly to {devices} devices; use {nearest}")
 

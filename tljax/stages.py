@@ -16,7 +16,7 @@ from tljax import checkpoint, convert, features, imagenet, loop, partition, pret
 from tljax.batches import Chunk, Examples, map_batches, order, place
 from tljax.config import Config
 from tljax.data import Dataset, Split
-from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, whole
+from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, round_up, whole
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
@@ -235,15 +235,16 @@ def abstract_programs(
     def describe(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    cut, everywhere = partition.find_cut(config.cut), whole(mesh)
-    size = -(-config.batch_size // mesh.size) * mesh.size
+    def describe_whole(tree: Any) -> Any:
+        return jax.tree.map(lambda x: describe(x.shape, x.dtype, whole(mesh)), tree)
+
+    cut = partition.find_cut(config.cut)
+    size = round_up(config.batch_size, mesh.size)
     model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
-    variables = jax.tree.map(lambda x: describe(x.shape, x.dtype, everywhere), checkpoint.abstract_variables(model))
+    variables = describe_whole(checkpoint.abstract_variables(model))
     images = describe((size, image_size, image_size, 3), np.uint8, by_row(mesh))
     if config.stage == "zero_shot":
-        folded = jax.tree.map(
-            lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), variables)
-        )
+        folded = describe_whole(jax.eval_shape(partial(fold, model), variables))
         classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size))
         labels = describe((size,), np.int32, by_row(mesh))
         return {"classify": (classify, (folded, images, labels), size // mesh.size)}
@@ -252,11 +253,9 @@ def abstract_programs(
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
     if frozen["params"] and config.cache.features and config.data.augment == "none":
-        folded = jax.tree.map(
-            lambda x: describe(x.shape, x.dtype, everywhere), jax.eval_shape(partial(fold, model), frozen)
-        )
+        folded = describe_whole(jax.eval_shape(partial(fold, model), frozen))
         prefix = jax.jit(partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE))
-        at_once = -(-features.batch_size(config, image_size, mesh) // mesh.size) * mesh.size
+        at_once = round_up(features.batch_size(config, image_size, mesh), mesh.size)
         few = describe((at_once, *images.shape[1:]), images.dtype, by_row(mesh))
         programs["frozen units, once"] = prefix, (folded, few), at_once // mesh.size
         images, embeds = jax.eval_shape(prefix, folded, images), (steps.pass_activations, steps.pass_activations)
@@ -266,9 +265,9 @@ def abstract_programs(
     state = jax.tree.map(lambda x, sharding: describe(x.shape, x.dtype, sharding), shapes, shardings)
     columns = by_column(mesh)
     labels = describe((1, size), np.int32, columns)
-    scalar = describe((), np.int32, everywhere)
+    scalar = describe((), np.int32, whole(mesh))
     chunk = Chunk(describe((1, *images.shape), images.dtype, columns), labels, labels, scalar)
-    key = describe((), jax.random.key(0).dtype, everywhere)
+    key = describe_whole(jax.random.key(0))
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
     step = (state, chunk, scalar, scalar, key), size // mesh.size
     return programs | {"training step": (train, *step), "evaluation step": (evaluate, *step)}
