@@ -1,7 +1,9 @@
 """python main.py --config configs/X.py --workdir DIR [--config.SETTING=VALUE ...]"""
 
 import argparse
+import contextlib
 import logging
+import os
 import runpy
 import sys
 from dataclasses import dataclass
@@ -35,6 +37,12 @@ def parse_flags(arguments: list[str]) -> Any:
         """Replace the run that is in the workdir."""
         debug: bool = False
         """Show the traceback of an error."""
+        coordinator_address: str | None = None
+        """HOST:PORT of process 0, where JAX does not find out by itself that there are several processes."""
+        num_processes: int | None = None
+        """How many there are."""
+        process_id: int | None = None
+        """Which of them this is, from 0."""
 
     return tyro.cli(
         Flags,
@@ -52,15 +60,23 @@ def main(arguments: list[str]) -> None:
     flags = parse_flags(arguments)
     # TFDS and Orbax warn about their own workings.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from tljax import lesson, programs
+    import jax
 
-    programs.set_up()
+    from tljax import lesson, mesh, programs
+
     try:
-        lesson.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+        mesh.join(flags.coordinator_address, flags.num_processes, flags.process_id)
+        programs.set_up()
+        with contextlib.ExitStack() as stack:
+            if not mesh.leads():
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            lesson.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except (ValueError, OSError) as error:
         if flags.debug:
             raise
-        sys.exit(f"main.py: {error}")
+        print(f"main.py: {error}", file=sys.stderr, flush=True)
+        # In an orderly exit this process would wait for the others, which wait for it in the middle of their work.
+        os._exit(1) if jax.distributed.is_initialized() else sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray,
     """Splits as `data.load` gives them."""
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(images, labels.astype(np.int32), tuple(map(str, range(len(labels)))))
+        return Split(
+            images, labels.astype(np.int32), tuple(map(str, range(len(labels)))), np.arange(len(labels)), len(labels)
+        )
 
     names = tuple(f"class_{i}" for i in range(protocol.CLASSES))
     return Dataset(names, images.shape[1], split(images, labels), split(val_images, val_labels), None)
@@ -98,7 +100,7 @@ class TljaxWorker:
         state = steps.create_state(**init(protocol.CLASSES), tx=tx, cut=cut)
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
-        examples = batches.place(images, labels, protocol.BATCH, images.nbytes, make_mesh())
+        examples = batches.place(images, labels, len(labels), protocol.BATCH, images.nbytes, make_mesh())
         (chunk,) = examples.chunks(batches.order(len(labels), protocol.BATCH, seed=0, epoch=1))
 
         def repeat() -> None:

@@ -1,6 +1,6 @@
-"""Trains a tiny network on so many CPU devices and prints what came out as JSON.
+"""Trains a tiny network on so many CPU devices of each of so many processes and prints what came out as JSON.
 
-    python tests/several_devices.py DEVICES FOLDER
+    python tests/several_devices.py FOLDER DEVICES [PROCESSES PROCESS_ID PORT]
 
 The last state is left in FOLDER as a checkpoint. A process of its own, because the number of devices is set for all of
 one.
@@ -14,10 +14,13 @@ from typing import Any
 
 import jax
 
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+FOLDER = Path(sys.argv[1])
+jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
 jax.config.update("jax_disable_most_optimizations", True)
 
 import numpy as np
+
+PROCESSES, PROCESS_ID, PORT = (int(argument) for argument in sys.argv[3:] or (1, 0, 0))
 
 from tljax import batches, checkpoint, loop, mesh, partition, stages, steps
 from tljax.config import Adam
@@ -26,14 +29,18 @@ from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet
 
 CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
-DEVICES = mesh.make_mesh()
+if PROCESSES > 1:
+    mesh.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
+# Neighbours are of different processes, as they may be on a slice.
+DEVICES = mesh.make_mesh(np.array(jax.devices()).reshape(PROCESSES, -1).T.ravel().tolist())
 MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 rng = np.random.default_rng(0)
 
 
 def make_examples(n: int) -> batches.Examples:
     images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
-    return batches.place(images, labels, BATCH, images.nbytes, DEVICES)
+    own = mesh.own_rows(DEVICES, BATCH, n)
+    return batches.place(images[own], labels[own], n, BATCH, images.nbytes, DEVICES)
 
 
 def held(tree: Any) -> int:
@@ -48,7 +55,7 @@ for batch_norm in ("inference", "training"):
     tx = partitioned_adam(Adam(), CUT)
     create = partial(steps.create_state, tx=tx, cut=CUT)
     shardings = stages.shard(jax.eval_shape(create, **variables), DEVICES, optimizer_too=True)
-    state = jax.jit(create, out_shardings=shardings)(**jax.device_put(variables, mesh.whole(DEVICES)))
+    state = jax.jit(create, out_shardings=shardings)(**mesh.put(variables, mesh.whole(DEVICES)))
     embed = partial(steps.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
     train = partial(steps.train_steps, model=MODEL, tx=tx, cut=CUT, embed=embed)
     train_steps = jax.jit(
@@ -72,7 +79,7 @@ for batch_norm in ("inference", "training"):
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held((state.params, state.batch_stats)),
     }
-with checkpoint.open_checkpoints(Path(sys.argv[2])) as manager:
+with checkpoint.open_checkpoints(FOLDER) as manager:
     checkpoint.save_frozen(manager, state.params, state.batch_stats, CUT)
     meta = {"cut": CUT, "network": checkpoint.describe_network(MODEL, "v1")}
     checkpoint.save(manager, 1, state, partition.digest(state.params, state.batch_stats, CUT), meta)

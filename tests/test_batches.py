@@ -55,7 +55,7 @@ def take(chunk) -> list[np.ndarray]:
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, streamed_bytes, shuffled):
     monkeypatch.setattr(batches, "STREAMED_BYTES", streamed_bytes)
-    examples = place(make_images(n), np.arange(n, dtype=np.int32), 4, memory, MESH)
+    examples = place(make_images(n), np.arange(n, dtype=np.int32), n, 4, memory, MESH)
     size = min(n, 4)
     rows = order(n, size, seed=0, epoch=3) if shuffled else None
     chunks = list(examples.chunks(rows))
@@ -70,8 +70,8 @@ def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, st
 
 def test_what_does_not_fit_stays_on_the_host():
     images, labels = make_images(10), np.arange(10, dtype=np.int32)
-    assert isinstance(place(images, labels, 4, images.nbytes, MESH).images, jax.Array)
-    assert place(images, labels, 4, images.nbytes - 1, MESH).images is images
+    assert isinstance(place(images, labels, len(labels), 4, images.nbytes, MESH).images, jax.Array)
+    assert place(images, labels, len(labels), 4, images.nbytes - 1, MESH).images is images
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])

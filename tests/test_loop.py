@@ -113,7 +113,7 @@ def test_epochs_may_go_on_from_those_of_an_earlier_run():
 
 def make_examples(n: int, memory: int = 2**20) -> Examples:
     images, labels = np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.int32)
-    return place(images, labels, 4, memory, make_mesh())
+    return place(images, labels, len(labels), 4, memory, make_mesh())
 
 
 def make_run(step, calls):

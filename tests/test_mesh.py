@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -22,6 +25,16 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(batch_size, devices, neares
     mesh.check_batch_size(devices * 4, devices)
 
 
+def test_the_flags_of_several_processes_belong_together():
+    with pytest.raises(ValueError, match=r"--coordinator_address .* give all"):
+        mesh.join("localhost:1", 2, None)
+
+
+@pytest.mark.parametrize("count", [0, 5, 37])
+def test_one_process_reads_everything(count):
+    assert mesh.own_rows(mesh.make_mesh(), 16, count).tolist() == list(range(count))
+
+
 def test_bfloat16_is_for_accelerators():
     here = mesh.make_mesh()
     assert mesh.compute_dtype(here, "auto") is mesh.compute_dtype(here, "float32") is None
@@ -34,24 +47,36 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(folder) -> dict[str, dict]:
-    """What `several_devices.py` reports of one and of eight devices, and where eight left a checkpoint."""
+def run(folder) -> Callable[[str], dict]:
+    """What `several_devices.py` reports of "processes x devices of each"; it leaves a checkpoint in that folder."""
     script = Path(__file__).parent / "several_devices.py"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    processes = {
-        devices: subprocess.Popen(
-            [sys.executable, script, devices, folder / devices], stdout=subprocess.PIPE, env=environment
-        )
-        for devices in ("1", "8")
-    }
-    outputs = {devices: process.communicate()[0] for devices, process in processes.items()}
-    assert all(process.returncode == 0 for process in processes.values())
-    return {devices: json.loads(output.splitlines()[-1]) for devices, output in outputs.items()}
+
+    @cache
+    def run(layout: str) -> dict:
+        processes, devices = layout.split("x")
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = str(free.getsockname()[1])
+        started = [
+            subprocess.Popen(
+                [sys.executable, script, folder / layout, devices, processes, str(i), port],
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+            for i in range(int(processes))
+        ]
+        outputs = [process.communicate()[0] for process in started]
+        assert all(process.returncode == 0 for process in started)
+        return json.loads(outputs[0].splitlines()[-1])
+
+    return run
 
 
 @pytest.mark.parametrize("batch_norm", ["inference", "training"])
-def test_eight_devices_train_as_one(runs, batch_norm):
-    one, eight = (runs[devices][batch_norm] for devices in ("1", "8"))
+@pytest.mark.parametrize("layout", ["1x8", "2x4", pytest.param("4x2", marks=pytest.mark.long)])
+def test_eight_devices_train_as_one(run, layout, batch_norm):
+    one, eight = run("1x1")[batch_norm], run(layout)[batch_norm]
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
     # With the weights after five, ten, fifteen and twenty steps of Adam, in which rounding has grown.
@@ -61,14 +86,17 @@ def test_eight_devices_train_as_one(runs, batch_norm):
     assert one["predicted"] == eight["predicted"]
 
 
-def test_each_device_holds_its_part(runs):
-    one, eight = (runs[devices]["inference"] for devices in ("1", "8"))
+@pytest.mark.parametrize("layout", ["1x8", "2x4"])
+def test_each_device_holds_its_part(run, layout):
+    one, eight = run("1x1")["inference"], run(layout)["inference"]
     assert eight["image_bytes"] * 8 == one["image_bytes"]
     assert eight["optimizer_bytes"] < one["optimizer_bytes"] / 6
     assert eight["parameter_bytes"] == one["parameter_bytes"]
 
 
-def test_what_eight_devices_left_is_read_on_one(runs, folder):
-    with checkpoint.open_checkpoints(folder / "8") as manager:
+@pytest.mark.parametrize("layout", ["1x8", "2x4"])
+def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
+    digest = run(layout)["digest"]
+    with checkpoint.open_checkpoints(folder / layout) as manager:
         variables, _ = checkpoint.restore_variables(manager, 1)
-    assert partition.digest(**variables, cut=None) == runs["8"]["digest"]
+    assert partition.digest(**variables, cut=None) == digest

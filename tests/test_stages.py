@@ -4,6 +4,9 @@ import contextlib
 import io
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -40,14 +43,18 @@ def read_summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def lesson(tmp_path_factory) -> Path:
+def make_lesson() -> FourStages:
     config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
     for stage in vars(config.stages).values():
         stage.batch_size, stage.epochs = 16, 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory) -> Path:
     workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
     with contextlib.redirect_stdout(output):
-        run(config, workdir, network=TINY)
+        run(make_lesson(), workdir, network=TINY)
     (workdir / "output.txt").write_text(output.getvalue())
     return workdir
 
@@ -75,6 +82,38 @@ def test_four_stages_leave_what_the_readme_names(lesson):
     report = (lesson / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
     assert (lesson / "figures" / "curves.png").is_file()
+
+
+def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script = Path(__file__).parent / "one_of_several.py"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, lesson / "source", tmp_path, "2", str(i), port],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate()[0].decode() for process in processes]
+    assert all(process.returncode == 0 for process in processes), outputs
+    # The activations of 60 images in batches of 16: the second process has four places in the last one that are empty.
+    assert [f"activations at head of {n} images" in output for n, output in zip((32, 28), outputs, strict=True)] == [
+        True,
+        True,
+    ]
+    for name in STAGES:
+        files = {path.relative_to(lesson) for path in (lesson / name).glob("*")}
+        assert {path.relative_to(tmp_path) for path in (tmp_path / name).glob("*")} == files
+        one, two = read_summary(lesson / name), read_summary(tmp_path / name)
+        np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
+        assert one["accuracy"] == two["accuracy"] and one["params"] == two["params"]
+        if name != "zero_shot":
+            pairs = list(zip(read_rows(lesson / name), read_rows(tmp_path / name), strict=True))
+            np.testing.assert_allclose([b["loss"] for _, b in pairs], [a["loss"] for a, _ in pairs], rtol=1e-4)
+    assert (tmp_path / "report.md").is_file()
 
 
 def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):

@@ -1,5 +1,6 @@
 """What the steps take: examples on the device, or on their way to it, and which of them make up a batch."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
-from tljax.mesh import by_column, by_row, round_up
+from tljax.mesh import agree, by_column, by_row, full_batch, own_columns, put, round_up
 
 # The label where there is no example.
 EMPTY = -1
@@ -49,7 +50,7 @@ class Chunk(NamedTuple):
 @dataclass(frozen=True)
 class Examples:
     """Images or activations with their labels, as the steps read them: in columns on the devices where they fit, else
-    on the host, one after another, perhaps memory-mapped."""
+    this process's part on the host, one after another, perhaps memory-mapped. `count` are those of all processes."""
 
     images: Any
     labels: Any
@@ -68,18 +69,21 @@ class Examples:
     def chunks(self, order: Int[np.ndarray, "steps batch"] | None = None) -> Iterator[Chunk]:
         """A pass over all examples in `order` if given, else as they are stored. All chunks have one shape."""
         rows = _rows(self.steps, self.batch_size) if order is None else order
-        columns = by_column(self.mesh)
+        rows = rows[:, own_columns(self.mesh, self.batch_size)]
+
+        def put_columns(arrays: Any) -> Any:
+            return put(arrays, by_column(self.mesh), self.batch_size)
+
         if isinstance(self.images, jax.Array):
-            yield Chunk(self.images, self.labels, jax.device_put(rows, columns), np.int32(self.steps))
+            yield Chunk(self.images, self.labels, put_columns(rows), np.int32(self.steps))
             return
-        row_bytes = self.batch_size * self.images.nbytes // self.count
+        row_bytes = rows.shape[1] * math.prod(self.images.shape[1:]) * self.images.dtype.itemsize
         length = min(self.steps, max(1, STREAMED_BYTES // row_bytes))
-        in_place = jax.device_put(_rows(length, self.batch_size), columns)
+        in_place = put_columns(_rows(length, rows.shape[1]))
 
         def gather(start: int) -> Chunk:
             chosen = rows[start : start + length]
-            images, labels = take(self.images, self.labels, chosen, length)
-            images, labels = jax.device_put((images, labels), columns)
+            images, labels = put_columns(take(self.images, self.labels, chosen, length))
             return Chunk(images, labels, in_place, np.int32(len(chosen)))
 
         # While the devices work on one chunk, the next is on its way.
@@ -95,6 +99,8 @@ def take(
     images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], rows: Int[np.ndarray, "steps batch"], length: int
 ) -> tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]:
     """The examples that `rows` name, as the first of `length` rows; the others have no examples."""
+    if not len(labels):
+        images, labels = np.zeros((1, *images.shape[1:]), images.dtype), np.full(1, EMPTY, np.int32)
     places = rows * rows.shape[1] + np.arange(rows.shape[1])
     found = np.zeros((length, rows.shape[1]), bool)
     found[: len(rows)] = places < len(labels)
@@ -104,20 +110,24 @@ def take(
 
 
 def place(
-    images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], batch_size: int, memory: int, mesh: Mesh
+    images: Num[np.ndarray, "n ..."],
+    labels: Int[np.ndarray, " n"],
+    count: int,
+    batch_size: int,
+    memory: int,
+    mesh: Mesh,
 ) -> Examples:
     """Examples on the devices of `mesh` if the images are at most `memory` bytes, else left on the host to be streamed.
 
-    A batch has `batch_size` examples, or where there are fewer as many as there are, filled up for the devices.
+    They are those of `count` that `mesh.own_rows` gives to this process, and all of them where there is but one.
     """
-    n = len(labels)
-    size = min(batch_size, round_up(n, mesh.size))
-    if images.nbytes > memory:
-        return Examples(images, labels, n, size, mesh)
-    steps = -(-n // size)
-    columns = take(images, labels, _rows(steps, size), steps)
-    images, labels = jax.device_put(columns, by_column(mesh))
-    return Examples(images, labels, n, size, mesh)
+    size = full_batch(mesh, batch_size, count)
+    if agree(images.nbytes > memory):
+        return Examples(images, labels, count, size, mesh)
+    steps = -(-count // size)
+    columns = take(images, labels, _rows(steps, len(own_columns(mesh, size))), steps)
+    images, labels = put(columns, by_column(mesh), size)
+    return Examples(images, labels, count, size, mesh)
 
 
 def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,9 @@ def build(
         digests = {name: sha256(array) for name, array in arrays.items()}
         (unfinished / ABOUT).write_text(json.dumps({"sha256": digests, **about}, indent=1))
         forget(about)
-        unfinished.rename(unfinished.with_name(_fingerprint(about)))
+        # Another process may just have kept the same.
+        with suppress(OSError):
+            unfinished.rename(unfinished.with_name(_fingerprint(about)))
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,22 +16,28 @@ from jaxtyping import Int, UInt8
 
 from tljax import cache
 from tljax.config import Data
+from tljax.mesh import leader_first
 from tljax.partition import sha256
 from tljax.sources import CHUNK, VALIDATION_NAMES, Rows, Source, open_source
 
 # Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
 SMALL_SIZE = 64
 # To be raised when `decode` gives other pixels: decoded images that were kept are then not found.
-DECODING = 1
+DECODING = 2
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` in RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source."""
+    """`images` in RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source.
+
+    They are those in the `rows` of `count` that this process reads: all of them, unless there are several.
+    """
 
     images: UInt8[np.ndarray, "n size size 3"]
     labels: Int[np.ndarray, " n"]
     ids: tuple[str, ...]
+    rows: Int[np.ndarray, " n"]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,21 @@ class Dataset:
     test: Split | None
 
 
-def load(config: Data, *, seed: int, training: bool = True, disk_bytes: int = 0) -> Dataset:
+def load(
+    config: Data, *, seed: int, training: bool = True, disk_bytes: int = 0, own: Callable[[int], Rows] = np.arange
+) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
-    The sample of `max_images` follows from `seed`. Decoded images are kept in the user's cache folder as long as all
-    that is kept stays within `disk_bytes`, and found again while the files that they came from have not changed.
+    `own` gives those of so many images of a split that this process reads. The sample of `max_images` follows from
+    `seed`. Decoded images are kept in the user's cache folder as long as all that is kept stays within `disk_bytes`,
+    and found again while the files that they came from have not changed.
 
     Raises:
       ValueError: naming the setting, class, split or image that is wrong.
       FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
     """
-    source = open_source(config)
+    with leader_first("data"):
+        source = open_source(config)
     has = f"the data has {', '.join(source.sizes)}"
     default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
     spec = config.validation_split or default
@@ -82,7 +93,7 @@ def load(config: Data, *, seed: int, training: bool = True, disk_bytes: int = 0)
         )
     size = config.image_size or source.image_size
     splits = {
-        part: _read(source, config, part, *chosen, size=size, seed=seed, disk_bytes=disk_bytes)
+        part: _read(source, config, part, *chosen, size=size, seed=seed, disk_bytes=disk_bytes, own=own)
         for part, chosen in parts.items()
     }
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
@@ -141,7 +152,16 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
 
 
 def _read(
-    source: Source, config: Data, part: str, split: str, rows: Rows, *, size: int, seed: int, disk_bytes: int
+    source: Source,
+    config: Data,
+    part: str,
+    split: str,
+    rows: Rows,
+    *,
+    size: int,
+    seed: int,
+    disk_bytes: int,
+    own: Callable[[int], Rows],
 ) -> Split:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
     about = {
@@ -151,6 +171,7 @@ def _read(
         "class_names": source.class_names,
         "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
         "rows": sha256(rows),
+        "own": sha256(own(len(rows))),
         "classes": config.classes,
         "max_images": config.max_images,
         "seed": seed,
@@ -158,27 +179,33 @@ def _read(
     }
     kept = cache.find(about) if files and disk_bytes else None
     if kept is None:
-        rows, labels = _choose_rows(source, config, part, split, rows, seed)
+        rows, labels, mine, count = _choose_rows(source, config, part, split, rows, seed, own)
         shapes = {"images": ShapeDtypeStruct((len(rows), size, size, 3), np.uint8)}
         with cache.build(about, shapes, disk_bytes if files else 0) as kept:
-            kept["labels"] = labels.astype(np.int32)
+            kept["labels"], kept["rows"], kept["count"] = labels.astype(np.int32), mine, np.array(count)
             kept["ids"] = np.array(_decode_rows(source, split, rows, size, kept["images"]))
-    return Split(kept["images"], np.asarray(kept["labels"]), tuple(kept["ids"].tolist()))
+    ids = tuple(kept["ids"].tolist())
+    return Split(kept["images"], np.asarray(kept["labels"]), ids, np.asarray(kept["rows"]), int(kept["count"]))
 
 
 def _choose_rows(
-    source: Source, config: Data, part: str, split: str, rows: Rows, seed: int
-) -> tuple[Rows, Int[np.ndarray, " n"]]:
+    source: Source, config: Data, part: str, split: str, rows: Rows, seed: int, own: Callable[[int], Rows]
+) -> tuple[Rows, Int[np.ndarray, " n"], Rows, int]:
+    """Rows within the split and labels of what this process reads, which ones they are of all that are chosen, and how
+    many those are."""
+
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
         return np.sort(np.random.default_rng(seed).choice(rows, config.max_images, replace=False))
 
-    # Without a choice of classes only the sample's labels are needed.
+    # Without a choice of classes only the labels of what is read are needed.
     if not config.classes:
         rows = sample(rows)
+        mine, count = own(len(rows)), len(rows)
+        rows = rows[mine]
     labels = source.labels(split, rows)
-    if labels.min() < 0 or labels.max() >= len(source.class_names):
+    if np.any(labels < 0) or np.any(labels >= len(source.class_names)):
         raise ValueError(f"config.data.name={config.name!r}: split {split} has images without a label; use another")
     if config.classes:
         renumbered = np.full(len(source.class_names), -1)
@@ -188,8 +215,9 @@ def _choose_rows(
         if absent and part != "test":
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = sample(np.flatnonzero(labels >= 0))
-        rows, labels = rows[kept], labels[kept]
-    return rows, labels
+        mine, count = own(len(kept)), len(kept)
+        rows, labels = rows[kept[mine]], labels[kept[mine]]
+    return rows, labels, mine, count
 
 
 def _decode_rows(source: Source, split: str, rows: Rows, size: int, images: np.ndarray) -> list[str]:

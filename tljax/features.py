@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from tljax import cache, partition
 from tljax.batches import map_batches
 from tljax.config import Config
+from tljax.mesh import agree
 
 # Activations that were found are compared with those of a few images, computed anew at each start. The same network
 # at another batch size differs by 1e-6 of the largest; computing in bfloat16, whose numbers are 0.8% apart, by more.
@@ -46,7 +47,7 @@ def compute(
     those of `weights`, the digests of all frozen leaves, that stand before the cut, if they are what `prefix` gives
     for some of the images.
     """
-    total, size = sum(map(len, images.values())), next(iter(images.values())).shape[1]
+    total, size = agree(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
     # As many as are compared below: the function is traced once for both.
     few = ShapeDtypeStruct((CHECKED, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix(None, cut), few) for cut in cuts}
@@ -107,6 +108,9 @@ def _compute_split(
     disk_bytes: int,
 ) -> np.ndarray:
     """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut."""
+    if not len(images):
+        last = shapes[list(abouts)[-1]]
+        return np.empty((0, *last.shape[1:]), last.dtype)
     digest = partition.sha256(images)
     abouts = {cut: about | {"images": digest} for cut, about in abouts.items()}
     start, h, missing = None, images, list(abouts)

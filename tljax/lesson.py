@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 from tljax import data, partition, preflight, pretrained, report
 from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
 from tljax.data import Dataset
-from tljax.mesh import check_batch_size
+from tljax.mesh import check_batch_size, leads, make_mesh, own_rows
 from tljax.pretrained import Source
 from tljax.resnet import UNITS
 from tljax.sources import PHOTOGRAPH_SIZE
@@ -107,7 +108,13 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
     shared = _load_data(configs["feature_extraction"])
     if config.source_classes:
         check_head(len(config.source_classes), shared.class_names, "config.source_classes")
-    datasets = {name: _load_data(stage) for name, stage in configs.items() if name in ("source", "zero_shot")}
+    shared_size = configs["feature_extraction"].batch_size
+    datasets = {
+        name: _load_data(stage)
+        for name, stage in configs.items()
+        # What a process reads of the data follows from the size of a batch.
+        if name in ("source", "zero_shot") or (jax.process_count() > 1 and stage.batch_size != shared_size)
+    }
 
     tuned = partition.find_cut(config.stages.fine_tune.cut)
     frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
@@ -120,6 +127,8 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
         )
         for name, stage in configs.items()
     }
+    if not leads():
+        return
     table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
     transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
     runs = {"transfer": transfer, "from_scratch": report.read_rows(workdir / "from_scratch")}
@@ -140,6 +149,7 @@ def _load_source(config: Config) -> Source | None:
 
 def _load_data(config: Config) -> Dataset:
     if config.stage != "zero_shot":
-        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes)
+        own = partial(own_rows, make_mesh(), config.batch_size)
+        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes, own=own)
     bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
     return data.load(bounded, seed=config.seed, training=False, disk_bytes=config.cache.disk_bytes)

@@ -1,11 +1,15 @@
-"""The devices as one mesh: what is split over them, and what each of them holds whole."""
+"""The devices as one mesh, of one process or several: what is split over them, who leads, what all agree on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 AXIS = "data"
 
@@ -14,6 +18,50 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the one axis `data` of `devices`, by default all there are."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several, if it is told of them or JAX finds the cluster that it runs in (TPU slices,
+    Slurm, Open MPI, Kubernetes). To be called before anything else asks JAX for a device.
+
+    Raises:
+      ValueError: if only some of the three are given.
+    """
+    given = coordinator_address, num_processes, process_id
+    if any(value is None for value in given) and any(value is not None for value in given):
+        raise ValueError("--coordinator_address HOST:PORT, --num_processes and --process_id belong together; give all")
+    try:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    # What JAX says where it finds no cluster.
+    except ValueError as error:
+        if "coordinator_address should be defined" not in str(error):
+            raise
+
+
+def leads() -> bool:
+    """Whether this process writes what a run needs only once."""
+    return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+    """Until every process has come to the place of this `name`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+@contextmanager
+def leader_first(name: str) -> Iterator[None]:
+    """A block that the others enter when the leader is through it: they find what it has made."""
+    if not leads():
+        wait(name)
+    yield
+    if leads():
+        wait(name)
+
+
+def agree(value: int) -> int:
+    """The leader's `value`, in every process."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -65,3 +113,35 @@ def compute_dtype(mesh: Mesh, precision: str) -> Any:
     if precision == "auto":
         precision = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
     return jnp.bfloat16 if precision == "bfloat16" else None
+
+
+def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
+    """Arrays of the host on the devices. Of what is split, each process gives its own part, in the order of the whole;
+    `size` is then that of the whole along the axis that is split."""
+
+    def put_array(x: Any) -> jax.Array:
+        x, shape = np.asarray(x), list(x.shape)
+        if size is not None:
+            shape[list(sharding.spec).index(AXIS)] = size
+        return jax.make_array_from_process_local_data(sharding, x, tuple(shape))
+
+    return jax.tree.map(put_array, tree)
+
+
+def full_batch(mesh: Mesh, batch_size: int, count: int) -> int:
+    """Examples of a batch: of `count` as many as there are, filled up for the devices, but not more than
+    `batch_size`."""
+    return min(batch_size, round_up(count, mesh.size))
+
+
+def own_columns(mesh: Mesh, batch: int) -> Int[np.ndarray, " columns"]:
+    """Which examples of each batch this process's devices take, in rising order."""
+    share = np.arange(batch).reshape(mesh.size, -1)
+    return np.concatenate([share[i] for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()])
+
+
+def own_rows(mesh: Mesh, batch_size: int, count: int) -> Int[np.ndarray, " rows"]:
+    """Which of `count` examples, in batches as they are stored, this process's devices take, in rising order."""
+    batch = full_batch(mesh, batch_size, count)
+    rows = np.arange(count)
+    return rows[np.isin(rows % batch, own_columns(mesh, batch))] if batch else rows

@@ -1,4 +1,5 @@
-"""What a person reads: tables, lines, pictures, and the files that a run leaves."""
+"""What a person reads: tables, lines, pictures, and the files that a run leaves. Of several processes the leader writes
+them, the others nothing."""
 
 import json
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tljax.config import Config, FourStages
+from tljax.mesh import leads, wait
 from tljax.partition import count, is_frozen
 
 Row = dict[str, Any]
@@ -30,13 +32,15 @@ def refuse_run(workdir: Path) -> None:
 
 
 def begin_run(workdir: Path, config: Config | FourStages) -> None:
-    """Deletes what an earlier run left in `workdir` and writes `config.json`."""
-    for path in (workdir / name for name in FILES):
+    """Deletes what an earlier run left in `workdir` and writes `config.json`; every process goes on after that."""
+    wait(f"{workdir} is checked")
+    for path in (workdir / name for name in FILES if leads()):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     write_json(workdir / "config.json", asdict(config))
+    wait(f"{workdir} is there")
 
 
 def model_summary(params: Row, batch_stats: Row, units: Sequence[str], cut: str | None, batch_norm: str) -> str:
@@ -114,6 +118,8 @@ def jsonable(value: Any) -> Any:
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     content = text.encode("utf-8")
+    if not leads():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_bytes(content)
@@ -127,6 +133,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_row(workdir: Path, row: Row) -> None:
     """Adds an epoch to the run's `metrics.jsonl`."""
+    if not leads():
+        return
     with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(_json_line(row))
 
@@ -215,5 +223,7 @@ def _figure_class() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
+    if not leads():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

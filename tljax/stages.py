@@ -16,7 +16,7 @@ from tljax import checkpoint, convert, features, imagenet, loop, partition, pret
 from tljax.batches import Chunk, Examples, map_batches, order, place
 from tljax.config import Config
 from tljax.data import Dataset, Split
-from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, round_up, whole
+from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, put, round_up, whole
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
@@ -65,10 +65,10 @@ def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
 
 
 def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
-    """The source's own head on the target's images; nothing trains."""
+    """The source's own head on the target's images; nothing trains. Of several processes each does all of it."""
     split, names = dataset.validation, dataset.class_names
     check_head(len(source.labels), names, source.name)
-    mesh = make_mesh()
+    mesh = make_mesh(jax.local_devices())
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network, dtype=dtype)
     target = partition.flatten(checkpoint.abstract_variables(model))
@@ -135,8 +135,8 @@ def _train(
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
 
     tx = partitioned_adam(config.optimizer, cut)
-    variables = jax.device_put(variables, whole(mesh))
     examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut), mesh)
+    variables = put(variables, whole(mesh))
     create = partial(steps.create_state, tx=tx, cut=cut)
     shardings = shard(jax.eval_shape(create, **variables), mesh, config.compute.shard_optimizer)
     train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
@@ -186,7 +186,7 @@ def _train(
     if frozen:
         print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
 
-    state = state._replace(**jax.device_put(best, whole(mesh)))
+    state = state._replace(**put(best, whole(mesh)))
     measured, predicted = loop.evaluate(state, examples["validation"], eval_steps, step_key)
     _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
     report.draw_curves(workdir / "figures" / "curves.png", {"transfer" if earlier else config.stage: history})
@@ -293,7 +293,9 @@ def _find_examples(
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     if weights:
         frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
-        folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(frozen)
+        # No process needs another's images for this: each has a mesh of its own.
+        own = make_mesh(jax.local_devices())
+        folded = jax.jit(partial(fold, model), out_shardings=whole(own))(jax.device_put(frozen, whole(own)))
 
         @cache
         def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
@@ -306,11 +308,11 @@ def _find_examples(
             "preprocessing": preprocessing._asdict(),
             "compute": "float32" if model.dtype is None else np.dtype(model.dtype).name,
         }
-        activations = features.compute(inputs, cuts, weights, about, prefix, config, mesh)
+        activations = features.compute(inputs, cuts, weights, about, prefix, config, own)
         if activations is not None:
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
     placed = {
-        name: place(inputs[name], split.labels, config.batch_size, config.cache.memory_bytes, mesh)
+        name: place(inputs[name], split.labels, split.count, config.batch_size, config.cache.memory_bytes, mesh)
         for name, split in present.items()
     }
     return placed, embeds
@@ -327,8 +329,11 @@ def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
 def _draw_samples(
     config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: np.ndarray, guesses: list[str]
 ) -> None:
-    """Pictures with what was predicted: as a label, which may be right, and in words."""
+    """Pictures with what was predicted of all examples of the split: as a label, which may be right, and in words."""
+    if not len(split.labels):
+        return
     chosen = order(len(split.labels), 1, seed=config.seed, epoch=0)[:SAMPLES, 0]
     labels = [names[split.labels[i]] for i in chosen]
-    right = predicted[chosen] == split.labels[chosen]
-    report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in chosen], right)
+    rows = split.rows[chosen]
+    right = predicted[rows] == split.labels[chosen]
+    report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in rows], right)

@@ -1,0 +1,21 @@
+"""One of several processes that run the lesson of `test_stages.py`, each with a cache folder of its own,
+from weights that are there.
+
+    python tests/one_of_several.py WEIGHTS WORKDIR PROCESSES PROCESS_ID PORT
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import conftest  # noqa: F401
+
+from tljax import lesson, mesh
+
+weights, workdir = sys.argv[1:3]
+processes, process_id, port = map(int, sys.argv[3:])
+mesh.join(f"localhost:{port}", processes, process_id)
+
+from test_stages import TINY, make_lesson
+
+lesson.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), network=TINY)
