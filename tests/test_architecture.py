@@ -29,6 +29,7 @@ ORDER = [
     "pretrained",
     "cifar10",
     "sources",
+    "decoding",
     "data",
     "batches",
     "optim",

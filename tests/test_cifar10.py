@@ -145,7 +145,12 @@ def test_a_set_of_ones_own_without_supervised_keys_and_ids(directory, tmp_path):
 def test_unlabelled_rows_are_refused(directory, monkeypatch):
     monkeypatch.setattr(data, "open_source", lambda config: unlabelled)
     unlabelled = sources.Source(
-        ("a",), 32, {"test": 3}, lambda split, rows: np.full(3, -1), lambda split, rows: ([], []), lambda split: ()
+        ("a",),
+        32,
+        {"test": 3},
+        lambda split, rows: (np.full(3, -1), ["a"] * 3),
+        lambda split, rows: [],
+        lambda split: (),
     )
     with pytest.raises(ValueError, match="split test has images without a label"):
         data.load(Data(name="some_set"), seed=0, training=False)

@@ -1,4 +1,4 @@
-"""Which rows `load` takes, and every pixel that `decode` gives."""
+"""Which rows `load` takes."""
 
 import shutil
 import subprocess
@@ -9,80 +9,8 @@ import pytest
 from pictures import COLORS, load_folder, make_folder, save
 from PIL import Image
 
-from tljax import data
+from tljax import data, decoding
 from tljax.config import Data
-
-
-def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
-    image = Image.new(mode, size, left)
-    image.paste(right, (size[0] // 2, 0, *size))
-    return image
-
-
-def test_decode_turns_a_photograph_as_its_exif_says(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = save(tmp_path / "turned.jpg", halves(255, 0, "L", (32, 32)), exif=exif, quality=100)
-    decoded = data.decode(path, 32)
-    # Orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
-    assert decoded[:12].min() > 240
-    assert decoded[20:].max() < 15
-
-
-def test_decode_gives_bytes_and_files_the_same_pixels(tmp_path):
-    path = save(
-        tmp_path / "random.png", Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8))
-    )
-    decoded = data.decode(path, 9)
-    np.testing.assert_array_equal(decoded, np.asarray(Image.open(path)))
-    np.testing.assert_array_equal(data.decode(path.read_bytes(), 9), decoded)
-
-
-def test_decode_repeats_gray(tmp_path):
-    decoded = data.decode(save(tmp_path / "gray.png", halves(10, 200, "L")), 8)
-    assert decoded.dtype == np.uint8
-    assert decoded[0, 0].tolist() == [10, 10, 10]
-    assert decoded[0, 7].tolist() == [200, 200, 200]
-
-
-@pytest.mark.parametrize("extension", ["png", "tif"])
-def test_decode_scales_16_bits(tmp_path, extension):
-    gray = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
-    decoded = data.decode(save(tmp_path / f"deep.{extension}", Image.fromarray(gray)), 2)
-    assert decoded[..., 0].tolist() == [[0, 100], [200, 255]]
-
-
-def test_decode_puts_alpha_on_white(tmp_path):
-    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
-    image.paste((255, 0, 0, 255), (4, 0, 8, 8))
-    decoded = data.decode(save(tmp_path / "alpha.png", image), 8)
-    assert decoded[0, 0].tolist() == [255, 255, 255]
-    assert decoded[0, 7].tolist() == [255, 0, 0]
-
-
-@pytest.mark.parametrize(("transparency", "expected"), [(None, [9, 8, 7]), (1, [255, 255, 255])])
-def test_decode_looks_colors_up_in_the_palette(tmp_path, transparency, expected):
-    image = halves(0, 1, "P")
-    image.putpalette([50, 60, 70, 9, 8, 7])
-    settings = {} if transparency is None else {"transparency": transparency}
-    decoded = data.decode(save(tmp_path / "palette.png", image, **settings), 8)
-    assert decoded[0, 0].tolist() == [50, 60, 70]
-    assert decoded[0, 7].tolist() == expected
-
-
-def test_decode_converts_cmyk(tmp_path):
-    decoded = data.decode(save(tmp_path / "print.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100), 8)
-    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 6
-
-
-@pytest.mark.parametrize("upright", [False, True])
-def test_decode_resizes_the_short_side_and_crops_the_centre(tmp_path, upright):
-    size = (16, 48) if upright else (48, 16)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
-    small = image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BILINEAR)
-    expected = small.crop((0, 8, 8, 16) if upright else (8, 0, 16, 8))
-    decoded = data.decode(save(tmp_path / "long.png", image), 8)
-    assert np.abs(decoded.astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_damaged_image_is_named(tmp_path):
@@ -206,8 +134,8 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
     )
     first = read()
     calls: list[int] = []
-    decode = data.decode
-    monkeypatch.setattr(data, "decode", lambda *a: calls.append(1) or decode(*a))
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a: calls.append(1) or decode(*a))
     again = read()
     assert not calls
     for a, b in ((first.train, again.train), (first.validation, again.validation)):

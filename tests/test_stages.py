@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tljax import checkpoint, pretrained, stages
-from tljax.config import STAGES, Adam, Config, Data, FourStages
+from tljax.config import STAGES, Adam, Cache, Config, Data, FourStages
 from tljax.lesson import run
 from tljax.mesh import make_mesh
 from tljax.preprocess import CAFFE
@@ -114,6 +114,27 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
             pairs = list(zip(read_rows(lesson / name), read_rows(tmp_path / name), strict=True))
             np.testing.assert_allclose([b["loss"] for _, b in pairs], [a["loss"] for a, _ in pairs], rtol=1e-4)
     assert (tmp_path / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("stage", "memory_gib", "said"),
+    [
+        ("from_scratch", 0, ""),
+        # The activations fit, the images do not.
+        ("feature_extraction", 2**-13, "activations at head of 60 images: computed in"),
+    ],
+)
+def test_what_is_decoded_in_every_pass_gives_the_same_losses(lesson, tmp_path, capsys, stage, memory_gib, said):
+    settings = vars(getattr(make_lesson().stages, stage))
+    weights = None if stage == "from_scratch" else str(lesson / "source")
+    cache = Cache(memory_gib=memory_gib, disk_gib=0)
+    run(Config(**settings, stage=stage, pretrained=weights, data=DIGITS, cache=cache), tmp_path / stage, network=TINY)
+    assert said in capsys.readouterr().out
+    for kept, streamed in zip(read_rows(lesson / stage), read_rows(tmp_path / stage), strict=True):
+        np.testing.assert_allclose(
+            [streamed["loss"], streamed["val_loss"]], [kept["loss"], kept["val_loss"]], rtol=1e-6
+        )
+        assert streamed["accuracy"] == kept["accuracy"]
 
 
 def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):

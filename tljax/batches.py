@@ -1,8 +1,9 @@
 """What the steps take: examples on the device, or on their way to it, and which of them make up a batch."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
+from tljax.decoding import read_ahead
 from tljax.mesh import agree, by_column, by_row, full_batch, own_columns, put, round_up
 
 # The label where there is no example.
@@ -80,44 +82,53 @@ class Examples:
         row_bytes = rows.shape[1] * math.prod(self.images.shape[1:]) * self.images.dtype.itemsize
         length = min(self.steps, max(1, STREAMED_BYTES // row_bytes))
         in_place = put_columns(_rows(length, rows.shape[1]))
+        parts = [rows[start : start + length] for start in range(0, self.steps, length)]
 
-        def gather(start: int) -> Chunk:
-            chosen = rows[start : start + length]
-            images, labels = put_columns(take(self.images, self.labels, chosen, length))
-            return Chunk(images, labels, in_place, np.int32(len(chosen)))
+        examples = take(self.images, self.labels, parts, length)
+
+        def gather(part: np.ndarray) -> Chunk:
+            images, labels = put_columns(next(examples))
+            return Chunk(images, labels, in_place, np.int32(len(part)))
 
         # While the devices work on one chunk, the next is on its way.
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(gather, 0)
-            for start in range(length, self.steps, length):
-                ready, ahead = ahead, pool.submit(gather, start)
+        with closing(examples), ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(gather, parts[0])
+            for part in parts[1:]:
+                ready, ahead = ahead, pool.submit(gather, part)
                 yield ready.result()
             yield ahead.result()
 
 
 def take(
-    images: Num[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], rows: Int[np.ndarray, "steps batch"], length: int
-) -> tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]:
-    """The examples that `rows` name, as the first of `length` rows; the others have no examples."""
+    images: Any, labels: Int[np.ndarray, " n"], parts: Sequence[Int[np.ndarray, "steps batch"]], length: int
+) -> Generator[tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]]:
+    """For each of `parts` the examples that its rows name, as the first of `length` rows; the others have none."""
     if not len(labels):
         images, labels = np.zeros((1, *images.shape[1:]), images.dtype), np.full(1, EMPTY, np.int32)
-    places = rows * rows.shape[1] + np.arange(rows.shape[1])
-    found = np.zeros((length, rows.shape[1]), bool)
-    found[: len(rows)] = places < len(labels)
-    places = np.pad(places, ((0, length - len(rows)), (0, 0)))
-    places[~found] = 0
-    return images[places], np.where(found, labels[places], EMPTY)
+
+    def find(rows: np.ndarray) -> np.ndarray:
+        places = rows * rows.shape[1] + np.arange(rows.shape[1])
+        places = np.pad(places, ((0, length - len(rows)), (0, 0)), constant_values=len(labels))
+        return np.minimum(places, len(labels))
+
+    places = [find(rows) for rows in parts]
+    marked = np.append(labels, np.int32(EMPTY))
+    ahead = read_ahead(images, [np.where(p < len(labels), p, 0) for p in places])
+    with closing(ahead):
+        for p, chosen in zip(places, ahead, strict=True):
+            yield chosen, marked[p]
 
 
 def place(
-    images: Num[np.ndarray, "n ..."],
+    images: Any,
     labels: Int[np.ndarray, " n"],
     count: int,
     batch_size: int,
     memory: int,
     mesh: Mesh,
 ) -> Examples:
-    """Examples on the devices of `mesh` if the images are at most `memory` bytes, else left on the host to be streamed.
+    """Examples on the devices of `mesh` if the images, an array [n, ...] or not decoded yet, take at most `memory`
+    bytes, else left on the host to be streamed.
 
     They are those of `count` that `mesh.own_rows` gives to this process, and all of them where there is but one.
     """
@@ -125,7 +136,7 @@ def place(
     if agree(images.nbytes > memory):
         return Examples(images, labels, count, size, mesh)
     steps = -(-count // size)
-    columns = take(images, labels, _rows(steps, len(own_columns(mesh, size))), steps)
+    (columns,) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
     images, labels = put(columns, by_column(mesh), size)
     return Examples(images, labels, count, size, mesh)
 
@@ -136,25 +147,26 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
 
 
 def map_batches(
-    f: Callable[..., Any], arrays: Sequence[np.ndarray], batch_size: int, mesh: Mesh, *, name: str
+    f: Callable[..., Any], arrays: Sequence[Any], batch_size: int, mesh: Mesh, *, name: str
 ) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
-    """`f` of so many rows of `arrays` at a time: the rows, and each of its outputs for them, on the host.
+    """`f` of so many rows of `arrays`, or of images that are not decoded yet, at a time: the rows, and each of its
+    outputs for them, on the host.
 
     The last batch is filled up with row 0. The devices work on one batch while another is handed out.
     """
     n = len(arrays[0])
     size = round_up(min(batch_size, n), mesh.size)
 
-    def start(first: int) -> tuple[slice, Any]:
-        rows = np.arange(first, min(first + size, n))
-        padded = np.pad(rows, (0, size - len(rows)))
-        return slice(first, first + len(rows)), f(*jax.device_put([array[padded] for array in arrays], by_row(mesh)))
-
+    places = [np.arange(first, first + size) for first in range(0, n, size)]
+    streams = [read_ahead(array, [np.where(p < n, p, 0) for p in places]) for array in arrays]
+    ahead = None
     with tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True) as bar:
-        ahead = start(0)
-        for following in [*range(size, n, size), None]:
-            rows, outputs = ahead
-            if following is not None:
-                ahead = start(following)
-            yield rows, tuple(np.asarray(output)[: rows.stop - rows.start] for output in outputs)
-            bar.update(rows.stop - rows.start)
+        for first in [*range(0, n, size), None]:
+            ready = ahead
+            if first is not None:
+                batch = jax.device_put([next(stream) for stream in streams], by_row(mesh))
+                ahead = slice(first, min(first + size, n)), f(*batch)
+            if ready is not None:
+                rows, outputs = ready
+                yield rows, tuple(np.asarray(output)[: rows.stop - rows.start] for output in outputs)
+                bar.update(rows.stop - rows.start)

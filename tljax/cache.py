@@ -114,9 +114,10 @@ def forget(about: dict[str, Any]) -> None:
 
 def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None:
     """A new folder that `size` bytes can be written to, or None, with the reason in a line."""
+    if not disk_bytes:
+        return None
     if size > disk_bytes:
-        if disk_bytes:
-            print(f"{about['what']} are not kept: {size / 2**30:.2f} GiB, cache.disk_gib={disk_bytes / 2**30:g}")
+        print(f"{about['what']} are not kept: {size / 2**30:.2f} GiB, cache.disk_gib={disk_bytes / 2**30:g}")
         return None
     try:
         root = folder("arrays")

@@ -1,14 +1,13 @@
-"""Images and labels in memory: which rows of which split, decoded how."""
+"""Images and labels: which rows of which split, decoded once or in every pass."""
 
 import hashlib
-import io
 import json
-import os
+import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax import ShapeDtypeStruct
@@ -16,12 +15,11 @@ from jaxtyping import Int, UInt8
 
 from tljax import cache
 from tljax.config import Data
+from tljax.decoding import Encoded
 from tljax.mesh import leader_first
 from tljax.partition import sha256
 from tljax.sources import CHUNK, VALIDATION_NAMES, Rows, Source, open_source
 
-# Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
-SMALL_SIZE = 64
 # To be raised when `decode` gives other pixels: decoded images that were kept are then not found.
 DECODING = 2
 
@@ -33,7 +31,7 @@ class Split:
     They are those in the `rows` of `count` that this process reads: all of them, unless there are several.
     """
 
-    images: UInt8[np.ndarray, "n size size 3"]
+    images: UInt8[np.ndarray, "n size size 3"] | Encoded
     labels: Int[np.ndarray, " n"]
     ids: tuple[str, ...]
     rows: Int[np.ndarray, " n"]
@@ -52,13 +50,20 @@ class Dataset:
 
 
 def load(
-    config: Data, *, seed: int, training: bool = True, disk_bytes: int = 0, own: Callable[[int], Rows] = np.arange
+    config: Data,
+    *,
+    seed: int,
+    training: bool = True,
+    disk_bytes: int = 0,
+    memory_bytes: float = math.inf,
+    own: Callable[[int], Rows] = np.arange,
 ) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
     `own` gives those of so many images of a split that this process reads. The sample of `max_images` follows from
     `seed`. Decoded images are kept in the user's cache folder as long as all that is kept stays within `disk_bytes`,
-    and found again while the files that they came from have not changed.
+    and found again while the files that they came from have not changed. Those of a split that are larger than that
+    and than `memory_bytes` are decoded whenever they are asked for.
 
     Raises:
       ValueError: naming the setting, class, split or image that is wrong.
@@ -93,36 +98,20 @@ def load(
         )
     size = config.image_size or source.image_size
     splits = {
-        part: _read(source, config, part, *chosen, size=size, seed=seed, disk_bytes=disk_bytes, own=own)
+        part: _read(
+            source,
+            config,
+            part,
+            *chosen,
+            size=size,
+            seed=seed,
+            disk_bytes=disk_bytes,
+            memory_bytes=memory_bytes,
+            own=own,
+        )
         for part, chosen in parts.items()
     }
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
-
-
-def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture in RGB: turned as its EXIF says, alpha on white, 16 bits scaled to 8, the centre square, bilinear.
-
-    A picture of exactly `size` keeps its pixels.
-
-    Raises:
-      Exception: whatever Pillow raises for a damaged file.
-    """
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        # "I" and "I;16", "I;16B": Pillow would clip them at 255.
-        if image.mode.startswith("I"):
-            rgb = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-            rgb = rgb.convert("RGB")
-        elif image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        else:
-            rgb = image.convert("RGB")
-    if rgb.size != (size, size):
-        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
 
 
 def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Rows]:
@@ -161,11 +150,11 @@ def _read(
     size: int,
     seed: int,
     disk_bytes: int,
+    memory_bytes: float,
     own: Callable[[int], Rows],
 ) -> Split:
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
     about = {
-        "what": f"images of {split}",
         "decoding": DECODING,
         "pillow": version("pillow"),
         "class_names": source.class_names,
@@ -177,34 +166,43 @@ def _read(
         "seed": seed,
         "size": size,
     }
-    kept = cache.find(about) if files and disk_bytes else None
-    if kept is None:
-        rows, labels, mine, count = _choose_rows(source, config, part, split, rows, seed, own)
-        shapes = {"images": ShapeDtypeStruct((len(rows), size, size, 3), np.uint8)}
-        with cache.build(about, shapes, disk_bytes if files else 0) as kept:
-            kept["labels"], kept["rows"], kept["count"] = labels.astype(np.int32), mine, np.array(count)
-            kept["ids"] = np.array(_decode_rows(source, split, rows, size, kept["images"]))
-    ids = tuple(kept["ids"].tolist())
-    return Split(kept["images"], np.asarray(kept["labels"]), ids, np.asarray(kept["rows"]), int(kept["count"]))
+    about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
+    listed = cache.find(about_list) if disk_bytes else None
+    if listed is None:
+        with cache.build(about_list, {}, disk_bytes) as listed:
+            listed |= _choose_rows(source, config, part, split, rows, seed, own)
+    fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    fetch = partial(source.fetch, split)
+    encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint)
+    images: Any = encoded
+    if encoded.nbytes <= max(memory_bytes, disk_bytes):
+        kept = cache.find(about) if disk_bytes else None
+        if kept is None:
+            with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as kept:
+                _decode(encoded, kept["images"], split)
+        images = kept["images"]
+    return Split(
+        images, np.asarray(listed["labels"]), tuple(encoded.ids), np.asarray(listed["own"]), int(listed["count"])
+    )
 
 
 def _choose_rows(
     source: Source, config: Data, part: str, split: str, rows: Rows, seed: int, own: Callable[[int], Rows]
-) -> tuple[Rows, Int[np.ndarray, " n"], Rows, int]:
-    """Rows within the split and labels of what this process reads, which ones they are of all that are chosen, and how
-    many those are."""
+) -> dict[str, np.ndarray]:
+    """`rows` within the split, `labels` (int32) and `ids` of what this process reads, which ones those are of all that
+    are chosen (`own`), and how many there are of these (`count`)."""
 
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
         return np.sort(np.random.default_rng(seed).choice(rows, config.max_images, replace=False))
 
-    # Without a choice of classes only the labels of what is read are needed.
+    # Without a choice of classes only what is read is looked at.
     if not config.classes:
         rows = sample(rows)
-        mine, count = own(len(rows)), len(rows)
+        count, mine = len(rows), own(len(rows))
         rows = rows[mine]
-    labels = source.labels(split, rows)
+    labels, ids = source.describe(split, rows)
     if np.any(labels < 0) or np.any(labels >= len(source.class_names)):
         raise ValueError(f"config.data.name={config.name!r}: split {split} has images without a label; use another")
     if config.classes:
@@ -215,30 +213,24 @@ def _choose_rows(
         if absent and part != "test":
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = sample(np.flatnonzero(labels >= 0))
-        mine, count = own(len(kept)), len(kept)
-        rows, labels = rows[kept[mine]], labels[kept[mine]]
-    return rows, labels, mine, count
+        count, mine = len(kept), own(len(kept))
+        kept = kept[mine]
+        rows, labels, ids = rows[kept], labels[kept], [ids[i] for i in kept]
+    return {
+        "rows": rows,
+        "labels": labels.astype(np.int32),
+        "ids": np.array(ids, str),
+        "own": mine,
+        "count": np.array(count),
+    }
 
 
-def _decode_rows(source: Source, split: str, rows: Rows, size: int, images: np.ndarray) -> list[str]:
-    """Fills `images`; returns their ids."""
+def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
+    """Fills `images`."""
     from tqdm import tqdm
 
-    def decode_named(encoded: bytes | Path, name: str) -> np.ndarray:
-        try:
-            return decode(encoded, size)
-        # Pillow's decoders raise all kinds of errors for damaged files.
-        except Exception as error:
-            raise ValueError(f"{name} is no readable image ({type(error).__name__}): replace or remove it") from error
-
-    names: list[str] = []
-    bar = tqdm(total=len(rows), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        decode_all = map if size <= SMALL_SIZE else pool.map
-        for start in range(0, len(rows), CHUNK):
-            encoded, ids = source.fetch(split, rows[start : start + CHUNK])
-            names.extend(ids)
-            for i, image in enumerate(decode_all(decode_named, encoded, ids), start):
-                images[i] = image
-            bar.update(len(encoded))
-    return names
+    with tqdm(total=len(images), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None) as bar:
+        for start in range(0, len(images), CHUNK):
+            places = np.arange(start, min(start + CHUNK, len(images)))
+            images[places] = encoded[places]
+            bar.update(len(places))

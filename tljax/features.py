@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from tljax import cache, partition
 from tljax.batches import map_batches
 from tljax.config import Config
+from tljax.decoding import Encoded
 from tljax.mesh import agree
 
 # Activations that were found are compared with those of a few images, computed anew at each start. The same network
@@ -27,7 +28,7 @@ PIXELS = 2**20
 # (None or a unit, cut) -> the function from images, or from activations at the unit, to activations at the cut.
 Run = Callable[[np.ndarray], Array]
 Prefix = Callable[[str | None, str], Run]
-Images = UInt8[np.ndarray, "n size size 3"]
+Images = UInt8[np.ndarray, "n size size 3"] | Encoded
 
 
 def compute(
@@ -111,9 +112,10 @@ def _compute_split(
     if not len(images):
         last = shapes[list(abouts)[-1]]
         return np.empty((0, *last.shape[1:]), last.dtype)
-    digest = partition.sha256(images)
+    digest = images.fingerprint if isinstance(images, Encoded) else partition.sha256(images)
     abouts = {cut: about | {"images": digest} for cut, about in abouts.items()}
-    start, h, missing = None, images, list(abouts)
+    h: Any = images
+    start, missing = None, list(abouts)
     for cut in reversed(abouts):
         kept = _find(abouts[cut], images, prefix(None, cut)) if disk_bytes else None
         if kept is not None:
@@ -126,7 +128,7 @@ def _compute_split(
     return h
 
 
-def _find(about: dict[str, Any], images: np.ndarray, run: Run) -> np.ndarray | None:
+def _find(about: dict[str, Any], images: Images, run: Run) -> np.ndarray | None:
     found = cache.find(about)
     if found is None:
         return None
@@ -144,7 +146,7 @@ def _find(about: dict[str, Any], images: np.ndarray, run: Run) -> np.ndarray | N
 
 
 def _run(
-    inputs: np.ndarray,
+    inputs: Any,
     run: Run,
     about: dict[str, Any],
     shape: ShapeDtypeStruct,

@@ -148,8 +148,9 @@ def _load_source(config: Config) -> Source | None:
 
 
 def _load_data(config: Config) -> Dataset:
+    bounds: Any = {"disk_bytes": config.cache.disk_bytes, "memory_bytes": config.cache.memory_bytes}
     if config.stage != "zero_shot":
         own = partial(own_rows, make_mesh(), config.batch_size)
-        return data.load(config.data, seed=config.seed, disk_bytes=config.cache.disk_bytes, own=own)
+        return data.load(config.data, seed=config.seed, **bounds, own=own)
     bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-    return data.load(bounded, seed=config.seed, training=False, disk_bytes=config.cache.disk_bytes)
+    return data.load(bounded, seed=config.seed, training=False, **bounds)

@@ -32,15 +32,15 @@ Rows = Int[np.ndarray, " n"]
 class Source(NamedTuple):
     """A place of images: classes, the side it suggests, rows of each split, and how to get at the rows.
 
-    `labels(split, rows)` are integers; `fetch(split, rows)` is encoded images (bytes or files) and their ids;
-    `files(split)` is all that they are read from, nothing where they are made.
+    `describe(split, rows)` is labels (int) and ids; `fetch(split, rows)` is encoded images (bytes or files);
+    `files(split)` is all that they are read from.
     """
 
     class_names: tuple[str, ...]
     image_size: int
     sizes: dict[str, int]
-    labels: Callable[[str, Rows], np.ndarray]
-    fetch: Callable[[str, Rows], tuple[Sequence[bytes | Path], Sequence[str]]]
+    describe: Callable[[str, Rows], tuple[np.ndarray, Sequence[str]]]
+    fetch: Callable[[str, Rows], Sequence[bytes | Path]]
     files: Callable[[str], Sequence[Path]]
 
 
@@ -80,10 +80,10 @@ def _stratify(labels: np.ndarray) -> dict[str, Rows]:
 
 
 def _open_digits() -> Source:
+    import sklearn.datasets
     from PIL import Image
-    from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits = sklearn.datasets.load_digits()
     # The pixels are counts from 0 to 16.
     images = (digits.images * (255 / 16)).round().astype(np.uint8)
     splits = _stratify(digits.target)
@@ -93,13 +93,17 @@ def _open_digits() -> Source:
         Image.fromarray(image).save(png, "png")
         return png.getvalue()
 
-    def fetch(split: str, rows: Rows) -> tuple[list[bytes], list[str]]:
+    def describe(split: str, rows: Rows) -> tuple[np.ndarray, list[str]]:
         chosen = splits[split][rows]
-        return [encode(images[i]) for i in chosen], [f"digits_{i:05d}" for i in chosen]
+        return digits.target[chosen], [f"digits_{i:05d}" for i in chosen]
+
+    def fetch(split: str, rows: Rows) -> list[bytes]:
+        return [encode(images[i]) for i in splits[split][rows]]
 
     names = tuple(str(name) for name in digits.target_names)
     sizes = {split: len(rows) for split, rows in splits.items()}
-    return Source(names, 32, sizes, lambda split, rows: digits.target[splits[split][rows]], fetch, lambda _: ())
+    file = Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
+    return Source(names, 32, sizes, describe, fetch, lambda _: [file])
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -142,16 +146,18 @@ def _open_folder(folder: Path) -> Source:
     if not names:
         raise ValueError(f"config.data.name='folder:{folder}': no subfolders; put the images of each class into one")
 
-    def fetch(split: str, rows: Rows) -> tuple[list[Path], list[str]]:
-        files = [splits[split][0][i] for i in rows]
-        return files, [path.relative_to(folder).as_posix() for path in files]
+    def fetch(split: str, rows: Rows) -> list[Path]:
+        return [splits[split][0][i] for i in rows]
+
+    def describe(split: str, rows: Rows) -> tuple[np.ndarray, list[str]]:
+        return splits[split][1][rows], [path.relative_to(folder).as_posix() for path in fetch(split, rows)]
 
     sizes = {split: len(files) for split, (files, _) in splits.items()}
     return Source(
         class_names=tuple(names),
         image_size=PHOTOGRAPH_SIZE,
         sizes=sizes,
-        labels=lambda split, rows: splits[split][1][rows],
+        describe=describe,
         fetch=fetch,
         files=lambda split: splits[split][0],
     )
@@ -177,21 +183,24 @@ def _open_tfds(name: str, directory: str | None) -> Source:
     def read(split: str, rows: Rows) -> list[dict[str, Any]]:
         return splits[split].__getitems__(rows.tolist())
 
-    def labels(split: str, rows: Rows) -> np.ndarray:
-        chunks = (read(split, rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK))
-        return np.array([record[label_key] for chunk in chunks for record in chunk])
+    def describe(split: str, rows: Rows) -> tuple[np.ndarray, list[str]]:
+        labels, ids = np.empty(len(rows), int), []
+        for start in range(0, len(rows), CHUNK):
+            chosen = rows[start : start + CHUNK]
+            records = read(split, chosen)
+            labels[start : start + CHUNK] = [record[label_key] for record in records]
+            ids += [record.get("id", f"{split}_{i:05d}") for record, i in zip(records, chosen, strict=True)]
+        return labels, [i.decode() if isinstance(i, bytes) else str(i) for i in ids]
 
-    def fetch(split: str, rows: Rows) -> tuple[list[bytes], list[str]]:
-        records = read(split, rows)
-        ids = [r.get("id", f"{split}_{i:05d}") for r, i in zip(records, rows, strict=True)]
-        return [r[image_key] for r in records], [i.decode() if isinstance(i, bytes) else str(i) for i in ids]
+    def fetch(split: str, rows: Rows) -> list[bytes]:
+        return [record[image_key] for record in read(split, rows)]
 
     height, width = image.shape[:2]
     native = height == width and height is not None and height <= LARGEST_NATIVE_SIZE
     size = max(height, SMALLEST_SIZE) if native else PHOTOGRAPH_SIZE
     sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
     files = {split: [Path(path) for path in info.filepaths] for split, info in builder.info.splits.items()}
-    return Source(tuple(label.names), size, sizes, labels, fetch, files.__getitem__)
+    return Source(tuple(label.names), size, sizes, describe, fetch, files.__getitem__)
 
 
 def _find_builder(name: str, directory: str | None) -> Any:

@@ -287,7 +287,7 @@ def _find_examples(
     leads from there to the cut, in training and in evaluation. `weights` are the digests of the frozen leaves."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     present = {name: split for name, split in splits.items() if split is not None}
-    inputs = {name: split.images for name, split in present.items()}
+    inputs: dict[str, Any] = {name: split.images for name, split in present.items()}
     cut = cuts[-1]
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed

@@ -1,0 +1,123 @@
+"""Every pixel that `decode` gives, at once and in processes."""
+
+import numpy as np
+import pytest
+from pictures import save
+from PIL import Image
+
+from tljax import data
+from tljax.config import Data
+from tljax.decoding import PIECE, Encoded, decode, read_ahead
+
+
+def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+def test_decode_turns_a_photograph_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "turned.jpg", halves(255, 0, "L", (32, 32)), exif=exif, quality=100)
+    decoded = decode(path, 32)
+    # Orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
+    assert decoded[:12].min() > 240
+    assert decoded[20:].max() < 15
+
+
+def test_decode_gives_bytes_and_files_the_same_pixels(tmp_path):
+    path = save(
+        tmp_path / "random.png", Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8))
+    )
+    decoded = decode(path, 9)
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(path)))
+    np.testing.assert_array_equal(decode(path.read_bytes(), 9), decoded)
+
+
+def test_decode_repeats_gray(tmp_path):
+    decoded = decode(save(tmp_path / "gray.png", halves(10, 200, "L")), 8)
+    assert decoded.dtype == np.uint8
+    assert decoded[0, 0].tolist() == [10, 10, 10]
+    assert decoded[0, 7].tolist() == [200, 200, 200]
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_decode_scales_16_bits(tmp_path, extension):
+    gray = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    decoded = decode(save(tmp_path / f"deep.{extension}", Image.fromarray(gray)), 2)
+    assert decoded[..., 0].tolist() == [[0, 100], [200, 255]]
+
+
+def test_decode_puts_alpha_on_white(tmp_path):
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (4, 0, 8, 8))
+    decoded = decode(save(tmp_path / "alpha.png", image), 8)
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+    assert decoded[0, 7].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("transparency", "expected"), [(None, [9, 8, 7]), (1, [255, 255, 255])])
+def test_decode_looks_colors_up_in_the_palette(tmp_path, transparency, expected):
+    image = halves(0, 1, "P")
+    image.putpalette([50, 60, 70, 9, 8, 7])
+    settings = {} if transparency is None else {"transparency": transparency}
+    decoded = decode(save(tmp_path / "palette.png", image, **settings), 8)
+    assert decoded[0, 0].tolist() == [50, 60, 70]
+    assert decoded[0, 7].tolist() == expected
+
+
+def test_decode_converts_cmyk(tmp_path):
+    decoded = decode(save(tmp_path / "print.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100), 8)
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 6
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_decode_resizes_the_short_side_and_crops_the_centre(tmp_path, upright):
+    size = (16, 48) if upright else (48, 16)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    small = image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BILINEAR)
+    expected = small.crop((0, 8, 8, 16) if upright else (8, 0, 16, 8))
+    decoded = decode(save(tmp_path / "long.png", image), 8)
+    assert np.abs(decoded.astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for i in range(2 * PIECE + 6):
+        save(folder / "train" / "ab"[i % 2] / f"{i}.png", Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8)))
+    save(folder / "val" / "a" / "0.png", Image.new("RGB", (8, 8)))
+    save(folder / "val" / "b" / "0.png", Image.new("RGB", (8, 8)))
+    return folder
+
+
+def read(folder, memory_bytes: int) -> data.Split:
+    return data.load(Data(name=f"folder:{folder}", image_size=8), seed=0, memory_bytes=memory_bytes).train
+
+
+def test_what_does_not_fit_is_decoded_when_it_is_asked_for(folder):
+    whole = read(folder, memory_bytes=70 * 192)
+    asked = read(folder, memory_bytes=70 * 192 - 1)
+    assert isinstance(whole.images, np.ndarray) and isinstance(asked.images, Encoded)
+    assert (asked.images.shape, asked.images.nbytes) == (whole.images.shape, whole.images.nbytes)
+    assert asked.ids == whole.ids and asked.labels.tolist() == whole.labels.tolist()
+    for places in (np.arange(70), np.array([[3, 69], [3, 0]]), np.empty(0, int)):
+        np.testing.assert_array_equal(asked.images[places], whole.images[places])
+
+
+def test_processes_decode_in_the_order_of_the_places(folder):
+    whole, asked = read(folder, memory_bytes=2**20).images, read(folder, memory_bytes=0).images
+    shuffled = np.random.default_rng(0).permutation(70)
+    places = [shuffled[:40].reshape(4, 10), shuffled[40:], np.array([5])]
+    for chosen, images in zip(places, read_ahead(asked, places), strict=True):
+        np.testing.assert_array_equal(images, whole[chosen])
+
+
+def test_a_damaged_image_is_named_by_the_process_that_decodes_it(tmp_path):
+    for name in ("train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/0.png"):
+        save(tmp_path / name, Image.new("RGB", (8, 8)))
+    (tmp_path / "train/b/0.png").write_bytes(b"no picture")
+    images = read(tmp_path, memory_bytes=0).images
+    with pytest.raises(ValueError, match=r"train/b/0\.png is no readable image"):
+        list(read_ahead(images, [np.arange(2)]))

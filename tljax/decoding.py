@@ -1,0 +1,138 @@
+"""From pictures in files and records to pixels: at once, or whenever they are asked for and ahead of it."""
+
+import io
+import os
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from tljax.sources import Rows
+
+# Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
+SMALL_SIZE = 64
+# So many images at a time come from a process that decodes.
+PIECE = 32
+
+
+def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture in RGB: turned as its EXIF says, alpha on white, 16 bits scaled to 8, the centre square, bilinear.
+
+    A picture of exactly `size` keeps its pixels.
+
+    Raises:
+      Exception: whatever Pillow raises for a damaged file.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        # "I" and "I;16", "I;16B": Pillow would clip them at 255.
+        if image.mode.startswith("I"):
+            rgb = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+            rgb = rgb.convert("RGB")
+        elif image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        else:
+            rgb = image.convert("RGB")
+    if rgb.size != (size, size):
+        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images that are asked for like those of an array, uint8 [n, size, size, 3], and decoded then."""
+
+    fetch: Callable[[Rows], Sequence[bytes | Path]]
+    """Encoded images of rows."""
+    rows: Rows
+    """Of the images."""
+    ids: Sequence[str]
+    size: int
+    fingerprint: str
+    """Others have another one."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), self.size, self.size, 3
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them, decoded."""
+        return len(self) * self.size * self.size * 3
+
+    def __getitem__(self, places: Int[np.ndarray, "..."]) -> UInt8[np.ndarray, "... size size 3"]:
+        """
+        Raises:
+          ValueError: naming an image that cannot be read.
+        """
+        return self.decode(places, os.cpu_count() if self.size > SMALL_SIZE else 1)
+
+    def decode(self, places: Int[np.ndarray, "..."], threads: int | None) -> UInt8[np.ndarray, "... size size 3"]:
+        """Those at `places`, in so many threads."""
+        chosen = np.asarray(places).ravel()
+        images = np.empty((len(chosen), self.size, self.size, 3), np.uint8)
+
+        def decode_into(place: int, encoded: bytes | Path, image: np.ndarray) -> None:
+            try:
+                image[:] = decode(encoded, self.size)
+            # Pillow's decoders raise all kinds of errors for damaged files.
+            except Exception as error:
+                name = self.ids[place]
+                raise ValueError(
+                    f"{name} is no readable image ({type(error).__name__}): replace or remove it"
+                ) from error
+
+        arguments = chosen, self.fetch(self.rows[chosen]), images
+        if threads == 1:
+            list(map(decode_into, *arguments))
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(decode_into, *arguments))
+        return images.reshape(*np.shape(places), *self.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What Grain's processes make, piece by piece."""
+
+    images: Encoded
+    places: list[Int[np.ndarray, " n"]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.images.decode(self.places[i], threads=1)
+
+
+def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
+    """`images[p]` for each p of `places`. Of `Encoded` images processes of Grain's make the next ones meanwhile."""
+    if not isinstance(images, Encoded):
+        yield from (images[p] for p in places)
+        return
+    import grain
+    from absl import flags
+
+    # Grain asks for flags of its own, which nobody has parsed unless absl starts the program.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    pieces = [np.array_split(np.ravel(p), -(-np.size(p) // PIECE)) for p in places]
+    flat = [piece for parts in pieces for piece in parts]
+    options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
+    dataset = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset().mp_prefetch(options)
+    with closing(iter(dataset)) as ready:
+        for p, parts in zip(places, pieces, strict=True):
+            yield np.concatenate([next(ready) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
