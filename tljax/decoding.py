@@ -1,5 +1,6 @@
 """From pictures in files and records to pixels: at once, or whenever they are asked for and ahead of it."""
 
+import gc
 import io
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -133,6 +134,11 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     flat = [piece for parts in pieces for piece in parts]
     options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
     dataset = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset().mp_prefetch(options)
-    with closing(iter(dataset)) as ready:
-        for p, parts in zip(places, pieces, strict=True):
-            yield np.concatenate([next(ready) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
+    try:
+        with closing(iter(dataset)) as ready:
+            for p, parts in zip(places, pieces, strict=True):
+                yield np.concatenate([next(ready) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
+    finally:
+        # A closed iterator still refers to itself and to what it gave last, which lies in memory shared with processes.
+        ready = None
+        gc.collect()
