@@ -25,9 +25,9 @@ TORCH = Preprocessing("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 def preprocess(images: Num[Array, "n h w 3"], preprocessing: Preprocessing) -> Float[Array, "n h w 3"]:
     """Normalizes RGB pixels 0..255; integers become float32, floating point keeps its type."""
-    x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
-    if preprocessing.channels == "bgr":
-        x = x[..., ::-1]
+    # Turned around before they get larger.
+    x = images[..., ::-1] if preprocessing.channels == "bgr" else images
+    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
     mean, std = (jnp.asarray(v, x.dtype).reshape(1, 1, 1, 3) for v in (preprocessing.mean, preprocessing.std))
     return (x * jnp.asarray(preprocessing.scale, x.dtype) - mean) / std
 

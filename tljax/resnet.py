@@ -116,18 +116,21 @@ class Bottleneck(nn.Module):
         """`stride` is the block's own; of what it then gives, every `keep`-th row and column is computed."""
         v = self.variant
         stride_1, stride_2 = (1, stride) if v.stride_on_3x3 else (stride, 1)
-        shortcut = x
-        if self.project:
+        # Folded, the shortcut's convolution is a part of the last one: no sum of two large arrays.
+        joined = self.project and not v.batch_norm
+        if self.project and not joined:
             project = Convolution(4 * self.features, stride=stride * keep, use_bias=v.conv_bias, name="0_conv")
             shortcut = _normalize(v, "0_bn", project(x), train, mask)
-        elif keep > 1:
-            shortcut = x[:, ::keep, ::keep]
+        else:
+            shortcut = x[:, :: stride * keep, :: stride * keep]
         x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x)
         x = nn.relu(_normalize(v, "1_bn", x, train, mask))
         x = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")(x)
         x = nn.relu(_normalize(v, "2_bn", x, train, mask))
-        x = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")(x)
-        return nn.relu(shortcut + _normalize(v, "3_bn", x, train, mask))
+        last = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")
+        if joined:
+            return nn.relu(last(jnp.concatenate([x, shortcut], axis=-1)))
+        return nn.relu(shortcut + _normalize(v, "3_bn", last(x), train, mask))
 
 
 class Head(nn.Module):
@@ -235,8 +238,9 @@ def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None =
     """The variables with which a network whose `folded_units` these are (None: all) does what `model` does in
     inference mode.
 
-    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias. Units
-    that `variables` do not have are not in the new ones.
+    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias, and
+    the sum of two 1x1 convolutions is one over the features of both. Units that `variables` do not have are not in the
+    new ones. Kernels have the type that the network computes in.
     """
 
     def fold_unit(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +250,12 @@ def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None =
             bn, conv = params[name], params[conv_name]
             scale = bn["scale"] / jnp.sqrt(running["var"] + model.variant.bn_epsilon)
             bias = (conv.get("bias", 0) - running["mean"]) * scale + bn["bias"]
-            folded[conv_name] = {"kernel": conv["kernel"] * spread(scale, conv["kernel"].shape), "bias": bias}
+            kernel = conv["kernel"] * spread(scale, conv["kernel"].shape)
+            folded[conv_name] = {"kernel": kernel.astype(model.dtype or kernel.dtype), "bias": bias}
+        if "0_conv" in folded:
+            shortcut, last = folded.pop("0_conv"), folded["3_conv"]
+            kernel = jnp.concatenate([last["kernel"], shortcut["kernel"]], axis=2)
+            folded["3_conv"] = {"kernel": kernel, "bias": last["bias"] + shortcut["bias"]}
         return folded
 
     params, stats = variables["params"], variables["batch_stats"]
