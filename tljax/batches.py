@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
 from tljax.decoding import read_ahead
-from tljax.mesh import agree, by_column, by_row, full_batch, own_columns, put, round_up
+from tljax.mesh import by_column, by_row, fetch, full_batch, largest, own_columns, put, round_up
 
 # The label where there is no example.
 EMPTY = -1
@@ -103,8 +103,6 @@ def take(
     images: Any, labels: Int[np.ndarray, " n"], parts: Sequence[Int[np.ndarray, "steps batch"]], length: int
 ) -> Generator[tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]]:
     """For each of `parts` the examples that its rows name, as the first of `length` rows; the others have none."""
-    if not len(labels):
-        images, labels = np.zeros((1, *images.shape[1:]), images.dtype), np.full(1, EMPTY, np.int32)
 
     def find(rows: np.ndarray) -> np.ndarray:
         places = rows * rows.shape[1] + np.arange(rows.shape[1])
@@ -113,7 +111,7 @@ def take(
 
     places = [find(rows) for rows in parts]
     marked = np.append(labels, np.int32(EMPTY))
-    ahead = read_ahead(images, [np.where(p < len(labels), p, 0) for p in places])
+    ahead = _read_filled(images, places)
     with closing(ahead):
         for p, chosen in zip(places, ahead, strict=True):
             yield chosen, marked[p]
@@ -133,7 +131,7 @@ def place(
     They are those of `count` that `mesh.own_rows` gives to this process, and all of them where there is but one.
     """
     size = full_batch(mesh, batch_size, count)
-    if agree(images.nbytes > memory):
+    if largest(images.nbytes > memory):
         return Examples(images, labels, count, size, mesh)
     steps = -(-count // size)
     (columns,) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
@@ -146,27 +144,43 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
     return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
+def _read_filled(array: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
+    """`read_ahead`, with anything at all for places that the array does not have."""
+    array = array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
+    return read_ahead(array, [np.where(p < len(array), p, 0) for p in places])
+
+
 def map_batches(
-    f: Callable[..., Any], arrays: Sequence[Any], batch_size: int, mesh: Mesh, *, name: str
+    f: Callable[..., Any],
+    arrays: Sequence[Any],
+    batch_size: int,
+    mesh: Mesh,
+    *,
+    name: str,
+    rows: Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
-    """`f` of so many rows of `arrays`, or of images that are not decoded yet, at a time: the rows, and each of its
-    outputs for them, on the host.
+    """`f` of so many of the `rows` (None: all) of `arrays`, or of images that are not decoded yet, at a time: which
+    ones, and each of its outputs for them, on the host.
 
-    The last batch is filled up with row 0. The devices work on one batch while another is handed out.
+    The last batch is filled up. The devices work on one batch while another is handed out. Of several processes each
+    gives and gets rows of its own.
     """
-    n = len(arrays[0])
-    size = round_up(min(batch_size, n), mesh.size)
-
-    places = [np.arange(first, first + size) for first in range(0, n, size)]
-    streams = [read_ahead(array, [np.where(p < n, p, 0) for p in places]) for array in arrays]
+    rows = np.arange(len(arrays[0])) if rows is None else rows
+    n, processes = len(rows), jax.process_count()
+    most = largest(n)
+    size = round_up(min(batch_size, most * processes), mesh.size)
+    own = len(own_columns(mesh, size))
+    starts = range(0, most, own)
+    padded = np.pad(rows, (0, len(starts) * own - n), constant_values=len(arrays[0]))
+    streams = [_read_filled(array, [padded[start : start + own] for start in starts]) for array in arrays]
     ahead = None
     with tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True) as bar:
-        for first in [*range(0, n, size), None]:
+        for start in [*starts, None]:
             ready = ahead
-            if first is not None:
-                batch = jax.device_put([next(stream) for stream in streams], by_row(mesh))
-                ahead = slice(first, min(first + size, n)), f(*batch)
+            if start is not None:
+                batch = put([next(stream) for stream in streams], by_row(mesh), size)
+                ahead = slice(min(start, n), min(start + own, n)), f(*batch)
             if ready is not None:
-                rows, outputs = ready
-                yield rows, tuple(np.asarray(output)[: rows.stop - rows.start] for output in outputs)
-                bar.update(rows.stop - rows.start)
+                done, outputs = ready
+                yield done, tuple(fetch(output)[: done.stop - done.start] for output in outputs)
+                bar.update(done.stop - done.start)

@@ -15,7 +15,7 @@ from tljax import cache, partition
 from tljax.batches import map_batches
 from tljax.config import Config
 from tljax.decoding import Encoded
-from tljax.mesh import agree
+from tljax.mesh import largest
 
 # Activations that were found are compared with those of a few images, computed anew at each start. The same network
 # at another batch size differs by 1e-6 of the largest; computing in bfloat16, whose numbers are 0.8% apart, by more.
@@ -48,7 +48,7 @@ def compute(
     those of `weights`, the digests of all frozen leaves, that stand before the cut, if they are what `prefix` gives
     for some of the images.
     """
-    total, size = agree(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
+    total, size = largest(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
     # As many as are compared below: the function is traced once for both.
     few = ShapeDtypeStruct((CHECKED, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix(None, cut), few) for cut in cuts}
@@ -108,16 +108,16 @@ def _compute_split(
     batch_size: int,
     disk_bytes: int,
 ) -> np.ndarray:
-    """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut."""
-    if not len(images):
-        last = shapes[list(abouts)[-1]]
-        return np.empty((0, *last.shape[1:]), last.dtype)
+    """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut.
+
+    Several processes go through this together: what one of them does not find, all of them compute.
+    """
     digest = images.fingerprint if isinstance(images, Encoded) else partition.sha256(images)
     abouts = {cut: about | {"images": digest} for cut, about in abouts.items()}
     h: Any = images
     start, missing = None, list(abouts)
     for cut in reversed(abouts):
-        kept = _find(abouts[cut], images, prefix(None, cut)) if disk_bytes else None
+        kept = _find(abouts[cut], images, prefix(None, cut), mesh) if disk_bytes else None
         if kept is not None:
             start, h, missing = cut, kept, missing[missing.index(cut) + 1 :]
             break
@@ -128,16 +128,19 @@ def _compute_split(
     return h
 
 
-def _find(about: dict[str, Any], images: Images, run: Run) -> np.ndarray | None:
+def _find(about: dict[str, Any], images: Images, run: Run, mesh: Mesh) -> np.ndarray | None:
     found = cache.find(about)
-    if found is None:
+    if largest(found is None):
         return None
-    rows = np.sort(np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False))
-    live = np.asarray(run(images[rows]))
+    assert found is not None
+    some = np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False)
+    batches = map_batches(lambda x: (run(x),), (images[np.sort(some)],), CHECKED * mesh.size, mesh, name="comparison")
+    live = np.concatenate([h for _, (h,) in batches])
     kept = found["activations"].view(live.dtype)
     right_shape = kept.shape == (len(images), *live.shape[1:])
     tolerance = TOLERANCE_16_BITS if about["compute"] == "bfloat16" else TOLERANCE
-    if right_shape and np.abs(kept[rows] - live).max() <= tolerance * np.abs(live).max():
+    wrong = not right_shape or np.any(np.abs(kept[np.sort(some)] - live) > tolerance * np.abs(live).max(initial=0))
+    if not largest(bool(wrong)):
         print(f"{about['what']} of {len(images):,} images: found in the cache")
         return kept
     print(f"the cached {about['what']} are not those of this network: computed again")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from tljax import metrics
 from tljax.batches import Examples
-from tljax.mesh import agree
+from tljax.mesh import largest
 from tljax.state import TrainState
 
 # Of a dispatch of many steps to the device: the time between two movements of the progress bar.
@@ -63,7 +63,7 @@ def _run(
             began = time.perf_counter()
             carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
             outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
-            size = agree(next_size(size, time.perf_counter() - began))
+            size = largest(next_size(size, time.perf_counter() - began))
             bar.update(stop - start)
             yield carry, outputs
             start = stop

@@ -59,9 +59,9 @@ def leader_first(name: str) -> Iterator[None]:
         wait(name)
 
 
-def agree(value: int) -> int:
-    """The leader's `value`, in every process."""
-    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+def largest(value: int) -> int:
+    """Of the values that the processes give, the same for all."""
+    return value if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -115,6 +115,19 @@ def compute_dtype(mesh: Mesh, precision: str) -> Any:
     return jnp.bfloat16 if precision == "bfloat16" else None
 
 
+def gather(local: np.ndarray, rows: Int[np.ndarray, " n"], count: int) -> np.ndarray:
+    """All `count` rows of an array of which each process has those that `rows` name."""
+    if jax.process_count() == 1:
+        return local
+    padded = largest(len(rows))
+    width = ((0, padded - len(rows)), *[(0, 0)] * (local.ndim - 1))
+    everything = multihost_utils.process_allgather((np.pad(local, width), np.pad(rows, width[0], constant_values=-1)))
+    values, places = (np.reshape(x, (-1, *x.shape[2:])) for x in everything)
+    whole = np.empty((count, *local.shape[1:]), local.dtype)
+    whole[places[places >= 0]] = values[places >= 0]
+    return whole
+
+
 def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
     """Arrays of the host on the devices. Of what is split, each process gives its own part, in the order of the whole;
     `size` is then that of the whole along the axis that is split."""
@@ -126,6 +139,13 @@ def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
         return jax.make_array_from_process_local_data(sharding, x, tuple(shape))
 
     return jax.tree.map(put_array, tree)
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """What this process's devices hold of an array that is split by rows, in rising order."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    return np.concatenate([s.data for s in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)])
 
 
 def full_batch(mesh: Mesh, batch_size: int, count: int) -> int:

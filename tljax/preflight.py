@@ -80,15 +80,19 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+        # No chip is used, so others may use libtpu too.
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
     ):
         os.environ.setdefault(variable, value)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(f"config.compile_for={topology!r} needs the TPU's compiler: {EXTRA}")
     # What is compiled for chips that are not here cannot be loaded from the cache of programs.
     jax.config.update("jax_enable_compilation_cache", False)
+    # Of v4 both cores of a chip work as one device, on TPU VMs by themselves.
+    settings = {"chip_config_name": "megacore"} if name == "v4" else {}
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    # libtpu refuses in its own ways: an unknown slice, another process that uses it.
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices
+    # libtpu refuses in its own ways, an unknown slice for example.
     except Exception as error:
         raise ValueError(f"config.compile_for={topology!r}: {str(error).splitlines()[0]}") from error
     return make_mesh(devices), CHIPS[name]

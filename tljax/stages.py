@@ -10,13 +10,25 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax import ShapeDtypeStruct as Shape
 from jax.sharding import Mesh
 
 from tljax import checkpoint, convert, features, imagenet, loop, partition, pretrained, report, steps
 from tljax.batches import Chunk, Examples, map_batches, order, place
 from tljax.config import Config
 from tljax.data import Dataset, Split
-from tljax.mesh import by_column, by_largest_axis, by_row, compute_dtype, make_mesh, put, round_up, whole
+from tljax.mesh import (
+    by_column,
+    by_largest_axis,
+    by_row,
+    compute_dtype,
+    gather,
+    make_mesh,
+    own_rows,
+    put,
+    round_up,
+    whole,
+)
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
@@ -65,10 +77,10 @@ def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
 
 
 def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
-    """The source's own head on the target's images; nothing trains. Of several processes each does all of it."""
+    """The source's own head on the target's images; nothing trains. Of several processes each reads all of them."""
     split, names = dataset.validation, dataset.class_names
     check_head(len(source.labels), names, source.name)
-    mesh = make_mesh(jax.local_devices())
+    mesh = make_mesh()
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network, dtype=dtype)
     target = partition.flatten(checkpoint.abstract_variables(model))
@@ -76,11 +88,13 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     report.begin_run(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
 
-    folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(variables)
-    classify = jax.jit(partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size))
-    arrays = split.images, split.labels
-    batches = map_batches(partial(classify, folded), arrays, config.batch_size, mesh, name="zero_shot")
-    probabilities, losses = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
+    folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(put(variables, whole(mesh)))
+    classify = partial(steps.classify, model=model, preprocessing=source.preprocessing, size=source.input_size)
+    run = partial(jax.jit(classify, out_shardings=by_row(mesh)), folded)
+    own, arrays = own_rows(mesh, config.batch_size, split.count), (split.images, split.labels)
+    batches = map_batches(run, arrays, config.batch_size, mesh, name="zero_shot", rows=own)
+    outputs = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
+    probabilities, losses = (gather(output, own, split.count) for output in outputs)
     groups = imagenet.map_classes(names, source.labels)
     mapped = imagenet.predict_mapped(probabilities, groups)
     unmapped = [name for name, found in groups.items() if not found]
@@ -135,8 +149,8 @@ def _train(
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
 
     tx = partitioned_adam(config.optimizer, cut)
-    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut), mesh)
     variables = put(variables, whole(mesh))
+    examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut), mesh)
     create = partial(steps.create_state, tx=tx, cut=cut)
     shardings = shard(jax.eval_shape(create, **variables), mesh, config.compute.shard_optimizer)
     train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
@@ -232,41 +246,40 @@ def abstract_programs(
     activations are taken to fit the limits of `config.cache`.
     """
 
-    def describe(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
     def describe_whole(tree: Any) -> Any:
-        return jax.tree.map(lambda x: describe(x.shape, x.dtype, whole(mesh)), tree)
+        return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=whole(mesh)), tree)
 
     cut = partition.find_cut(config.cut)
     size = round_up(config.batch_size, mesh.size)
     model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
     variables = describe_whole(checkpoint.abstract_variables(model))
-    images = describe((size, image_size, image_size, 3), np.uint8, by_row(mesh))
+    images = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
         folded = describe_whole(jax.eval_shape(partial(fold, model), variables))
-        classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size))
-        labels = describe((size,), np.int32, by_row(mesh))
-        return {"classify": (classify, (folded, images, labels), size // mesh.size)}
+        classify = partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size)
+        labels = Shape((size,), np.int32, sharding=by_row(mesh))
+        return {
+            "classify": (jax.jit(classify, out_shardings=by_row(mesh)), (folded, images, labels), size // mesh.size)
+        }
     programs: dict[str, Any] = {}
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
     if frozen["params"] and config.cache.features and config.data.augment == "none":
         folded = describe_whole(jax.eval_shape(partial(fold, model), frozen))
-        prefix = jax.jit(partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE))
+        run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE)
+        prefix = jax.jit(run, out_shardings=by_row(mesh))
         at_once = round_up(features.batch_size(config, image_size, mesh), mesh.size)
-        few = describe((at_once, *images.shape[1:]), images.dtype, by_row(mesh))
+        few = Shape((at_once, *images.shape[1:]), images.dtype, sharding=by_row(mesh))
         programs["frozen units, once"] = prefix, (folded, few), at_once // mesh.size
         images, embeds = jax.eval_shape(prefix, folded, images), (steps.pass_activations, steps.pass_activations)
     tx = partitioned_adam(config.optimizer, cut)
     shapes = jax.eval_shape(partial(steps.create_state, tx=tx, cut=cut), **variables)
     shardings = shard(shapes, mesh, config.compute.shard_optimizer)
-    state = jax.tree.map(lambda x, sharding: describe(x.shape, x.dtype, sharding), shapes, shardings)
-    columns = by_column(mesh)
-    labels = describe((1, size), np.int32, columns)
-    scalar = describe((), np.int32, whole(mesh))
-    chunk = Chunk(describe((1, *images.shape), images.dtype, columns), labels, labels, scalar)
+    state = jax.tree.map(lambda x, sharding: Shape(x.shape, x.dtype, sharding=sharding), shapes, shardings)
+    labels = Shape((1, size), np.int32, sharding=by_column(mesh))
+    scalar = Shape((), np.int32, sharding=whole(mesh))
+    chunk = Chunk(Shape((1, *images.shape), images.dtype, sharding=by_column(mesh)), labels, labels, scalar)
     key = describe_whole(jax.random.key(0))
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
     step = (state, chunk, scalar, scalar, key), size // mesh.size
@@ -293,14 +306,12 @@ def _find_examples(
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
     if weights:
         frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
-        # No process needs another's images for this: each has a mesh of its own.
-        own = make_mesh(jax.local_devices())
-        folded = jax.jit(partial(fold, model), out_shardings=whole(own))(jax.device_put(frozen, whole(own)))
+        folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(frozen)
 
         @cache
         def prefix(start: str | None, cut: str) -> Callable[[Any], Any]:
             run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=preprocessing, start=start)
-            return partial(jax.jit(run), folded)
+            return partial(jax.jit(run, out_shardings=by_row(mesh)), folded)
 
         shape = {"stage_sizes": model.stage_sizes, "width": model.width}
         about = {
@@ -308,7 +319,7 @@ def _find_examples(
             "preprocessing": preprocessing._asdict(),
             "compute": "float32" if model.dtype is None else np.dtype(model.dtype).name,
         }
-        activations = features.compute(inputs, cuts, weights, about, prefix, config, own)
+        activations = features.compute(inputs, cuts, weights, about, prefix, config, mesh)
         if activations is not None:
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
     placed = {
