@@ -253,7 +253,7 @@ def abstract_programs(
     size = round_up(config.batch_size, mesh.size)
     model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
     variables = describe_whole(checkpoint.abstract_variables(model))
-    images = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
+    images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
         folded = describe_whole(jax.eval_shape(partial(fold, model), variables))
         classify = partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size)
@@ -277,9 +277,10 @@ def abstract_programs(
     shapes = jax.eval_shape(partial(steps.create_state, tx=tx, cut=cut), **variables)
     shardings = shard(shapes, mesh, config.compute.shard_optimizer)
     state = jax.tree.map(lambda x, sharding: Shape(x.shape, x.dtype, sharding=sharding), shapes, shardings)
-    labels = Shape((1, size), np.int32, sharding=by_column(mesh))
-    scalar = Shape((), np.int32, sharding=whole(mesh))
-    chunk = Chunk(Shape((1, *images.shape), images.dtype, sharding=by_column(mesh)), labels, labels, scalar)
+    labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))
+    scalar: Any = Shape((), np.int32, sharding=whole(mesh))
+    images = Shape((1, *images.shape), images.dtype, sharding=by_column(mesh))
+    chunk = Chunk(images, labels, labels, scalar)
     key = describe_whole(jax.random.key(0))
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
     step = (state, chunk, scalar, scalar, key), size // mesh.size
