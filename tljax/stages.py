@@ -257,10 +257,8 @@ def abstract_programs(
     if config.stage == "zero_shot":
         folded = describe_whole(jax.eval_shape(partial(fold, model), variables))
         classify = partial(steps.classify, model=model, preprocessing=CAFFE, size=image_size)
-        labels = Shape((size,), np.int32, sharding=by_row(mesh))
-        return {
-            "classify": (jax.jit(classify, out_shardings=by_row(mesh)), (folded, images, labels), size // mesh.size)
-        }
+        arguments = folded, images, Shape((size,), np.int32, sharding=by_row(mesh))
+        return {"classify": (jax.jit(classify, out_shardings=by_row(mesh)), arguments, size // mesh.size)}
     programs: dict[str, Any] = {}
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
