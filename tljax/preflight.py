@@ -89,7 +89,10 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
     # What is compiled for chips that are not here cannot be loaded from the cache of programs.
     jax.config.update("jax_enable_compilation_cache", False)
     # Of v4 both cores of a chip work as one device, on TPU VMs by themselves.
-    settings = {"chip_config_name": "megacore"} if name == "v4" else {}
+    settings: dict[str, Any] = {"chip_config_name": "megacore"} if name == "v4" else {}
+    # Other hosts than those of a single chip have four.
+    if set(topology.partition(":")[2].split("x")) == {"1"}:
+        settings["chips_per_host_bounds"] = (1, 1, 1)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices
     # libtpu refuses in its own ways, an unknown slice for example.
