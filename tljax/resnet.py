@@ -70,16 +70,27 @@ class BatchNorm(nn.BatchNorm):
     up fast. It computes in the type of the parameters and gives that of `x`."""
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        if not use_running_average or self.is_initializing():
-            wide = x.astype(self.param_dtype) if x.dtype.itemsize < 4 else x
-            y: Array = super().__call__(wide, use_running_average, mask=mask)
+        narrow = x.dtype.itemsize < 4
+        if self.is_initializing() or not (use_running_average or narrow):
+            y: Array = super().__call__(x.astype(self.param_dtype) if narrow else x, use_running_average, mask=mask)
             return y.astype(x.dtype)
         params: Any = self.variables["params"]
         stats: Any = self.variables["batch_stats"]
+        if not use_running_average:
+            running, stats = stats, _measure(x.astype(self.param_dtype), mask)
+            for name, new in stats.items():
+                self.put_variable("batch_stats", name, self.momentum * running[name] + (1 - self.momentum) * new)
         scale = params["scale"] / jnp.sqrt(stats["var"] + self.epsilon)
         wide = x.astype(scale.dtype)
         y = wide * spread(scale, x.shape) + spread(params["bias"] - stats["mean"] * scale, x.shape)
         return y.astype(x.dtype)
+
+
+def _measure(x: Array, mask: Array | None) -> dict[str, Array]:
+    """Mean and variance of each feature. By sums of `x` and its squares, so that a backward pass needs `x` alone, which
+    is there in its narrow type; what is lost by the difference is little beside what that type has lost already."""
+    mean, square = (jnp.mean(values, axis=(0, 1, 2), where=mask) for values in (x, jnp.square(x)))
+    return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0)}
 
 
 def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
