@@ -66,7 +66,7 @@ def run(folder) -> Callable[[str], dict]:
             )
             for i in range(int(processes))
         ]
-        outputs = [process.communicate()[0] for process in started]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
         assert all(process.returncode == 0 for process in started)
         return json.loads(outputs[0].splitlines()[-1])
 

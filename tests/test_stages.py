@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tljax import checkpoint, pretrained, stages
+from tljax import batches, checkpoint, pretrained, stages
 from tljax.config import STAGES, Adam, Cache, Config, Data, FourStages
+from tljax.decoding import Encoded
 from tljax.lesson import run
 from tljax.mesh import make_mesh
 from tljax.preprocess import CAFFE
@@ -97,7 +98,7 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
         )
         for i in range(2)
     ]
-    outputs = [process.communicate()[0].decode() for process in processes]
+    outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
     assert all(process.returncode == 0 for process in processes), outputs
     # The activations of 60 images in batches of 16: the second process has four places in the last one that are empty.
     assert [f"activations at head of {n} images" in output for n, output in zip((32, 28), outputs, strict=True)] == [
@@ -124,12 +125,19 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
         ("feature_extraction", 2**-13, "activations at head of 60 images: computed in"),
     ],
 )
-def test_what_is_decoded_in_every_pass_gives_the_same_losses(lesson, tmp_path, capsys, stage, memory_gib, said):
+def test_what_is_decoded_in_every_pass_gives_the_same_losses(
+    lesson, tmp_path, capsys, monkeypatch, stage, memory_gib, said
+):
+    kinds, read_ahead = set(), batches.read_ahead
+    monkeypatch.setattr(
+        batches, "read_ahead", lambda images, places: kinds.add(type(images)) or read_ahead(images, places)
+    )
     settings = vars(getattr(make_lesson().stages, stage))
     weights = None if stage == "from_scratch" else str(lesson / "source")
     cache = Cache(memory_gib=memory_gib, disk_gib=0)
     run(Config(**settings, stage=stage, pretrained=weights, data=DIGITS, cache=cache), tmp_path / stage, network=TINY)
     assert said in capsys.readouterr().out
+    assert Encoded in kinds
     for kept, streamed in zip(read_rows(lesson / stage), read_rows(tmp_path / stage), strict=True):
         np.testing.assert_allclose(
             [streamed["loss"], streamed["val_loss"]], [kept["loss"], kept["val_loss"]], rtol=1e-6

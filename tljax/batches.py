@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
-from tljax.decoding import read_ahead
+from tljax.decoding import Encoded, read_ahead
 from tljax.mesh import by_column, by_row, fetch, full_batch, largest, own_columns, put, round_up
 
 # The label where there is no example.
@@ -146,6 +146,8 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
 
 def _read_filled(array: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
     """`read_ahead`, with anything at all for places that the array does not have."""
+    if isinstance(array, Encoded):
+        return read_ahead(array, places)
     array = array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
     return read_ahead(array, [np.where(p < len(array), p, 0) for p in places])
 

@@ -179,7 +179,12 @@ def _read(
         kept = cache.find(about) if disk_bytes else None
         if kept is None:
             with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as kept:
-                _decode(encoded, kept["images"], split)
+                # Without room on the disk they are to be in memory, which may have less.
+                fits = isinstance(kept["images"], np.memmap) or encoded.nbytes <= memory_bytes
+                if fits:
+                    _decode(encoded, kept["images"], split)
+                else:
+                    kept["images"] = encoded
         images = kept["images"]
     return Split(
         images, np.asarray(listed["labels"]), tuple(encoded.ids), np.asarray(listed["own"]), int(listed["count"])

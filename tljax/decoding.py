@@ -82,9 +82,10 @@ class Encoded:
         return self.decode(places, os.cpu_count() if self.size > SMALL_SIZE else 1)
 
     def decode(self, places: Int[np.ndarray, "..."], threads: int | None) -> UInt8[np.ndarray, "... size size 3"]:
-        """Those at `places`, in so many threads."""
+        """Those at `places`, in so many threads; black where a place lies beyond the last one."""
         chosen = np.asarray(places).ravel()
-        images = np.empty((len(chosen), self.size, self.size, 3), np.uint8)
+        images = np.zeros((len(chosen), self.size, self.size, 3), np.uint8)
+        there = np.flatnonzero(chosen < len(self))
 
         def decode_into(place: int, encoded: bytes | Path, image: np.ndarray) -> None:
             try:
@@ -96,7 +97,7 @@ class Encoded:
                     f"{name} is no readable image ({type(error).__name__}): replace or remove it"
                 ) from error
 
-        arguments = chosen, self.fetch(self.rows[chosen]), images
+        arguments = chosen[there], self.fetch(self.rows[chosen[there]]), [images[i] for i in there]
         if threads == 1:
             list(map(decode_into, *arguments))
         else:
@@ -130,7 +131,7 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     # Grain asks for flags of its own, which nobody has parsed unless absl starts the program.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    pieces = [np.array_split(np.ravel(p), -(-np.size(p) // PIECE)) for p in places]
+    pieces = [np.array_split(np.ravel(p), max(1, -(-np.size(p) // PIECE))) for p in places]
     flat = [piece for parts in pieces for piece in parts]
     options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
     dataset = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset().mp_prefetch(options)

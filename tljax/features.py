@@ -15,7 +15,7 @@ from tljax import cache, partition
 from tljax.batches import map_batches
 from tljax.config import Config
 from tljax.decoding import Encoded
-from tljax.mesh import largest
+from tljax.mesh import largest, round_up
 
 # Activations that were found are compared with those of a few images, computed anew at each start. The same network
 # at another batch size differs by 1e-6 of the largest; computing in bfloat16, whose numbers are 0.8% apart, by more.
@@ -49,10 +49,10 @@ def compute(
     for some of the images.
     """
     total, size = largest(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
-    # As many as are compared below: the function is traced once for both.
-    few = ShapeDtypeStruct((CHECKED, size, size, 3), np.uint8)
+    checked = round_up(CHECKED, mesh.size)
+    few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix(None, cut), few) for cut in cuts}
-    gib = {cut: total * h.size / CHECKED * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
+    gib = {cut: total * h.size / checked * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
     obstacle = _find_obstacle(config, gib[cuts[-1]])
     if obstacle:
         print(f"the frozen units run in every step: {obstacle}")

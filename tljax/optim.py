@@ -56,3 +56,14 @@ def partitioned_adam(adam: Adam, cut: str | None) -> optax.GradientTransformatio
     the whole tree freezes just the same and keeps no moments for what is frozen.
     """
     return optax.partition({"train": keras_adam(adam), "freeze": optax.set_to_zero()}, partial(labels, cut=cut))
+
+
+def whole_outside(tx: optax.GradientTransformation, sharding: jax.sharding.Sharding) -> optax.GradientTransformation:
+    """`tx` with gradients and updates that lie as `sharding` says, however its state is dealt out: the compiler would
+    deal out the parameters and the backward pass in the same way."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = tx.update(jax.lax.with_sharding_constraint(grads, sharding), state, params)
+        return jax.lax.with_sharding_constraint(updates, sharding), state
+
+    return optax.GradientTransformation(tx.init, update)

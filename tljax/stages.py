@@ -29,7 +29,7 @@ from tljax.mesh import (
     round_up,
     whole,
 )
-from tljax.optim import partitioned_adam
+from tljax.optim import partitioned_adam, whole_outside
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
 from tljax.resnet import VARIANTS, ResNet, fold
@@ -228,6 +228,8 @@ def compile_steps(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`steps.train_steps` and `steps.eval_steps` of a stage, compiled when they are first called."""
     cut, train_batch_norm = partition.find_cut(config.cut), config.batch_norm == "training"
+    if config.compute.shard_optimizer:
+        tx = whole_outside(tx, whole(mesh))
     train = partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=train_batch_norm)
     evaluate = partial(steps.eval_steps, model=model, cut=cut, embed=embeds[1])
     return (
