@@ -100,3 +100,10 @@ def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
     with checkpoint.open_checkpoints(folder / layout) as manager:
         variables, _ = checkpoint.restore_variables(manager, 1)
     assert partition.digest(**variables, cut=None) == digest
+
+
+def test_features_on_a_number_of_devices_that_8_is_no_multiple_of(tmp_path):
+    script = Path(__file__).parent / "features_on_devices.py"
+    output = subprocess.run([sys.executable, script, "3", tmp_path], check=True, capture_output=True, text=True).stdout
+    assert "activations at head of 60 images: computed" in output
+    assert "activations at head of 60 images: found" in output

@@ -128,10 +128,8 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
 def test_what_is_decoded_in_every_pass_gives_the_same_losses(
     lesson, tmp_path, capsys, monkeypatch, stage, memory_gib, said
 ):
-    kinds, read_ahead = set(), batches.read_ahead
-    monkeypatch.setattr(
-        batches, "read_ahead", lambda images, places: kinds.add(type(images)) or read_ahead(images, places)
-    )
+    kinds, read = set(), batches.read_ahead
+    monkeypatch.setattr(batches, "read_ahead", lambda images, places: kinds.add(type(images)) or read(images, places))
     settings = vars(getattr(make_lesson().stages, stage))
     weights = None if stage == "from_scratch" else str(lesson / "source")
     cache = Cache(memory_gib=memory_gib, disk_gib=0)

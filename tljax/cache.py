@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from tljax.partition import sha256
 
 ABOUT = "about.json"
 UNFINISHED = "unfinished-"
+UNFINISHED_SECONDS = 24 * 3600
 
 
 def folder(name: str) -> Path:
@@ -122,6 +124,9 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
     try:
         root = folder("arrays")
         entries = sorted((path.stat().st_mtime, path) for path in root.iterdir())
+        # What another process is writing now is not to be touched; what was left a day ago is nobody's.
+        young = time.time() - UNFINISHED_SECONDS
+        entries = [(at, path) for at, path in entries if at < young or not path.name.startswith(UNFINISHED)]
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for _, path in entries}
         while entries and sum(sizes.values()) + size > disk_bytes:
             _, oldest = entries.pop(0)

@@ -178,14 +178,13 @@ def _read(
     if encoded.nbytes <= max(memory_bytes, disk_bytes):
         kept = cache.find(about) if disk_bytes else None
         if kept is None:
-            with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as kept:
-                # Without room on the disk they are to be in memory, which may have less.
-                fits = isinstance(kept["images"], np.memmap) or encoded.nbytes <= memory_bytes
-                if fits:
-                    _decode(encoded, kept["images"], split)
-                else:
-                    kept["images"] = encoded
-        images = kept["images"]
+            with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as made:
+                # Without room on the disk they would be in memory, which may be too small for them.
+                if isinstance(made["images"], np.memmap) or encoded.nbytes <= memory_bytes:
+                    _decode(encoded, made["images"], split)
+                    images = made["images"]
+        else:
+            images = kept["images"]
     return Split(
         images, np.asarray(listed["labels"]), tuple(encoded.ids), np.asarray(listed["own"]), int(listed["count"])
     )

@@ -228,8 +228,7 @@ def compile_steps(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`steps.train_steps` and `steps.eval_steps` of a stage, compiled when they are first called."""
     cut, train_batch_norm = partition.find_cut(config.cut), config.batch_norm == "training"
-    if config.compute.shard_optimizer:
-        tx = whole_outside(tx, whole(mesh))
+    tx = whole_outside(tx, whole(mesh)) if config.compute.shard_optimizer else tx
     train = partial(steps.train_steps, model=model, tx=tx, cut=cut, embed=embeds[0], train_batch_norm=train_batch_norm)
     evaluate = partial(steps.eval_steps, model=model, cut=cut, embed=embeds[1])
     return (

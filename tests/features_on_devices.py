@@ -1,0 +1,23 @@
+"""Twice the same feature_extraction of a tiny network on so many CPU devices: computed, and found.
+
+python tests/features_on_devices.py DEVICES FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import conftest  # noqa: F401
+import jax
+
+DEVICES, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
+jax.config.update("jax_num_cpu_devices", DEVICES)
+
+from test_stages import DIGITS, TINY
+
+from tljax.config import Config
+from tljax.lesson import run
+
+SETTINGS = {"epochs": 1, "batch_size": 5 * DEVICES, "data": DIGITS}
+run(Config(stage="from_scratch", cut="conv1", **SETTINGS), FOLDER / "source", network=TINY)
+for name in ("computed", "found"):
+    run(Config(stage="feature_extraction", pretrained=str(FOLDER / "source"), **SETTINGS), FOLDER / name)
