@@ -1,6 +1,6 @@
 """Trains a tiny network on so many CPU devices of each of so many processes and prints what came out as JSON.
 
-    python tests/several_devices.py FOLDER DEVICES [PROCESSES PROCESS_ID PORT]
+    python tests/several_devices.py FOLDER DEVICES PROCESSES PROCESS_ID PORT
 
 The last state is left in FOLDER as a checkpoint. A process of its own, because the number of devices is set for all of
 one.
@@ -20,10 +20,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import numpy as np
 
-PROCESSES, PROCESS_ID, PORT = (int(argument) for argument in sys.argv[3:] or (1, 0, 0))
+PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
 from tljax import batches, checkpoint, loop, mesh, partition, stages, steps
-from tljax.config import Adam
+from tljax.config import Compute, Config
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet
@@ -52,16 +52,13 @@ training, validation = make_examples(TRAIN), make_examples(VALIDATION)
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
 for batch_norm in ("inference", "training"):
-    tx = partitioned_adam(Adam(), CUT)
+    config = Config(cut=CUT, batch_norm=batch_norm, compute=Compute(shard_optimizer=True))
+    tx = partitioned_adam(config.optimizer, CUT)
     create = partial(steps.create_state, tx=tx, cut=CUT)
-    shardings = stages.shard(jax.eval_shape(create, **variables), DEVICES, optimizer_too=True)
+    shardings = stages.shard(jax.eval_shape(create, **variables), DEVICES, config.compute.shard_optimizer)
     state = jax.jit(create, out_shardings=shardings)(**mesh.put(variables, mesh.whole(DEVICES)))
     embed = partial(steps.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
-    train = partial(steps.train_steps, model=MODEL, tx=tx, cut=CUT, embed=embed)
-    train_steps = jax.jit(
-        partial(train, train_batch_norm=batch_norm == "training"), out_shardings=(shardings, mesh.whole(DEVICES))
-    )
-    evaluate = jax.jit(partial(steps.eval_steps, model=MODEL, cut=CUT, embed=embed), out_shardings=mesh.whole(DEVICES))
+    train_steps, evaluate = stages.compile_steps(config, MODEL, tx, (embed, embed), shardings, DEVICES)
     losses, val_losses = [], []
     for epoch in range(4):
         (chunk,) = training.chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))

@@ -1,8 +1,6 @@
 """What a device holds, and that several devices compute what one does."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from processes import run_together
 
 from tljax import checkpoint, mesh, partition
 
@@ -49,26 +48,13 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder) -> Callable[[str], dict]:
     """What `several_devices.py` reports of "processes x devices of each"; it leaves a checkpoint in that folder."""
-    script = Path(__file__).parent / "several_devices.py"
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
     @cache
     def run(layout: str) -> dict:
         processes, devices = layout.split("x")
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = str(free.getsockname()[1])
-        started = [
-            subprocess.Popen(
-                [sys.executable, script, folder / layout, devices, processes, str(i), port],
-                stdout=subprocess.PIPE,
-                env=environment,
-            )
-            for i in range(int(processes))
-        ]
-        outputs = [process.communicate(timeout=300)[0] for process in started]
-        assert all(process.returncode == 0 for process in started)
-        return json.loads(outputs[0].splitlines()[-1])
+        outputs = run_together(int(processes), "several_devices.py", folder / layout, devices)
+        (report,) = [line for line in outputs[0].splitlines() if line.startswith("{")]
+        return json.loads(report)
 
     return run
 

@@ -4,15 +4,13 @@ import contextlib
 import io
 import json
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_together
 
 from tljax import batches, checkpoint, pretrained, stages
 from tljax.config import STAGES, Adam, Cache, Config, Data, FourStages
@@ -86,25 +84,10 @@ def test_four_stages_leave_what_the_readme_names(lesson):
 
 
 def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    script = Path(__file__).parent / "one_of_several.py"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, lesson / "source", tmp_path, "2", str(i), port],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for i in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
-    assert all(process.returncode == 0 for process in processes), outputs
+    outputs = run_together(2, "one_of_several.py", lesson / "source", tmp_path)
     # The activations of 60 images in batches of 16: the second process has four places in the last one that are empty.
-    assert [f"activations at head of {n} images" in output for n, output in zip((32, 28), outputs, strict=True)] == [
-        True,
-        True,
-    ]
+    assert "activations at head of 32 images" in outputs[0]
+    assert "activations at head of 28 images" in outputs[1]
     for name in STAGES:
         files = {path.relative_to(lesson) for path in (lesson / name).glob("*")}
         assert {path.relative_to(tmp_path) for path in (tmp_path / name).glob("*")} == files

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
-from tljax.decoding import Encoded, read_ahead
+from tljax.decoding import read_ahead
 from tljax.mesh import by_column, by_row, fetch, full_batch, largest, own_columns, put, round_up
 
 # The label where there is no example.
@@ -111,8 +111,7 @@ def take(
 
     places = [find(rows) for rows in parts]
     marked = np.append(labels, np.int32(EMPTY))
-    ahead = _read_filled(images, places)
-    with closing(ahead):
+    with closing(read_ahead(images, places)) as ahead:
         for p, chosen in zip(places, ahead, strict=True):
             yield chosen, marked[p]
 
@@ -144,14 +143,6 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
     return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
-def _read_filled(array: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
-    """`read_ahead`, with anything at all for places that the array does not have."""
-    if isinstance(array, Encoded):
-        return read_ahead(array, places)
-    array = array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
-    return read_ahead(array, [np.where(p < len(array), p, 0) for p in places])
-
-
 def map_batches(
     f: Callable[..., Any],
     arrays: Sequence[Any],
@@ -174,9 +165,11 @@ def map_batches(
     own = len(own_columns(mesh, size))
     starts = range(0, most, own)
     padded = np.pad(rows, (0, len(starts) * own - n), constant_values=len(arrays[0]))
-    streams = [_read_filled(array, [padded[start : start + own] for start in starts]) for array in arrays]
+    places = [padded[start : start + own] for start in starts]
+    bar = tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True)
     ahead = None
-    with tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True) as bar:
+    with bar, ExitStack() as stack:
+        streams = [stack.enter_context(closing(read_ahead(array, places))) for array in arrays]
         for start in [*starts, None]:
             ready = ahead
             if start is not None:

@@ -185,9 +185,7 @@ def _read(
                     images = made["images"]
         else:
             images = kept["images"]
-    return Split(
-        images, np.asarray(listed["labels"]), tuple(encoded.ids), np.asarray(listed["own"]), int(listed["count"])
-    )
+    return Split(images, np.asarray(listed["labels"]), encoded.ids, np.asarray(listed["own"]), int(listed["count"]))
 
 
 def _choose_rows(

@@ -55,7 +55,7 @@ class Encoded:
     """Encoded images of rows."""
     rows: Rows
     """Of the images."""
-    ids: Sequence[str]
+    ids: tuple[str, ...]
     size: int
     fingerprint: str
     """Others have another one."""
@@ -121,9 +121,11 @@ class _Pieces:
 
 
 def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
-    """`images[p]` for each p of `places`. Of `Encoded` images processes of Grain's make the next ones meanwhile."""
+    """`images[p]` for each p of `places`, with anything at all for places beyond the last image. Of `Encoded` images
+    processes of Grain's make the next ones meanwhile."""
     if not isinstance(images, Encoded):
-        yield from (images[p] for p in places)
+        some = images if len(images) else np.zeros((1, *images.shape[1:]), images.dtype)
+        yield from (some[np.where(p < len(some), p, 0)] for p in places)
         return
     import grain
     from absl import flags

@@ -49,6 +49,7 @@ def compute(
     for some of the images.
     """
     total, size = largest(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
+    # As many as are compared below: the function is traced once for both.
     checked = round_up(CHECKED, mesh.size)
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix(None, cut), few) for cut in cuts}
@@ -133,13 +134,13 @@ def _find(about: dict[str, Any], images: Images, run: Run, mesh: Mesh) -> np.nda
     if largest(found is None):
         return None
     assert found is not None
-    some = np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False)
-    batches = map_batches(lambda x: (run(x),), (images[np.sort(some)],), CHECKED * mesh.size, mesh, name="comparison")
+    rows = np.sort(np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False))
+    batches = map_batches(lambda x: (run(x),), (images[rows],), CHECKED, mesh, name="comparison")
     live = np.concatenate([h for _, (h,) in batches])
     kept = found["activations"].view(live.dtype)
     right_shape = kept.shape == (len(images), *live.shape[1:])
     tolerance = TOLERANCE_16_BITS if about["compute"] == "bfloat16" else TOLERANCE
-    wrong = not right_shape or np.any(np.abs(kept[np.sort(some)] - live) > tolerance * np.abs(live).max(initial=0))
+    wrong = not right_shape or np.any(np.abs(kept[rows] - live) > tolerance * np.abs(live).max(initial=0))
     if not largest(bool(wrong)):
         print(f"{about['what']} of {len(images):,} images: found in the cache")
         return kept

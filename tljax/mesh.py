@@ -84,8 +84,8 @@ def by_largest_axis(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     if not axes:
         return whole(mesh)
-    largest = max(axes, key=lambda axis: shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == largest else None for axis in range(largest + 1)]))
+    split = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[AXIS if axis == split else None for axis in range(split + 1)]))
 
 
 def round_up(n: int, devices: int) -> int:
@@ -123,9 +123,9 @@ def gather(local: np.ndarray, rows: Int[np.ndarray, " n"], count: int) -> np.nda
     width = ((0, padded - len(rows)), *[(0, 0)] * (local.ndim - 1))
     everything = multihost_utils.process_allgather((np.pad(local, width), np.pad(rows, width[0], constant_values=-1)))
     values, places = (np.reshape(x, (-1, *x.shape[2:])) for x in everything)
-    whole = np.empty((count, *local.shape[1:]), local.dtype)
-    whole[places[places >= 0]] = values[places >= 0]
-    return whole
+    gathered = np.empty((count, *local.shape[1:]), local.dtype)
+    gathered[places[places >= 0]] = values[places >= 0]
+    return gathered
 
 
 def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
