@@ -6,11 +6,14 @@ import logging
 import os
 import runpy
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
+
+from tljax import preemption
 
 
 def parse_flags(arguments: list[str]) -> Any:
@@ -57,24 +60,35 @@ def parse_flags(arguments: list[str]) -> Any:
 
 def main(arguments: list[str]) -> None:
     """Runs what the command line asks for; an error is one line, or with --debug a traceback."""
+    preemption.listen()
     flags = parse_flags(arguments)
-    # TFDS and Orbax warn about their own workings.
+    # TFDS and Orbax warn about their own workings; what fails in them comes as an exception too.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     import jax
 
     from tljax import lesson, mesh, programs
 
     try:
         mesh.join(flags.coordinator_address, flags.num_processes, flags.process_id)
+        preemption.listen()
         programs.set_up()
         with contextlib.ExitStack() as stack:
             if not mesh.leads():
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             lesson.run(flags.config, flags.workdir, overwrite=flags.overwrite)
-    except (ValueError, OSError) as error:
+    except preemption.Stopped as stopped:
+        print(f"main.py: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr, flush=True)
+        if jax.distributed.is_initialized() and not stopped.together:
+            os._exit(stopped.exit_code)
+        raise
+    except Exception as error:
         if flags.debug:
-            raise
-        print(f"main.py: {error}", file=sys.stderr, flush=True)
+            traceback.print_exc()
+        elif isinstance(error, (ValueError, OSError)):
+            print(f"main.py: {error}", file=sys.stderr, flush=True)
+        else:
+            print(f"main.py: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True)
         # In an orderly exit this process would wait for the others, which wait for it in the middle of their work.
         os._exit(1) if jax.distributed.is_initialized() else sys.exit(1)
 

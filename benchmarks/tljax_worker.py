@@ -101,7 +101,7 @@ class TljaxWorker:
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
         examples = batches.place(images, labels, len(labels), protocol.BATCH, images.nbytes, make_mesh())
-        (chunk,) = examples.chunks(batches.order(len(labels), protocol.BATCH, seed=0, epoch=1))
+        ((chunk, _),) = examples.chunks(batches.order(len(labels), protocol.BATCH, seed=0, epoch=1))
 
         def repeat() -> None:
             nonlocal state

@@ -27,6 +27,7 @@ from tljax.config import Compute, Config
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet
+from tljax.state import shard
 
 CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
 if PROCESSES > 1:
@@ -55,13 +56,13 @@ for batch_norm in ("inference", "training"):
     config = Config(cut=CUT, batch_norm=batch_norm, compute=Compute(shard_optimizer=True))
     tx = partitioned_adam(config.optimizer, CUT)
     create = partial(steps.create_state, tx=tx, cut=CUT)
-    shardings = stages.shard(jax.eval_shape(create, **variables), DEVICES, config.compute.shard_optimizer)
+    shardings = shard(jax.eval_shape(create, **variables), DEVICES, config.compute.shard_optimizer)
     state = jax.jit(create, out_shardings=shardings)(**mesh.put(variables, mesh.whole(DEVICES)))
     embed = partial(steps.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
     train_steps, evaluate = stages.compile_steps(config, MODEL, tx, (embed, embed), shardings, DEVICES)
     losses, val_losses = [], []
     for epoch in range(4):
-        (chunk,) = training.chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
+        ((chunk, _),) = training.chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
         for step in range(training.steps):
             state, sums = train_steps(state, chunk, np.int32(step), np.int32(step + 1), jax.random.key(0))
             losses.append(float(sums.loss[step] / sums.examples[step]))
@@ -77,7 +78,8 @@ for batch_norm in ("inference", "training"):
         "parameter_bytes": held((state.params, state.batch_stats)),
     }
 with checkpoint.open_checkpoints(FOLDER) as manager:
-    checkpoint.save_frozen(manager, state.params, state.batch_stats, CUT)
-    meta = {"cut": CUT, "network": checkpoint.describe_network(MODEL, "v1")}
-    checkpoint.save(manager, 1, state, partition.digest(state.params, state.batch_stats, CUT), meta)
+    frozen = partition.digest(state.params, state.batch_stats, CUT)
+    checkpoint.keep_frozen(manager, state.params, state.batch_stats, CUT, frozen)
+    meta = {"cut": CUT, "network": checkpoint.describe_network(MODEL, "v1"), "best": 1}
+    checkpoint.save(manager, 1, state, frozen, meta)
 print(json.dumps(report | {"digest": partition.digest(state.params, state.batch_stats, None)}))

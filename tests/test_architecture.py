@@ -9,6 +9,7 @@ import tljax
 
 ORDER = [
     "config",
+    "preemption",
     "windows",
     "winograd",
     "channels",
@@ -26,6 +27,7 @@ ORDER = [
     "state",
     "convert",
     "checkpoint",
+    "weight_files",
     "pretrained",
     "cifar10",
     "sources",
@@ -36,6 +38,7 @@ ORDER = [
     "microbatch",
     "steps",
     "features",
+    "workdir",
     "report",
     "loop",
     "stages",

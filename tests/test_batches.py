@@ -37,10 +37,10 @@ def make_images(n: int) -> np.ndarray:
     return np.arange(n, dtype=np.int32)[:, None, None, None] * np.ones((1, 4, 4, 3), np.int32)
 
 
-def take(chunk) -> list[np.ndarray]:
+def take(chunk, start) -> list[np.ndarray]:
     """The labels of each batch of a chunk, the images checked against them."""
     rows, found = np.asarray(chunk.rows), []
-    for i in range(int(chunk.steps)):
+    for i in range(start, int(chunk.steps)):
         columns = np.arange(rows.shape[1])
         labels = np.asarray(chunk.labels)[rows[i], columns]
         images = np.asarray(chunk.images)[rows[i], columns][:, 0, 0, 0]
@@ -59,12 +59,18 @@ def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, st
     size = min(n, 4)
     rows = order(n, size, seed=0, epoch=3) if shuffled else None
     chunks = list(examples.chunks(rows))
-    found = [labels for chunk in chunks for labels in take(chunk)]
+    found = [labels for chunk in chunks for labels in take(*chunk)]
     places = np.arange(n) if rows is None else (rows * size + np.arange(size)).reshape(-1)
     np.testing.assert_array_equal(np.concatenate(found), places[places < n])
     assert len(found) == examples.steps == -(-n // 4)
     assert all(len(labels) == size for labels in found[:-1])
-    assert len({jax.tree.map(np.shape, chunk) for chunk in chunks}) == 1
+    assert len({jax.tree.map(np.shape, chunk) for chunk, _ in chunks}) == 1
+    # One without any example runs the same program.
+    blank = examples.blank()
+    assert jax.tree.map(np.shape, blank) == jax.tree.map(np.shape, chunks[0][0]) and blank.steps == 0
+    for skip in range(1, examples.steps):
+        rest = [labels for chunk in examples.chunks(rows, skip) for labels in take(*chunk)]
+        assert all(map(np.array_equal, rest, found[skip:])) and len(rest) == len(found) - skip
     assert (len(chunks) == 1) == (memory > 0 or streamed_bytes == 2**27 or n <= 4 or (n <= 8 and streamed_bytes > 1))
 
 

@@ -1,5 +1,6 @@
 """Early stopping counts as Keras's callback does; an epoch counts every example once."""
 
+import json
 import math
 
 import numpy as np
@@ -144,13 +145,69 @@ def test_an_epoch_counts_every_example_once(n, memory):
     train = lambda *arguments, key: (lambda carry, outputs: (carry, outputs[0]))(*run(*arguments, key))  # noqa: E731
     examples = make_examples(n, memory)
     rows = order(n, examples.batch_size, seed=0, epoch=1)
-    state, measured = loop.train_epoch(0, examples, rows, train, None, name="x")
-    assert state == -(-n // 4)
-    assert measured == {"loss": (n - 1) / 2, "accuracy": 1.0}
+    state, begun = loop.train_epoch(0, examples, rows, train, None, name="x")
+    assert state == begun.steps == -(-n // 4)
+    assert metrics.compute(begun.sums) == {"loss": (n - 1) / 2, "accuracy": 1.0}
     # Short at first, then as many as take half a second.
     assert calls[0] == (0, 1)
     assert [stop for _, stop in calls[:-1]] == [start for start, _ in calls[1:]]
     assert len(calls) < 10
+
+
+@pytest.mark.parametrize("memory", [2**20, 0])
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_epoch_that_was_broken_off_goes_on_to_the_same_end(memory, stop_after):
+    examples = make_examples(300, memory)
+    rows = order(300, examples.batch_size, seed=0, epoch=1)
+    batches = []
+
+    def remember(carry, labels, mask):
+        batches.append(labels.tolist())
+        return count(carry, labels / 7, mask)
+
+    def train(*arguments, key):
+        carry, outputs = make_run(remember, [])(*arguments, key)
+        return carry, outputs[0]
+
+    state, whole = loop.train_epoch(0, examples, rows, train, None, name="x")
+    all_batches = batches.copy()
+    batches.clear()
+    state, begun, stops = 0, loop.NOTHING, 0
+    while begun.steps < examples.steps:
+        interrupted = iter([False] * (stop_after - 1) + [True]).__next__
+        state, begun = loop.train_epoch(
+            state, examples, rows, train, None, name="x", begun=begun, interrupted=interrupted
+        )
+        saved = json.dumps(loop.progress_to_json(loop.Progress(begun=begun)))
+        begun = loop.progress_from_json(json.loads(saved)).begun
+        stops += 1
+    assert stops > 1 and state == examples.steps
+    assert batches == all_batches
+    assert metrics.compute(begun.sums) == metrics.compute(whole.sums)
+
+
+def test_progress_survives_json():
+    stopper = update_stopper(EarlyStopper(), epoch=1, val_loss=NAN, patience=2)
+    sums = metrics.Sums(*np.float32([[0.1, 0.2], [1, 2], [3, 4]]))
+    progress = loop.Progress(({"epoch": 1, "loss": 0.1},), stopper, loop.Begun(2, sums, 1.5))
+    again = loop.progress_from_json(json.loads(json.dumps(loop.progress_to_json(progress))))
+    assert again.history == progress.history and again.stopper == stopper
+    np.testing.assert_array_equal(again.begun.sums, np.float64(sums))
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_loss_that_is_not_finite_names_its_step(value):
+    examples = make_examples(300)
+
+    def diverge(carry, labels, mask):
+        return count(carry, np.full(4, value if carry == 17 else 1.0), mask)
+
+    def train(*arguments, key):
+        carry, outputs = make_run(diverge, [])(*arguments, key)
+        return carry, outputs[0]
+
+    with pytest.raises(ValueError, match=f"epoch 3/9: the loss of step 18 is {value}: .*learning_rate"):
+        loop.train_epoch(0, examples, order(300, 4, seed=0, epoch=1), train, None, name="epoch 3/9")
 
 
 def test_evaluation_gives_a_prediction_for_every_example():

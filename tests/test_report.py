@@ -1,7 +1,5 @@
-"""What a run prints and leaves: tables to the character, files whole or not at all, pictures that open."""
+"""What a run prints and draws: tables to the character, pictures that open."""
 
-import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ from PIL import Image
 
 from tljax import report
 from tljax.checkpoint import abstract_variables
-from tljax.config import Adam, Config
+from tljax.data import Split
 from tljax.resnet import ResNet
 
 TINY = ResNet(3, stage_sizes=(1, 1, 1, 1), width=2)
@@ -93,120 +91,6 @@ def test_a_stage_is_summed_up_in_lines(summary, text):
     assert report.summary_line(summary) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "plain"),
-    [
-        (math.nan, None),
-        (-math.inf, None),
-        (1.5, 1.5),
-        (np.float64(math.nan), None),
-        ((1, (2.0, math.inf)), [1, [2.0, None]]),
-        ({"a": (math.nan,), "b": {"c": "NaN"}}, {"a": [None], "b": {"c": "NaN"}}),
-        (True, True),
-        (None, None),
-    ],
-)
-def test_what_json_lacks_is_replaced(value, plain):
-    assert report.jsonable(value) == plain
-    json.dumps(report.jsonable(value), allow_nan=False)
-
-
-def test_rows_are_read_as_they_were_added(tmp_path):
-    for row in ({"epoch": 1, "loss": math.nan}, {"epoch": 2, "loss": 0.1, "stage": "größer"}):
-        report.append_row(tmp_path, row)
-    assert report.read_rows(tmp_path) == [{"epoch": 1, "loss": None}, {"epoch": 2, "loss": 0.1, "stage": "größer"}]
-
-
-def test_predictions_are_a_line_an_image(tmp_path):
-    top5 = [[["n01440764", "tench", 0.5]], [[None, "cat", 1.0]]]
-    report.write_predictions(tmp_path, ["a", "b"], np.array([3, 4], np.int32), np.array([0.5, math.inf]), top5)
-    assert (tmp_path / "predictions.jsonl").read_text().splitlines() == [
-        '{"id": "a", "label": 3, "loss": 0.5, "top5": [["n01440764", "tench", 0.5]]}',
-        '{"id": "b", "label": 4, "loss": null, "top5": [[null, "cat", 1.0]]}',
-    ]
-
-
-def test_a_file_is_written_whole_in_folders_that_need_not_exist(tmp_path):
-    path = tmp_path / "a" / "b" / "report.md"
-    report.write_text(path, "größer\n")
-    report.write_text(path, "kleiner\n")
-    assert path.read_text("utf-8") == "kleiner\n"
-    assert [p.name for p in path.parent.iterdir()] == ["report.md"]
-
-
-def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
-    path = tmp_path / "report.md"
-    report.write_text(path, "before")
-    whole = Path.write_bytes
-
-    def fail_halfway(self, content):
-        whole(self, content[: len(content) // 2])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", fail_halfway)
-    with pytest.raises(OSError, match="disk full"):
-        report.write_text(path, "after, and longer")
-    monkeypatch.undo()
-    assert path.read_text() == "before"
-
-
-def test_what_cannot_be_written_leaves_the_file_before(tmp_path):
-    report.write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(TypeError):
-        report.write_json(tmp_path / "a.json", {"x": object()})
-    with pytest.raises(UnicodeEncodeError):
-        report.write_text(tmp_path / "a.json", "\ud800")
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-
-
-def fill(folder: Path, names: list[str]) -> None:
-    for name in names:
-        path = folder / name
-        if name in ("figures", "checkpoints", "data"):
-            path.mkdir(parents=True)
-            (path / "something").write_text("")
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
-
-
-@pytest.mark.parametrize("name", report.FILES)
-def test_a_folder_with_a_run_in_it_is_refused_by_what_was_found(tmp_path, name):
-    fill(tmp_path, [name, "notes.txt"])
-    with pytest.raises(FileExistsError, match=f"holds a run \\({name}\\); give another --workdir, or --overwrite"):
-        report.refuse_run(tmp_path)
-
-
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
-    fill(tmp_path, ["runs"])
-    with pytest.raises(FileExistsError, match="is a file; give a folder as --workdir"):
-        report.refuse_run(tmp_path / "runs")
-
-
-def test_a_folder_without_a_run_is_let_through(tmp_path):
-    fill(tmp_path, ["notes.txt", "data"])
-    report.refuse_run(tmp_path)
-    report.refuse_run(tmp_path / "new")
-
-
-def test_a_new_run_deletes_what_a_run_writes_and_nothing_else(tmp_path):
-    others = ["notes.txt", "data", "summary.json.bak", "fine_tune/summary.json"]
-    fill(tmp_path, [*report.FILES, *others])
-    config = Config(pretrained="imagenet", optimizer=Adam(learning_rate=math.inf))
-    report.begin_run(tmp_path, config)
-    assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "data", "summary.json.bak", "fine_tune", "config.json"}
-    assert (tmp_path / "data" / "something").exists()
-    assert (tmp_path / "fine_tune" / "summary.json").exists()
-    written = json.loads((tmp_path / "config.json").read_text())
-    assert (written["stage"], written["pretrained"]) == ("feature_extraction", "imagenet")
-    assert written["optimizer"] == {"learning_rate": None, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
-
-
-def test_a_new_run_makes_its_folder(tmp_path):
-    report.begin_run(tmp_path / "runs" / "new", Config())
-    assert [p.name for p in (tmp_path / "runs" / "new").iterdir()] == ["config.json"]
-
-
 def read_picture(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -236,22 +120,33 @@ def test_curves_are_a_picture(tmp_path, runs):
     assert (np.abs(picture - [31, 119, 180]).sum(axis=-1) < 6).sum() > 20
 
 
-@pytest.mark.parametrize(("n", "side"), [(1, (281, 231)), (6, (281, 1386)), (7, (563, 1386)), (18, (845, 1386))])
+def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
+    n = len(labels)
+    split = Split(np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n)
+    report.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
+
+
+@pytest.mark.parametrize(
+    ("n", "side"), [(1, (281, 231)), (6, (281, 1386)), (7, (563, 1386)), (18, (845, 1386)), (30, (845, 1386))]
+)
 def test_samples_are_a_grid_of_up_to_six_columns(tmp_path, n, side):
-    images = np.zeros((n, 8, 8, 3), np.uint8)
-    report.draw_samples(tmp_path, images, ["cat"] * n, ["cat"] * n, [True] * n)
+    draw(tmp_path, [0] * n, [0] * n)
     for name in ("samples.png", "predictions.png"):
         assert read_picture(tmp_path / name).shape == (*side, 3)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_without_examples_nothing_is_drawn(tmp_path):
+    draw(tmp_path, [], [])
+    assert not list(tmp_path.iterdir())
 
 
 GREEN, RED = [44, 160, 44], [214, 39, 40]
 
 
-@pytest.mark.parametrize(
-    ("right", "colors"), [([True, True], [GREEN]), ([False, False], [RED]), (np.array([True, False]), [GREEN, RED])]
-)
-def test_what_was_predicted_is_green_where_right_and_red_where_wrong(tmp_path, right, colors):
-    report.draw_samples(tmp_path, np.zeros((2, 8, 8, 3), np.uint8), ["cat", "dog"], ["cat 90%", "dog 80%"], right)
+@pytest.mark.parametrize(("predicted", "colors"), [([0, 1], [GREEN]), ([1, 0], [RED]), ([0, 0], [GREEN, RED])])
+def test_what_was_predicted_is_green_where_right_and_red_where_wrong(tmp_path, predicted, colors):
+    draw(tmp_path, [0, 1], predicted)
 
     def shows(name: str, color: list[int]) -> bool:
         return bool((np.abs(read_picture(tmp_path / name) - color).sum(axis=-1) < 6).any())

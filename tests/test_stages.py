@@ -33,6 +33,8 @@ ROW = {
     "images_per_second",
 }
 
+TIMES = {"seconds", "images_per_second"}
+
 
 def read_rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -130,8 +132,7 @@ def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
     assert [row["epoch"] for row in read_rows(lesson / "feature_extraction")] == [1, 2]
     assert [row["epoch"] for row in read_rows(lesson / "fine_tune")] == [3, 4]
     assert {row["learning_rate"] for row in read_rows(lesson / "fine_tune")} == {1e-4}
-    with checkpoint.open_checkpoints(lesson / "feature_extraction") as manager:
-        extracted, _ = checkpoint.restore_variables(manager, read_summary(lesson / "feature_extraction")["best_epoch"])
+    extracted, _ = checkpoint.read_run(lesson / "feature_extraction")
     tuned, meta = checkpoint.read_run(lesson / "fine_tune")
     assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
                           tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
@@ -189,7 +190,9 @@ def test_the_newest_and_the_best_epoch_are_kept(lesson):
     for name in ("source", "feature_extraction", "fine_tune"):
         summary, rows = read_summary(lesson / name), read_rows(lesson / name)
         kept = {int(path.name) for path in (lesson / name / "checkpoints").iterdir() if path.name.isdigit()}
-        assert kept - {checkpoint.FROZEN} == {summary["best_epoch"], rows[-1]["epoch"]}
+        # An epoch has four steps and an evaluation.
+        earlier = rows[0]["epoch"] - 1
+        assert kept - {checkpoint.FROZEN} == {5 * (n - earlier) for n in (summary["best_epoch"], rows[-1]["epoch"])}
         assert (checkpoint.FROZEN in kept) == (name != "source")
 
 
@@ -199,7 +202,7 @@ def test_frozen_leaves_are_written_once(lesson):
 
     checkpoints = lesson / "feature_extraction" / "checkpoints"
     # The head of a tiny network has 771 parameters of its 80,000.
-    assert size(checkpoints / "2") < size(checkpoints / str(checkpoint.FROZEN)) / 4
+    assert size(checkpoints / "10") < size(checkpoints / str(checkpoint.FROZEN)) / 4
 
 
 def test_the_units_before_fine_tunings_cut_run_once(lesson):
@@ -241,20 +244,55 @@ def test_bad_input_is_refused_and_leaves_nothing(lesson, tmp_path, config, messa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_holds_a_run_is_refused_unless_overwritten(lesson, tmp_path):
+def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsys):
     config = small("feature_extraction", pretrained=str(lesson / "source"))
     run(config, tmp_path / "run")
     (tmp_path / "run" / "mine.txt").write_text("keep")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    with pytest.raises(FileExistsError, match="holds a run"):
-        run(config, tmp_path / "run")
+    capsys.readouterr()
+    run(config, tmp_path / "run")
+    assert "finished before" in (printed := capsys.readouterr().out) and "feature_extraction: loss" in printed
+    with pytest.raises(ValueError, match=r"another config .*stage: 'feature_extraction' before, 'zero_shot' now"):
+        run(small("zero_shot", pretrained=str(lesson / "source")), tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
     with pytest.raises(ValueError, match="would delete"):
         again = small("fine_tune", pretrained=str(tmp_path / "run"))
         run(again, tmp_path / "run", overwrite=True)
     run(config, tmp_path / "run", overwrite=True)
     assert len(read_rows(tmp_path / "run")) == 1
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() != before
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
+
+
+def test_finished_stages_are_not_run_again(lesson, tmp_path, capsys):
+    shutil.copytree(lesson, tmp_path / "lesson")
+    shutil.rmtree(tmp_path / "lesson" / "from_scratch")
+    # Its weights lie elsewhere than those of the fixture: the configs are told.
+    for name in ("zero_shot", "feature_extraction", "fine_tune"):
+        path = tmp_path / "lesson" / name / "config.json"
+        path.write_text(path.read_text().replace(str(lesson), str(tmp_path / "lesson")))
+    run(make_lesson(), tmp_path / "lesson", network=TINY)
+    printed = capsys.readouterr().out
+    assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
+    losses = [
+        [row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, tmp_path / "lesson")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_more_epochs_go_on_from_the_newest(tmp_path):
+    config = small("from_scratch")
+    run(config, tmp_path / "run", network=TINY)
+    config.epochs = 3
+    run(config, tmp_path / "run", network=TINY)
+    run(config, tmp_path / "whole", network=TINY)
+    extended, whole = (
+        [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
+        for name in ("run", "whole")
+    )
+    assert extended == whole and len(whole) == 3
+    extended, whole = (checkpoint.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
+    assert extended == whole
 
 
 def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
@@ -268,7 +306,8 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
     np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
     with checkpoint.open_checkpoints(tmp_path / "run") as manager:
         heads = [
-            checkpoint.restore_variables(manager, n)[0]["params"]["head"]["bias"] for n in (len(rows) - 1, len(rows))
+            checkpoint.restore_variables(manager, 5 * n)[0]["params"]["head"]["bias"]
+            for n in (len(rows) - 1, len(rows))
         ]
     as_source = pretrained.load(str(tmp_path / "run")).variables["params/head/bias"]
     np.testing.assert_array_equal(as_source, heads[0])
@@ -289,14 +328,11 @@ def test_a_run_repeats_itself(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
-    config = small("from_scratch")
-    run(config, tmp_path / "run", network=TINY)
-    with checkpoint.open_checkpoints(tmp_path / "run") as manager:
-        _, meta = checkpoint.restore_variables(manager, 1)
-    path = tmp_path / "run" / "checkpoints" / "1" / "meta" / "metadata"
-    digest = meta["digest"]["params/head/bias"]
-    path.write_text(path.read_text().replace(digest, "0" * 64))
-    with pytest.raises(ValueError, match="is damaged: params/head/bias differ"):
+    shutil.copytree(lesson / "from_scratch", tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "10"
+    path = newest / "meta" / "metadata"
+    path.write_text(path.read_text().replace("learning_rate", "learning-rate"))
+    with pytest.raises(ValueError, match="checkpoints/10 is damaged: meta differs"):
         checkpoint.read_run(tmp_path / "run")
 
 
@@ -313,7 +349,7 @@ def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
 
 def test_a_diverged_training_is_an_error(tmp_path):
     config = small("from_scratch", optimizer=Adam(learning_rate=1e30))
-    with pytest.raises(ValueError, match="no epoch had a finite validation loss"):
+    with pytest.raises(ValueError, match="epoch 1/1: the loss of step 2 is nan"):
         run(config, tmp_path / "run", network=TINY)
     assert not (tmp_path / "run" / "summary.json").exists()
 

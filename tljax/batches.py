@@ -68,27 +68,25 @@ class Examples:
         """Batches of a pass."""
         return -(-self.count // self.batch_size)
 
-    def chunks(self, order: Int[np.ndarray, "steps batch"] | None = None) -> Iterator[Chunk]:
-        """A pass over all examples in `order` if given, else as they are stored. All chunks have one shape."""
+    def chunks(
+        self, order: Int[np.ndarray, "steps batch"] | None = None, skip: int = 0
+    ) -> Generator[tuple[Chunk, int]]:
+        """A pass over all examples in `order` if given, else as they are stored, without its first `skip` batches:
+        chunks, all of one shape, and the first batch to take of each."""
         rows = _rows(self.steps, self.batch_size) if order is None else order
         rows = rows[:, own_columns(self.mesh, self.batch_size)]
-
-        def put_columns(arrays: Any) -> Any:
-            return put(arrays, by_column(self.mesh), self.batch_size)
-
         if isinstance(self.images, jax.Array):
-            yield Chunk(self.images, self.labels, put_columns(rows), np.int32(self.steps))
+            yield Chunk(self.images, self.labels, self._put(rows), np.int32(self.steps)), skip
             return
-        row_bytes = rows.shape[1] * math.prod(self.images.shape[1:]) * self.images.dtype.itemsize
-        length = min(self.steps, max(1, STREAMED_BYTES // row_bytes))
-        in_place = put_columns(_rows(length, rows.shape[1]))
-        parts = [rows[start : start + length] for start in range(0, self.steps, length)]
+        length = self._length
+        in_place = self._put(_rows(length, rows.shape[1]))
+        parts = [rows[start : start + length] for start in range(skip, self.steps, length)]
 
         examples = take(self.images, self.labels, parts, length)
 
-        def gather(part: np.ndarray) -> Chunk:
-            images, labels = put_columns(next(examples))
-            return Chunk(images, labels, in_place, np.int32(len(part)))
+        def gather(part: np.ndarray) -> tuple[Chunk, int]:
+            images, labels = self._put(next(examples))
+            return Chunk(images, labels, in_place, np.int32(len(part))), 0
 
         # While the devices work on one chunk, the next is on its way.
         with closing(examples), ThreadPoolExecutor(1) as pool:
@@ -97,6 +95,26 @@ class Examples:
                 ready, ahead = ahead, pool.submit(gather, part)
                 yield ready.result()
             yield ahead.result()
+
+    def blank(self) -> Chunk:
+        """A chunk like those of a pass, but with nothing to take from it."""
+        columns = len(own_columns(self.mesh, self.batch_size))
+        if isinstance(self.images, jax.Array):
+            return Chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), np.int32(0))
+        images = np.zeros((self._length, columns, *self.images.shape[1:]), self.images.dtype)
+        labels = np.full(images.shape[:2], EMPTY, np.int32)
+        images, labels, rows = self._put((images, labels, _rows(*labels.shape)))
+        return Chunk(images, labels, rows, np.int32(0))
+
+    @property
+    def _length(self) -> int:
+        """Batches of a chunk, of what does not lie on the devices."""
+        columns = len(own_columns(self.mesh, self.batch_size))
+        row_bytes = columns * math.prod(self.images.shape[1:]) * self.images.dtype.itemsize
+        return min(self.steps, max(1, STREAMED_BYTES // row_bytes))
+
+    def _put(self, arrays: Any) -> Any:
+        return put(arrays, by_column(self.mesh), self.batch_size)
 
 
 def take(

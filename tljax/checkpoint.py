@@ -1,28 +1,45 @@
-"""Checkpoints behind one door: Orbax writes them, digests prove what was read."""
+"""Checkpoints behind one door: Orbax writes them, digests prove what was read.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+They are numbered by what was done before: a step counts one, and so does the evaluation at the end of an epoch.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from tljax.partition import digest, find_differences, merge, split
+from tljax.mesh import largest, leads, on_host, wait
+from tljax.partition import digest_leaves, find_differences, flatten, is_frozen, merge, split
 from tljax.resnet import VARIANTS, ResNet
 from tljax.state import TrainState
 
+Meta = dict[str, Any]
+
 FOLDER = "checkpoints"
-# The frozen half of a run never changes: it is written once, as if after an epoch 0.
+# The frozen half of a run never changes: it is written once, as if before the first step.
 FROZEN = 0
+# Where a damaged one is put aside.
+ASIDE = ".damaged"
+
+
+class Damaged(ValueError):
+    """A checkpoint is not what was saved."""
 
 
 @contextmanager
 def open_checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of the run in `workdir`, one an epoch. Orbax may hang at exit if its manager is not closed, so
-    this is a context."""
+    """The checkpoints of the run in `workdir`. Orbax may hang at exit if its manager is not closed, so this is a
+    context."""
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
         yield manager
@@ -51,80 +68,224 @@ def abstract_variables(model: ResNet) -> dict[str, Any]:
     return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
 
 
-def save_frozen(manager: ocp.CheckpointManager, params: dict[str, Any], batch_stats: dict[str, Any], cut: str) -> None:
-    """Writes what stands before `cut`, once a run; nothing where nothing does."""
-    frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
-    if frozen["params"]:
-        manager.save(FROZEN, args=ocp.args.Composite(variables=ocp.args.StandardSave(frozen)))
-
-
-def save(
-    manager: ocp.CheckpointManager, epoch: int, state: TrainState, frozen: dict[str, str], meta: dict[str, Any]
+def keep_frozen(
+    manager: ocp.CheckpointManager, params: Any, batch_stats: Any, cut: str, digests: dict[str, str]
 ) -> None:
-    """Writes the trainable half of the state after `epoch` with `meta` (JSON, with `cut`) and the digest of every
-    parameter and running statistic; `frozen` is the frozen half's.
+    """Writes what stands before `cut` unless it is there, undamaged; `digests` are its leaves'."""
+    if not digests:
+        return
+    frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
+    if FROZEN in manager.all_steps():
+        error = _find_damage(lambda: _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen)))
+        if error is None:
+            return
+        _put_aside(manager, FROZEN, f"{error}; written again")
+    _write(manager, FROZEN, variables=ocp.args.StandardSave(frozen))
+
+
+def save(manager: ocp.CheckpointManager, number: int, state: TrainState, frozen: dict[str, str], meta: Meta) -> None:
+    """Writes the trainable half of the state with `meta` (JSON, with `cut`) and the digest of every leaf; `frozen` are
+    the frozen half's. What is there already stays.
 
     The variables are an item of their own, so that a later run can start from them without the optimizer's state.
-    """
-    params, batch_stats = split(state.params, meta["cut"])[1], split(state.batch_stats, meta["cut"])[1]
-    progress = {"step": state.step, "opt_state": state.opt_state}
-    digests = frozen | digest(params, batch_stats, cut=None)
-    items = ocp.args.Composite(
-        variables=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
-        progress=ocp.args.StandardSave(progress),
-        meta=ocp.args.JsonSave(meta | {"digest": digests}),
-    )
-    manager.save(epoch, args=items)
-
-
-def prune(manager: ocp.CheckpointManager, keep: set[int]) -> None:
-    """Deletes all checkpoints but those of the epochs in `keep` and the frozen half. Orbax's own retention can drop
-    the newest for a worse metric and can take NaN for the best."""
-    for epoch in set(manager.all_steps()) - keep - {FROZEN}:
-        manager.delete(epoch)
-
-
-def restore_variables(manager: ocp.CheckpointManager, epoch: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`params` and `batch_stats` after `epoch`, and the checkpoint's meta.
 
     Raises:
-      ValueError: if a leaf is not, to the bit, what was saved.
+      ValueError: if a number of the state is not finite.
+      OSError: if it cannot be written; what was written before stands.
     """
+    if number in manager.all_steps() or number == FROZEN:
+        return
+    cut = meta["cut"]
+    variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
+    progress = {"opt_state": state.opt_state, "step": state.step}
+    leaves = jax.tree.map(on_host, variables | progress)
+    for path, leaf in flatten(leaves).items():
+        if not np.isfinite(leaf).all():
+            raise ValueError(
+                f"{path} is not finite any more after step {int(leaves['step'])} of this run: the training diverged; "
+                "what was saved before stands. Try a smaller --config.optimizer.learning_rate"
+            )
+    meta = meta | {"digest": frozen | digest_leaves(leaves)}
+    _write(
+        manager,
+        number,
+        variables=ocp.args.StandardSave(variables),
+        progress=ocp.args.StandardSave(progress),
+        meta=ocp.args.JsonSave({"content": meta, "sha256": _digest_meta(meta)}),
+    )
 
-    # Of this process, whatever devices the run had that wrote it.
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
-    def restore(number: int, half: int) -> dict[str, Any]:
-        wanted = {name: split(tree, meta["cut"])[half] for name, tree in abstract.items()}
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), wanted)
-        items = ocp.args.Composite(variables=ocp.args.StandardRestore(wanted))
-        return manager.restore(number, args=items).variables if wanted["params"] else wanted
+def prune(manager: ocp.CheckpointManager, newest: int) -> None:
+    """Deletes all checkpoints but so many of the newest, those which they name as the best, and the frozen half.
+    Orbax's own retention can drop the newest for a worse metric and can take NaN for the best."""
+    numbers = sorted(set(manager.all_steps()) - {FROZEN})
+    keep = set(numbers[-newest:])
+    for number in numbers[-newest:]:
+        with suppress(Damaged):
+            keep.add(read_meta(manager, number)["best"])
+    for number in set(numbers) - keep:
+        manager.delete(number)
 
-    meta = manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+def restore_newest(
+    manager: ocp.CheckpointManager, state: TrainState, frozen: dict[str, str], cut: str
+) -> tuple[TrainState, Meta] | None:
+    """State and meta of the newest good checkpoint; None where there is none. `state` gives shapes and types; the
+    one returned is on the host, its `params` and `batch_stats` the trainable half alone. `frozen` are the digests of
+    the frozen leaves that the run has now.
+
+    A checkpoint is good if all of it is to the bit what was saved, and the variables of the one it names as the best.
+    A damaged one is named and put aside, and the one before is taken.
+
+    Raises:
+      ValueError: if the run began with other frozen weights.
+    """
+    variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
+    progress = {"opt_state": state.opt_state, "step": state.step}
+    for number in sorted(set(manager.all_steps()) - {FROZEN}, reverse=True):
+        good: dict[str, Any] = {}
+
+        def restore(number: int = number, good: dict[str, Any] = good) -> None:
+            meta = read_meta(manager, number)
+            leaves = _read(manager, number, variables=variables, progress=progress)
+            _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
+            if meta["best"] not in (number, FROZEN):
+                digests = read_meta(manager, meta["best"])["digest"]
+                best = _read(manager, meta["best"], variables=variables)
+                _check(manager, meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
+            good.update(leaves, meta=meta)
+
+        error = _find_damage(restore)
+        if error is not None:
+            _put_aside(manager, number, f"{error}; going on from the one before {number}")
+            continue
+        meta = good.pop("meta")
+        if {path: value for path, value in meta["digest"].items() if _is_frozen(path, cut)} != frozen:
+            raise ValueError(
+                f"{manager.directory.parent}: this run began with other source weights; bring those back, give another "
+                "--workdir, or --overwrite"
+            )
+        return TrainState(**good), meta
+    return None
+
+
+def read_meta(manager: ocp.CheckpointManager, number: int) -> Meta:
+    """What was saved beside the arrays.
+
+    Raises:
+      Damaged: if it is not what was saved.
+    """
+    saved = _read(manager, number, meta=None)
+    if not isinstance(saved, dict) or saved.get("sha256") != _digest_meta(saved.get("content")):
+        raise Damaged(f"checkpoint {manager.directory / str(number)} is damaged: meta differs from what was saved")
+    return saved["content"]
+
+
+def restore_variables(manager: ocp.CheckpointManager, number: int) -> tuple[dict[str, Any], Meta]:
+    """`params` and `batch_stats` of a checkpoint, on the host, and its meta.
+
+    Raises:
+      Damaged: if a leaf is not, to the bit, what was saved.
+    """
+    meta = read_meta(manager, number)
     abstract = abstract_variables(build_network(meta["network"]))
-    frozen, trainable = restore(FROZEN, 0), restore(epoch, 1)
+    frozen, trainable = ({name: split(tree, meta["cut"])[half] for name, tree in abstract.items()} for half in (0, 1))
+    if frozen["params"]:
+        frozen = _read(manager, FROZEN, variables=frozen)
+    trainable = _read(manager, number, variables=trainable)
     variables = {name: merge(frozen[name], trainable[name]) for name in abstract}
-    damaged = find_differences(meta["digest"], digest(variables["params"], variables["batch_stats"], cut=None))
-    if damaged:
-        raise ValueError(
-            f"checkpoint {manager.directory / str(epoch)} is damaged: {damaged[0]}"
-            f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
-        )
+    expected = {path: value for path, value in meta["digest"].items() if path.split("/")[0] in variables}
+    _check(manager, number, expected, variables)
     return variables, meta
 
 
-def read_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_run(workdir: Path) -> tuple[dict[str, Any], Meta]:
     """The best epoch's variables of the run in `workdir`, and its newest checkpoint's meta.
 
     Raises:
-      ValueError: if there is no checkpoint, or it is damaged.
+      ValueError: if there is no checkpoint of an epoch, or it is damaged.
     """
     if not (workdir / FOLDER).is_dir():
         raise ValueError(f"{workdir} holds no {FOLDER}/: it is not the folder of a run that trained")
     with open_checkpoints(workdir) as manager:
         newest = manager.latest_step()
-        if newest in (None, FROZEN):
-            raise ValueError(f"{workdir / FOLDER} holds no finished checkpoint: run that stage again")
-        meta = manager.restore(newest, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        variables, _ = restore_variables(manager, meta["stopper"]["best_epoch"])
+        meta = {"best": FROZEN} if newest in (None, FROZEN) else read_meta(manager, newest)
+        if meta["best"] == FROZEN:
+            raise ValueError(f"{workdir / FOLDER} holds no finished epoch: run that stage again")
+        variables, _ = restore_variables(manager, meta["best"])
     return variables, meta
+
+
+def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> dict[str, Any]:
+    """The `items` of a checkpoint as one, abstract trees, or `meta`, which is JSON. Orbax casts other types without a
+    word: what comes from here is to be checked against digests, which hold the type."""
+    # Of this process, whatever devices the run had that wrote it.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def ask(item: Any) -> Any:
+        if item is None:
+            return ocp.args.JsonRestore()
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), item)
+        return ocp.args.StandardRestore(wanted)
+
+    try:
+        restored = manager.restore(number, args=ocp.args.Composite(**{name: ask(item) for name, item in items.items()}))
+        if "meta" in items:
+            return restored["meta"]
+        return {name: leaf for item in items for name, leaf in restored[item].items()}
+    # What is damaged in its midst raises errors of all kinds.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise Damaged(
+            f"checkpoint {manager.directory / str(number)} is damaged: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str], leaves: Any) -> None:
+    damaged = find_differences(expected, digest_leaves(leaves))
+    if damaged:
+        raise Damaged(
+            f"checkpoint {manager.directory / str(number)} is damaged: {damaged[0]}"
+            f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
+        )
+
+
+def _find_damage(check: Callable[[], None]) -> str | None:
+    """What is damaged, for any of the processes: what one cannot read, none goes on from."""
+    found = None
+    try:
+        check()
+    except Damaged as error:
+        found = str(error)
+    return (found or "another process found it damaged") if largest(found is not None) else None
+
+
+def _is_frozen(path: str, cut: str) -> bool:
+    kind, *rest = path.split("/")
+    return kind in ("params", "batch_stats") and is_frozen(rest[0], cut)
+
+
+def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
+    try:
+        manager.save(number, args=ocp.args.Composite(**items), force=True)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[-1][:300]
+        raise OSError(
+            f"checkpoint {manager.directory / str(number)} cannot be written ({type(error).__name__}: {reason}); "
+            "those before it stand"
+        ) from error
+
+
+def _put_aside(manager: ocp.CheckpointManager, number: int, message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+    path = Path(manager.directory / str(number))
+    aside = path.with_name(path.name + ASIDE)
+    if leads():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    wait(f"{path} is put aside")
+    manager.reload()
+
+
+def _digest_meta(meta: Any) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

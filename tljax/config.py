@@ -168,6 +168,23 @@ def stage_config(four: FourStages, name: StageName | Literal["source"], pretrain
     )
 
 
+# Of a run that exists. The other stages of four are what a later one goes on from.
+MAY_GROW = ("epochs", "stages.fine_tune.epochs", "stages.from_scratch.epochs")
+
+
+def find_changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """In which settings two configs differ, both as JSON, a few words each; more epochs are no difference."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = before.keys() | now.keys()
+        return [
+            change
+            for name in sorted(names)
+            for change in find_changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+        ]
+    more = path in MAY_GROW and isinstance(before, int) and isinstance(now, int) and before < now
+    return [] if before == now or more else [f"{path}: {before!r} before, {now!r} now"]
+
+
 def validate(config: Config) -> None:
     """Refuses a config that cannot run.
 

@@ -19,6 +19,10 @@ from tljax.sources import Rows
 SMALL_SIZE = 64
 # So many images at a time come from a process that decodes.
 PIECE = 32
+# What Pillow decodes by itself; among the others are some that start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# Of a picture: four bytes each while it is decoded.
+MOST_PIXELS = 10**8
 
 
 def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -31,7 +35,9 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
     """
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
         ImageOps.exif_transpose(image, in_place=True)
         # "I" and "I;16", "I;16B": Pillow would clip them at 255.
         if image.mode.startswith("I"):
@@ -93,9 +99,8 @@ class Encoded:
             # Pillow's decoders raise all kinds of errors for damaged files.
             except Exception as error:
                 name = self.ids[place]
-                raise ValueError(
-                    f"{name} is no readable image ({type(error).__name__}): replace or remove it"
-                ) from error
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise ValueError(f"{name} is no readable image ({reason}): replace or remove it") from error
 
         arguments = chosen[there], self.fetch(self.rows[chosen[there]]), [images[i] for i in there]
         if threads == 1:

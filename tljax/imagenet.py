@@ -100,3 +100,14 @@ def top_k(probabilities: Float[np.ndarray, "n outputs"], source: Sequence[Label]
     the head has fewer outputs."""
     best = np.argsort(probabilities, axis=1)[:, ::-1][:, :k]
     return [[[*source[i], float(row[i])] for i in order] for row, order in zip(probabilities, best, strict=True)]
+
+
+def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
+    """Zero-shot's loss takes a label for an output of the source's head."""
+    if outputs == 0:
+        raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
+    if len(class_names) > outputs:
+        raise ValueError(
+            f"label {outputs} ({class_names[outputs]!r}) lies beyond the {outputs} outputs of the head of {name}: it "
+            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
+        )

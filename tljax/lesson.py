@@ -1,5 +1,6 @@
 """From a config to a folder: one stage, or the whole lesson of four."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,13 +10,15 @@ from typing import Any
 import jax
 
 from tljax import data, partition, preflight, pretrained, report
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
+from tljax.config import STAGES, ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
 from tljax.data import Dataset
-from tljax.mesh import check_batch_size, leads, make_mesh, own_rows
+from tljax.imagenet import check_head
+from tljax.mesh import check_alike, check_batch_size, leads, make_mesh, own_rows
 from tljax.pretrained import Source
 from tljax.resnet import UNITS
 from tljax.sources import PHOTOGRAPH_SIZE
-from tljax.stages import abstract_programs, check_head, run_stage
+from tljax.stages import abstract_programs, run_stage
+from tljax.workdir import as_json, begin_run, claim, clear, find_run, read_json, read_rows, write_text
 
 # Side and classes of the data that the configs name, where nothing is to be read.
 KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
@@ -31,12 +34,17 @@ def run(
     `network` holds further arguments of `ResNet` for a from_scratch run (tests make a tiny one); the other stages
     have the network of their source weights.
 
+    A run of the same config that is in `workdir` goes on from its newest checkpoint, or is finished; with `overwrite`
+    it is deleted.
+
     Raises:
-      ValueError, FileNotFoundError: if the config, the weights or the data cannot be used; `workdir` is then as it
-        was, unless earlier ones of the four stages have run.
-      FileExistsError: if `workdir` holds a run and `overwrite` is false.
+      ValueError, OSError: if the config, the weights or the data cannot be used, `workdir` holds a run of another
+        config, or another one is at work there; `workdir` is then as it was, unless earlier ones of the four stages
+        have run, or an image that is decoded in every pass is damaged.
+      preemption.Stopped: if a signal ends the run.
     """
     network = network or {}
+    check_alike("config", json.dumps(as_json(config), sort_keys=True))
     if config.compile_for is not None:
         _preflight(config, workdir, config.compile_for)
         return
@@ -44,9 +52,13 @@ def run(
         _run_four_stages(config, workdir, overwrite, network)
         return
     _check(config)
-    _check_workdir(config.pretrained, workdir, overwrite)
-    source = _load_source(config)
-    run_stage(config, workdir, source, _load_data(config), network)
+    _check_overwrite(config.pretrained, workdir, overwrite)
+    with claim(workdir):
+        if not overwrite and find_run(workdir, config) == "finished":
+            _read_finished(workdir)
+            return
+        source = _load_source(config)
+        run_stage(config, workdir, source, _load_data(config), network, overwrite=overwrite)
 
 
 def _preflight(config: Config | FourStages, workdir: Path, topology: str) -> None:
@@ -71,11 +83,16 @@ def _check(config: Config, devices: int | None = None) -> None:
         raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {UNITS[0]!r}")
 
 
-def _check_workdir(weights: str | None, workdir: Path, overwrite: bool) -> None:
-    if not overwrite:
-        report.refuse_run(workdir)
-    elif weights is not None and Path(weights).resolve() == workdir.resolve():
+def _check_overwrite(weights: str | None, workdir: Path, overwrite: bool) -> None:
+    if overwrite and weights is not None and Path(weights).resolve() == workdir.resolve():
         raise ValueError(f"--overwrite would delete config.pretrained={weights!r}; give another --workdir")
+
+
+def _read_finished(workdir: Path) -> dict[str, Any]:
+    """The summary of a finished run, once more for the reader."""
+    summary = read_json(workdir / "summary.json")
+    print(f"\n== finished before in {workdir}\n{report.summary_line(summary)}")
+    return summary
 
 
 def _stage_configs(config: FourStages, workdir: Path) -> dict[str, Config]:
@@ -100,40 +117,62 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
     configs = _stage_configs(config, workdir)
     for name, stage in configs.items():
         _check(stage)
-        _check_workdir(config.pretrained, workdir / name, overwrite)
-    _check_workdir(config.pretrained, workdir, overwrite)
-    # Whatever is there already is read before anything is trained: a mistake shows at once.
+        _check_overwrite(config.pretrained, workdir / name, overwrite)
+    _check_overwrite(config.pretrained, workdir, overwrite)
+    with claim(workdir):
+        finished: set[str] = set()
+        if not overwrite:
+            find_run(workdir, config)
+            finished = {name for name, stage in configs.items() if find_run(workdir / name, stage) == "finished"}
+        datasets = _load_datasets(config, {name: stage for name, stage in configs.items() if name not in finished})
+
+        tuned = partition.find_cut(config.stages.fine_tune.cut)
+        frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
+        through = {"feature_extraction": (tuned,)} if frozen_first else {}
+
+        begin_run(workdir, config, overwrite=overwrite)
+        if overwrite:
+            for name in configs:
+                clear(workdir / name)
+        summaries = {}
+        for name, stage in configs.items():
+            if name in finished:
+                summaries[name] = _read_finished(workdir / name)
+                continue
+            with claim(workdir / name):
+                summaries[name] = run_stage(
+                    stage, workdir / name, _load_source(stage), datasets[name], network, through.get(name, ())
+                )
+        if leads():
+            _write_report(workdir, summaries)
+
+
+def _load_datasets(config: FourStages, configs: Mapping[str, Config]) -> dict[str, Dataset]:
+    """What these stages read, each data set once. Whatever is there already is read before anything is trained: a
+    mistake shows at once."""
+    if not configs:
+        return {}
     if not config.source_classes:
         pretrained.load(str(config.pretrained))
-    shared = _load_data(configs["feature_extraction"])
+    shared_config = stage_config(config, "feature_extraction", config.pretrained)
+    shared = _load_data(shared_config)
     if config.source_classes:
         check_head(len(config.source_classes), shared.class_names, "config.source_classes")
-    shared_size = configs["feature_extraction"].batch_size
-    datasets = {
+    return {
         name: _load_data(stage)
-        for name, stage in configs.items()
         # What a process reads of the data follows from the size of a batch.
-        if name in ("source", "zero_shot") or (jax.process_count() > 1 and stage.batch_size != shared_size)
-    }
-
-    tuned = partition.find_cut(config.stages.fine_tune.cut)
-    frozen_first = partition.is_frozen(tuned, partition.find_cut(config.stages.feature_extraction.cut))
-    through = {"feature_extraction": (tuned,)} if frozen_first else {}
-
-    report.begin_run(workdir, config)
-    summaries = {
-        name: run_stage(
-            stage, workdir / name, _load_source(stage), datasets.get(name, shared), network, through.get(name, ())
-        )
+        if name in ("source", "zero_shot") or (jax.process_count() > 1 and stage.batch_size != shared_config.batch_size)
+        else shared
         for name, stage in configs.items()
     }
-    if not leads():
-        return
+
+
+def _write_report(workdir: Path, summaries: Mapping[str, Any]) -> None:
     table = report.stages_table([summary for name, summary in summaries.items() if name != "source"])
-    transfer = report.read_rows(workdir / "feature_extraction") + report.read_rows(workdir / "fine_tune")
-    runs = {"transfer": transfer, "from_scratch": report.read_rows(workdir / "from_scratch")}
+    rows = {name: read_rows(workdir / name / "metrics.jsonl") for name in STAGES[1:]}
+    runs = {"transfer": rows["feature_extraction"] + rows["fine_tune"], "from_scratch": rows["from_scratch"]}
     report.draw_curves(workdir / "figures" / "curves.png", runs)
-    report.write_text(workdir / "report.md", f"# The four stages\n\n{table}\n\n![curves](figures/curves.png)\n")
+    write_text(workdir / "report.md", f"# The four stages\n\n{table}\n\n![curves](figures/curves.png)\n")
     print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
 
 

@@ -1,8 +1,9 @@
-"""Epochs: run the steps over the batches, stop early, hand every epoch to whoever records it."""
+"""Epochs: run the steps over the batches, stop early, hand every epoch to whoever records it, break off where asked."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from tljax import metrics
-from tljax.batches import Examples
-from tljax.mesh import largest
+from tljax.batches import Examples, order
+from tljax.config import Config
+from tljax.mesh import largest, leads
 from tljax.state import TrainState
 
+Row = dict[str, Any]
 # Of a dispatch of many steps to the device: the time between two movements of the progress bar.
 DISPATCH_SECONDS = 0.5
 
@@ -43,6 +46,44 @@ def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patien
     return stopper._replace(wait=wait, stopped=wait >= patience)
 
 
+class Begun(NamedTuple):
+    """What is done of an epoch: training steps, the sums of each of them, the seconds they took."""
+
+    steps: int = 0
+    sums: metrics.Sums = metrics.Sums((), (), ())
+    seconds: float = 0.0
+
+
+NOTHING = Begun()
+
+
+class Progress(NamedTuple):
+    """Where a run is: all that it takes, beside the state, to go on as if it had never stopped."""
+
+    history: tuple[Row, ...] = ()
+    """A row for every epoch that is done; where the source was a run, its epochs come first."""
+    stopper: EarlyStopper = EarlyStopper()
+    begun: Begun = NOTHING
+    """Of the epoch after these."""
+
+
+def progress_to_json(progress: Progress) -> dict[str, Any]:
+    """As JSON, every number to its last digit."""
+    steps, sums, seconds = progress.begun
+    begun = {"steps": steps, "sums": [[float(x) for x in part] for part in sums], "seconds": seconds}
+    return {"history": list(progress.history), "stopper": progress.stopper._asdict(), "begun": begun}
+
+
+def progress_from_json(value: dict[str, Any]) -> Progress:
+    """Undoes `progress_to_json`."""
+    begun = value["begun"]
+    return Progress(
+        tuple(value["history"]),
+        EarlyStopper(**value["stopper"]),
+        Begun(begun["steps"], metrics.Sums(*begun["sums"]), begun["seconds"]),
+    )
+
+
 def next_size(size: int, seconds: float) -> int:
     """How many steps the next dispatch makes after one of `size` steps took `seconds`: what takes about
     `DISPATCH_SECONDS`, at least one, and not more than eight times as many. How an epoch is parted changes nothing
@@ -51,43 +92,102 @@ def next_size(size: int, seconds: float) -> int:
 
 
 def _run(
-    call: Callable[..., tuple[Any, Any]], carry: Any, examples: Examples, order: np.ndarray | None, bar: tqdm
-) -> Iterator[tuple[Any, Any]]:
-    """A pass over `examples` with `call(carry, chunk, start, stop) -> (carry, outputs)`: after each dispatch the carry
-    and the outputs of its steps on the host, [steps, ...]."""
+    call: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    examples: Examples,
+    order: np.ndarray | None,
+    bar: tqdm,
+    skip: int = 0,
+) -> Generator[tuple[Any, Any]]:
+    """A pass over `examples`, without its first `skip` steps, with `call(carry, chunk, start, stop) -> (carry,
+    outputs)`: after each dispatch the carry and the outputs of its steps on the host, [steps, ...]."""
     size = 1
-    for chunk in examples.chunks(order):
-        start, steps = 0, int(chunk.steps)
-        while start < steps:
-            stop = min(start + size, steps)
-            began = time.perf_counter()
-            carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
-            outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
-            size = largest(next_size(size, time.perf_counter() - began))
-            bar.update(stop - start)
-            yield carry, outputs
-            start = stop
+    with closing(examples.chunks(order, skip)) as chunks:
+        for chunk, start in chunks:
+            steps = int(chunk.steps)
+            while start < steps:
+                stop = min(start + size, steps)
+                began = time.perf_counter()
+                carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
+                outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
+                size = largest(next_size(size, time.perf_counter() - began))
+                bar.update(stop - start)
+                yield carry, outputs
+                start = stop
 
 
-def _bar(examples: Examples, name: str) -> tqdm:
-    return tqdm(total=examples.steps, desc=name, unit="step", leave=False, disable=None, dynamic_ncols=True)
+def _bar(examples: Examples, name: str, done: int = 0) -> tqdm:
+    return tqdm(
+        total=examples.steps,
+        initial=done,
+        desc=name,
+        unit="step",
+        leave=False,
+        disable=None if leads() else True,
+        dynamic_ncols=True,
+    )
+
+
+def warm_up(
+    state: TrainState,
+    training: Examples,
+    validation: Examples,
+    *,
+    train_steps: Callable[..., Any],
+    eval_steps: Callable[..., Any],
+    key: jax.Array,
+) -> TrainState:
+    """Makes no step with either: the compiler is through with both before the first one, and nobody who wants to stop
+    the run waits for it. Returns the state as it was."""
+    zero = np.int32(0)
+    state, _ = train_steps(state, training.blank(), zero, zero, key)
+    jax.block_until_ready(eval_steps(state, validation.blank(), zero, zero, key))
+    return state
 
 
 def train_epoch(
-    state: TrainState, examples: Examples, order: np.ndarray, run: Callable[..., Any], key: jax.Array, *, name: str
-) -> tuple[TrainState, dict[str, float]]:
-    """One pass over `examples` in `order` with `run(state, chunk, start, stop, key) -> (state, sums)`, which makes
-    those steps of the chunk; `name` stands before the progress bar.
+    state: TrainState,
+    examples: Examples,
+    order: np.ndarray,
+    run: Callable[..., Any],
+    key: jax.Array,
+    *,
+    name: str,
+    begun: Begun = NOTHING,
+    interrupted: Callable[[], Any] = lambda: False,
+) -> tuple[TrainState, Begun]:
+    """A pass over `examples` in `order`, or what is left of it after `begun`, with
+    `run(state, chunk, start, stop, key) -> (state, sums)`, which makes those steps of the chunk; `name` stands before
+    the progress bar. After each dispatch it asks whether it is `interrupted`.
 
-    Returns the state, and mean loss and accuracy as they were before each update, which is what Keras reports.
+    Returns the state and what is done. The sums are as they were before each update, which is what Keras reports.
+
+    Raises:
+      ValueError: if the loss of a step is not finite, naming the step.
     """
-    parts: list[metrics.Sums] = []
-    with _bar(examples, name) as bar:
-        for new_state, sums in _run(partial(run, key=key), state, examples, order, bar):
-            state = new_state
-            parts.append(sums)
-            bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.compute(_concatenate(parts)).items()}, refresh=False)
-    return state, metrics.compute(_concatenate(parts))
+    started = time.perf_counter() - begun.seconds
+    sums = begun.sums
+    with _bar(examples, name, begun.steps) as bar:
+        steps = _run(partial(run, key=key), state, examples, order, bar, begun.steps)
+        with closing(steps):
+            for new_state, new_sums in steps:
+                state = new_state
+                _check_finite(new_sums, len(sums.loss), name)
+                sums = metrics.Sums(*(np.append(*pair).astype(float) for pair in zip(sums, new_sums, strict=True)))
+                bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.compute(sums).items()}, refresh=False)
+                if interrupted():
+                    break
+    return state, Begun(len(sums.loss), sums, time.perf_counter() - started)
+
+
+def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(sums.loss))
+    if len(wrong):
+        step = done + int(wrong[0]) + 1
+        raise ValueError(
+            f"{name}: the loss of step {step} is {sums.loss[wrong[0]]}: there, or in the gradients of the step before, "
+            "the training diverged; what was saved before stands. Try a smaller --config.optimizer.learning_rate"
+        )
 
 
 def evaluate(
@@ -95,15 +195,24 @@ def evaluate(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Mean loss and accuracy over `examples` with `run(state, chunk, start, stop, key) -> (sums, predicted)`, and the
     predicted label of every example, int [n]."""
+    evaluated = _evaluate(state, examples, run, key, lambda: False)
+    assert evaluated is not None, "nothing interrupts it"
+    return evaluated
+
+
+def _evaluate(
+    state: TrainState, examples: Examples, run: Callable[..., Any], key: jax.Array, interrupted: Callable[[], Any]
+) -> tuple[dict[str, float], np.ndarray] | None:
+    """`evaluate`, None if it was `interrupted`."""
     call = lambda _, *chunk: ((), run(state, *chunk, key))  # noqa: E731
-    with _bar(examples, "evaluation") as bar:
-        parts = [outputs for _, outputs in _run(call, (), examples, None, bar)]
-    sums, predicted = _concatenate(parts)
+    parts = []
+    with _bar(examples, "evaluation") as bar, closing(_run(call, (), examples, None, bar)) as steps:
+        for _, outputs in steps:
+            parts.append(outputs)
+            if interrupted():
+                return None
+    sums, predicted = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return metrics.compute(sums), predicted.reshape(-1)[: len(examples)]
-
-
-def _concatenate(parts: list[Any]) -> Any:
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def run_epoch(
@@ -116,18 +225,67 @@ def run_epoch(
     eval_steps: Callable[..., Any],
     key: jax.Array,
     name: str,
-) -> tuple[TrainState, dict[str, float]]:
+    begun: Begun = NOTHING,
+    interrupted: Callable[[], Any] = lambda: False,
+) -> tuple[TrainState, Begun, Row | None]:
     """Trains on the one set of examples, evaluates on the other, and prints a line.
 
-    Returns the state and `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` of the whole epoch, and
-    `images_per_second` of training.
+    Returns the state, what is done of the training, and `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` of
+    the whole epoch, and `images_per_second` of training; None in their place if it was `interrupted`.
     """
-    started = time.perf_counter()
-    state, trained = train_epoch(state, training, order, train_steps, key, name=name)
-    speed = len(training) / (time.perf_counter() - started)
-    validated, _ = evaluate(state, validation, eval_steps, key)
-    row = trained | {f"val_{metric}": value for metric, value in validated.items()}
-    seconds = time.perf_counter() - started
+    if begun.steps < training.steps:
+        state, begun = train_epoch(
+            state, training, order, train_steps, key, name=name, begun=begun, interrupted=interrupted
+        )
+    started = time.perf_counter() - begun.seconds
+    validated = None if interrupted() else _evaluate(state, validation, eval_steps, key, interrupted)
+    if validated is None:
+        return state, begun, None
+    row = metrics.compute(begun.sums) | {f"val_{metric}": value for metric, value in validated[0].items()}
+    seconds, speed = time.perf_counter() - started, len(training) / begun.seconds
     numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in row.items())
     print(f"{name}  {numbers}  {seconds:.1f} s  {speed:.0f} images/s", flush=True)
-    return state, row | {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
+    return state, begun, row | {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
+
+
+def is_done(progress: Progress, last: int) -> bool:
+    """Whether there is no epoch left to run, `last` being the last one."""
+    return progress.stopper.stopped or len(progress.history) >= last
+
+
+def run_epochs(
+    state: TrainState,
+    progress: Progress,
+    training: Examples,
+    validation: Examples,
+    config: Config,
+    *,
+    last: int,
+    record: Callable[[TrainState, Progress], None],
+    interrupted: Callable[[], Any] = lambda: False,
+    **steps: Any,
+) -> tuple[TrainState, Progress]:
+    """From `progress` on to the epoch `last`, or until the stopper stops it or it is `interrupted`. `record` is called
+    after every epoch, and where it was broken off; `steps` are those of `run_epoch`."""
+    while not is_done(progress, last):
+        epoch = len(progress.history) + 1
+        state, begun, row = run_epoch(
+            state,
+            training,
+            validation,
+            order(len(training), training.batch_size, seed=config.seed, epoch=epoch),
+            name=f"epoch {epoch}/{last}",
+            begun=progress.begun,
+            interrupted=interrupted,
+            **steps,
+        )
+        if row is None:
+            progress = progress._replace(begun=begun)
+        else:
+            row = {"stage": config.stage, "epoch": epoch, **row, "learning_rate": config.optimizer.learning_rate}
+            stopper = update_stopper(progress.stopper, epoch=epoch, val_loss=row["val_loss"], patience=config.patience)
+            progress = Progress((*progress.history, row), stopper)
+        record(state, progress)
+        if interrupted():
+            break
+    return state, progress

@@ -1,5 +1,6 @@
 """The devices as one mesh, of one process or several: what is split over them, who leads, what all agree on."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 AXIS = "data"
+# Of a process that nothing was heard of for so long, the others know that it is dead, and end.
+HEARTBEAT_SECONDS = 30
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
@@ -31,7 +34,9 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
     if any(value is None for value in given) and any(value is not None for value in given):
         raise ValueError("--coordinator_address HOST:PORT, --num_processes and --process_id belong together; give all")
     try:
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
     # What JAX says where it finds no cluster.
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
@@ -57,6 +62,21 @@ def leader_first(name: str) -> Iterator[None]:
     yield
     if leads():
         wait(name)
+
+
+def check_alike(what: str, text: str) -> None:
+    """Refuses to go on where the processes of a run do not have the same.
+
+    Raises:
+      ValueError: naming a process that has another `text` than the first.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
+    digests = multihost_utils.process_allgather(digest)
+    others = np.flatnonzero((digests != digests[0]).any(axis=1))
+    if len(others):
+        raise ValueError(f"process {others[0]} was given another {what} than process 0; start all with the same one")
 
 
 def largest(value: int) -> int:
@@ -139,6 +159,23 @@ def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
         return jax.make_array_from_process_local_data(sharding, x, tuple(shape))
 
     return jax.tree.map(put_array, tree)
+
+
+def distribute(tree: Any, shardings: Any) -> Any:
+    """Arrays of the host, of which every process has the whole, on the devices as `shardings` say."""
+
+    def distribute_array(x: Any, sharding: NamedSharding) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+    return jax.tree.map(distribute_array, tree, shardings)
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """All of an array, however it lies on the devices of all processes."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def fetch(x: jax.Array) -> np.ndarray:

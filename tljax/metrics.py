@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 class Sums(NamedTuple):
     """Sums over the examples that count: cross-entropies (nats), correct predictions, examples."""
 
-    loss: Array | float
-    correct: Array | float
-    examples: Array | float
+    loss: Any
+    correct: Any
+    examples: Any
 
 
 def zeros(shape: int | tuple[int, ...], dtype: Any) -> Sums:

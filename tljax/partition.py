@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +93,7 @@ def count(params: Tree, batch_stats: Tree, cut: str | None) -> Counts:
     return Counts(total, trainable, total - trainable)
 
 
-def flatten(tree: Tree) -> dict[str, Any]:
+def flatten(tree: Any) -> dict[str, Any]:
     """Leaves by path, keys joined by `/`."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -113,8 +114,14 @@ def unflatten(leaves: dict[str, Any]) -> Tree:
 def digest(params: Tree, batch_stats: Tree, cut: str | None) -> dict[str, str]:
     """SHA-256 of every frozen leaf by path: bytes, type and shape of the parameters and running statistics before
     `cut`. Two equal digests prove the leaves equal to the bit."""
-    frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
-    return {path: sha256(np.asarray(leaf)) for path, leaf in flatten(frozen).items()}
+    return digest_leaves({"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]})
+
+
+def digest_leaves(tree: Any) -> dict[str, str]:
+    """SHA-256 of every leaf by path, several at a time."""
+    leaves = flatten(tree)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(leaves, pool.map(lambda leaf: sha256(np.asarray(leaf)), leaves.values()), strict=True))
 
 
 def select_frozen(digests: dict[str, str], cut: str) -> dict[str, str]:

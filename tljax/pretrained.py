@@ -1,11 +1,12 @@
 """Source weights by what the user wrote: a registry name, a file of Keras or torch, the folder of an earlier run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tljax import checkpoint, convert, imagenet
+from tljax import checkpoint, convert, imagenet, weight_files
 from tljax.cache import fetch
 from tljax.config import STAGES
 from tljax.partition import flatten, unflatten
@@ -27,6 +28,14 @@ DOWNLOADS = {
         "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
         "2cb95161c43110f7111970584f804107",
     )
+}
+
+
+# Of a weight file's names: how to read them, and what goes with such weights.
+KINDS: dict[str, tuple[Callable[[convert.Arrays], dict[str, np.ndarray]], str, Preprocessing]] = {
+    "keras": (convert.from_keras, "v1", CAFFE),
+    "keras_counters": (convert.from_keras_counters, "v1", CAFFE),
+    "torch": (convert.from_torch, "v1.5", TORCH),
 }
 
 
@@ -90,18 +99,18 @@ def replace(
 
 
 def _read_file(path: Path, name: str) -> Source:
-    network = {"stage_sizes": STAGE_SIZES, "width": 64}
-    if path.suffix == ".safetensors":
-        variables, variant, preprocessing = convert.from_torch(_read_safetensors(path)), "v1.5", TORCH
-    elif path.suffix == ".h5":
-        arrays, counters = _read_h5(path)
-        variables = convert.from_keras_counters(arrays) if counters else convert.from_keras(arrays)
-        variant, preprocessing = "v1", CAFFE
-    else:
+    if path.suffix not in (".h5", ".safetensors"):
         raise ValueError(
             f"config.pretrained={name!r}: weights are read from .h5, .weights.h5 and .safetensors files; "
             "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
         )
+    try:
+        arrays, kind = weight_files.read(path)
+    except ValueError as error:
+        raise ValueError(f"config.pretrained={name!r}: {error}") from error
+    convert_names, variant, preprocessing = KINDS[kind]
+    variables = convert_names(arrays)
+    network = {"stage_sizes": STAGE_SIZES, "width": 64}
     return Source(name, variables, variant, preprocessing, 224, _head_labels(variables), network)
 
 
@@ -109,52 +118,6 @@ def _head_labels(variables: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]
     bias = variables.get("params/head/bias", np.empty(0))
     labels = imagenet.labels()
     return labels if bias.size == len(labels) else tuple((None, f"output_{i}") for i in range(bias.size))
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    import safetensors
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"config.pretrained={str(path)!r} is no readable .safetensors file: {error}") from error
-
-
-def _read_h5(path: Path) -> tuple[dict[str, np.ndarray], bool]:
-    """Arrays by name, and whether the names are those of a Keras 3 `.weights.h5`."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            group = file.get("model_weights", file)
-            if "layer_names" in group.attrs:
-                return _read_legacy_layers(group), False
-            if "layers" in group:
-                arrays: dict[str, np.ndarray] = {}
-                group["layers"].visititems(lambda name, item: _collect(arrays, f"layers/{name}", item))
-                return arrays, True
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"config.pretrained={str(path)!r} is no readable .h5 file: {error}") from error
-    raise ValueError(f"config.pretrained={str(path)!r}: neither of Keras's two layouts of weights is in this file")
-
-
-def _collect(arrays: dict[str, np.ndarray], name: str, item: Any) -> None:
-    import h5py
-
-    if isinstance(item, h5py.Dataset):
-        arrays[name] = item[()]
-
-
-def _read_legacy_layers(group: Any) -> dict[str, np.ndarray]:
-    def text(name: Any) -> str:
-        return name.decode() if isinstance(name, bytes) else str(name)
-
-    return {
-        text(weight): group[text(layer)][text(weight)][()]
-        for layer in group.attrs["layer_names"]
-        for weight in group[text(layer)].attrs["weight_names"]
-    }
 
 
 def _read_run(folder: Path) -> Source:

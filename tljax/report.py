@@ -1,46 +1,20 @@
-"""What a person reads: tables, lines, pictures, and the files that a run leaves. Of several processes the leader writes
-them, the others nothing."""
+"""What a person reads: tables, lines, pictures. Of several processes the leader draws."""
 
-import json
-import math
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from tljax.config import Config, FourStages
-from tljax.mesh import leads, wait
+from tljax.batches import order
+from tljax.data import Split
+from tljax.mesh import leads
 from tljax.partition import count, is_frozen
 
 Row = dict[str, Any]
-
-# What a run writes into its workdir; --overwrite deletes these and nothing else.
-FILES = ("config.json", "metrics.jsonl", "summary.json", "predictions.jsonl", "report.md", "figures", "checkpoints")
-
-
-def refuse_run(workdir: Path) -> None:
-    """Raises FileExistsError if `workdir` holds a run already, or is a file."""
-    if workdir.exists() and not workdir.is_dir():
-        raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
-    found = [name for name in FILES if (workdir / name).exists()]
-    if found:
-        raise FileExistsError(f"{workdir} holds a run ({', '.join(found)}); give another --workdir, or --overwrite")
-
-
-def begin_run(workdir: Path, config: Config | FourStages) -> None:
-    """Deletes what an earlier run left in `workdir` and writes `config.json`; every process goes on after that."""
-    wait(f"{workdir} is checked")
-    for path in (workdir / name for name in FILES if leads()):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    write_json(workdir / "config.json", asdict(config))
-    wait(f"{workdir} is there")
+SAMPLES = 18
 
 
 def model_summary(params: Row, batch_stats: Row, units: Sequence[str], cut: str | None, batch_norm: str) -> str:
@@ -106,65 +80,25 @@ def stages_table(summaries: Sequence[Row]) -> str:
     return "\n".join(line(row) for row in [head, rule, *rows])
 
 
-def jsonable(value: Any) -> Any:
-    """`value` with tuples as lists and numbers that are not finite, which JSON does not have, as None."""
-    if isinstance(value, Mapping):
-        return {k: jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    content = text.encode("utf-8")
-    if not leads():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON."""
-    write_text(path, json.dumps(jsonable(value), indent=2, ensure_ascii=False) + "\n")
-
-
-def append_row(workdir: Path, row: Row) -> None:
-    """Adds an epoch to the run's `metrics.jsonl`."""
-    if not leads():
-        return
-    with (workdir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(_json_line(row))
-
-
-def read_rows(workdir: Path) -> list[Row]:
-    """The epochs in the run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()]
-
-
-def write_predictions(
-    workdir: Path, ids: Sequence[str], labels: np.ndarray, losses: np.ndarray, top5: Sequence[list]
-) -> None:
-    """`predictions.jsonl`: a line an image with its label (int), cross-entropy (nats) and five likeliest outputs."""
-    rows = zip(ids, labels, losses, top5, strict=True)
-    lines = [_json_line({"id": i, "label": int(n), "loss": float(loss), "top5": best}) for i, n, loss, best in rows]
-    write_text(workdir / "predictions.jsonl", "".join(lines))
-
-
-def _json_line(row: Row) -> str:
-    return json.dumps(jsonable(row), ensure_ascii=False) + "\n"
-
-
 def draw_samples(
-    folder: Path, images: np.ndarray, labels: Sequence[str], predicted: Sequence[str], right: Sequence[bool]
+    folder: Path,
+    seed: int,
+    split: Split,
+    class_names: Sequence[str],
+    predicted: Int[np.ndarray, " n"],
+    guesses: Sequence[str],
 ) -> None:
-    """`samples.png`, a grid of pictures (uint8 [n, h, w, 3]) with their labels, and `predictions.png`, the same ones
-    with what was predicted above the label, green where that is right."""
+    """`samples.png`, a grid of pictures with their labels, and `predictions.png`, the same ones with what was predicted
+    above the label, green where that is right. `predicted` and `guesses`, a label and words, are of all examples."""
+    if not len(split.labels):
+        return
+    chosen = order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
+    images, rows = split.images[chosen], split.rows[chosen]
+    labels = [class_names[i] for i in split.labels[chosen]]
     _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
-    titles = [f"{guess}\n({label})" for guess, label in zip(predicted, labels, strict=True)]
-    _draw_grid(folder / "predictions.png", images, titles, ["tab:green" if r else "tab:red" for r in right])
+    titles = [f"{guesses[row]}\n({label})" for row, label in zip(rows, labels, strict=True)]
+    colors = np.where(predicted[rows] == split.labels[chosen], "tab:green", "tab:red")
+    _draw_grid(folder / "predictions.png", images, titles, colors.tolist())
 
 
 def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
@@ -225,5 +159,7 @@ def _figure_class() -> Any:
 def _save(figure: Any, path: Path) -> None:
     if not leads():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    figure.savefig(unfinished, dpi=110)
+    unfinished.replace(path)

@@ -13,16 +13,17 @@ import optax
 from jax import ShapeDtypeStruct as Shape
 from jax.sharding import Mesh
 
-from tljax import checkpoint, convert, features, imagenet, loop, partition, pretrained, report, steps
-from tljax.batches import Chunk, Examples, map_batches, order, place
+from tljax import checkpoint, convert, features, imagenet, loop, partition, preemption, pretrained, report, steps
+from tljax.batches import Chunk, Examples, map_batches, place
 from tljax.config import Config
-from tljax.data import Dataset, Split
+from tljax.data import Dataset
+from tljax.loop import Progress
 from tljax.mesh import (
     by_column,
-    by_largest_axis,
     by_row,
     compute_dtype,
     gather,
+    largest,
     make_mesh,
     own_rows,
     put,
@@ -33,11 +34,11 @@ from tljax.optim import partitioned_adam, whole_outside
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
 from tljax.resnet import VARIANTS, ResNet, fold
-from tljax.state import TrainState
+from tljax.state import TrainState, place_state, shard
+from tljax.workdir import begin_run, write_json, write_predictions, write_rows
 
 Row = dict[str, Any]
 Embeds = tuple[steps.Embed, steps.Embed]
-SAMPLES = 18
 
 
 def run_stage(
@@ -47,45 +48,37 @@ def run_stage(
     dataset: Dataset,
     network: Mapping[str, Any],
     through: tuple[str, ...] = (),
+    *,
+    overwrite: bool = False,
 ) -> Row:
-    """One stage on a data set that is in memory; returns what `summary.json` holds.
+    """One stage on a data set, from its newest checkpoint on if there is one; returns what `summary.json` holds.
 
-    `source` holds the weights, None for from_scratch; `through` are earlier cuts whose activations a later stage needs.
+    `source` holds the weights, None for from_scratch; `through` are earlier cuts whose activations a later stage needs;
+    `overwrite` deletes first what `workdir` holds of an earlier run.
     """
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
     if config.stage == "zero_shot":
         assert source is not None
-        summary = _zero_shot(config, workdir, dataset, source)
+        summary = _zero_shot(config, workdir, dataset, source, overwrite)
     else:
-        summary = _train(config, workdir, dataset, source, network, through)
+        summary = _train(config, workdir, dataset, source, network, through, overwrite)
     summary = {"stage": config.stage, **summary, "seconds": round(time.perf_counter() - started, 2)}
-    report.write_json(workdir / "summary.json", summary)
+    write_json(workdir / "summary.json", summary)
     print(report.summary_line(summary))
     return summary
 
 
-def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
-    """Zero-shot's loss takes a label for an output of the source's head."""
-    if outputs == 0:
-        raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
-    if len(class_names) > outputs:
-        raise ValueError(
-            f"label {outputs} ({class_names[outputs]!r}) lies beyond the {outputs} outputs of the head of {name}: it "
-            "has no zero-shot loss; choose weights with a larger head, or fewer classes with --config.data.classes"
-        )
-
-
-def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) -> Row:
+def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source, overwrite: bool) -> Row:
     """The source's own head on the target's images; nothing trains. Of several processes each reads all of them."""
     split, names = dataset.validation, dataset.class_names
-    check_head(len(source.labels), names, source.name)
+    imagenet.check_head(len(source.labels), names, source.name)
     mesh = make_mesh()
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network, dtype=dtype)
     target = partition.flatten(checkpoint.abstract_variables(model))
     variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
-    report.begin_run(workdir, config)
+    begin_run(workdir, config, overwrite=overwrite)
     print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
 
     folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(put(variables, whole(mesh)))
@@ -101,10 +94,10 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source) 
     accuracy = None if len(unmapped) == len(names) else float(np.mean(mapped.predicted == split.labels))
     top5 = imagenet.top_k(probabilities, source.labels)
 
-    report.write_predictions(workdir, split.ids, split.labels, losses, top5)
+    write_predictions(workdir, split.ids, split.labels, losses, top5)
     chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
     guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
-    _draw_samples(config, workdir, split, names, mapped.predicted, guesses)
+    report.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,
@@ -124,6 +117,7 @@ def _train(
     source: Source | None,
     network: Mapping[str, Any],
     through: tuple[str, ...],
+    overwrite: bool,
 ) -> Row:
     """Trains the units from the cut on, keeps the best epoch, proves the others unmoved."""
     validation, names = dataset.validation, dataset.class_names
@@ -145,19 +139,22 @@ def _train(
         target = target | {"params": target["params"] | head["params"]}
         variables = pretrained.replace(target, source, names, keep_head=config.stage == "fine_tune")
     before = partition.digest(**variables, cut=cut)
-    report.begin_run(workdir, config)
+    begin_run(workdir, config, overwrite=overwrite)
     print(report.model_summary(**variables, units=model.units, cut=cut, batch_norm=config.batch_norm))
 
     tx = partitioned_adam(config.optimizer, cut)
     variables = put(variables, whole(mesh))
     examples, embeds = _find_examples(config, dataset, model, preprocessing, variables, before, (*through, cut), mesh)
     create = partial(steps.create_state, tx=tx, cut=cut)
-    shardings = shard(jax.eval_shape(create, **variables), mesh, config.compute.shard_optimizer)
+    abstract = jax.eval_shape(create, **variables)
+    shardings = shard(abstract, mesh, config.compute.shard_optimizer)
     train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
+    programs = {"train_steps": train_steps, "eval_steps": eval_steps, "key": step_key}
+    data = examples["train"], examples["validation"]
 
     # The epochs of a fine-tuning go on where those of its source ended.
-    history = list(source.history) if source is not None and config.stage == "fine_tune" else []
-    earlier = len(history)
+    earlier = source.history if source is not None and config.stage == "fine_tune" else ()
+    last, numbers = len(earlier) + config.epochs, data[0].steps + 1
     meta = {
         "stage": config.stage,
         "cut": cut,
@@ -167,48 +164,59 @@ def _train(
         "class_names": names,
     }
     with checkpoint.open_checkpoints(workdir) as manager:
-        checkpoint.save_frozen(manager, **variables, cut=cut)
-        state = jax.jit(create, out_shardings=shardings, donate_argnames=("params", "batch_stats"))(**variables)
-        stopper = loop.EarlyStopper()
-        for epoch in range(earlier + 1, earlier + config.epochs + 1):
-            state, row = loop.run_epoch(
-                state,
-                examples["train"],
-                examples["validation"],
-                order(len(examples["train"]), examples["train"].batch_size, seed=config.seed, epoch=epoch),
-                train_steps=train_steps,
-                eval_steps=eval_steps,
-                key=step_key,
-                name=f"epoch {epoch}/{earlier + config.epochs}",
+
+        def record(state: TrainState, progress: Progress) -> None:
+            number = (len(progress.history) - len(earlier)) * numbers + progress.begun.steps
+            best = max(0, progress.stopper.best_epoch - len(earlier)) * numbers
+            checkpoint.save(manager, number, state, before, meta | loop.progress_to_json(progress) | {"best": best})
+            write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
+            checkpoint.prune(manager, newest=2)
+
+        checkpoint.keep_frozen(manager, **variables, cut=cut, digests=before)
+        found = checkpoint.restore_newest(manager, abstract, before, cut)
+        if found is None:
+            state = jax.jit(create, out_shardings=shardings, donate_argnames=("params", "batch_stats"))(**variables)
+            progress = Progress(earlier)
+        else:
+            restored, saved = found
+            state, progress = place_state(restored, variables, cut, shardings), loop.progress_from_json(saved)
+            if repr(progress.history[: len(earlier)]) != repr(earlier):
+                raise ValueError(
+                    f"{config.pretrained} is another run than when {workdir} began; give another --workdir"
+                )
+            write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
+            print(f"goes on after epoch {len(progress.history)}, step {progress.begun.steps} of the next")
+        if not loop.is_done(progress, last):
+            state = loop.warm_up(state, *data, **programs)
+        with preemption.deferred():
+            interrupted = lambda: largest(preemption.noted())  # noqa: E731
+            state, progress = loop.run_epochs(
+                state, progress, *data, config, last=last, record=record, interrupted=interrupted, **programs
             )
-            stopper = loop.update_stopper(stopper, epoch=epoch, val_loss=row["val_loss"], patience=config.patience)
-            learning_rate = config.optimizer.learning_rate
-            history.append({"stage": config.stage, "epoch": epoch, **row, "learning_rate": learning_rate})
-            report.append_row(workdir, history[-1])
-            checkpoint.save(manager, epoch, state, before, meta | {"stopper": stopper._asdict(), "history": history})
-            checkpoint.prune(manager, keep={epoch, stopper.best_epoch})
-            if stopper.stopped:
-                break
+            if signal := interrupted():
+                raise preemption.Stopped(signal, together=True)
+        stopper, history = progress.stopper, progress.history
         if math.isinf(stopper.best):
             raise ValueError(
                 f"no epoch had a finite validation loss: the training diverged; try a smaller "
                 f"--config.optimizer.learning_rate than {config.optimizer.learning_rate}"
             )
         partition.verify_frozen(before, partition.digest(state.params, state.batch_stats, cut))
-        best, _ = checkpoint.restore_variables(manager, stopper.best_epoch)
+        best, _ = checkpoint.restore_variables(manager, (stopper.best_epoch - len(earlier)) * numbers)
+        checkpoint.prune(manager, newest=1)
     frozen = partition.verify_frozen(before, partition.digest(**best, cut=cut))
     if frozen:
         print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")
 
     state = state._replace(**put(best, whole(mesh)))
     measured, predicted = loop.evaluate(state, examples["validation"], eval_steps, step_key)
-    _draw_samples(config, workdir, validation, names, predicted, [names[i] for i in predicted])
+    report.draw_samples(workdir / "figures", config.seed, validation, names, predicted, [names[i] for i in predicted])
     report.draw_curves(workdir / "figures" / "curves.png", {"transfer" if earlier else config.stage: history})
     summary = {
         **measured,
         "last": {"loss": history[-1]["val_loss"], "accuracy": history[-1]["val_accuracy"]},
         "best_epoch": stopper.best_epoch,
-        "epochs": len(history) - earlier,
+        "epochs": len(history) - len(earlier),
         "params": partition.count(**variables, cut=cut)._asdict(),
         "frozen_leaves_unchanged": frozen,
         "class_names": list(names),
@@ -327,24 +335,3 @@ def _find_examples(
         for name, split in present.items()
     }
     return placed, embeds
-
-
-def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
-    """What each device holds of a state: everything, or of the optimizer's state a part."""
-    everything = jax.tree.map(lambda _: whole(mesh), state)
-    if not optimizer_too:
-        return everything
-    return everything._replace(opt_state=jax.tree.map(lambda x: by_largest_axis(mesh, x.shape), state.opt_state))
-
-
-def _draw_samples(
-    config: Config, workdir: Path, split: Split, names: tuple[str, ...], predicted: np.ndarray, guesses: list[str]
-) -> None:
-    """Pictures with what was predicted of all examples of the split: as a label, which may be right, and in words."""
-    if not len(split.labels):
-        return
-    chosen = order(len(split.labels), 1, seed=config.seed, epoch=0)[:SAMPLES, 0]
-    labels = [names[split.labels[i]] for i in chosen]
-    rows = split.rows[chosen]
-    right = predicted[rows] == split.labels[chosen]
-    report.draw_samples(workdir / "figures", split.images[chosen], labels, [guesses[i] for i in rows], right)

@@ -1,0 +1,178 @@
+"""Runs of `one_run.py` that are stopped in all ways, and what they come to."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tljax import checkpoint, workdir
+
+HERE = Path(__file__).parent
+TIMES = {"seconds", "images_per_second"}
+STAGES = ("source", "feature_extraction", "fine_tune", "from_scratch")
+
+
+def command(config: str, folder: Path, *arguments: str) -> list[str]:
+    return [
+        sys.executable,
+        str(HERE / "one_run.py"),
+        "--config",
+        str(HERE / config),
+        "--workdir",
+        str(folder),
+        *arguments,
+    ]
+
+
+def environment(cache: Path, **more: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"TLJAX_CACHE_DIR": str(cache)} | more
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """SHA-256 of what a finished run came to, by stage: every leaf of its newest and best checkpoint, its progress, and
+    its files, all without times."""
+
+    def without_times(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+        return [without_times(v) for v in value] if isinstance(value, list) else value
+
+    found = {}
+    for stage in [folder / name for name in STAGES if (folder / name).is_dir()] or [folder]:
+        with checkpoint.open_checkpoints(stage) as manager:
+            meta = checkpoint.read_meta(manager, manager.latest_step())
+            _, best = checkpoint.restore_variables(manager, meta["best"])
+        rows = workdir.read_rows(stage / "metrics.jsonl")
+        summary = workdir.read_json(stage / "summary.json")
+        parts = without_times([meta, best["digest"], rows, summary])
+        found[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+class Run:
+    """A process of `one_run.py`, and what it says."""
+
+    def __init__(self, arguments: Sequence[str], env: dict[str, str]):
+        self.process = subprocess.Popen(
+            arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.lines: list[str] = []
+        self.changed = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self.changed:
+                self.lines.append(line.rstrip())
+                self.changed.notify_all()
+        with self.changed:
+            self.lines.append("END")
+            self.changed.notify_all()
+
+    def wait_for(self, text: str, times: int = 1, timeout: float = 120) -> bool:
+        """Until it has said `text` so many times; False if it ended before."""
+        with self.changed:
+            met = self.changed.wait_for(lambda: self.lines.count(text) >= times or self.lines[-1:] == ["END"], timeout)
+        assert met, self.lines[-20:]
+        return self.lines.count(text) >= times
+
+    def wait(self, timeout: float = 300) -> int:
+        code = self.process.wait(timeout)
+        self.wait_for("END")
+        return code
+
+    @property
+    def steps(self) -> int:
+        """Of its stage, as it said last."""
+        return next((int(line.split()[1]) for line in reversed(self.lines) if line.startswith("STEPS ")), 0)
+
+
+def start_together(count: int, config: str, folder: Path, env: dict[str, str], *arguments: str) -> list[Run]:
+    """A run of so many processes."""
+    if count == 1:
+        return [Run(command(config, folder, *arguments), env)]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    places = [
+        (f"--coordinator_address=localhost:{port}", f"--num_processes={count}", f"--process_id={i}")
+        for i in range(count)
+    ]
+    return [Run(command(config, folder, *arguments, *place), env) for place in places]
+
+
+def is_saving(folder: Path) -> bool:
+    """Whether a checkpoint is half written there."""
+    return any(True for _ in folder.glob("**/*orbax-checkpoint-tmp*"))
+
+
+def kill_at_random(run: Run, folder: Path, longest: float, rng: random.Random, in_save: bool) -> bool | None:
+    """SIGKILL after up to `longest` seconds, or in the middle of one of its next saves; whether it was in a save, None
+    if it ended before."""
+    end = time.monotonic() + rng.uniform(0, longest)
+    skip = rng.randrange(4)
+    saving = False
+    while run.process.poll() is None:
+        if in_save:
+            saving, before = is_saving(folder), saving
+            if saving and not before:
+                if skip == 0:
+                    time.sleep(rng.uniform(0, 0.03))
+                    break
+                skip -= 1
+            time.sleep(0.0005)
+        else:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.002)
+    if run.process.poll() is not None:
+        return None
+    run.process.kill()
+    run.process.wait()
+    return is_saving(folder)
+
+
+def kill_until_done(
+    config: str,
+    folder: Path,
+    env: dict[str, str],
+    longest: float,
+    rng: random.Random,
+    most: int,
+    saves: Callable[[], bool],
+) -> dict[str, Any]:
+    """Starts a run again and again and kills it at most so many times, then lets it end."""
+    kills = in_saves = 0
+    said: list[str] = []
+    while True:
+        run = Run(command(config, folder), env)
+        if kills < most:
+            killed = kill_at_random(run, folder, longest, rng, saves())
+            if killed is not None:
+                kills, in_saves = kills + 1, in_saves + killed
+                said += run.lines
+                continue
+        assert run.wait() == 0, run.lines[-20:]
+        said += run.lines
+        damaged = [line for line in said if "damaged" in line]
+        return {"kills": kills, "in_saves": in_saves, "unreadable": damaged}
+
+
+def newest(folder: Path) -> int:
+    """The number of the newest checkpoint in a stage's folder, 0 if there is none."""
+    numbers = [int(path.name) for path in (folder / checkpoint.FOLDER).glob("*") if re.fullmatch(r"\d+", path.name)]
+    return max(numbers, default=0)
+
+
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}

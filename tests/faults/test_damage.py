@@ -1,0 +1,127 @@
+"""A checkpoint with damaged files is named, and the run goes on from the one before to what it comes to undamaged.
+
+The long form damages five hundred: `pytest tests/faults/test_damage.py -m long -s`
+"""
+
+import random
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from harness import outcome
+
+from tljax import lesson, preemption, workdir
+from tljax.config import Adam, Config, Data
+
+TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
+WAYS = ("flip", "truncate", "delete")
+
+
+def make_config(stage: str, epochs: int, folder: Path) -> Config:
+    data = Data(name="digits", classes=("5", "6", "7"), max_images=40)
+    settings = {"batch_size": 8, "epochs": epochs, "patience": 9, "data": data, "optimizer": Adam(learning_rate=1e-2)}
+    if stage == "from_scratch":
+        return Config(stage=stage, cut="conv1", batch_norm="training", **settings)
+    return Config(stage="feature_extraction", pretrained=str(folder / "from_scratch"), **settings)
+
+
+def run(config: Config, folder: Path) -> None:
+    lesson.run(config, folder, network=TINY)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> dict:
+    """Of each stage: a run that was stopped after four epochs of six, and what all six come to."""
+    folder, found = tmp_path_factory.mktemp("stopped"), {}
+    for stage in ("from_scratch", "feature_extraction"):
+        rows = folder / f"{stage}_four" / "metrics.jsonl"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
+            four = lambda rows=rows: rows.exists() and len(workdir.read_rows(rows)) == 4  # noqa: E731
+            patch.setattr(preemption, "noted", lambda four=four: signal.SIGTERM if four() else 0)
+            run(make_config(stage, 6, folder), folder / f"{stage}_four")
+        run(make_config(stage, 6, folder), folder / stage)
+        found[stage] = outcome(folder / stage)
+    return {"folder": folder} | found
+
+
+def find_saved(folder: Path) -> list[Path]:
+    """Checkpoints, the newest last."""
+    paths = (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    return sorted(paths, key=lambda path: int(path.name))
+
+
+def damage(path: Path, way: str, rng: random.Random) -> None:
+    if way == "delete":
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    if way == "truncate":
+        del content[rng.randrange(max(1, len(content))) :]
+    elif content:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def try_one(stopped: dict, stage: str, way: str, rng: random.Random, tmp_path: Path, capfd) -> tuple[str, bool, str]:
+    """What was damaged, whether it was named, and what became of the run."""
+    folder = tmp_path / stage
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(stopped["folder"] / f"{stage}_four", folder)
+    saved = sorted(
+        (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
+    )
+    # Mostly the newest, which the run would go on from.
+    chosen = rng.choices(saved, [1] * (len(saved) - 1) + [4])[0]
+    path = rng.choice(sorted(path for path in chosen.rglob("*") if path.is_file()))
+    before = path.read_bytes()
+    damage(path, way, rng)
+    if path.exists() and path.read_bytes() == before:
+        return "nothing", True, "same"
+    capfd.readouterr()
+    run(make_config(stage, 6, stopped["folder"]), folder)
+    said = capfd.readouterr().err
+    named = f"checkpoints/{chosen.name} is damaged" in said
+    same = list(outcome(folder).values()) == list(stopped[stage].values())
+    return f"{path.relative_to(folder)} {way}", named, "same" if same else "DIFFERENT"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_with_a_damaged_checkpoint_comes_to_the_same(stopped, tmp_path, capfd, way):
+    what, _, became = try_one(stopped, "feature_extraction", way, random.Random(way), tmp_path, capfd)
+    assert became == "same", what
+
+
+@pytest.mark.parametrize("stage", ["from_scratch", "feature_extraction"])
+def test_of_the_arrays_every_byte_counts(stopped, tmp_path, capfd, stage):
+    """The largest file of the newest checkpoint, its first half gone."""
+    folder = tmp_path / "run"
+    shutil.copytree(stopped["folder"] / f"{stage}_four", folder)
+    newest = max(
+        (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
+    )
+    path = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
+    run(make_config(stage, 6, stopped["folder"]), folder)
+    captured = capfd.readouterr()
+    assert f"checkpoints/{newest.name} is damaged" in captured.err
+    assert "goes on after epoch 3, step 0 of the next" in captured.out
+    assert (folder / "checkpoints" / f"{newest.name}.damaged").is_dir()
+    assert list(outcome(folder).values()) == list(stopped[stage].values())
+
+
+@pytest.mark.long
+def test_five_hundred(stopped, tmp_path, capfd):
+    rng, count, silent = random.Random(0), Counter(), []
+    for i in range(500):
+        stage, way = ("from_scratch", "feature_extraction")[i % 2], WAYS[i % 3]
+        what, named, became = try_one(stopped, stage, way, rng, tmp_path, capfd)
+        count["named" if named else "not named"] += 1
+        count[became] += 1
+        if not named:
+            silent.append(what)
+    with capfd.disabled():
+        print(f"\n{dict(count)}\nnot named, read to the bit as it was saved: {Counter(silent)}")
+    assert count["same"] == 500

@@ -1,0 +1,34 @@
+"""A run goes on with another number of devices, at the same place of the data."""
+
+import os
+import signal
+
+import numpy as np
+from harness import Run, command, environment, newest
+
+from tljax import checkpoint, workdir
+
+
+def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
+    env = environment(tmp_path / "cache")
+    whole = Run(command("augmented.py", tmp_path / "whole"), env)
+    assert whole.wait() == 0, whole.lines
+    folder, said, digests = tmp_path / "run", [], []
+    for devices in (8, 4, 1):
+        slow = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "SLOW": "0.2"}
+        run = Run(command("augmented.py", folder), env | slow)
+        if devices > 1:
+            assert run.wait_for("PHASE training", 2)
+            os.kill(run.process.pid, signal.SIGTERM)
+        assert run.wait() == (143 if devices > 1 else 0), run.lines
+        said += [line for line in run.lines if line.startswith("goes on")]
+        digests.append(newest(folder))
+    # In the midst of the second and of a later epoch.
+    assert len(said) == 2 and said[0].startswith("goes on after epoch 1, step ") and "step 0" not in said[0], said
+    rows, expected = (workdir.read_rows(path / "metrics.jsonl") for path in (folder, tmp_path / "whole"))
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in expected]
+    # Eight devices add in another order than one; Adam's first steps make the most of it.
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=2e-2)
+    with checkpoint.open_checkpoints(folder) as manager:
+        assert checkpoint.read_meta(manager, manager.latest_step())["begun"]["steps"] == 0

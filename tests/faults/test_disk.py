@@ -1,0 +1,121 @@
+"""Disk full, a workdir that cannot be written to or is gone, two runs at once: a line, and nothing saved is harmed.
+
+Where a small disk can be mounted: `pytest tests/faults/test_disk.py -m long -s`
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import Run, command, environment, newest, outcome
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    env = environment(folder / "cache")
+    run = Run(command("augmented.py", folder / "run"), env)
+    assert run.wait() == 0, run.lines
+    return outcome(folder / "run"), env
+
+
+def last_line(run: Run) -> str:
+    """What it says when it ends, one line without a traceback."""
+    lines = [line for line in run.lines if not line.startswith(("PHASE", "STEPS", "END"))]
+    assert not any("Traceback" in line for line in lines), lines
+    assert lines[-1].startswith("main.py: "), lines
+    return lines[-1]
+
+
+def test_files_that_cannot_be_written(tmp_path, undisturbed):
+    expected, env = undisturbed
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))"
+    wrapper = f"import os, resource, sys; {limit}; os.execv(sys.executable, sys.argv)"
+    run = Run([sys.executable, "-c", wrapper, *command("augmented.py", tmp_path / "run")[1:]], env)
+    assert run.wait() == 1
+    assert "cannot be written" in last_line(run) and str(tmp_path / "run") in last_line(run)
+    run = Run(command("augmented.py", tmp_path / "run"), env)
+    assert run.wait() == 0
+    assert outcome(tmp_path / "run") == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody, root neither, can write to /proc")
+def test_a_workdir_that_cannot_be_made(undisturbed):
+    run = Run(command("augmented.py", Path("/proc/runs/new")), undisturbed[1])
+    assert run.wait() == 1
+    assert "/proc/runs/new cannot be written to" in last_line(run)
+
+
+def test_two_runs_at_once(tmp_path, undisturbed):
+    expected, env = undisturbed
+    one = Run(command("augmented.py", tmp_path / "run"), env | {"SLOW": "0.3"})
+    assert one.wait_for("PHASE training")
+    two = Run(command("augmented.py", tmp_path / "run"), env)
+    assert two.wait() == 1
+    assert f"{tmp_path / 'run'}: another run is at work there" in last_line(two)
+    assert one.wait() == 0
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_a_workdir_that_is_gone(tmp_path, undisturbed):
+    run = Run(command("augmented.py", tmp_path / "run"), undisturbed[1] | {"SLOW": "0.3"})
+    assert run.wait_for("PHASE training", 2)
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert run.wait() == 1
+    assert str(tmp_path / "run") in last_line(run)
+    assert not (tmp_path / "run").exists()
+    # What was saved goes on where it is now.
+    again = Run(command("augmented.py", tmp_path / "elsewhere"), undisturbed[1])
+    assert again.wait() == 0
+    assert any("goes on after epoch 1" in line for line in again.lines)
+    assert list(outcome(tmp_path / "elsewhere").values()) == list(undisturbed[0].values())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tljax", str(disk)], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("save", [1, 3, 6])
+@pytest.mark.parametrize("left", [0, 2**17, 2**19])
+def test_a_full_disk(undisturbed, small_disk, save, left):
+    """At the first, a middle and the last save, with so many bytes left; once there is room the run goes on."""
+    expected, env = undisturbed
+    folder = small_disk / "run"
+    run = Run(command("augmented.py", folder), env | {"SLOW": "0.5"})
+    assert run.wait_for("PHASE saving", save)
+    run.process.send_signal(signal.SIGSTOP)
+    before = newest(folder)
+    with (small_disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free - left)
+    run.process.send_signal(signal.SIGCONT)
+    code = run.wait()
+    said = last_line(run) if code else ""
+    print(f"save {save}, {left} bytes left: {code} {said}")
+    assert code == 1 and "cannot be written" in said and str(folder) in said
+    assert newest(folder) == before
+    (small_disk / "filler").unlink()
+    again = Run(command("augmented.py", folder), env)
+    assert again.wait() == 0, again.lines
+    assert any(f"goes on after epoch {save - 1}" in line for line in again.lines) == (save > 1)
+    assert outcome(folder) == expected
+
+
+@pytest.mark.long
+def test_a_workdir_that_is_read_only(undisturbed, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    run = Run(command("augmented.py", small_disk / "run"), undisturbed[1])
+    assert run.wait() == 1
+    assert f"{small_disk / 'run'} cannot be written to (Read-only file system)" in last_line(run)

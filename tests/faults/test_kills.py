@@ -1,0 +1,67 @@
+"""A run that is killed again and again comes to what it comes to without.
+
+The long form kills a hundred times: `pytest tests/faults/test_kills.py -m long -s`
+"""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from harness import Run as Process
+from harness import command, environment, kill_until_done, outcome
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Of each config: what it comes to, and seconds from its start to its end with all programs compiled."""
+    found = {}
+
+    def run(config: str):
+        if config not in found:
+            folder = tmp_path_factory.mktemp("whole")
+            env = environment(folder / "cache")
+            for name in ("first", "second"):
+                started = time.monotonic()
+                process = Process(command(config, folder / name), env)
+                assert process.wait() == 0, process.lines
+                seconds = time.monotonic() - started
+            assert outcome(folder / "first") == outcome(folder / "second")
+            found[config] = outcome(folder / "second"), seconds, env
+        return found[config]
+
+    return run
+
+
+def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed: int) -> dict:
+    rng, total, runs, different = random.Random(seed), {"kills": 0, "in_saves": 0, "unreadable": []}, 0, 0
+    while total["kills"] < kills:
+        config = configs[runs % len(configs)]
+        expected, seconds, env = undisturbed(config)
+        folder = tmp_path / str(runs)
+        # Half of them, and more if need be, in a save.
+        late = iter(range(10**6))
+        now = total.copy()
+        found = kill_until_done(
+            config, folder, env, seconds, rng, kills - total["kills"],
+            lambda now=now, late=late: (next(late) + now["kills"]) % 2 == 0 or now["in_saves"] < now["kills"] / 2,
+        )  # fmt: skip
+        total = {key: total[key] + found[key] for key in total}
+        different += outcome(folder) != expected
+        runs += 1
+    return total | {"runs": runs, "different": different}
+
+
+def test_killed_runs_come_to_the_same(tmp_path, undisturbed):
+    found = kill_runs(tmp_path, undisturbed, ["augmented.py"], kills=4, seed=0)
+    assert found["different"] == 0 and not found["unreadable"], found
+    assert found["in_saves"] >= 1
+
+
+@pytest.mark.long
+def test_a_hundred_kills(tmp_path, undisturbed):
+    started = time.monotonic()
+    found = kill_runs(tmp_path, undisturbed, ["tiny.py", "augmented.py"], kills=100, seed=1)
+    print(f"\n{found} in {time.monotonic() - started:.0f} s")
+    assert found["different"] == 0 and not found["unreadable"], found
+    assert found["in_saves"] >= 50

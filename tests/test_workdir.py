@@ -1,0 +1,191 @@
+"""The folder of a run: files whole or not at all, one run at a time, no run mixed with another."""
+
+import errno
+import json
+import math
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tljax import workdir
+from tljax.config import Adam, Config, Data, FourStages
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (math.nan, None),
+        (-math.inf, None),
+        (1.5, 1.5),
+        (np.float64(math.nan), None),
+        ((1, (2.0, math.inf)), [1, [2.0, None]]),
+        ({"a": (math.nan,), "b": {"c": "NaN"}}, {"a": [None], "b": {"c": "NaN"}}),
+        (True, True),
+        (None, None),
+    ],
+)
+def test_what_json_lacks_is_replaced(value, plain):
+    assert workdir.jsonable(value) == plain
+    json.dumps(workdir.jsonable(value), allow_nan=False)
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = [{"epoch": 1, "loss": math.nan}, {"epoch": 2, "loss": 0.1, "stage": "größer"}]
+    workdir.write_rows(tmp_path / "metrics.jsonl", rows)
+    assert workdir.read_rows(tmp_path / "metrics.jsonl") == [rows[0] | {"loss": None}, rows[1]]
+
+
+def test_predictions_are_a_line_an_image(tmp_path):
+    top5 = [[["n01440764", "tench", 0.5]], [[None, "cat", 1.0]]]
+    workdir.write_predictions(tmp_path, ["a", "b"], np.array([3, 4], np.int32), np.array([0.5, math.inf]), top5)
+    assert (tmp_path / "predictions.jsonl").read_text().splitlines() == [
+        '{"id": "a", "label": 3, "loss": 0.5, "top5": [["n01440764", "tench", 0.5]]}',
+        '{"id": "b", "label": 4, "loss": null, "top5": [[null, "cat", 1.0]]}',
+    ]
+
+
+def test_a_file_is_written_whole(tmp_path):
+    path = tmp_path / "report.md"
+    workdir.write_text(path, "größer\n")
+    workdir.write_text(path, "kleiner\n")
+    assert path.read_text("utf-8") == "kleiner\n"
+    assert [p.name for p in path.parent.iterdir()] == ["report.md"]
+
+
+def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
+    path = tmp_path / "report.md"
+    workdir.write_text(path, "before")
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"report.md cannot be written \(No space left on device\)"):
+        workdir.write_text(path, "after, and longer")
+    assert path.read_text() == "before"
+    assert [p.name for p in path.parent.iterdir()] == ["report.md"]
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone/report.md cannot be written"):
+        workdir.write_text(tmp_path / "gone" / "report.md", "x")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_cannot_be_written_leaves_the_file_before(tmp_path):
+    workdir.write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(tmp_path / "a.json", {"x": object()})
+    with pytest.raises(UnicodeEncodeError):
+        workdir.write_text(tmp_path / "a.json", "\ud800")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def fill(folder: Path, names: list[str]) -> None:
+    for name in names:
+        path = folder / name
+        if name in ("figures", "checkpoints", "data"):
+            path.mkdir(parents=True)
+            (path / "something").write_text("")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+
+
+@pytest.mark.parametrize("name", workdir.FILES[1:])
+def test_parts_of_a_run_without_its_config_are_refused(tmp_path, name):
+    fill(tmp_path, [name, "notes.txt"])
+    said = re.escape(f"holds {name} but no config.json")
+    with pytest.raises(FileExistsError, match=said):
+        workdir.find_run(tmp_path, Config())
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    fill(tmp_path, ["runs"])
+    with pytest.raises(FileExistsError, match="is a file; give a folder as --workdir"):
+        workdir.find_run(tmp_path / "runs", Config())
+    with (
+        pytest.raises(FileExistsError, match="is a file; give a folder as --workdir"),
+        workdir.claim(tmp_path / "runs"),
+    ):
+        pass
+
+
+def test_how_far_a_run_is(tmp_path):
+    fill(tmp_path, ["notes.txt", "data"])
+    config = Config(data=Data(classes=("a", "b")))
+    assert workdir.find_run(tmp_path, config) == "none"
+    assert workdir.find_run(tmp_path / "new", config) == "none"
+    workdir.begin_run(tmp_path, config, overwrite=False)
+    assert workdir.find_run(tmp_path, config) == "begun"
+    fill(tmp_path, ["summary.json"])
+    assert workdir.find_run(tmp_path, config) == "finished"
+    assert workdir.find_run(tmp_path, replace(config, epochs=11)) == "begun"
+    workdir.begin_run(tmp_path, config, overwrite=False)
+    assert workdir.find_run(tmp_path, config) == "begun"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 9}, "epochs: 10 before, 9 now"),
+        ({"seed": 1}, "seed: 0 before, 1 now"),
+        ({"data": Data(classes=("b", "a"))}, r"data.classes: \[\] before, \['b', 'a'\] now"),
+        ({"optimizer": Adam(learning_rate=0.1), "patience": 3}, r"optimizer.learning_rate: 0.001 .* patience: 5"),
+    ],
+)
+def test_another_config_is_refused_with_what_differs(tmp_path, change, said):
+    workdir.begin_run(tmp_path, Config(), overwrite=False)
+    with pytest.raises(ValueError, match=f"holds a run of another config .*{said}"):
+        workdir.find_run(tmp_path, Config(**change))
+
+
+def test_of_four_stages_only_those_that_nothing_goes_on_from_may_take_longer(tmp_path):
+    workdir.begin_run(tmp_path, FourStages(), overwrite=False)
+    config = FourStages()
+    config.stages.fine_tune.epochs += 1
+    assert workdir.find_run(tmp_path, config) == "begun"
+    config.stages.feature_extraction.epochs += 1
+    with pytest.raises(ValueError, match=r"stages.feature_extraction.epochs: 10 before, 11 now\)"):
+        workdir.find_run(tmp_path, config)
+
+
+def test_overwriting_deletes_what_a_run_writes_and_nothing_else(tmp_path):
+    others = ["notes.txt", "data", "summary.json.bak", "fine_tune/summary.json"]
+    fill(tmp_path, [*workdir.FILES, *others])
+    config = Config(pretrained="imagenet", optimizer=Adam(learning_rate=math.inf))
+    workdir.begin_run(tmp_path, config, overwrite=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "data", "summary.json.bak", "fine_tune", "config.json"}
+    assert (tmp_path / "data" / "something").exists()
+    assert (tmp_path / "fine_tune" / "summary.json").exists()
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert (written["stage"], written["pretrained"]) == ("feature_extraction", "imagenet")
+    assert written["optimizer"] == {"learning_rate": None, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def test_one_run_at_a_time_is_in_a_folder(tmp_path):
+    folder = tmp_path / "runs" / "new"
+    with workdir.claim(folder):
+        with pytest.raises(FileExistsError, match="new: another run is at work there"), workdir.claim(folder):
+            pass
+        assert folder.is_dir()
+    # Nothing was written: it is as it was.
+    assert not folder.parent.exists()
+    with workdir.claim(folder):
+        fill(folder, ["config.json"])
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refuse(self, mode):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    said = r"new cannot be written to \(Permission denied\); give another"
+    with pytest.raises(PermissionError, match=said), workdir.claim(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,153 @@
+"""Arrays of weight files that nobody vouches for.
+
+HDF5 is a large library that a file can break. So a process of its own, this file run as a script, reads the file within
+bounds of memory and time; what comes from there are plain arrays, or a line that says what is wrong.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+# ResNet50 takes 98 MiB; a head for more classes and numbers of 8 bytes make it a few times larger.
+MOST_BYTES = 2**30
+MOST_OBJECTS = 20_000
+# Bytes of address space, and seconds, that reading may take.
+MEMORY = 2**32
+SECONDS = 120
+# HDF5's own compression; any other is a library that it would look for and load.
+FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3}
+# Zeros shrink to a thousandth, trained weights hardly at all.
+MOST_COMPRESSED = 100
+
+
+def read(path: Path) -> tuple[Arrays, str]:
+    """Arrays by name of a .h5 or .safetensors file, and whose names they are: `keras`, `keras_counters` or `torch`.
+
+    Raises:
+      ValueError: in one line, if it cannot be read, or holds what no weight file needs: links, arrays kept outside of
+        it or composed of others, compression by plugins, sizes beyond its own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "arrays.npz"
+        environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", __file__, str(path), str(target)]
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{path} is no readable {path.suffix} file: reading takes too long") from error
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            reason = lines[-1][:300] if lines and done.returncode == 1 else f"it breaks its reader ({done.returncode})"
+            raise ValueError(f"{path} is no readable {path.suffix} file: {reason}")
+        kind, *names = json.loads(done.stdout)
+        with np.load(target, allow_pickle=False) as arrays:
+            return {name: arrays[f"arr_{i}"] for i, name in enumerate(names)}, kind
+
+
+def _read_safetensors(path: Path) -> tuple[Arrays, str]:
+    from safetensors.numpy import load_file
+
+    return load_file(path), "torch"
+
+
+def _read_h5(path: Path) -> tuple[Arrays, str]:
+    import h5py
+
+    with h5py.File(path) as file:
+        arrays: Arrays = {}
+        root = _get(file, "model_weights") if "model_weights" in file else file
+        _collect(root, "", arrays, seen=set(), room=[MOST_BYTES])
+        if "layer_names" in root.attrs:
+            names = [
+                (f"{_text(layer)}/{_text(weight)}", _text(weight))
+                for layer in root.attrs["layer_names"]
+                for weight in _get(root, _text(layer)).attrs["weight_names"]
+            ]
+            return {name: arrays[path] for path, name in names}, "keras"
+        if "layers" in root:
+            return {name: array for name, array in arrays.items() if name.startswith("layers/")}, "keras_counters"
+    raise ValueError("neither of Keras's two layouts of weights is in it")
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _get(group: Any, name: str) -> Any:
+    """A member of a group, no link; `name` may be a path."""
+    import h5py
+
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{part!r} is missing, or a link to somewhere else")
+        group = group[part]
+    return group
+
+
+def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: list[int]) -> None:
+    """Adds all arrays below `group`; `room` are the bytes left for them."""
+    import h5py
+
+    for name in group:
+        item = _get(group, name)
+        address = h5py.h5o.get_info(item.id).addr
+        if address in seen or len(seen) > MOST_OBJECTS:
+            raise ValueError(f"{path}{name} is there twice, or one of too many")
+        seen.add(address)
+        if isinstance(item, h5py.Group):
+            _collect(item, f"{path}{name}/", arrays, seen=seen, room=room)
+        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+            room[0] -= _measure(item, f"{path}{name}")
+            if room[0] < 0:
+                raise ValueError(f"its arrays take more than {MOST_BYTES / 2**30:g} GiB")
+            arrays[f"{path}{name}"] = item[()]
+
+
+def _measure(dataset: Any, name: str) -> int:
+    """Bytes of an array, all of which are in the file."""
+    import h5py
+
+    settings = dataset.id.get_create_plist()
+    if settings.get_external_count() or settings.get_layout() == h5py.h5d.VIRTUAL:
+        raise ValueError(f"{name} lies outside of the file, or is composed of others")
+    filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
+    if not filters <= set(FILTERS.values()):
+        raise ValueError(f"{name} is compressed by a plugin; use {', '.join(FILTERS)}, or nothing")
+    size = math.prod(dataset.shape) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size() * (MOST_COMPRESSED if filters else 1)
+    if size > stored:
+        raise ValueError(f"{name} {dataset.shape} is larger than what the file holds of it")
+    return size
+
+
+def _main(path: Path, target: Path) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES / 2**30:g} GiB")
+        arrays, kind = (_read_safetensors if path.suffix == ".safetensors" else _read_h5)(path)
+        # NumPy's files do not know this type, which is the first half of a float32.
+        np.savez(target, *(a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays.values()))
+    # Damaged files make these libraries raise errors of all kinds.
+    except Exception as error:
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        sys.exit(" ".join(text.split()) or type(error).__name__)
+    print(json.dumps([kind, *arrays]))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))
