@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> None:
     """Runs what the command line asks for; an error is one line, or with --debug a traceback."""
     preemption.listen()
     flags = parse_flags(arguments)
-    # TFDS and Orbax warn about their own workings; what fails in them comes as an exception too.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # TFDS and Orbax warn about their own workings. What fails in their threads is raised here too.
+    logging.getLogger("absl").setLevel(logging.ERROR if flags.debug else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     import jax
 

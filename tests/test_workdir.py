@@ -71,7 +71,7 @@ def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone/report.md cannot be written"):
+    with pytest.raises(FileNotFoundError, match=r"gone/report\.md cannot be written"):
         workdir.write_text(tmp_path / "gone" / "report.md", "x")
     assert not (tmp_path / "gone").exists()
 

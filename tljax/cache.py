@@ -1,11 +1,11 @@
 """The user's cache folder: files fetched once, arrays computed once, each checked when it is found again."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ from tljax.partition import sha256
 
 ABOUT = "about.json"
 UNFINISHED = "unfinished-"
-UNFINISHED_SECONDS = 24 * 3600
+LOCK = ".lock"
 
 
 def folder(name: str) -> Path:
@@ -92,21 +92,50 @@ def build(
         yield {name: np.empty(s.shape, s.dtype) for name, s in shapes.items()}
         return
     try:
-        arrays: dict[str, np.ndarray] = {
-            name: np.lib.format.open_memmap(unfinished / f"{name}.npy", "w+", s.dtype, s.shape)
-            for name, s in shapes.items()
-        }
-        yield arrays
+        with (unfinished / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = _open_arrays(unfinished, shapes, about)
+            arrays = kept or {name: np.empty(s.shape, s.dtype) for name, s in shapes.items()}
+            yield arrays
+            if kept is not None:
+                _keep(unfinished, arrays, shapes, about)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _open_arrays(
+    unfinished: Path, shapes: dict[str, ShapeDtypeStruct], about: dict[str, Any]
+) -> dict[str, np.ndarray] | None:
+    """Arrays in files whose room is reserved: writing through a memory map to a full disk would kill the process."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for name, s in shapes.items():
+            path = unfinished / f"{name}.npy"
+            arrays[name] = np.lib.format.open_memmap(path, "w+", s.dtype, s.shape)
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        print(f"{about['what']} are not kept: {unfinished.parent}: {error.strerror}")
+        return None
+    return arrays
+
+
+def _keep(
+    unfinished: Path, arrays: dict[str, np.ndarray], shapes: dict[str, ShapeDtypeStruct], about: dict[str, Any]
+) -> None:
+    try:
         for name in arrays.keys() - shapes.keys():
             np.save(unfinished / f"{name}.npy", arrays[name])
         digests = {name: sha256(array) for name, array in arrays.items()}
         (unfinished / ABOUT).write_text(json.dumps({"sha256": digests, **about}, indent=1))
-        forget(about)
-        # Another process may just have kept the same.
-        with suppress(OSError):
-            unfinished.rename(unfinished.with_name(_fingerprint(about)))
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        print(f"{about['what']} are not kept: {unfinished.parent}: {error.strerror}")
+        return
+    forget(about)
+    # Another process may just have kept the same.
+    with suppress(OSError):
+        unfinished.rename(unfinished.with_name(_fingerprint(about)))
 
 
 def forget(about: dict[str, Any]) -> None:
@@ -123,10 +152,11 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
         return None
     try:
         root = folder("arrays")
+        for path in root.glob(f"{UNFINISHED}*"):
+            _delete_if_left(path)
         entries = sorted((path.stat().st_mtime, path) for path in root.iterdir())
-        # What another process is writing now is not to be touched; what was left a day ago is nobody's.
-        young = time.time() - UNFINISHED_SECONDS
-        entries = [(at, path) for at, path in entries if at < young or not path.name.startswith(UNFINISHED)]
+        # What another process is writing now is not to be touched.
+        entries = [(at, path) for at, path in entries if not path.name.startswith(UNFINISHED)]
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for _, path in entries}
         while entries and sum(sizes.values()) + size > disk_bytes:
             _, oldest = entries.pop(0)
@@ -139,6 +169,14 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
     except OSError as error:
         print(f"{about['what']} are not kept: {error}")
         return None
+
+
+def _delete_if_left(unfinished: Path) -> None:
+    """The process that writes there holds a lock, which the system takes from it however it ends."""
+    with suppress(OSError):
+        with (unfinished / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _fingerprint(about: dict[str, Any]) -> str:

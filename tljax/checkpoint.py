@@ -4,11 +4,13 @@ They are numbered by what was done before: a step counts one, and so does the ev
 """
 
 import hashlib
+import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -235,10 +237,8 @@ def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> dict[str
         return {name: leaf for item in items for name, leaf in restored[item].items()}
     # What is damaged in its midst raises errors of all kinds.
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise Damaged(
-            f"checkpoint {manager.directory / str(number)} is damaged: {type(error).__name__}: {reason}"
-        ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise Damaged(f"checkpoint {manager.directory / str(number)} is damaged: {reason}") from error
 
 
 def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str], leaves: Any) -> None:
@@ -267,12 +267,14 @@ def _is_frozen(path: str, cut: str) -> bool:
 
 def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
     try:
-        manager.save(number, args=ocp.args.Composite(**items), force=True)
+        # Each of the threads that write prints what went wrong, too.
+        with redirect_stderr(io.StringIO()):
+            manager.save(number, args=ocp.args.Composite(**items), force=True)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[-1][:300]
+        system = re.search(r": ([^:]+) \[os_error_code", str(error))
+        reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise OSError(
-            f"checkpoint {manager.directory / str(number)} cannot be written ({type(error).__name__}: {reason}); "
-            "those before it stand"
+            f"checkpoint {manager.directory / str(number)} cannot be written ({reason}); those before it stand"
         ) from error
 
 

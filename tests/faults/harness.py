@@ -12,14 +12,40 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tljax import checkpoint, workdir
+import jax
+import numpy as np
+import optax
+
+from tljax import checkpoint, loop, steps, workdir
+from tljax.preprocess import CAFFE
+from tljax.resnet import ResNet
 
 HERE = Path(__file__).parent
+TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
 TIMES = {"seconds", "images_per_second"}
 STAGES = ("source", "feature_extraction", "fine_tune", "from_scratch")
+
+
+def make_source(folder: Path) -> Path:
+    """The folder of a run of a tiny network that stands at its initial weights, for other runs to start from."""
+    model = ResNet(3, **TINY)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    state = steps.create_state(**variables, tx=optax.identity(), cut="conv1")
+    meta = {
+        "cut": "conv1",
+        "network": checkpoint.describe_network(model, "v1"),
+        "preprocessing": CAFFE._asdict(),
+        "image_size": 32,
+        "class_names": ["5", "6", "7"],
+        "best": 1,
+    }
+    with checkpoint.open_checkpoints(folder) as manager:
+        checkpoint.save(manager, 1, state, {}, meta | loop.progress_to_json(loop.Progress()))
+    return folder
 
 
 def command(config: str, folder: Path, *arguments: str) -> list[str]:
@@ -55,7 +81,7 @@ def outcome(folder: Path) -> dict[str, str]:
         rows = workdir.read_rows(stage / "metrics.jsonl")
         summary = workdir.read_json(stage / "summary.json")
         parts = without_times([meta, best["digest"], rows, summary])
-        found[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        found[str(stage.relative_to(folder))] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return found
 
 
@@ -114,7 +140,9 @@ def start_together(count: int, config: str, folder: Path, env: dict[str, str], *
 
 def is_saving(folder: Path) -> bool:
     """Whether a checkpoint is half written there."""
-    return any(True for _ in folder.glob("**/*orbax-checkpoint-tmp*"))
+    with suppress(FileNotFoundError):
+        return any(list(folder.glob(f"{pattern}checkpoints/*orbax-checkpoint-tmp*")) for pattern in ("", "*/"))
+    return False
 
 
 def kill_at_random(run: Run, folder: Path, longest: float, rng: random.Random, in_save: bool) -> bool | None:

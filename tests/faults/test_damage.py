@@ -5,26 +5,25 @@ The long form damages five hundred: `pytest tests/faults/test_damage.py -m long 
 
 import random
 import shutil
-import signal
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
-from harness import outcome
+from harness import TINY, make_source, outcome
 
 from tljax import lesson, preemption, workdir
 from tljax.config import Adam, Config, Data
 
-TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
 WAYS = ("flip", "truncate", "delete")
 
 
-def make_config(stage: str, epochs: int, folder: Path) -> Config:
+def make_config(stage: str, folder: Path) -> Config:
     data = Data(name="digits", classes=("5", "6", "7"), max_images=40)
-    settings = {"batch_size": 8, "epochs": epochs, "patience": 9, "data": data, "optimizer": Adam(learning_rate=1e-2)}
+    settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Adam(learning_rate=1e-2)}
     if stage == "from_scratch":
         return Config(stage=stage, cut="conv1", batch_norm="training", **settings)
-    return Config(stage="feature_extraction", pretrained=str(folder / "from_scratch"), **settings)
+    return Config(stage="feature_extraction", pretrained=str(folder / "source"), **settings)
 
 
 def run(config: Config, folder: Path) -> None:
@@ -32,18 +31,21 @@ def run(config: Config, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory) -> dict:
-    """Of each stage: a run that was stopped after four epochs of six, and what all six come to."""
-    folder, found = tmp_path_factory.mktemp("stopped"), {}
-    for stage in ("from_scratch", "feature_extraction"):
-        rows = folder / f"{stage}_four" / "metrics.jsonl"
+def stop(tmp_path_factory):
+    """A run of a stage that was stopped after four epochs of six, and what all six come to."""
+    folder = tmp_path_factory.mktemp("stopped")
+    make_source(folder / "source")
+
+    @cache
+    def stop(stage: str) -> tuple[Path, Config, dict[str, str]]:
+        config, rows = make_config(stage, folder), folder / f"{stage}_four" / "metrics.jsonl"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
-            four = lambda rows=rows: rows.exists() and len(workdir.read_rows(rows)) == 4  # noqa: E731
-            patch.setattr(preemption, "noted", lambda four=four: signal.SIGTERM if four() else 0)
-            run(make_config(stage, 6, folder), folder / f"{stage}_four")
-        run(make_config(stage, 6, folder), folder / stage)
-        found[stage] = outcome(folder / stage)
-    return {"folder": folder} | found
+            patch.setattr(preemption, "noted", lambda: 15 if rows.exists() and len(workdir.read_rows(rows)) == 4 else 0)
+            run(config, rows.parent)
+        run(config, folder / stage)
+        return rows.parent, config, outcome(folder / stage)
+
+    return stop
 
 
 def find_saved(folder: Path) -> list[Path]:
@@ -64,11 +66,12 @@ def damage(path: Path, way: str, rng: random.Random) -> None:
     path.write_bytes(content)
 
 
-def try_one(stopped: dict, stage: str, way: str, rng: random.Random, tmp_path: Path, capfd) -> tuple[str, bool, str]:
+def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capfd) -> tuple[str, bool, str]:
     """What was damaged, whether it was named, and what became of the run."""
     folder = tmp_path / stage
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(stopped["folder"] / f"{stage}_four", folder)
+    four, config, expected = stop(stage)
+    shutil.copytree(four, folder)
     saved = sorted(
         (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
     )
@@ -80,44 +83,42 @@ def try_one(stopped: dict, stage: str, way: str, rng: random.Random, tmp_path: P
     if path.exists() and path.read_bytes() == before:
         return "nothing", True, "same"
     capfd.readouterr()
-    run(make_config(stage, 6, stopped["folder"]), folder)
+    run(config, folder)
     said = capfd.readouterr().err
     named = f"checkpoints/{chosen.name} is damaged" in said
-    same = list(outcome(folder).values()) == list(stopped[stage].values())
+    same = outcome(folder) == expected
     return f"{path.relative_to(folder)} {way}", named, "same" if same else "DIFFERENT"
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_run_with_a_damaged_checkpoint_comes_to_the_same(stopped, tmp_path, capfd, way):
-    what, _, became = try_one(stopped, "feature_extraction", way, random.Random(way), tmp_path, capfd)
+def test_a_run_with_a_damaged_checkpoint_comes_to_the_same(stop, tmp_path, capfd, way):
+    what, _, became = try_one(stop, "feature_extraction", way, random.Random(way), tmp_path, capfd)
     assert became == "same", what
 
 
-@pytest.mark.parametrize("stage", ["from_scratch", "feature_extraction"])
-def test_of_the_arrays_every_byte_counts(stopped, tmp_path, capfd, stage):
+def test_where_a_run_goes_on_is_checked_to_the_last_byte(stop, tmp_path, capfd):
     """The largest file of the newest checkpoint, its first half gone."""
+    four, config, expected = stop("feature_extraction")
     folder = tmp_path / "run"
-    shutil.copytree(stopped["folder"] / f"{stage}_four", folder)
-    newest = max(
-        (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
-    )
+    shutil.copytree(four, folder)
+    newest = find_saved(folder)[-1]
     path = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = path.read_bytes()
     path.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
-    run(make_config(stage, 6, stopped["folder"]), folder)
+    run(config, folder)
     captured = capfd.readouterr()
     assert f"checkpoints/{newest.name} is damaged" in captured.err
     assert "goes on after epoch 3, step 0 of the next" in captured.out
     assert (folder / "checkpoints" / f"{newest.name}.damaged").is_dir()
-    assert list(outcome(folder).values()) == list(stopped[stage].values())
+    assert outcome(folder) == expected
 
 
 @pytest.mark.long
-def test_five_hundred(stopped, tmp_path, capfd):
+def test_five_hundred(stop, tmp_path, capfd):
     rng, count, silent = random.Random(0), Counter(), []
     for i in range(500):
         stage, way = ("from_scratch", "feature_extraction")[i % 2], WAYS[i % 3]
-        what, named, became = try_one(stopped, stage, way, rng, tmp_path, capfd)
+        what, named, became = try_one(stop, stage, way, rng, tmp_path, capfd)
         count["named" if named else "not named"] += 1
         count[became] += 1
         if not named:

@@ -1,14 +1,19 @@
-"""A run goes on with another number of devices, at the same place of the data."""
+"""A run goes on with another number of devices, at the same place of the data.
+
+`pytest tests/faults/test_devices.py -m long`
+"""
 
 import os
 import signal
 
 import numpy as np
+import pytest
 from harness import Run, command, environment, newest
 
 from tljax import checkpoint, workdir
 
 
+@pytest.mark.long
 def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
     env = environment(tmp_path / "cache")
     whole = Run(command("augmented.py", tmp_path / "whole"), env)

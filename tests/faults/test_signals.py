@@ -3,6 +3,7 @@
 The long form takes all of them: `pytest tests/faults/test_signals.py -m long -s`
 """
 
+import itertools
 import os
 import random
 import signal
@@ -10,7 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import SIGNALS, environment, newest, outcome, start_together
+from harness import SIGNALS, TINY, Run, command, environment, make_source, newest, outcome, start_together
+
+from tljax import checkpoint, data, features, lesson, loop, preemption
+from tljax.config import Config, Data
 
 STEPS = 13
 PHASES = ("reading", "compiling", "training", "evaluating", "saving")
@@ -65,18 +69,55 @@ def check(found: dict, phase: str, number: int, every: bool, processes: int) -> 
         assert found["seconds"] < IN_TIME, found
 
 
-@pytest.mark.parametrize(
-    ("phase", "number"),
-    [("compiling", signal.SIGTERM), ("training", signal.SIGINT), ("evaluating", signal.SIGTERM)],
-)
-def test_a_run_that_is_told_to_stop(tmp_path, undisturbed, phase, number):
-    found = stop(tmp_path / "run", undisturbed, 1, True, phase, number, 0.05)
-    check(found, phase, number, True, 1)
-    assert any("the same command goes on from here" in line for line in found["lines"])
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A run in this process, of the head of a tiny network: its config, what it comes to."""
+    folder = tmp_path_factory.mktemp("head")
+    digits = Data(name="digits", classes=("5", "6", "7"), max_images=40)
+    config = Config(pretrained=str(make_source(folder / "source")), batch_size=8, epochs=3, data=digits)
+    lesson.run(config, folder / "whole", network=TINY)
+    return config, outcome(folder / "whole")
 
 
-def test_of_two_processes_one_is_told(tmp_path, undisturbed):
-    check(stop(tmp_path / "run", undisturbed, 2, False, "training", signal.SIGTERM, 0.1), "training", 15, False, 2)
+# What is entered in each phase, how often before the signal comes, and the checkpoint that is there then: five steps an
+# epoch, and its evaluation.
+MOMENTS = {
+    "reading": (data, "load", 1, 0),
+    "computing": (features, "compute", 1, 0),
+    "compiling": (loop, "warm_up", 1, 0),
+    "before the first step": (loop, "_run", 1, 1),
+    "training": (loop, "next_size", 5, 7),
+    "evaluating": (loop, "_evaluate", 2, 11),
+    "saving": (checkpoint, "save", 2, 12),
+}
+
+
+@pytest.mark.parametrize("phase", MOMENTS)
+def test_a_signal_saves_what_is_done(tmp_path, head, monkeypatch, phase):
+    config, expected = head
+    module, function, times, kept = MOMENTS[phase]
+    count, plain = itertools.count(1), getattr(module, function)
+
+    def signalled(*arguments, **settings):
+        if next(count) == times:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(*arguments, **settings)
+
+    # This process is to live on.
+    monkeypatch.setattr(preemption, "_end_unless_deferred", lambda number: None)
+    handlers = [signal.getsignal(number) for number in preemption.SIGNALS]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, signalled)
+        patch.setattr(preemption._Received, "number", 0)
+        preemption.listen()
+        with pytest.raises(SystemExit) as stopped:
+            lesson.run(config, tmp_path / "run", network=TINY)
+        assert stopped.value.code == 143
+    for number, handler in zip(preemption.SIGNALS, handlers, strict=True):
+        signal.signal(number, handler)
+    assert newest(tmp_path / "run") == kept
+    lesson.run(config, tmp_path / "run", network=TINY)
+    assert outcome(tmp_path / "run") == expected
 
 
 @pytest.mark.long
@@ -90,6 +131,19 @@ def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
         print(f"{phase} {SIGNALS[number]} {processes} {every}: {found['codes']} {found['seconds']:.2f} s, "
               f"{found['lost']} steps lost, {'same' if found['same'] else 'DIFFERENT'}")  # fmt: skip
         check(found, phase, number, every, processes)
+
+
+def test_a_process_that_is_told_to_stop(tmp_path):
+    """Ctrl-C in its second epoch."""
+    weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
+    env = environment(tmp_path / "cache", SLOW="0.2")
+    run = Run(command("head.py", tmp_path / "run", weights), env)
+    assert run.wait_for("PHASE training", 2), run.lines
+    time.sleep(0.1)
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == 130, run.lines
+    assert "main.py: stopped by SIGINT; the same command goes on from here" in run.lines
+    assert newest(tmp_path / "run") == run.steps + 1
 
 
 @pytest.mark.long
