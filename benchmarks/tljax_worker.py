@@ -62,7 +62,7 @@ def run_stage(stage: str, cut: str, epochs: int, dataset: Dataset, source: Sourc
         optimizer=Adam(learning_rate=1e-4 if stage == "fine_tune" else 1e-3),
     )
     with tempfile.TemporaryDirectory() as folder:
-        stages.run_stage(config, Path(folder) / "run", source, dataset, {})
+        stages.run_stage(config, Path(folder), source, dataset, {})
 
 
 def use_cache(state: str) -> None:

@@ -3,10 +3,12 @@
 import gc
 import io
 import os
+import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,15 +140,22 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     # Grain asks for flags of its own, which nobody has parsed unless absl starts the program.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+    made: Any = None
     pieces = [np.array_split(np.ravel(p), max(1, -(-np.size(p) // PIECE))) for p in places]
     flat = [piece for parts in pieces for piece in parts]
     options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
     dataset = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset().mp_prefetch(options)
     try:
         with closing(iter(dataset)) as ready:
+            # Ctrl-C in a terminal is for all processes; these would end before the run has saved.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                made = chain([next(ready)] if flat else [], ready)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for p, parts in zip(places, pieces, strict=True):
-                yield np.concatenate([next(ready) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
+                yield np.concatenate([next(made) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
     finally:
         # A closed iterator still refers to itself and to what it gave last, which lies in memory shared with processes.
-        ready = None
+        ready = made = None
         gc.collect()

@@ -125,24 +125,25 @@ def test_a_signal_saves_what_is_done(tmp_path, head, monkeypatch, phase):
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize(("processes", "every"), [(1, True), (2, False), (2, True)])
 def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
-    rng = random.Random(f"{phase} {number} {processes} {every}")
-    for i in range(3):
-        found = stop(tmp_path / str(i), undisturbed, processes, every, phase, number, rng.uniform(0, 0.3))
-        print(f"{phase} {SIGNALS[number]} {processes} {every}: {found['codes']} {found['seconds']:.2f} s, "
-              f"{found['lost']} steps lost, {'same' if found['same'] else 'DIFFERENT'}")  # fmt: skip
-        check(found, phase, number, every, processes)
+    delay = random.Random(f"{phase} {number} {processes} {every}").uniform(0, 0.3)
+    found = stop(tmp_path / "run", undisturbed, processes, every, phase, number, delay)
+    print(f"{phase} {SIGNALS[number]} {processes} {every}: {found['codes']} {found['seconds']:.2f} s, "
+          f"{found['lost']} steps lost, {'same' if found['same'] else 'DIFFERENT'}")  # fmt: skip
+    check(found, phase, number, every, processes)
 
 
-def test_a_process_that_is_told_to_stop(tmp_path):
-    """Ctrl-C in its second epoch."""
+def test_ctrl_c_in_a_terminal(tmp_path):
+    """It comes to all processes, those that decode too, in the second epoch."""
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
+    streamed = ("--config.cache.no_features", "--config.cache.memory_gib=0", "--config.cache.disk_gib=0")
     env = environment(tmp_path / "cache", SLOW="0.2")
-    run = Run(command("head.py", tmp_path / "run", weights), env)
+    run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
     assert run.wait_for("PHASE training", 2), run.lines
-    time.sleep(0.1)
-    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait_for("STEPS 14"), run.lines
+    os.killpg(run.process.pid, signal.SIGINT)
     assert run.wait() == 130, run.lines
     assert "main.py: stopped by SIGINT; the same command goes on from here" in run.lines
+    assert not any("Traceback" in line for line in run.lines), run.lines
     assert newest(tmp_path / "run") == run.steps + 1
 
 
