@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
 from tljax.decoding import read_ahead
-from tljax.mesh import by_column, by_row, fetch, full_batch, largest, own_columns, put, round_up
+from tljax.mesh import by_column, by_row, fetch, full_batch, largest, leads, own_columns, put, round_up
 
 # The label where there is no example.
 EMPTY = -1
@@ -184,7 +184,8 @@ def map_batches(
     starts = range(0, most, own)
     padded = np.pad(rows, (0, len(starts) * own - n), constant_values=len(arrays[0]))
     places = [padded[start : start + own] for start in starts]
-    bar = tqdm(total=n, desc=name, unit=" images", leave=False, disable=None, dynamic_ncols=True)
+    disable = None if leads() else True
+    bar = tqdm(total=n, desc=name, unit=" images", leave=False, disable=disable, dynamic_ncols=True)
     ahead = None
     with bar, ExitStack() as stack:
         streams = [stack.enter_context(closing(read_ahead(array, places))) for array in arrays]

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,10 @@ def keep_frozen(
         return
     frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
     if FROZEN in manager.all_steps():
-        error = _find_damage(lambda: _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen)))
-        if error is None:
+        _, damage = _agree(lambda: _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen)))
+        if damage is None:
             return
-        _put_aside(manager, FROZEN, f"{error}; written again")
+        _put_aside(manager, FROZEN, f"{damage}; written again")
     _write(manager, FROZEN, variables=ocp.args.StandardSave(frozen))
 
 
@@ -145,30 +145,32 @@ def restore_newest(
     variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
     progress = {"opt_state": state.opt_state, "step": state.step}
     for number in sorted(set(manager.all_steps()) - {FROZEN}, reverse=True):
-        good: dict[str, Any] = {}
-
-        def restore(number: int = number, good: dict[str, Any] = good) -> None:
-            meta = read_meta(manager, number)
-            leaves = _read(manager, number, variables=variables, progress=progress)
-            _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
-            if meta["best"] not in (number, FROZEN):
-                digests = read_meta(manager, meta["best"])["digest"]
-                best = _read(manager, meta["best"], variables=variables)
-                _check(manager, meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
-            good.update(leaves, meta=meta)
-
-        error = _find_damage(restore)
-        if error is not None:
-            _put_aside(manager, number, f"{error}; going on from the one before {number}")
+        found, damage = _agree(partial(_restore, manager, number, variables, progress, cut))
+        if damage is not None:
+            _put_aside(manager, number, f"{damage}; going on from the one before {number}")
             continue
-        meta = good.pop("meta")
+        leaves, meta = found
         if {path: value for path, value in meta["digest"].items() if _is_frozen(path, cut)} != frozen:
             raise ValueError(
                 f"{manager.directory.parent}: this run began with other source weights; bring those back, give another "
                 "--workdir, or --overwrite"
             )
-        return TrainState(**good), meta
+        return TrainState(**leaves), meta
     return None
+
+
+def _restore(
+    manager: ocp.CheckpointManager, number: int, variables: Any, progress: Any, cut: str
+) -> tuple[dict[str, Any], Meta]:
+    """The leaves of a good checkpoint, and its meta."""
+    meta = read_meta(manager, number)
+    leaves = _read(manager, number, variables=variables, progress=progress)
+    _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
+    if meta["best"] not in (number, FROZEN):
+        digests = read_meta(manager, meta["best"])["digest"]
+        best = _read(manager, meta["best"], variables=variables)
+        _check(manager, meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
+    return leaves, meta
 
 
 def read_meta(manager: ocp.CheckpointManager, number: int) -> Meta:
@@ -250,14 +252,14 @@ def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str]
         )
 
 
-def _find_damage(check: Callable[[], None]) -> str | None:
-    """What is damaged, for any of the processes: what one cannot read, none goes on from."""
-    found = None
+def _agree(read: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What `read` gives, and what is damaged for any of the processes: where one cannot read, none goes on from."""
+    found, damage = None, None
     try:
-        check()
+        found = read()
     except Damaged as error:
-        found = str(error)
-    return (found or "another process found it damaged") if largest(found is not None) else None
+        damage = str(error)
+    return found, (damage or "another process found it damaged") if largest(damage is not None) else None
 
 
 def _is_frozen(path: str, cut: str) -> bool:

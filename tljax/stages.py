@@ -172,8 +172,8 @@ def _train(
             write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
             checkpoint.prune(manager, newest=2)
 
-        checkpoint.keep_frozen(manager, **variables, cut=cut, digests=before)
         found = checkpoint.restore_newest(manager, abstract, before, cut)
+        checkpoint.keep_frozen(manager, **variables, cut=cut, digests=before)
         if found is None:
             state = jax.jit(create, out_shardings=shardings, donate_argnames=("params", "batch_stats"))(**variables)
             progress = Progress(earlier)

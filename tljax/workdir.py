@@ -58,10 +58,15 @@ def _lock(file: Any, workdir: Path) -> None:
     # The system lets go of it however the process ends.
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FileExistsError(f"{workdir}: another run is at work there; wait, or give another --workdir") from error
+        # Who was there a moment ago may have removed it.
+        taken = not (workdir / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), (workdir / LOCK).stat())
+    except BlockingIOError:
+        taken = True
     except OSError as error:
         print(f"{workdir}: cannot keep other runs out ({error.strerror})")
+        return
+    if taken:
+        raise FileExistsError(f"{workdir}: another run is at work there; wait, or give another --workdir")
 
 
 def _remove(folders: Sequence[Path]) -> None:

@@ -30,10 +30,10 @@ TIMES = {"seconds", "images_per_second"}
 STAGES = ("source", "feature_extraction", "fine_tune", "from_scratch")
 
 
-def make_source(folder: Path) -> Path:
+def make_source(folder: Path, seed: int = 0) -> Path:
     """The folder of a run of a tiny network that stands at its initial weights, for other runs to start from."""
     model = ResNet(3, **TINY)
-    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
     state = steps.create_state(**variables, tx=optax.identity(), cut="conv1")
     meta = {
         "cut": "conv1",

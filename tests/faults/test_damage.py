@@ -113,6 +113,22 @@ def test_where_a_run_goes_on_is_checked_to_the_last_byte(stop, tmp_path, capfd):
     assert outcome(folder) == expected
 
 
+def test_other_source_weights_are_refused_and_change_nothing(stop, tmp_path):
+    four, config, _ = stop("feature_extraction")
+    folder, source = tmp_path / "run", Path(config.pretrained)
+    shutil.copytree(four, folder)
+    files = {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()}
+    source.rename(tmp_path / "source")
+    try:
+        make_source(source, seed=1)
+        with pytest.raises(ValueError, match="run: this run began with other source weights"):
+            run(config, folder)
+    finally:
+        shutil.rmtree(source)
+        (tmp_path / "source").rename(source)
+    assert {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()} == files
+
+
 @pytest.mark.long
 def test_five_hundred(stop, tmp_path, capfd):
     rng, count, silent = random.Random(0), Counter(), []
