@@ -78,7 +78,11 @@ def main(arguments: list[str]) -> None:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             lesson.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except preemption.Stopped as stopped:
-        print(f"main.py: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr, flush=True)
+        # Whoever reads this may have been ended by the same signal.
+        with contextlib.suppress(OSError):
+            print(
+                f"main.py: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr, flush=True
+            )
         if jax.distributed.is_initialized() and not stopped.together:
             os._exit(stopped.exit_code)
         raise

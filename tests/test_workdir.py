@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tljax import workdir
-from tljax.config import Adam, Config, Data, FourStages
+from tljax.config import Adam, Cache, Config, Data, FourStages
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,30 @@ def test_how_far_a_run_is(tmp_path):
     assert workdir.find_run(tmp_path / "new", config) == "none"
     workdir.begin_run(tmp_path, config, overwrite=False)
     assert workdir.find_run(tmp_path, config) == "begun"
-    fill(tmp_path, ["summary.json"])
-    assert workdir.find_run(tmp_path, config) == "finished"
-    assert workdir.find_run(tmp_path, replace(config, epochs=11)) == "begun"
-    workdir.begin_run(tmp_path, config, overwrite=False)
+    workdir.write_json(tmp_path / "summary.json", {"stage": "feature_extraction"})
     assert workdir.find_run(tmp_path, config) == "begun"
+    fill(tmp_path, ["metrics.jsonl"])
+    assert workdir.find_run(tmp_path, config) == "finished"
+    longer = replace(config, epochs=11)
+    assert workdir.find_run(tmp_path, longer) == "begun"
+    workdir.begin_run(tmp_path, longer, overwrite=False)
+    assert workdir.find_run(tmp_path, config) == "finished"
+    workdir.go_on(tmp_path, longer)
+    assert workdir.find_run(tmp_path, longer) == "begun"
+    with pytest.raises(ValueError, match="epochs: 11 before, 10 now"):
+        workdir.find_run(tmp_path, config)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config[.]json is damaged .*; bring it back, give another"):
+        workdir.find_run(tmp_path, config)
+
+
+def test_another_way_to_the_same_place_is_no_other_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir.begin_run(tmp_path, Config(pretrained="weights.h5"), overwrite=False)
+    moved = Config(pretrained=str(tmp_path / "weights.h5"), data=Data(dir="elsewhere"), cache=Cache(disk_gib=0))
+    assert workdir.find_run(tmp_path, moved) == "begun"
+    with pytest.raises(ValueError, match=r"pretrained: 'weights.h5' before, 'other.h5' now"):
+        workdir.find_run(tmp_path, replace(moved, pretrained="other.h5"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 They are numbered by what was done before: a step counts one, and so does the evaluation at the end of an epoch.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ Meta = dict[str, Any]
 FOLDER = "checkpoints"
 # The frozen half of a run never changes: it is written once, as if before the first step.
 FROZEN = 0
+# What the system says of files that may be whole.
+NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
 # Where a damaged one is put aside.
 ASIDE = ".damaged"
 
@@ -39,9 +42,13 @@ class Damaged(ValueError):
 
 
 @contextmanager
-def open_checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints of the run in `workdir`. Orbax may hang at exit if its manager is not closed, so this is a
-    context."""
+def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints of the run in `workdir`; of one's `own` run, what was left half written is deleted. Orbax may
+    hang at exit if its manager is not closed, so this is a context."""
+    if own:
+        for path in (workdir / FOLDER).glob("*.orbax-checkpoint-tmp*") if leads() else ():
+            shutil.rmtree(path, ignore_errors=True)
+        wait(f"{workdir / FOLDER} is clean")
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
         yield manager
@@ -117,35 +124,33 @@ def save(manager: ocp.CheckpointManager, number: int, state: TrainState, frozen:
     )
 
 
-def prune(manager: ocp.CheckpointManager, newest: int) -> None:
-    """Deletes all checkpoints but so many of the newest, those which they name as the best, and the frozen half.
-    Orbax's own retention can drop the newest for a worse metric and can take NaN for the best."""
-    numbers = sorted(set(manager.all_steps()) - {FROZEN})
-    keep = set(numbers[-newest:])
-    for number in numbers[-newest:]:
-        with suppress(Damaged):
-            keep.add(read_meta(manager, number)["best"])
-    for number in set(numbers) - keep:
+def prune(manager: ocp.CheckpointManager, keep: set[int]) -> None:
+    """Deletes all checkpoints but those in `keep` and the frozen half. Orbax's own retention can drop the newest for a
+    worse metric and can take NaN for the best."""
+    for number in set(manager.all_steps()) - keep - {FROZEN}:
         manager.delete(number)
 
 
 def restore_newest(
-    manager: ocp.CheckpointManager, state: TrainState, frozen: dict[str, str], cut: str
+    manager: ocp.CheckpointManager, state: TrainState, frozen: dict[str, str], about: Meta
 ) -> tuple[TrainState, Meta] | None:
     """State and meta of the newest good checkpoint; None where there is none. `state` gives shapes and types; the
     one returned is on the host, its `params` and `batch_stats` the trainable half alone. `frozen` are the digests of
-    the frozen leaves that the run has now.
+    the frozen leaves that the run has now, `about` is what its meta is to hold (with `cut`).
 
     A checkpoint is good if all of it is to the bit what was saved, and the variables of the one it names as the best.
     A damaged one is named and put aside, and the one before is taken.
 
     Raises:
-      ValueError: if the run began with other frozen weights.
+      ValueError: if the run began with other frozen weights, or was about something else.
+      OSError: if the system does not let it read.
     """
+    cut = about["cut"]
     variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
     progress = {"opt_state": state.opt_state, "step": state.step}
-    for number in sorted(set(manager.all_steps()) - {FROZEN}, reverse=True):
-        found, damage = _agree(partial(_restore, manager, number, variables, progress, cut))
+    numbers = set(manager.all_steps()) - {FROZEN}
+    for number in sorted(numbers, reverse=True):
+        found, damage = _agree(partial(_restore, manager, number, variables, progress, about))
         if damage is not None:
             _put_aside(manager, number, f"{damage}; going on from the one before {number}")
             continue
@@ -156,14 +161,22 @@ def restore_newest(
                 "--workdir, or --overwrite"
             )
         return TrainState(**leaves), meta
+    if set(manager.all_steps()) - {FROZEN} != numbers:
+        print(f"no good checkpoint is left in {manager.directory}: it starts over", file=sys.stderr, flush=True)
     return None
 
 
 def _restore(
-    manager: ocp.CheckpointManager, number: int, variables: Any, progress: Any, cut: str
+    manager: ocp.CheckpointManager, number: int, variables: Any, progress: Any, about: Meta
 ) -> tuple[dict[str, Any], Meta]:
     """The leaves of a good checkpoint, and its meta."""
-    meta = read_meta(manager, number)
+    meta, cut = read_meta(manager, number), about["cut"]
+    for name, value in json.loads(json.dumps(about)).items():
+        if meta[name] != value:
+            raise ValueError(
+                f"{manager.directory.parent}: this run began with another {name} ({meta[name]}) than now ({value}); "
+                "bring that back, give another --workdir, or --overwrite"
+            )
     leaves = _read(manager, number, variables=variables, progress=progress)
     _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
     if meta["best"] not in (number, FROZEN):
@@ -216,7 +229,10 @@ def read_run(workdir: Path) -> tuple[dict[str, Any], Meta]:
         meta = {"best": FROZEN} if newest in (None, FROZEN) else read_meta(manager, newest)
         if meta["best"] == FROZEN:
             raise ValueError(f"{workdir / FOLDER} holds no finished epoch: run that stage again")
-        variables, _ = restore_variables(manager, meta["best"])
+        try:
+            variables, _ = restore_variables(manager, meta["best"])
+        except Damaged as error:
+            raise Damaged(f"{error}; delete {workdir} to run that again") from error
     return variables, meta
 
 
@@ -240,6 +256,8 @@ def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> dict[str
     # What is damaged in its midst raises errors of all kinds.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
+            raise OSError(f"checkpoint {manager.directory / str(number)} cannot be read now ({reason})") from error
         raise Damaged(f"checkpoint {manager.directory / str(number)} is damaged: {reason}") from error
 
 

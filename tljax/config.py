@@ -5,6 +5,7 @@ frozen, so that a config file may change single attributes of a default.
 """
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
@@ -168,12 +169,15 @@ def stage_config(four: FourStages, name: StageName | Literal["source"], pretrain
     )
 
 
-# Of a run that exists. The other stages of four are what a later one goes on from.
+# Of a run that exists: what does not change its results, and what may be more. Later ones of four stages go on from the
+# others.
+NO_CHANGE = ("cache.memory_gib", "cache.disk_gib", "data.dir")
 MAY_GROW = ("epochs", "stages.fine_tune.epochs", "stages.from_scratch.epochs")
 
 
 def find_changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """In which settings two configs differ, both as JSON, a few words each; more epochs are no difference."""
+    """In which settings two configs differ, both as JSON, a few words each; more epochs, and another way to the
+    same place, are no difference."""
     if isinstance(before, dict) and isinstance(now, dict):
         names = before.keys() | now.keys()
         return [
@@ -181,8 +185,11 @@ def find_changes(before: Any, now: Any, path: str = "") -> list[str]:
             for name in sorted(names)
             for change in find_changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
         ]
+    same = before == now or path in NO_CHANGE
+    if path == "pretrained" and isinstance(before, str) and isinstance(now, str):
+        same = Path(before).resolve() == Path(now).resolve()
     more = path in MAY_GROW and isinstance(before, int) and isinstance(now, int) and before < now
-    return [] if before == now or more else [f"{path}: {before!r} before, {now!r} now"]
+    return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]
 
 
 def validate(config: Config) -> None:

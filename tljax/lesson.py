@@ -18,7 +18,7 @@ from tljax.pretrained import Source
 from tljax.resnet import UNITS
 from tljax.sources import PHOTOGRAPH_SIZE
 from tljax.stages import abstract_programs, run_stage
-from tljax.workdir import as_json, begin_run, claim, clear, find_run, read_json, read_rows, write_text
+from tljax.workdir import as_json, begin_run, claim, clear, find_run, go_on, read_json, read_rows, write_text
 
 # Side and classes of the data that the configs name, where nothing is to be read.
 KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
@@ -131,6 +131,7 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
         through = {"feature_extraction": (tuned,)} if frozen_first else {}
 
         begin_run(workdir, config, overwrite=overwrite)
+        go_on(workdir, config)
         if overwrite:
             for name in configs:
                 clear(workdir / name)

@@ -228,7 +228,7 @@ def run_epoch(
     begun: Begun = NOTHING,
     interrupted: Callable[[], Any] = lambda: False,
 ) -> tuple[TrainState, Begun, Row | None]:
-    """Trains on the one set of examples, evaluates on the other, and prints a line.
+    """Trains on the one set of examples, evaluates on the other.
 
     Returns the state, what is done of the training, and `loss`, `accuracy`, `val_loss`, `val_accuracy`, `seconds` of
     the whole epoch, and `images_per_second` of training; None in their place if it was `interrupted`.
@@ -243,8 +243,6 @@ def run_epoch(
         return state, begun, None
     row = metrics.compute(begun.sums) | {f"val_{metric}": value for metric, value in validated[0].items()}
     seconds, speed = time.perf_counter() - started, len(training) / begun.seconds
-    numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in row.items())
-    print(f"{name}  {numbers}  {seconds:.1f} s  {speed:.0f} images/s", flush=True)
     return state, begun, row | {"seconds": round(seconds, 3), "images_per_second": round(speed, 1)}
 
 
@@ -286,6 +284,12 @@ def run_epochs(
             stopper = update_stopper(progress.stopper, epoch=epoch, val_loss=row["val_loss"], patience=config.patience)
             progress = Progress((*progress.history, row), stopper)
         record(state, progress)
+        if row is not None:
+            numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+            print(
+                f"epoch {epoch}/{last}  {numbers}  {row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s",
+                flush=True,
+            )
         if interrupted():
             break
     return state, progress

@@ -84,6 +84,13 @@ def largest(value: int) -> int:
     return value if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
+def total(value: int) -> int:
+    """Of the values that the processes give, each below 2**31, the sum modulo 2**31."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).astype(np.int64).sum() % 2**31)
+
+
 def whole(mesh: Mesh) -> NamedSharding:
     """Every device holds all of an array."""
     return NamedSharding(mesh, PartitionSpec())

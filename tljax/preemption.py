@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -58,7 +58,8 @@ def deferred() -> Iterator[None]:
     try:
         yield
     finally:
-        _Received.deferred = False
+        # Of a signal that was noted, what is in there has taken care: nothing is to end the process in an orderly exit.
+        _Received.deferred = bool(noted())
     if noted():
         raise Stopped(noted())
 
@@ -82,7 +83,9 @@ def _watch(read: int) -> None:
                 first = time.monotonic()
                 threading.Thread(target=_end_unless_deferred, args=(number,), daemon=True).start()
                 if _Received.deferred:
-                    print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr, flush=True)
+                    # Whoever reads this may have been ended by the same signal.
+                    with suppress(OSError):
+                        print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr, flush=True)
             # Some schedulers send a signal twice; who presses Ctrl-C again means it.
             elif number == signal.SIGINT and time.monotonic() > first + 1:
                 os._exit(128 + number)

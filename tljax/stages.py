@@ -35,7 +35,7 @@ from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
 from tljax.resnet import VARIANTS, ResNet, fold
 from tljax.state import TrainState, place_state, shard
-from tljax.workdir import begin_run, write_json, write_predictions, write_rows
+from tljax.workdir import begin_run, go_on, write_json, write_predictions, write_rows
 
 Row = dict[str, Any]
 Embeds = tuple[steps.Embed, steps.Embed]
@@ -79,6 +79,7 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source, 
     target = partition.flatten(checkpoint.abstract_variables(model))
     variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
     begin_run(workdir, config, overwrite=overwrite)
+    go_on(workdir, config)
     print(report.model_summary(**variables, units=model.units, cut=None, batch_norm=config.batch_norm))
 
     folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(put(variables, whole(mesh)))
@@ -151,6 +152,7 @@ def _train(
     train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
     programs = {"train_steps": train_steps, "eval_steps": eval_steps, "key": step_key}
     data = examples["train"], examples["validation"]
+    splits = {"train": dataset.train, "validation": dataset.validation}
 
     # The epochs of a fine-tuning go on where those of its source ended.
     earlier = source.history if source is not None and config.stage == "fine_tune" else ()
@@ -162,29 +164,37 @@ def _train(
         "preprocessing": preprocessing._asdict(),
         "image_size": dataset.image_size,
         "class_names": names,
+        "data": {name: split.identity() for name, split in splits.items() if split is not None},
     }
-    with checkpoint.open_checkpoints(workdir) as manager:
+
+    def number(progress: Progress) -> tuple[int, int]:
+        """Of the checkpoint, and of its best epoch's."""
+        epochs, best = (max(0, n - len(earlier)) for n in (len(progress.history), progress.stopper.best_epoch))
+        return epochs * numbers + progress.begun.steps, best * numbers
+
+    kept: set[int] = set()
+    with checkpoint.open_checkpoints(workdir, own=True) as manager:
 
         def record(state: TrainState, progress: Progress) -> None:
-            number = (len(progress.history) - len(earlier)) * numbers + progress.begun.steps
-            best = max(0, progress.stopper.best_epoch - len(earlier)) * numbers
-            checkpoint.save(manager, number, state, before, meta | loop.progress_to_json(progress) | {"best": best})
+            nonlocal kept
+            now, best = number(progress)
+            checkpoint.save(manager, now, state, before, meta | loop.progress_to_json(progress) | {"best": best})
             write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
-            checkpoint.prune(manager, newest=2)
+            checkpoint.prune(manager, {now, best} | kept)
+            kept = {now, best}
 
-        found = checkpoint.restore_newest(manager, abstract, before, cut)
+        found = checkpoint.restore_newest(manager, abstract, before, meta)
+        progress = Progress(earlier) if found is None else loop.progress_from_json(found[1])
+        if repr(progress.history[: len(earlier)]) != repr(earlier):
+            raise ValueError(f"{config.pretrained} is another run than when {workdir} began; give another --workdir")
+        go_on(workdir, config)
         checkpoint.keep_frozen(manager, **variables, cut=cut, digests=before)
+        write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
+        kept = set(number(progress))
         if found is None:
             state = jax.jit(create, out_shardings=shardings, donate_argnames=("params", "batch_stats"))(**variables)
-            progress = Progress(earlier)
         else:
-            restored, saved = found
-            state, progress = place_state(restored, variables, cut, shardings), loop.progress_from_json(saved)
-            if repr(progress.history[: len(earlier)]) != repr(earlier):
-                raise ValueError(
-                    f"{config.pretrained} is another run than when {workdir} began; give another --workdir"
-                )
-            write_rows(workdir / "metrics.jsonl", progress.history[len(earlier) :])
+            state = place_state(found[0], variables, cut, shardings)
             print(f"goes on after epoch {len(progress.history)}, step {progress.begun.steps} of the next")
         if not loop.is_done(progress, last):
             state = loop.warm_up(state, *data, **programs)
@@ -202,8 +212,8 @@ def _train(
                 f"--config.optimizer.learning_rate than {config.optimizer.learning_rate}"
             )
         partition.verify_frozen(before, partition.digest(state.params, state.batch_stats, cut))
-        best, _ = checkpoint.restore_variables(manager, (stopper.best_epoch - len(earlier)) * numbers)
-        checkpoint.prune(manager, newest=1)
+        best, _ = checkpoint.restore_variables(manager, number(progress)[1])
+        checkpoint.prune(manager, set(number(progress)))
     frozen = partition.verify_frozen(before, partition.digest(**best, cut=cut))
     if frozen:
         print(f"{frozen} frozen leaves (parameters and statistics before {cut}) proved unchanged to the bit")

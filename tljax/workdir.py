@@ -59,8 +59,8 @@ def _lock(file: Any, workdir: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Who was there a moment ago may have removed it.
-        taken = not (workdir / LOCK).exists() or not os.path.samestat(os.fstat(file.fileno()), (workdir / LOCK).stat())
-    except BlockingIOError:
+        taken = not os.path.samestat(os.fstat(file.fileno()), (workdir / LOCK).stat())
+    except (BlockingIOError, FileNotFoundError):
         taken = True
     except OSError as error:
         print(f"{workdir}: cannot keep other runs out ({error.strerror})")
@@ -91,26 +91,42 @@ def find_run(workdir: Path, config: Config | FourStages) -> Literal["none", "beg
         raise FileExistsError(
             f"{workdir} holds {', '.join(found)} but no {FILES[0]}; give another --workdir, or --overwrite"
         )
-    before, now = json.loads((workdir / FILES[0]).read_text("utf-8")), as_json(config)
+    before, now = read_json(workdir / FILES[0]), as_json(config)
     changes = find_changes(before, now)
     if changes:
         raise ValueError(
             f"{workdir} holds a run of another config ({'; '.join(changes)}); give its config, another --workdir, or "
             "--overwrite"
         )
-    return "finished" if before == now and (workdir / "summary.json").exists() else "begun"
+    more = before != now and find_changes(now, before)
+    return "finished" if not more and _is_whole(workdir) else "begun"
+
+
+def _is_whole(workdir: Path) -> bool:
+    """Whether there is what a finished run leaves."""
+    try:
+        stage = read_json(workdir / "summary.json")["stage"]
+    except (OSError, ValueError):
+        return False
+    return stage == "zero_shot" or (workdir / "metrics.jsonl").exists()
 
 
 def begin_run(workdir: Path, config: Config | FourStages, *, overwrite: bool) -> None:
-    """Writes `config.json`; with `overwrite` it deletes first what an earlier run left. All processes go on after
-    that."""
+    """Writes `config.json` where there is none; with `overwrite` it deletes first what an earlier run left. All
+    processes go on after that."""
     wait(f"{workdir} is checked")
     if overwrite:
         clear(workdir)
+    if not (workdir / FILES[0]).exists():
+        write_json(workdir / FILES[0], as_json(config))
+    wait(f"{workdir} is there")
+
+
+def go_on(workdir: Path, config: Config | FourStages) -> None:
+    """From here on the run is one of `config`, and not finished."""
     if leads():
         (workdir / "summary.json").unlink(missing_ok=True)
-    write_json(workdir / "config.json", as_json(config))
-    wait(f"{workdir} is there")
+    write_json(workdir / FILES[0], as_json(config))
 
 
 def clear(workdir: Path) -> None:
@@ -160,8 +176,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return json.loads(path.read_text("utf-8"))
+    """What `write_json` wrote.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
+        ) from error
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

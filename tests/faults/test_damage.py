@@ -3,6 +3,7 @@
 The long form damages five hundred: `pytest tests/faults/test_damage.py -m long -s`
 """
 
+import errno
 import random
 import re
 import shutil
@@ -10,8 +11,11 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from harness import TINY, make_source, outcome
+from PIL import Image
 
 from tljax import lesson, preemption, workdir
 from tljax.config import Adam, Config, Data
@@ -128,6 +132,43 @@ def test_other_source_weights_are_refused_and_change_nothing(stop, tmp_path):
         shutil.rmtree(source)
         (tmp_path / "source").rename(source)
     assert {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize("what", ["data", "network"])
+def test_other_images_are_refused_and_change_nothing(tmp_path, what):
+    """Files are gone, or a class is new, under the same config."""
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for i in range(36):
+        (pictures / f"{i // 12}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(pictures / f"{i // 12}" / f"{i}.png")
+    shutil.move(pictures / "2", tmp_path / "2")
+    source = make_source(tmp_path / "source")
+    data = Data(name=f"folder:{pictures}", image_size=32)
+    config = Config(pretrained=str(source), data=data, batch_size=8, epochs=1)
+    run(config, tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    if what == "data":
+        (pictures / "0" / "3.png").unlink()
+    else:
+        shutil.move(tmp_path / "2", pictures / "2")
+    config.epochs = 2
+    with pytest.raises(ValueError, match=f"run: this run began with another {what} "):
+        run(config, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+def test_what_the_system_does_not_let_it_read_is_not_damaged(stop, tmp_path, monkeypatch):
+    four, config, _ = stop("feature_extraction")
+    shutil.copytree(four, tmp_path / "run")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", refuse)
+    with pytest.raises(OSError, match=r"cannot be read now \(OSError: .*Too many open files"):
+        run(config, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("*.damaged"))
 
 
 @pytest.mark.long
