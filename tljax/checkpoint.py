@@ -286,6 +286,11 @@ def _is_frozen(path: str, cut: str) -> bool:
 
 
 def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
+    # Orbax would make it anew.
+    if not Path(manager.directory).is_dir():
+        raise FileNotFoundError(
+            f"{manager.directory} is gone; if the workdir was moved, the run goes on where it is now"
+        )
     try:
         # Each of the threads that write prints what went wrong, too.
         with redirect_stderr(io.StringIO()):

@@ -172,15 +172,16 @@ def test_what_the_system_does_not_let_it_read_is_not_damaged(stop, tmp_path, mon
 
 
 @pytest.mark.long
-def test_five_hundred(stop, tmp_path, capfd):
-    rng, count, silent = random.Random(0), Counter(), []
-    for i in range(500):
+@pytest.mark.parametrize("hundred", range(5))
+def test_a_hundred(stop, tmp_path, capfd, hundred):
+    rng, named_or_not, became, silent = random.Random(hundred), Counter(), Counter(), []
+    for i in range(100):
         stage, way = ("from_scratch", "feature_extraction")[i % 2], WAYS[i % 3]
-        what, named, became = try_one(stop, stage, way, rng, tmp_path, capfd)
-        count["named" if named else "not named"] += 1
-        count[became] += 1
+        what, named, ended = try_one(stop, stage, way, rng, tmp_path, capfd)
+        named_or_not["named" if named else "not named"] += 1
+        became[ended] += 1
         if not named:
             silent.append(what)
     with capfd.disabled():
-        print(f"\n{dict(count)}\nnot named, read to the bit as it was saved: {Counter(silent)}")
-    assert count["same"] == 500
+        print(f"\n{dict(named_or_not)}, {dict(became)}\nnot named, read to the bit as it was saved: {Counter(silent)}")
+    assert became["same"] == 100

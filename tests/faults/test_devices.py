@@ -16,12 +16,14 @@ from tljax import checkpoint, workdir
 @pytest.mark.long
 def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
     env = environment(tmp_path / "cache")
-    whole = Run(command("augmented.py", tmp_path / "whole"), env)
+    # Eight devices add in another order than one; with a larger rate the losses soon drift apart.
+    rate = "--config.optimizer.learning_rate=1e-5"
+    whole = Run(command("augmented.py", tmp_path / "whole", rate), env)
     assert whole.wait() == 0, whole.lines
     folder, said, digests = tmp_path / "run", [], []
     for devices in (8, 4, 1):
         slow = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "SLOW": "0.2"}
-        run = Run(command("augmented.py", folder), env | slow)
+        run = Run(command("augmented.py", folder, rate), env | slow)
         if devices > 1:
             assert run.wait_for("PHASE training", 2)
             os.kill(run.process.pid, signal.SIGTERM)
@@ -32,8 +34,7 @@ def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
     assert len(said) == 2 and said[0].startswith("goes on after epoch 1, step ") and "step 0" not in said[0], said
     rows, expected = (workdir.read_rows(path / "metrics.jsonl") for path in (folder, tmp_path / "whole"))
     assert [row["epoch"] for row in rows] == [row["epoch"] for row in expected]
-    # Eight devices add in another order than one; Adam's first steps make the most of it.
     for name in ("loss", "val_loss"):
-        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=2e-2)
+        np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-3)
     with checkpoint.open_checkpoints(folder) as manager:
         assert checkpoint.read_meta(manager, manager.latest_step())["begun"]["steps"] == 0

@@ -26,7 +26,7 @@ def undisturbed(tmp_path_factory):
 def last_line(run: Run) -> str:
     """What it says when it ends, one line without a traceback."""
     lines = [line for line in run.lines if not line.startswith(("PHASE", "STEPS", "END"))]
-    assert not any("Traceback" in line for line in lines), lines
+    assert not any("Traceback" in line for line in lines), "\n".join(lines)
     assert lines[-1].startswith("main.py: "), lines
     return lines[-1]
 
