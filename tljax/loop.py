@@ -140,7 +140,7 @@ def warm_up(
     """Makes no step with either: the compiler is through with both before the first one, and nobody who wants to stop
     the run waits for it. Returns the state as it was."""
     zero = np.int32(0)
-    state, _ = train_steps(state, training.blank(), zero, zero, key)
+    state, _ = train_steps(state, training.blank(), zero, zero, key=key)
     jax.block_until_ready(eval_steps(state, validation.blank(), zero, zero, key))
     return state
 
