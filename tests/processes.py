@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 
-def run_together(count: int, script: str, *arguments: object) -> list[str]:
-    """What `count` processes of `script` print, each given PROCESSES, PROCESS_ID and PORT after the `arguments`."""
+def find_port() -> int:
+    """A free one of this machine."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def run_together(count: int, script: str, *arguments: object) -> list[str]:
+    """What `count` processes of `script` print, each given PROCESSES, PROCESS_ID and PORT after the `arguments`."""
+    port = find_port()
     path = Path(__file__).parent / script
     # Each script says how many devices it has.
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

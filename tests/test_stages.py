@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from processes import run_together
 
-from tljax import batches, checkpoint, pretrained, stages
+from tljax import batches, checkpoint, loop, pretrained, stages
 from tljax.config import STAGES, Adam, Cache, Config, Data, FourStages
 from tljax.decoding import Encoded
 from tljax.lesson import run
@@ -278,6 +278,20 @@ def test_finished_stages_are_not_run_again(lesson, tmp_path, capsys):
         [row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, tmp_path / "lesson")
     ]
     assert losses[0] == losses[1]
+
+
+def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
+    compiled, plain = [], loop.run_epoch
+
+    def run_epoch(*arguments, train_steps, eval_steps, **settings):
+        compiled.append((train_steps._cache_size(), eval_steps._cache_size()))
+        return plain(*arguments, train_steps=train_steps, eval_steps=eval_steps, **settings)
+
+    monkeypatch.setattr(loop, "run_epoch", run_epoch)
+    config = small("from_scratch")
+    config.epochs = 2
+    run(config, tmp_path / "run", network=TINY)
+    assert compiled == [(1, 1), (1, 1)]
 
 
 def test_more_epochs_go_on_from_the_newest(tmp_path):

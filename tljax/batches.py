@@ -161,6 +161,12 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
     return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
+def progress_bar(total: int, name: str, *, unit: str, done: int = 0) -> tqdm:
+    """On a terminal, and of several processes the leader's."""
+    disable = None if leads() else True
+    return tqdm(total=total, initial=done, desc=name, unit=unit, leave=False, disable=disable, dynamic_ncols=True)
+
+
 def map_batches(
     f: Callable[..., Any],
     arrays: Sequence[Any],
@@ -184,8 +190,7 @@ def map_batches(
     starts = range(0, most, own)
     padded = np.pad(rows, (0, len(starts) * own - n), constant_values=len(arrays[0]))
     places = [padded[start : start + own] for start in starts]
-    disable = None if leads() else True
-    bar = tqdm(total=n, desc=name, unit=" images", leave=False, disable=disable, dynamic_ncols=True)
+    bar = progress_bar(n, name, unit=" images")
     ahead = None
     with bar, ExitStack() as stack:
         streams = [stack.enter_context(closing(read_ahead(array, places))) for array in arrays]

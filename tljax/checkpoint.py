@@ -104,9 +104,7 @@ def save(manager: ocp.CheckpointManager, number: int, state: TrainState, frozen:
     """
     if number in manager.all_steps() or number == FROZEN:
         return
-    cut = meta["cut"]
-    variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
-    progress = {"opt_state": state.opt_state, "step": state.step}
+    variables, progress = _select(state, meta["cut"])
     leaves = jax.tree.map(on_host, variables | progress)
     for path, leaf in flatten(leaves).items():
         if not np.isfinite(leaf).all():
@@ -146,8 +144,7 @@ def restore_newest(
       OSError: if the system does not let it read.
     """
     cut = about["cut"]
-    variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
-    progress = {"opt_state": state.opt_state, "step": state.step}
+    variables, progress = _select(state, cut)
     numbers = set(manager.all_steps()) - {FROZEN}
     for number in sorted(numbers, reverse=True):
         found, damage = _agree(partial(_restore, manager, number, variables, progress, about))
@@ -278,6 +275,12 @@ def _agree(read: Callable[[], Any]) -> tuple[Any, str | None]:
     except Damaged as error:
         damage = str(error)
     return found, (damage or "another process found it damaged") if largest(damage is not None) else None
+
+
+def _select(state: TrainState, cut: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint holds of a state: variables that another run can start from, and the rest."""
+    variables = {"params": split(state.params, cut)[1], "batch_stats": split(state.batch_stats, cut)[1]}
+    return variables, {"opt_state": state.opt_state, "step": state.step}
 
 
 def _is_frozen(path: str, cut: str) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from tljax import metrics
-from tljax.batches import Examples, order
+from tljax.batches import Examples, order, progress_bar
 from tljax.config import Config
-from tljax.mesh import largest, leads
+from tljax.mesh import largest
 from tljax.state import TrainState
 
 Row = dict[str, Any]
@@ -116,18 +116,6 @@ def _run(
                 start = stop
 
 
-def _bar(examples: Examples, name: str, done: int = 0) -> tqdm:
-    return tqdm(
-        total=examples.steps,
-        initial=done,
-        desc=name,
-        unit="step",
-        leave=False,
-        disable=None if leads() else True,
-        dynamic_ncols=True,
-    )
-
-
 def warm_up(
     state: TrainState,
     training: Examples,
@@ -167,7 +155,7 @@ def train_epoch(
     """
     started = time.perf_counter() - begun.seconds
     sums = begun.sums
-    with _bar(examples, name, begun.steps) as bar:
+    with progress_bar(examples.steps, name, unit="step", done=begun.steps) as bar:
         steps = _run(partial(run, key=key), state, examples, order, bar, begun.steps)
         with closing(steps):
             for new_state, new_sums in steps:
@@ -206,7 +194,8 @@ def _evaluate(
     """`evaluate`, None if it was `interrupted`."""
     call = lambda _, *chunk: ((), run(state, *chunk, key))  # noqa: E731
     parts = []
-    with _bar(examples, "evaluation") as bar, closing(_run(call, (), examples, None, bar)) as steps:
+    bar = progress_bar(examples.steps, "evaluation", unit="step")
+    with bar, closing(_run(call, (), examples, None, bar)) as steps:
         for _, outputs in steps:
             parts.append(outputs)
             if interrupted():

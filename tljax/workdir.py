@@ -35,8 +35,7 @@ def claim(workdir: Path) -> Iterator[None]:
     if not leads():
         yield
         return
-    if workdir.exists() and not workdir.is_dir():
-        raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
+    _refuse_file(workdir)
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -52,6 +51,11 @@ def claim(workdir: Path) -> Iterator[None]:
             with suppress(OSError):
                 (workdir / LOCK).unlink()
             _remove(made)
+
+
+def _refuse_file(workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
 
 
 def _lock(file: Any, workdir: Path) -> None:
@@ -82,8 +86,7 @@ def find_run(workdir: Path, config: Config | FourStages) -> Literal["none", "beg
       FileExistsError: if what is there is no run that could go on.
       ValueError: if it is a run of another config, with what differs.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
+    _refuse_file(workdir)
     found = [name for name in FILES if (workdir / name).exists()]
     if not found:
         return "none"
@@ -98,8 +101,9 @@ def find_run(workdir: Path, config: Config | FourStages) -> Literal["none", "beg
             f"{workdir} holds a run of another config ({'; '.join(changes)}); give its config, another --workdir, or "
             "--overwrite"
         )
-    more = before != now and find_changes(now, before)
-    return "finished" if not more and _is_whole(workdir) else "begun"
+    # More epochs are no change; the other way round they would be.
+    longer = find_changes(now, before)
+    return "finished" if not longer and _is_whole(workdir) else "begun"
 
 
 def _is_whole(workdir: Path) -> bool:

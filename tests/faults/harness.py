@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,15 +18,16 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from processes import find_port
 
 from tljax import checkpoint, loop, steps, workdir
+from tljax.config import STAGES
 from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet
 
 HERE = Path(__file__).parent
 TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
 TIMES = {"seconds", "images_per_second"}
-STAGES = ("source", "feature_extraction", "fine_tune", "from_scratch")
 
 
 def make_source(folder: Path, seed: int = 0) -> Path:
@@ -74,7 +74,7 @@ def outcome(folder: Path) -> dict[str, str]:
         return [without_times(v) for v in value] if isinstance(value, list) else value
 
     found = {}
-    for stage in [folder / name for name in STAGES if (folder / name).is_dir()] or [folder]:
+    for stage in [folder / name for name in ("source", *STAGES[1:]) if (folder / name).is_dir()] or [folder]:
         with checkpoint.open_checkpoints(stage) as manager:
             meta = checkpoint.read_meta(manager, manager.latest_step())
             _, best = checkpoint.restore_variables(manager, meta["best"])
@@ -128,9 +128,7 @@ def start_together(count: int, config: str, folder: Path, env: dict[str, str], *
     """A run of so many processes."""
     if count == 1:
         return [Run(command(config, folder, *arguments), env)]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = find_port()
     places = [
         (f"--coordinator_address=localhost:{port}", f"--num_processes={count}", f"--process_id={i}")
         for i in range(count)

@@ -77,9 +77,7 @@ def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capf
     shutil.rmtree(folder, ignore_errors=True)
     four, config, expected = stop(stage)
     shutil.copytree(four, folder)
-    saved = sorted(
-        (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name)
-    )
+    saved = find_saved(folder)
     # Mostly the newest, which the run would go on from.
     chosen = rng.choices(saved, [1] * (len(saved) - 1) + [4])[0]
     path = rng.choice(sorted(path for path in chosen.rglob("*") if path.is_file()))
