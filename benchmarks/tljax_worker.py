@@ -16,7 +16,7 @@ from protocol import Arrays, Request, Stopwatch
 from tljax import batches, cache, partition, programs, stages, steps
 from tljax.config import Adam, Config
 from tljax.data import Dataset, Split
-from tljax.mesh import make_mesh
+from tljax.mesh import make_mesh, whole
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
 from tljax.pretrained import Source
@@ -97,7 +97,10 @@ class TljaxWorker:
         embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
         settings = {"model": model, "tx": tx, "cut": cut, "embed": embed, "train_batch_norm": False}
         run = jax.jit(partial(steps.train_steps, **settings), donate_argnums=0)
-        state = steps.create_state(**init(protocol.CLASSES), tx=tx, cut=cut)
+        # On the mesh, as a run has it: else two of it are in memory.
+        create = partial(steps.create_state, tx=tx, cut=cut)
+        donated = ("params", "batch_stats")
+        state = jax.jit(create, out_shardings=whole(make_mesh()), donate_argnames=donated)(**init(protocol.CLASSES))
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
         examples = batches.place(images, labels, len(labels), protocol.BATCH, images.nbytes, make_mesh())
