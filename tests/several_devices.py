@@ -38,10 +38,15 @@ MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
 rng = np.random.default_rng(0)
 
 
-def make_examples(n: int) -> batches.Examples:
+def make_examples(n: int) -> tuple[batches.Examples, batches.Examples]:
+    """The same, kept on the devices and streamed to them."""
     images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
     own = mesh.own_rows(DEVICES, BATCH, n)
-    return batches.place(images[own], labels[own], n, BATCH, images.nbytes, DEVICES)
+    kept, streamed = (
+        batches.place(images[own], labels[own], n, BATCH, memory, DEVICES) for memory in (images.nbytes, 0)
+    )
+    assert isinstance(kept.images, jax.Array) and not isinstance(streamed.images, jax.Array)
+    return kept, streamed
 
 
 def held(tree: Any) -> int:
@@ -49,7 +54,7 @@ def held(tree: Any) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
-training, validation = make_examples(TRAIN), make_examples(VALIDATION)
+training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
 for batch_norm in ("inference", "training"):
@@ -62,8 +67,9 @@ for batch_norm in ("inference", "training"):
     train_steps, evaluate = stages.compile_steps(config, MODEL, tx, (embed, embed), shardings, DEVICES)
     losses, val_losses = [], []
     for epoch in range(4):
-        ((chunk, _),) = training.chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
-        for step in range(training.steps):
+        # Every second epoch.
+        ((chunk, _),) = training[epoch % 2].chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
+        for step in range(training[0].steps):
             state, sums = train_steps(state, chunk, np.int32(step), np.int32(step + 1), jax.random.key(0))
             losses.append(float(sums.loss[step] / sums.examples[step]))
         measured, predicted = loop.evaluate(state, validation, evaluate, jax.random.key(0))
@@ -73,7 +79,7 @@ for batch_norm in ("inference", "training"):
         "val_losses": val_losses,
         "evaluated": len(predicted),
         "predicted": predicted.tolist(),
-        "image_bytes": held(training.images),
+        "image_bytes": held(training[0].images),
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held((state.params, state.batch_stats)),
     }

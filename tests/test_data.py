@@ -52,6 +52,7 @@ def test_a_slice_of_train_leaves_training(tmp_path):
     assert dataset.validation.ids == everything[24:]
     assert dataset.train.ids == everything[:24]
     assert len(dataset.test.ids) == 3
+    assert list(dataset.splits) == ["train", "validation", "test"]
     middle = load_folder(folder, validation_split="train[10%:20%]")
     assert middle.validation.ids == everything[3:6]
     assert middle.train.ids == everything[:3] + everything[6:]

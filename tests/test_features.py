@@ -95,6 +95,15 @@ def test_a_later_run_finds_them(frozen, capsys):
     assert "activations at head of 37 images: found in the cache" in capsys.readouterr().out
 
 
+def test_what_another_process_does_not_find_is_computed_again(frozen, monkeypatch):
+    first, calls = np.array(compute(frozen)["train"]), []
+    # The other one found nothing.
+    monkeypatch.setattr(features, "largest", lambda value: True if value is False else value)
+    again = compute(frozen, calls=calls)["train"]
+    assert calls == [(None, "head", 16)] * 3
+    np.testing.assert_array_equal(first, again)
+
+
 def test_other_weights_images_or_surroundings_are_something_else(frozen):
     compute(frozen)
     leaf = frozen["params"]["conv3_block1"]["2_conv"]["bias"]

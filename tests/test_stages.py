@@ -264,20 +264,33 @@ def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsy
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
 
 
-def test_finished_stages_are_not_run_again(lesson, tmp_path, capsys):
-    shutil.copytree(lesson, tmp_path / "lesson")
-    shutil.rmtree(tmp_path / "lesson" / "from_scratch")
+@pytest.fixture
+def copy(lesson, tmp_path) -> Path:
+    copy = tmp_path / "lesson"
+    shutil.copytree(lesson, copy)
     # Its weights lie elsewhere than those of the fixture: the configs are told.
     for name in ("zero_shot", "feature_extraction", "fine_tune"):
-        path = tmp_path / "lesson" / name / "config.json"
-        path.write_text(path.read_text().replace(str(lesson), str(tmp_path / "lesson")))
-    run(make_lesson(), tmp_path / "lesson", network=TINY)
+        path = copy / name / "config.json"
+        path.write_text(path.read_text().replace(str(lesson), str(copy)))
+    return copy
+
+
+def test_finished_stages_are_not_run_again(lesson, copy, capsys):
+    shutil.rmtree(copy / "from_scratch")
+    run(make_lesson(), copy, network=TINY)
     printed = capsys.readouterr().out
     assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
-    losses = [
-        [row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, tmp_path / "lesson")
-    ]
+    losses = [[row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, copy)]
     assert losses[0] == losses[1]
+
+
+def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monkeypatch, capsys):
+    summary = copy / "from_scratch" / "summary.json"
+    text = summary.read_text()
+    summary.unlink()
+    monkeypatch.setattr("tljax.lesson._load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
+    run(make_lesson(), copy, network=TINY)
+    assert capsys.readouterr().out.count("finished before") == 5
 
 
 def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):

@@ -55,6 +55,12 @@ class Dataset:
     validation: Split
     test: Split | None
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that are there, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
 
 def load(
     config: Data,

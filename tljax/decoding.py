@@ -2,8 +2,10 @@
 
 import gc
 import io
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from tljax.preemption import SIGNALS
 from tljax.sources import Rows
 
 # Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
@@ -127,6 +130,13 @@ class _Pieces:
         return self.images.decode(self.places[i], threads=1)
 
 
+def _end_with_parent(*_: int) -> None:
+    """To be called in a process that decodes: it ends when the run does, however that came about."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
     """`images[p]` for each p of `places`, with anything at all for places beyond the last image. Of `Encoded` images
     processes of Grain's make the next ones meanwhile."""
@@ -144,11 +154,12 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     pieces = [np.array_split(np.ravel(p), max(1, -(-np.size(p) // PIECE))) for p in places]
     flat = [piece for parts in pieces for piece in parts]
     options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
-    dataset = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset().mp_prefetch(options)
+    source = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset()
+    dataset = source.mp_prefetch(options, worker_init_fn=_end_with_parent)
     try:
         with closing(iter(dataset)) as ready:
-            # Ctrl-C in a terminal is for all processes; these would end before the run has saved.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            # Terminals and schedulers tell all processes; these would end before the run has saved.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 made = chain([next(ready)] if flat else [], ready)
             finally:

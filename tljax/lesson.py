@@ -141,6 +141,10 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
                 summaries[name] = _read_finished(workdir / name)
                 continue
             with claim(workdir / name):
+                # A run of this stage alone may have been at work there until now.
+                if find_run(workdir / name, stage) == "finished":
+                    summaries[name] = _read_finished(workdir / name)
+                    continue
                 summaries[name] = run_stage(
                     stage, workdir / name, _load_source(stage), datasets[name], network, through.get(name, ())
                 )

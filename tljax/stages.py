@@ -152,7 +152,6 @@ def _train(
     train_steps, eval_steps = compile_steps(config, model, tx, embeds, shardings, mesh)
     programs = {"train_steps": train_steps, "eval_steps": eval_steps, "key": step_key}
     data = examples["train"], examples["validation"]
-    splits = {"train": dataset.train, "validation": dataset.validation}
 
     # The epochs of a fine-tuning go on where those of its source ended.
     earlier = source.history if source is not None and config.stage == "fine_tune" else ()
@@ -164,7 +163,7 @@ def _train(
         "preprocessing": preprocessing._asdict(),
         "image_size": dataset.image_size,
         "class_names": names,
-        "data": {name: split.identity() for name, split in splits.items() if split is not None},
+        "data": {name: split.identity() for name, split in dataset.splits.items()},
     }
 
     def number(progress: Progress) -> tuple[int, int]:
@@ -316,9 +315,7 @@ def _find_examples(
 ) -> tuple[dict[str, Examples], Embeds]:
     """Each split as the steps read it, activations at the last of `cuts` if that can be and else images, and what
     leads from there to the cut, in training and in evaluation. `weights` are the digests of the frozen leaves."""
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    present = {name: split for name, split in splits.items() if split is not None}
-    inputs: dict[str, Any] = {name: split.images for name, split in present.items()}
+    inputs: dict[str, Any] = {name: split.images for name, split in dataset.splits.items()}
     cut = cuts[-1]
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
     embeds: Embeds = partial(embed, augmentation=config.data.augment), embed
@@ -342,6 +339,6 @@ def _find_examples(
             inputs, embeds = activations, (steps.pass_activations, steps.pass_activations)
     placed = {
         name: place(inputs[name], split.labels, split.count, config.batch_size, config.cache.memory_bytes, mesh)
-        for name, split in present.items()
+        for name, split in dataset.splits.items()
     }
     return placed, embeds

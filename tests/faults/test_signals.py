@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -134,19 +135,44 @@ def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
     check(found, phase, number, every, processes)
 
 
-def test_ctrl_c_in_a_terminal(tmp_path):
-    """It comes to all processes, those that decode too, in the second epoch."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+def test_a_signal_to_all_processes(tmp_path, number):
+    """As a terminal sends Ctrl-C and schedulers send SIGTERM, in the second epoch: to those that decode, too."""
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
     streamed = ("--config.cache.no_features", "--config.cache.memory_gib=0", "--config.cache.disk_gib=0")
     env = environment(tmp_path / "cache", SLOW="0.2")
-    run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
+
+    def start() -> Run:
+        run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
+        assert run.wait_for("PHASE training"), run.lines
+        return run
+
+    run = start()
     assert run.wait_for("PHASE training", 2), run.lines
     assert run.wait_for("STEPS 14"), run.lines
-    os.killpg(run.process.pid, signal.SIGINT)
-    assert run.wait() == 130, run.lines
-    assert "main.py: stopped by SIGINT; the same command goes on from here" in run.lines
+    os.killpg(run.process.pid, number)
+    assert run.wait() == SIGNALS[number], run.lines
+    assert f"main.py: stopped by {number.name}; the same command goes on from here" in run.lines
     assert not any("Traceback" in line for line in run.lines), run.lines
     assert newest(tmp_path / "run") == run.steps + 1
+    wait_for_end(run)
+
+    # Nobody tells those that decode when the run is killed.
+    run = start()
+    assert run.wait_for(f"STEPS {newest(tmp_path / 'run') + 1}"), run.lines
+    run.process.kill()
+    run.process.wait()
+    wait_for_end(run)
+
+
+def wait_for_end(run: Run) -> None:
+    """Of all processes of the run."""
+    end = time.monotonic() + 10
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.killpg(run.process.pid, 0)
+            time.sleep(0.1)
+        raise AssertionError("a process is left")
 
 
 @pytest.mark.long
