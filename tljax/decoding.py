@@ -134,7 +134,12 @@ def _end_with_parent(*_: int) -> None:
     """To be called in a process that decodes: it ends when the run does, however that came about."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
