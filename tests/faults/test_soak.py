@@ -1,4 +1,4 @@
-"""Ten thousand steps with kills between: nothing grows, and each program is compiled once a process.
+"""Ten thousand steps with kills between: nothing of ours grows, and each program is compiled once a process.
 
 `pytest tests/faults/test_soak.py -m long -s`
 """
@@ -9,6 +9,10 @@ import time
 
 import pytest
 from harness import Run, command, environment, outcome
+
+# MiB. Of each array that it writes TensorStore keeps half a KiB, however large it is (docs/reliability.md): of some 250
+# in each of these checkpoints.
+KEPT_A_CHECKPOINT = 0.25
 
 
 @pytest.mark.long
@@ -44,7 +48,7 @@ def test_ten_thousand_steps(tmp_path):
     print(f"{kills} kills, {time.monotonic() - started:.0f} s")
     last = reports[-1]
     early, late = last[len(last) // 10], last[-1]
-    assert late[0] < early[0] * 1.05 + 10 and late[1] <= early[1] + 2
+    assert late[0] < early[0] + 10 + KEPT_A_CHECKPOINT * len(last) and late[1] <= early[1] + 2
     assert {row[2:] for report in reports for row in report} == {(1, 1)}
     assert not list((tmp_path / "tmp").iterdir())
     left = [path.name for path in (folder / "checkpoints").iterdir()]
