@@ -26,7 +26,7 @@ from tljax import batches, checkpoint, loop, mesh, partition, stages, steps
 from tljax.config import Compute, Config
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet
+from tljax.resnet import ResNet, describe_network
 from tljax.state import shard
 
 CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
@@ -86,6 +86,6 @@ for batch_norm in ("inference", "training"):
 with checkpoint.open_checkpoints(FOLDER) as manager:
     frozen = partition.digest(state.params, state.batch_stats, CUT)
     checkpoint.keep_frozen(manager, state.params, state.batch_stats, CUT, frozen)
-    meta = {"cut": CUT, "network": checkpoint.describe_network(MODEL, "v1"), "best": 1}
+    meta = {"cut": CUT, "network": describe_network(MODEL, "v1"), "best": 1}
     checkpoint.save(manager, 1, state, frozen, meta)
 print(json.dumps(report | {"digest": partition.digest(state.params, state.batch_stats, None)}))

@@ -23,8 +23,9 @@ import orbax.checkpoint as ocp
 
 from tljax.mesh import largest, leads, on_host, wait
 from tljax.partition import digest_leaves, find_differences, flatten, is_frozen, merge, split
-from tljax.resnet import VARIANTS, ResNet
+from tljax.resnet import ResNet, build_network
 from tljax.state import TrainState
+from tljax.workdir import sum_files, write_text
 
 Meta = dict[str, Any]
 
@@ -35,6 +36,8 @@ FROZEN = 0
 NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
 # Where a damaged one is put aside.
 ASIDE = ".damaged"
+# The digests of its files, in a checkpoint: `sha256sum -c` reads it.
+LIST = "SHA256SUMS"
 
 
 class Damaged(ValueError):
@@ -54,22 +57,6 @@ def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[ocp.Checkp
         yield manager
 
 
-def describe_network(model: ResNet, variant: str) -> dict[str, Any]:
-    """What `build_network` needs to make `model` again, as JSON."""
-    sizes = list(model.stage_sizes)
-    return {"num_classes": model.num_classes, "variant": variant, "stage_sizes": sizes, "width": model.width}
-
-
-def build_network(description: dict[str, Any]) -> ResNet:
-    """Undoes `describe_network`."""
-    return ResNet(
-        num_classes=description["num_classes"],
-        variant=VARIANTS[description["variant"]],
-        stage_sizes=tuple(description["stage_sizes"]),
-        width=description["width"],
-    )
-
-
 @cache
 def abstract_variables(model: ResNet) -> dict[str, Any]:
     """Shapes and types of the network's `params` and `batch_stats`, nothing computed."""
@@ -84,8 +71,13 @@ def keep_frozen(
     if not digests:
         return
     frozen = {"params": split(params, cut)[0], "batch_stats": split(batch_stats, cut)[0]}
+
+    def check() -> None:
+        _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen))
+        _check_files(manager, FROZEN, own=True)
+
     if FROZEN in manager.all_steps():
-        _, damage = _agree(lambda: _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen)))
+        _, damage = _agree(check)
         if damage is None:
             return
         _put_aside(manager, FROZEN, f"{damage}; written again")
@@ -157,6 +149,10 @@ def restore_newest(
                 f"{manager.directory.parent}: this run began with other source weights; bring those back, give another "
                 "--workdir, or --overwrite"
             )
+        for other in sorted(set(manager.all_steps()) - {FROZEN, number, meta["best"]}):
+            _, damage = _agree(partial(_check_files, manager, other, own=True))
+            if damage is not None:
+                _put_aside(manager, other, f"{damage}; it is not needed")
         return TrainState(**leaves), meta
     if set(manager.all_steps()) - {FROZEN} != numbers:
         print(f"no good checkpoint is left in {manager.directory}: it starts over", file=sys.stderr, flush=True)
@@ -176,10 +172,12 @@ def _restore(
             )
     leaves = _read(manager, number, variables=variables, progress=progress)
     _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
+    _check_files(manager, number, own=True)
     if meta["best"] not in (number, FROZEN):
         digests = read_meta(manager, meta["best"])["digest"]
         best = _read(manager, meta["best"], variables=variables)
         _check(manager, meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
+        _check_files(manager, meta["best"], own=True)
     return leaves, meta
 
 
@@ -199,17 +197,19 @@ def restore_variables(manager: ocp.CheckpointManager, number: int) -> tuple[dict
     """`params` and `batch_stats` of a checkpoint, on the host, and its meta.
 
     Raises:
-      Damaged: if a leaf is not, to the bit, what was saved.
+      Damaged: if a leaf or a file is not, to the bit, what was saved.
     """
     meta = read_meta(manager, number)
     abstract = abstract_variables(build_network(meta["network"]))
     frozen, trainable = ({name: split(tree, meta["cut"])[half] for name, tree in abstract.items()} for half in (0, 1))
     if frozen["params"]:
         frozen = _read(manager, FROZEN, variables=frozen)
+        _check_files(manager, FROZEN)
     trainable = _read(manager, number, variables=trainable)
     variables = {name: merge(frozen[name], trainable[name]) for name in abstract}
     expected = {path: value for path, value in meta["digest"].items() if path.split("/")[0] in variables}
     _check(manager, number, expected, variables)
+    _check_files(manager, number)
     return variables, meta
 
 
@@ -245,11 +245,19 @@ def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> dict[str
         wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), item)
         return ocp.args.StandardRestore(wanted)
 
-    try:
+    with _reading(manager, number):
         restored = manager.restore(number, args=ocp.args.Composite(**{name: ask(item) for name, item in items.items()}))
         if "meta" in items:
             return restored["meta"]
         return {name: leaf for item in items for name, leaf in restored[item].items()}
+
+
+@contextmanager
+def _reading(manager: ocp.CheckpointManager, number: int) -> Iterator[None]:
+    try:
+        yield
+    except Damaged:
+        raise
     # What is damaged in its midst raises errors of all kinds.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -265,6 +273,25 @@ def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str]
             f"checkpoint {manager.directory / str(number)} is damaged: {damaged[0]}"
             f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
         )
+
+
+def _check_files(manager: ocp.CheckpointManager, number: int, *, own: bool = False) -> None:
+    """Finds what digests of arrays do not: damage where nothing is read. A checkpoint without a list of its files, as a
+    kill between the two leaves it, is given one if it is of the `own` run."""
+    folder = Path(manager.directory / str(number))
+    if not leads():
+        return
+    if not (folder / LIST).exists():
+        if own:
+            print(f"checkpoint {folder} has no {LIST}: its arrays are whole, and it has one again", flush=True)
+            write_text(folder / LIST, sum_files(folder, LIST))
+        return
+    with _reading(manager, number):
+        saved, now = (folder / LIST).read_bytes(), sum_files(folder, LIST).encode()
+        if saved != now:
+            wrong = sorted(set(saved.splitlines()) ^ set(now.splitlines()))
+            name = wrong[0].partition(b"  ")[2].decode(errors="replace") if wrong else LIST
+            raise Damaged(f"checkpoint {folder} is damaged: {name or LIST} is not the file that was saved")
 
 
 def _agree(read: Callable[[], Any]) -> tuple[Any, str | None]:
@@ -298,6 +325,9 @@ def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
         # Each of the threads that write prints what went wrong, too.
         with redirect_stderr(io.StringIO()):
             manager.save(number, args=ocp.args.Composite(**items), force=True)
+        folder = Path(manager.directory / str(number))
+        if leads():
+            write_text(folder / LIST, sum_files(folder, LIST))
     except Exception as error:
         system = re.search(r": ([^:]+) \[os_error_code", str(error))
         reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -245,6 +245,22 @@ class ResNet(nn.Module):
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
 
 
+def describe_network(model: ResNet, variant: str) -> dict[str, Any]:
+    """What `build_network` needs to make `model` again, as JSON."""
+    sizes = list(model.stage_sizes)
+    return {"num_classes": model.num_classes, "variant": variant, "stage_sizes": sizes, "width": model.width}
+
+
+def build_network(description: dict[str, Any]) -> ResNet:
+    """Undoes `describe_network`."""
+    return ResNet(
+        num_classes=description["num_classes"],
+        variant=VARIANTS[description["variant"]],
+        stage_sizes=tuple(description["stage_sizes"]),
+        width=description["width"],
+    )
+
+
 def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None = None) -> dict[str, Any]:
     """The variables with which a network whose `folded_units` these are (None: all) does what `model` does in
     inference mode.

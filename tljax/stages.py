@@ -33,7 +33,7 @@ from tljax.mesh import (
 from tljax.optim import partitioned_adam, whole_outside
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
-from tljax.resnet import VARIANTS, ResNet, fold
+from tljax.resnet import VARIANTS, ResNet, describe_network, fold
 from tljax.state import TrainState, place_state, shard
 from tljax.workdir import begin_run, go_on, write_json, write_predictions, write_rows
 
@@ -159,7 +159,7 @@ def _train(
     meta = {
         "stage": config.stage,
         "cut": cut,
-        "network": checkpoint.describe_network(model, variant),
+        "network": describe_network(model, variant),
         "preprocessing": preprocessing._asdict(),
         "image_size": dataset.image_size,
         "class_names": names,

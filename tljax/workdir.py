@@ -2,11 +2,13 @@
 writes, the others nothing."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -201,6 +203,18 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def read_rows(path: Path) -> list[Row]:
     """What `write_rows` wrote."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def sum_files(folder: Path, without: str) -> str:
+    """Digest and path of every file in `folder` but the one called `without`, a line each, as sha256sum writes them."""
+
+    def line(path: Path) -> str:
+        with path.open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder)}\n"
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / without)
+    with ThreadPoolExecutor() as pool:
+        return "".join(pool.map(line, paths))
 
 
 def write_predictions(

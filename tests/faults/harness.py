@@ -23,7 +23,7 @@ from processes import find_port
 from tljax import checkpoint, loop, steps, workdir
 from tljax.config import STAGES
 from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet
+from tljax.resnet import ResNet, describe_network
 
 HERE = Path(__file__).parent
 TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
@@ -37,7 +37,7 @@ def make_source(folder: Path, seed: int = 0) -> Path:
     state = steps.create_state(**variables, tx=optax.identity(), cut="conv1")
     meta = {
         "cut": "conv1",
-        "network": checkpoint.describe_network(model, "v1"),
+        "network": describe_network(model, "v1"),
         "preprocessing": CAFFE._asdict(),
         "image_size": 32,
         "class_names": ["5", "6", "7"],
