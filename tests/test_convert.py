@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tljax import checkpoint, convert
+from tljax import convert
 from tljax.partition import flatten
-from tljax.resnet import VARIANTS, ResNet
+from tljax.resnet import VARIANTS, ResNet, abstract_variables
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_torch_kernels_are_transposed_and_counters_dropped():
 
 def test_v1_5_has_the_leaves_that_torch_names_give():
     model = ResNet(10, VARIANTS["v1.5"])
-    leaves = flatten(checkpoint.abstract_variables(model))
+    leaves = flatten(abstract_variables(model))
     assert not any(path.endswith("conv/bias") for path in leaves)
     assert leaves["params/conv2_block1/0_conv/kernel"].shape == (1, 1, 64, 256)
 

@@ -14,10 +14,10 @@ import pytest
 from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 
-from tljax import checkpoint, convert, imagenet, pretrained, steps
+from tljax import convert, imagenet, pretrained, steps
 from tljax.partition import flatten, unflatten
 from tljax.preprocess import TORCH, preprocess
-from tljax.resnet import VARIANTS, ResNet, fold
+from tljax.resnet import VARIANTS, ResNet, abstract_variables, fold
 
 pytestmark = pytest.mark.usefixtures("optimized")
 
@@ -79,7 +79,7 @@ def with_official_spelling(path: Path, target: Path) -> Path:
 def variables_of(path: Path, num_classes: int = 1000):
     source = pretrained.load(str(path))
     model = ResNet(num_classes, VARIANTS[source.variant])
-    merged = convert.merge(flatten(checkpoint.abstract_variables(model)), source.variables, name=source.name)
+    merged = convert.merge(flatten(abstract_variables(model)), source.variables, name=source.name)
     return model, unflatten(merged), source
 
 

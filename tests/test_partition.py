@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from tljax import partition
-from tljax.checkpoint import abstract_variables
 from tljax.partition import KERAS_LAYER_STARTS, Counts, count, digest, find_cut, verify_frozen
-from tljax.resnet import UNITS, ResNet
+from tljax.resnet import UNITS, ResNet, abstract_variables
 
 TREE = {"conv1": {"conv": {"kernel": 1, "bias": 2}}, "conv5_block1": {"1_bn": {"scale": 3}}, "head": {"bias": 4}}
 

@@ -28,8 +28,7 @@ assert trimmed, "after a long one"
 LOWERING = """
 import hashlib, jax
 from functools import partial
-from tljax.checkpoint import abstract_variables
-from tljax.resnet import ResNet, fold
+from tljax.resnet import ResNet, abstract_variables, fold
 
 model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
 text = jax.jit(partial(fold, model)).lower(abstract_variables(model)).as_text()

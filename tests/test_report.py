@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from tljax import report
-from tljax.checkpoint import abstract_variables
 from tljax.data import Split
-from tljax.resnet import ResNet
+from tljax.resnet import ResNet, abstract_variables
 
 TINY = ResNet(3, stage_sizes=(1, 1, 1, 1), width=2)
 

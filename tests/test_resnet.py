@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.checkpoint import abstract_variables
-from tljax.resnet import VARIANTS, BatchNorm, ResNet, fold
+from tljax.resnet import VARIANTS, BatchNorm, ResNet, abstract_variables, fold
 
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 

@@ -345,6 +345,8 @@ def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
     run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
     assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
+    _, meta = checkpoint.read_run(tmp_path / "run")
+    assert set(meta["data"]) == {"train", "validation", "test"}
 
 
 def test_a_run_repeats_itself(tmp_path):

@@ -11,19 +11,18 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from functools import cache, partial
+from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from tljax.mesh import largest, leads, on_host, wait
 from tljax.partition import digest_leaves, find_differences, flatten, is_frozen, merge, split
-from tljax.resnet import ResNet, build_network
+from tljax.resnet import abstract_variables, build_network
 from tljax.state import TrainState
 from tljax.workdir import sum_files, write_text
 
@@ -57,13 +56,6 @@ def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[ocp.Checkp
         yield manager
 
 
-@cache
-def abstract_variables(model: ResNet) -> dict[str, Any]:
-    """Shapes and types of the network's `params` and `batch_stats`, nothing computed."""
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
-
-
 def keep_frozen(
     manager: ocp.CheckpointManager, params: Any, batch_stats: Any, cut: str, digests: dict[str, str]
 ) -> None:
@@ -74,11 +66,12 @@ def keep_frozen(
 
     def check() -> None:
         _check(manager, FROZEN, digests, _read(manager, FROZEN, variables=frozen))
-        _check_files(manager, FROZEN, own=True)
+        _check_files(manager, FROZEN)
 
     if FROZEN in manager.all_steps():
         _, damage = _agree(check)
         if damage is None:
+            _list_files(manager, FROZEN)
             return
         _put_aside(manager, FROZEN, f"{damage}; written again")
     _write(manager, FROZEN, variables=ocp.args.StandardSave(frozen))
@@ -140,23 +133,35 @@ def restore_newest(
     numbers = set(manager.all_steps()) - {FROZEN}
     for number in sorted(numbers, reverse=True):
         found, damage = _agree(partial(_restore, manager, number, variables, progress, about))
+        if damage is None:
+            leaves, meta = found
+            if {path: value for path, value in meta["digest"].items() if _is_frozen(path, cut)} != frozen:
+                raise ValueError(
+                    f"{manager.directory.parent}: this run began with other source weights; bring those back, give "
+                    "another --workdir, or --overwrite"
+                )
+            _, damage = _agree(partial(_check_files, manager, number))
         if damage is not None:
             _put_aside(manager, number, f"{damage}; going on from the one before {number}")
             continue
-        leaves, meta = found
-        if {path: value for path, value in meta["digest"].items() if _is_frozen(path, cut)} != frozen:
-            raise ValueError(
-                f"{manager.directory.parent}: this run began with other source weights; bring those back, give another "
-                "--workdir, or --overwrite"
-            )
-        for other in sorted(set(manager.all_steps()) - {FROZEN, number, meta["best"]}):
-            _, damage = _agree(partial(_check_files, manager, other, own=True))
-            if damage is not None:
-                _put_aside(manager, other, f"{damage}; it is not needed")
+        _list_files(manager, number)
+        _look_after_others(manager, number, meta["best"])
         return TrainState(**leaves), meta
     if set(manager.all_steps()) - {FROZEN} != numbers:
         print(f"no good checkpoint is left in {manager.directory}: it starts over", file=sys.stderr, flush=True)
     return None
+
+
+def _look_after_others(manager: ocp.CheckpointManager, number: int, best: int) -> None:
+    """Names what is damaged of the checkpoints beside `number`. Of the best one the arrays were read already."""
+    for other in sorted(set(manager.all_steps()) - {FROZEN, number}):
+        _, damage = _agree(partial(_check_files, manager, other))
+        if damage is not None and other == best:
+            print(f"{damage}; its arrays are whole", file=sys.stderr, flush=True)
+        elif damage is not None:
+            _put_aside(manager, other, f"{damage}; it is not needed")
+        elif other == best:
+            _list_files(manager, other)
 
 
 def _restore(
@@ -172,12 +177,10 @@ def _restore(
             )
     leaves = _read(manager, number, variables=variables, progress=progress)
     _check(manager, number, {p: d for p, d in meta["digest"].items() if not _is_frozen(p, cut)}, leaves)
-    _check_files(manager, number, own=True)
     if meta["best"] not in (number, FROZEN):
         digests = read_meta(manager, meta["best"])["digest"]
         best = _read(manager, meta["best"], variables=variables)
         _check(manager, meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
-        _check_files(manager, meta["best"], own=True)
     return leaves, meta
 
 
@@ -197,19 +200,17 @@ def restore_variables(manager: ocp.CheckpointManager, number: int) -> tuple[dict
     """`params` and `batch_stats` of a checkpoint, on the host, and its meta.
 
     Raises:
-      Damaged: if a leaf or a file is not, to the bit, what was saved.
+      Damaged: if a leaf is not, to the bit, what was saved.
     """
     meta = read_meta(manager, number)
     abstract = abstract_variables(build_network(meta["network"]))
     frozen, trainable = ({name: split(tree, meta["cut"])[half] for name, tree in abstract.items()} for half in (0, 1))
     if frozen["params"]:
         frozen = _read(manager, FROZEN, variables=frozen)
-        _check_files(manager, FROZEN)
     trainable = _read(manager, number, variables=trainable)
     variables = {name: merge(frozen[name], trainable[name]) for name in abstract}
     expected = {path: value for path, value in meta["digest"].items() if path.split("/")[0] in variables}
     _check(manager, number, expected, variables)
-    _check_files(manager, number)
     return variables, meta
 
 
@@ -275,23 +276,33 @@ def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str]
         )
 
 
-def _check_files(manager: ocp.CheckpointManager, number: int, *, own: bool = False) -> None:
-    """Finds what digests of arrays do not: damage where nothing is read. A checkpoint without a list of its files, as a
-    kill between the two leaves it, is given one if it is of the `own` run."""
+def _check_files(manager: ocp.CheckpointManager, number: int) -> None:
+    """Finds what digests of arrays do not: damage in files that nothing reads. The leader does it, with nothing in it
+    that all processes do together."""
     folder = Path(manager.directory / str(number))
     if not leads():
         return
     if not (folder / LIST).exists():
-        if own:
-            print(f"checkpoint {folder} has no {LIST}: its arrays are whole, and it has one again", flush=True)
-            write_text(folder / LIST, sum_files(folder, LIST))
+        print(f"checkpoint {folder} has no {LIST}", flush=True)
         return
     with _reading(manager, number):
-        saved, now = (folder / LIST).read_bytes(), sum_files(folder, LIST).encode()
-        if saved != now:
-            wrong = sorted(set(saved.splitlines()) ^ set(now.splitlines()))
-            name = wrong[0].partition(b"  ")[2].decode(errors="replace") if wrong else LIST
-            raise Damaged(f"checkpoint {folder} is damaged: {name or LIST} is not the file that was saved")
+        saved = (folder / LIST).read_bytes().decode(errors="replace").splitlines()
+        now = sum_files(folder, LIST).splitlines()
+    wrong = sorted(line.partition("  ")[2] for line in set(saved) - set(now))
+    if wrong:
+        raise Damaged(f"checkpoint {folder} is damaged: {wrong[0]} or {LIST} is not the file that was saved")
+    unlisted = sorted(line.partition("  ")[2] for line in set(now) - set(saved))
+    if unlisted:
+        more = f" and {len(unlisted) - 1} more are" if unlisted[1:] else " is"
+        print(f"checkpoint {folder}: {unlisted[0]}{more} not in {LIST}", flush=True)
+
+
+def _list_files(manager: ocp.CheckpointManager, number: int) -> None:
+    """Writes the list of a checkpoint that is whole, unless it has one: a kill, or a full disk, can come between."""
+    folder = Path(manager.directory / str(number))
+    if leads() and not (folder / LIST).exists():
+        with suppress(OSError):
+            write_text(folder / LIST, sum_files(folder, LIST))
 
 
 def _agree(read: Callable[[], Any]) -> tuple[Any, str | None]:
@@ -325,9 +336,7 @@ def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
         # Each of the threads that write prints what went wrong, too.
         with redirect_stderr(io.StringIO()):
             manager.save(number, args=ocp.args.Composite(**items), force=True)
-        folder = Path(manager.directory / str(number))
-        if leads():
-            write_text(folder / LIST, sum_files(folder, LIST))
+        _list_files(manager, number)
     except Exception as error:
         system = re.search(r": ([^:]+) \[os_error_code", str(error))
         reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -3,6 +3,7 @@
 import gc
 import io
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -163,7 +164,9 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     dataset = source.mp_prefetch(options, worker_init_fn=_end_with_parent)
     try:
         with closing(iter(dataset)) as ready:
-            # Terminals and schedulers tell all processes; these would end before the run has saved.
+            # Terminals and schedulers tell all processes; these would end before the run has saved. The first of them
+            # would start Python's resource tracker, which lets signals through again.
+            multiprocessing.resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 made = chain([next(ready)] if flat else [], ready)

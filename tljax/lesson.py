@@ -13,7 +13,7 @@ from tljax import data, partition, preflight, pretrained, report
 from tljax.config import STAGES, ZERO_SHOT_MAX_IMAGES, Config, FourStages, stage_config, validate
 from tljax.data import Dataset
 from tljax.imagenet import check_head
-from tljax.mesh import check_alike, check_batch_size, leads, make_mesh, own_rows
+from tljax.mesh import check_alike, check_batch_size, largest, leads, make_mesh, own_rows
 from tljax.pretrained import Source
 from tljax.resnet import UNITS
 from tljax.sources import PHOTOGRAPH_SIZE
@@ -134,7 +134,8 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
         go_on(workdir, config)
         if overwrite:
             for name in configs:
-                clear(workdir / name)
+                with claim(workdir / name):
+                    clear(workdir / name)
         summaries = {}
         for name, stage in configs.items():
             if name in finished:
@@ -142,7 +143,7 @@ def _run_four_stages(config: FourStages, workdir: Path, overwrite: bool, network
                 continue
             with claim(workdir / name):
                 # A run of this stage alone may have been at work there until now.
-                if find_run(workdir / name, stage) == "finished":
+                if largest(leads() and find_run(workdir / name, stage) == "finished"):
                     summaries[name] = _read_finished(workdir / name)
                     continue
                 summaries[name] = run_stage(

@@ -5,9 +5,11 @@ convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -243,6 +245,13 @@ class ResNet(nn.Module):
         """
         following = self.units[self.units.index(name) + 1]
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
+
+
+@cache
+def abstract_variables(model: ResNet) -> dict[str, Any]:
+    """Shapes and types of the network's `params` and `batch_stats`, nothing computed."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
 
 
 def describe_network(model: ResNet, variant: str) -> dict[str, Any]:

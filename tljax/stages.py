@@ -33,7 +33,7 @@ from tljax.mesh import (
 from tljax.optim import partitioned_adam, whole_outside
 from tljax.preprocess import CAFFE, Preprocessing
 from tljax.pretrained import Source
-from tljax.resnet import VARIANTS, ResNet, describe_network, fold
+from tljax.resnet import VARIANTS, ResNet, abstract_variables, describe_network, fold
 from tljax.state import TrainState, place_state, shard
 from tljax.workdir import begin_run, go_on, write_json, write_predictions, write_rows
 
@@ -76,7 +76,7 @@ def _zero_shot(config: Config, workdir: Path, dataset: Dataset, source: Source, 
     mesh = make_mesh()
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(len(source.labels), VARIANTS[source.variant], **source.network, dtype=dtype)
-    target = partition.flatten(checkpoint.abstract_variables(model))
+    target = partition.flatten(abstract_variables(model))
     variables = partition.unflatten(convert.merge(target, source.variables, name=source.name))
     begin_run(workdir, config, overwrite=overwrite)
     go_on(workdir, config)
@@ -134,7 +134,7 @@ def _train(
         init = jax.jit(model.init, out_shardings=whole(mesh))
         variables = init(init_key, np.zeros((1, 32, 32, 3), np.float32))
     else:
-        target = checkpoint.abstract_variables(model)
+        target = abstract_variables(model)
         averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
         head = jax.jit(partial(model.init, cut="head", method="suffix"))(init_key, averages)
         target = target | {"params": target["params"] | head["params"]}
@@ -270,7 +270,7 @@ def abstract_programs(
     cut = partition.find_cut(config.cut)
     size = round_up(config.batch_size, mesh.size)
     model = ResNet(num_classes, dtype=compute_dtype(mesh, config.compute.precision))
-    variables = describe_whole(checkpoint.abstract_variables(model))
+    variables = describe_whole(abstract_variables(model))
     images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
         folded = describe_whole(jax.eval_shape(partial(fold, model), variables))

@@ -205,16 +205,24 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def sum_files(folder: Path, without: str) -> str:
-    """Digest and path of every file in `folder` but the one called `without`, a line each, as sha256sum writes them."""
+def sum_files(folder: Path, name: str) -> str:
+    """Digest and path of every file in `folder`, a line each, as sha256sum writes them, for a file `name` there.
 
-    def line(path: Path) -> str:
-        with path.open("rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder)}\n"
+    Raises:
+      OSError: if one cannot be read.
+    """
 
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / without)
+    def line(path: str) -> str:
+        with (folder / path).open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}\n"
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    walked = os.walk(folder, onerror=refuse)
+    paths = (os.path.relpath(os.path.join(parent, found), folder) for parent, _, names in walked for found in names)
     with ThreadPoolExecutor() as pool:
-        return "".join(pool.map(line, paths))
+        return "".join(pool.map(line, sorted(set(paths) - {name, f"{name}.tmp"})))
 
 
 def write_predictions(

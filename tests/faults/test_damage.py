@@ -17,7 +17,7 @@ import pytest
 from harness import TINY, make_source, outcome
 from PIL import Image
 
-from tljax import lesson, preemption, workdir
+from tljax import checkpoint, lesson, preemption, workdir
 from tljax.config import Adam, Config, Data
 
 WAYS = ("flip", "truncate", "delete")
@@ -88,7 +88,10 @@ def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capf
     capfd.readouterr()
     run(config, folder)
     said = "".join(capfd.readouterr())
-    named = f"checkpoints/{chosen.name} is damaged" in said or f"checkpoints/{chosen.name} has no SHA256SUMS" in said
+    if path.name == checkpoint.LIST:
+        named = any(f"checkpoints/{chosen.name}{what}" in said for what in (" is damaged", " has no ", ": "))
+    else:
+        named = f"checkpoints/{chosen.name} is damaged" in said
     same = outcome(folder) == expected
     return f"{path.relative_to(folder)} {way}", named, "same" if same else "DIFFERENT"
 
@@ -97,6 +100,49 @@ def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capf
 def test_a_run_with_a_damaged_checkpoint_comes_to_the_same(stop, tmp_path, capfd, way):
     what, named, became = try_one(stop, "feature_extraction", way, random.Random(way), tmp_path, capfd)
     assert named and became == "same", what
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_damage_where_nothing_is_read_is_named(stop, tmp_path, capfd, way):
+    four, config, expected = stop("feature_extraction")
+    folder = tmp_path / "run"
+    shutil.copytree(four, folder)
+    newest = find_saved(folder)[-1]
+    damage(newest / "_CHECKPOINT_METADATA", way, random.Random(0))
+    run(config, folder)
+    assert f"checkpoints/{newest.name} is damaged: _CHECKPOINT_METADATA or SHA256SUMS" in capfd.readouterr().err
+    assert outcome(folder) == expected
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_list_that_a_kill_prevented_is_made_again(stop, tmp_path, capfd, left):
+    four, config, _ = stop("feature_extraction")
+    folder = tmp_path / "run"
+    shutil.copytree(four, folder)
+    path = find_saved(folder)[-1] / checkpoint.LIST
+    content = path.read_bytes()
+    path.unlink()
+    if left:
+        path.with_name(f"{path.name}.tmp").write_bytes(content[:9])
+    for said in (f"checkpoints/{path.parent.name} has no SHA256SUMS", ""):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
+            patch.setattr(preemption, "noted", lambda: 15)
+            run(config, folder)
+        captured = capfd.readouterr()
+        assert said in captured.out and not captured.err and "goes on after epoch 4" in captured.out
+        assert path.read_bytes() == content
+
+
+def test_a_file_that_somebody_put_there_is_no_damage(stop, tmp_path, capfd):
+    four, config, expected = stop("feature_extraction")
+    folder = tmp_path / "run"
+    shutil.copytree(four, folder)
+    newest = find_saved(folder)[-1]
+    (newest / ".DS_Store").touch()
+    run(config, folder)
+    captured = capfd.readouterr()
+    assert f"checkpoints/{newest.name}: .DS_Store is not in SHA256SUMS" in captured.out and not captured.err
+    assert outcome(folder) == expected
 
 
 @pytest.mark.parametrize("item", ["variables", "progress"])

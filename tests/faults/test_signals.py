@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -135,34 +136,43 @@ def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
     check(found, phase, number, every, processes)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_to_all_processes(tmp_path, number):
-    """As a terminal sends Ctrl-C and schedulers send SIGTERM, in the second epoch: to those that decode, too."""
+    """As a terminal sends Ctrl-C and schedulers send SIGTERM, in the first epoch: to those that decode, too, which do
+    not hear it."""
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
     streamed = ("--config.cache.no_features", "--config.cache.memory_gib=0", "--config.cache.disk_gib=0")
     env = environment(tmp_path / "cache", SLOW="0.2")
-
-    def start() -> Run:
-        run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
-        assert run.wait_for("PHASE training"), run.lines
-        return run
-
-    run = start()
-    assert run.wait_for("PHASE training", 2), run.lines
-    assert run.wait_for("STEPS 14"), run.lines
+    run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
+    assert run.wait_for("STEPS 1"), run.lines
+    blocked = find_blocked(run)
+    assert blocked and all({15, 2} <= signals for signals in blocked), blocked
     os.killpg(run.process.pid, number)
     assert run.wait() == SIGNALS[number], run.lines
     assert f"main.py: stopped by {number.name}; the same command goes on from here" in run.lines
     assert not any("Traceback" in line for line in run.lines), run.lines
-    assert newest(tmp_path / "run") == run.steps + 1
+    assert newest(tmp_path / "run") == run.steps
     wait_for_end(run)
 
     # Nobody tells those that decode when the run is killed.
-    done, run = run.steps, start()
+    done, run = run.steps, Run(command("head.py", tmp_path / "run", weights, *streamed), env)
     assert run.wait_for(f"STEPS {done + 1}"), run.lines
     run.process.kill()
     run.process.wait()
     wait_for_end(run)
+
+
+def find_blocked(run: Run) -> list[set[int]]:
+    """Signals that the processes which decode for the run do not hear."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(process.name)) == run.process.pid and b"spawn_main" in (process / "cmdline").read_bytes():
+                (line,) = [x for x in (process / "status").read_text().splitlines() if x.startswith("SigBlk")]
+                mask = int(line.split()[1], 16)
+                found.append({n for n in range(1, 65) if mask >> (n - 1) & 1})
+    return found
 
 
 def wait_for_end(run: Run) -> None:
@@ -187,4 +197,21 @@ def test_of_two_processes_one_is_killed(tmp_path, undisturbed):
     print(f"the other ended after {time.monotonic() - started:.1f} s")
     again = start_together(2, "augmented.py", tmp_path / "run", env)
     assert [run.wait() for run in again] == [0, 0]
+    assert outcome(tmp_path / "run") == expected
+
+
+@pytest.mark.long
+def test_two_processes_agree_on_what_is_damaged(tmp_path, undisturbed):
+    """The leader alone looks at files that nothing reads."""
+    expected, env = undisturbed(2)
+    runs = start_together(2, "augmented.py", tmp_path / "run", env)
+    assert runs[0].wait_for("PHASE training", 3)
+    os.kill(runs[0].process.pid, signal.SIGTERM)
+    assert [run.wait() for run in runs] == [143, 143]
+    number = newest(tmp_path / "run")
+    path = tmp_path / "run" / checkpoint.FOLDER / str(number) / "_CHECKPOINT_METADATA"
+    path.write_bytes(b" " + path.read_bytes())
+    again = start_together(2, "augmented.py", tmp_path / "run", env)
+    assert [run.wait() for run in again] == [0, 0], again[0].lines
+    assert any(f"checkpoints/{number} is damaged: _CHECKPOINT_METADATA" in line for line in again[0].lines)
     assert outcome(tmp_path / "run") == expected
