@@ -136,7 +136,10 @@ def test_features_at_small_and_odd_sizes_equal_keras(peer, size):
     assert_close(np.asarray(ours), theirs)
 
 
-@pytest.mark.parametrize("stage", ["feature_extraction", "fine_tune", "from_scratch"])
+LONG = pytest.param("feature_extraction", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("stage", [LONG, "fine_tune", "from_scratch"])
 def test_training_equals_keras(stage):
     """20 steps in float64, every loss within 1e-7; 3 steps in float32 within 1e-4, where rounding soon takes over."""
     script = Path(__file__).parent / "peer_training.py"
