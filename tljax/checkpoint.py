@@ -257,8 +257,6 @@ def _read(manager: ocp.CheckpointManager, number: int, **items: Any) -> dict[str
 def _reading(manager: ocp.CheckpointManager, number: int) -> Iterator[None]:
     try:
         yield
-    except Damaged:
-        raise
     # What is damaged in its midst raises errors of all kinds.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -336,13 +334,13 @@ def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
         # Each of the threads that write prints what went wrong, too.
         with redirect_stderr(io.StringIO()):
             manager.save(number, args=ocp.args.Composite(**items), force=True)
-        _list_files(manager, number)
     except Exception as error:
         system = re.search(r": ([^:]+) \[os_error_code", str(error))
         reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise OSError(
             f"checkpoint {manager.directory / str(number)} cannot be written ({reason}); those before it stand"
         ) from error
+    _list_files(manager, number)
 
 
 def _put_aside(manager: ocp.CheckpointManager, number: int, message: str) -> None:
