@@ -65,6 +65,9 @@ def main(arguments: list[str]) -> None:
     # TFDS and Orbax warn about their own workings. What fails in their threads is raised here too.
     logging.getLogger("absl").setLevel(logging.ERROR if flags.debug else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if not flags.debug:
+        # After an error, TensorStore's threads still end reads and writes whose event loop is closed.
+        sys.unraisablehook = lambda _: None
     import jax
 
     from tljax import lesson, mesh, programs

@@ -5,6 +5,9 @@ import tempfile
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What a function means does not depend on how XLA compiles it, and compiling takes most of the time: less with its
+# older way of making loops. Where an XLA no longer knows this flag, it can go.
+os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest
@@ -12,8 +15,9 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# What a function means does not depend on how XLA optimizes it, and compiling takes most of the time. The tests against
-# peers, and of rounding, run what users run.
+# Nor on how it optimizes. The tests against peers, and of rounding, run what users run: `optimized`, and jit's
+# `compiler_options=AS_USERS`.
+AS_USERS = {"xla_cpu_use_fusion_emitters": True}
 jax.config.update("jax_disable_most_optimizations", True)
 
 # The tiny networks of many tests are the same programs: each is compiled once in a session. Nothing is read from or

@@ -1,6 +1,5 @@
 """Several processes of a script that work together."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -18,15 +17,12 @@ def run_together(count: int, script: str, *arguments: object) -> list[str]:
     """What `count` processes of `script` print, each given PROCESSES, PROCESS_ID and PORT after the `arguments`."""
     port = find_port()
     path = Path(__file__).parent / script
-    # Each script says how many devices it has.
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     started = [
         subprocess.Popen(
             [sys.executable, path, *map(str, (*arguments, count, i, port))],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
         )
         for i in range(count)
     ]

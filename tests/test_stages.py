@@ -349,13 +349,6 @@ def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     assert set(meta["data"]) == {"train", "validation", "test"}
 
 
-def test_a_run_repeats_itself(tmp_path):
-    for name in ("a", "b"):
-        run(small("from_scratch"), tmp_path / name, network=TINY)
-    a, b = (read_rows(tmp_path / name)[0] for name in ("a", "b"))
-    assert a["loss"] == b["loss"] and a["val_loss"] == b["val_loss"]
-
-
 def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     shutil.copytree(lesson / "from_scratch", tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "10"

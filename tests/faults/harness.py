@@ -61,7 +61,7 @@ def command(config: str, folder: Path, *arguments: str) -> list[str]:
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"TLJAX_CACHE_DIR": str(cache)} | more
+    return os.environ | {"TLJAX_CACHE_DIR": str(cache)} | more
 
 
 def outcome(folder: Path) -> dict[str, str]:

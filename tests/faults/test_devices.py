@@ -22,7 +22,7 @@ def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
     assert whole.wait() == 0, whole.lines
     folder, said, digests = tmp_path / "run", [], []
     for devices in (8, 4, 1):
-        slow = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "SLOW": "0.2"}
+        slow = {"XLA_FLAGS": f"{env['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}", "SLOW": "0.2"}
         run = Run(command("augmented.py", folder, rate), env | slow)
         if devices > 1:
             assert run.wait_for("PHASE training", 2)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import Run, command, environment, make_source, newest, outcome
+from harness import HERE, Run, command, environment, make_source, newest, outcome
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,16 @@ def test_files_that_cannot_be_written(tmp_path):
     run = Run([sys.executable, "-c", wrapper, *arguments], environment(tmp_path / "cache"))
     assert run.wait() == 1
     assert "cannot be written" in last_line(run) and str(tmp_path / "run") in last_line(run)
+
+
+def test_what_ends_after_an_error_is_not_printed(tmp_path):
+    """As TensorStore's threads do, whose event loop an error has closed: Python cannot raise what fails there."""
+    script = "import main, sys\nclass Late:\n    def __del__(self): 1 / 0\nlate = Late()\nmain.main(sys.argv[1:])"
+    root = str(HERE.parents[1])
+    arguments = [f"--config={root}/configs/demo.py", f"--workdir={tmp_path / 'run'}", "--config.pretrained=nowhere"]
+    run = Run([sys.executable, "-c", script, *arguments], os.environ | {"PYTHONPATH": root})
+    assert run.wait() == 1
+    assert "nowhere" in last_line(run)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody, root neither, can write to /proc")
