@@ -12,7 +12,7 @@ import jax
 DEVICES, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 jax.config.update("jax_num_cpu_devices", DEVICES)
 
-from test_stages import DIGITS, TINY
+from runs import DIGITS, TINY
 
 from tljax.config import Config
 from tljax.lesson import run

@@ -1,4 +1,4 @@
-"""One of several processes that run the lesson of `test_stages.py`, each with a cache folder of its own,
+"""One of several processes that run the lesson of `runs.py`, each with a cache folder of its own,
 from weights that are there.
 
     python tests/one_of_several.py WEIGHTS WORKDIR PROCESSES PROCESS_ID PORT
@@ -16,6 +16,6 @@ weights, workdir = sys.argv[1:3]
 processes, process_id, port = map(int, sys.argv[3:])
 mesh.join(f"localhost:{port}", processes, process_id)
 
-from test_stages import TINY, make_lesson
+from runs import TINY, make_lesson
 
 lesson.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), network=TINY)

@@ -6,21 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
+from runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
 
-from tljax import batches, checkpoint, loop, pretrained, stages
-from tljax.config import STAGES, Adam, Cache, Config, Data, FourStages
+from tljax import batches, checkpoint, pretrained
+from tljax.config import STAGES, Cache, Config, Data, FourStages
 from tljax.decoding import Encoded
 from tljax.lesson import run
-from tljax.mesh import make_mesh
 from tljax.preprocess import CAFFE
 
-TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
-DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
 ROW = {
     "stage",
     "epoch",
@@ -32,23 +29,6 @@ ROW = {
     "seconds",
     "images_per_second",
 }
-
-TIMES = {"seconds", "images_per_second"}
-
-
-def read_rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def read_summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def make_lesson() -> FourStages:
-    config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
-    for stage in vars(config.stages).values():
-        stage.batch_size, stage.epochs = 16, 2
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -214,11 +194,6 @@ def test_the_units_before_fine_tunings_cut_run_once(lesson):
     assert found == both * 2 + [("activations at conv5_block1", "found")] * 2
 
 
-def small(stage: str, **settings) -> Config:
-    cut = "conv1" if stage == "from_scratch" else "head"
-    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut} | settings))
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -293,62 +268,6 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     assert capsys.readouterr().out.count("finished before") == 5
 
 
-def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
-    compiled, plain = [], loop.run_epoch
-
-    def run_epoch(*arguments, train_steps, eval_steps, **settings):
-        compiled.append((train_steps._cache_size(), eval_steps._cache_size()))
-        return plain(*arguments, train_steps=train_steps, eval_steps=eval_steps, **settings)
-
-    monkeypatch.setattr(loop, "run_epoch", run_epoch)
-    config = small("from_scratch")
-    config.epochs = 2
-    run(config, tmp_path / "run", network=TINY)
-    assert compiled == [(1, 1), (1, 1)]
-
-
-def test_more_epochs_go_on_from_the_newest(tmp_path):
-    config = small("from_scratch")
-    run(config, tmp_path / "run", network=TINY)
-    config.epochs = 3
-    run(config, tmp_path / "run", network=TINY)
-    run(config, tmp_path / "whole", network=TINY)
-    extended, whole = (
-        [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
-        for name in ("run", "whole")
-    )
-    assert extended == whole and len(whole) == 3
-    extended, whole = (checkpoint.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
-    assert extended == whole
-
-
-def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
-    config = small("from_scratch", patience=1, optimizer=Adam(learning_rate=0.3))
-    config.epochs = 12
-    run(config, tmp_path / "run", network=TINY)
-    summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
-    losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
-    assert summary["epochs"] == len(rows) < 12
-    assert summary["best_epoch"] == int(np.argmin(losses)) + 1 == len(rows) - 1
-    np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
-    with checkpoint.open_checkpoints(tmp_path / "run") as manager:
-        heads = [
-            checkpoint.restore_variables(manager, 5 * n)[0]["params"]["head"]["bias"]
-            for n in (len(rows) - 1, len(rows))
-        ]
-    as_source = pretrained.load(str(tmp_path / "run")).variables["params/head/bias"]
-    np.testing.assert_array_equal(as_source, heads[0])
-    assert not np.array_equal(*heads)
-
-
-def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
-    data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
-    run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
-    assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
-    _, meta = checkpoint.read_run(tmp_path / "run")
-    assert set(meta["data"]) == {"train", "validation", "test"}
-
-
 def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     shutil.copytree(lesson / "from_scratch", tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "10"
@@ -369,27 +288,8 @@ def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
         checkpoint.read_run(tmp_path / "run")
 
 
-def test_a_diverged_training_is_an_error(tmp_path):
-    config = small("from_scratch", optimizer=Adam(learning_rate=1e30))
-    with pytest.raises(ValueError, match="epoch 1/1: the loss of step 2 is nan"):
-        run(config, tmp_path / "run", network=TINY)
-    assert not (tmp_path / "run" / "summary.json").exists()
-
-
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
     config = FourStages(pretrained=None, source_classes=("0", "1"), data=DIGITS)
     with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
         run(config, tmp_path / "run", network=TINY)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_program_lowers_for_every_platform(stage):
-    """On this machine, whatever it has: the backend is chosen when a program is lowered."""
-    cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
-    config = Config(stage=stage, cut=cut, batch_size=2)
-    programs = stages.abstract_programs(config, 32, 10, make_mesh())
-    assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
-    for program, arguments, _ in programs.values():
-        exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
-        assert exported.platforms == ("cpu", "tpu", "cuda")

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import optax
 from processes import find_port
+from runs import TIMES, TINY
 
 from tljax import checkpoint, loop, steps, workdir
 from tljax.config import STAGES
@@ -26,8 +27,6 @@ from tljax.preprocess import CAFFE
 from tljax.resnet import ResNet, describe_network
 
 HERE = Path(__file__).parent
-TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
-TIMES = {"seconds", "images_per_second"}
 
 
 def make_source(folder: Path, seed: int = 0) -> Path:

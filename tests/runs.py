@@ -1,0 +1,30 @@
+"""Whole runs of a tiny network: what they are given, and how what they leave is read."""
+
+import json
+from pathlib import Path
+
+from tljax.config import Config, Data, FourStages
+
+TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
+DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
+TIMES = {"seconds", "images_per_second"}
+
+
+def read_rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def read_summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def make_lesson() -> FourStages:
+    config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
+    for stage in vars(config.stages).values():
+        stage.batch_size, stage.epochs = 16, 2
+    return config
+
+
+def small(stage: str, **settings) -> Config:
+    cut = "conv1" if stage == "from_scratch" else "head"
+    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut} | settings))

@@ -1,0 +1,86 @@
+"""A single run of a tiny network: when it compiles, how it goes on, when it ends, and what it evaluates."""
+
+import jax
+import numpy as np
+import pytest
+from runs import TIMES, TINY, read_rows, read_summary, small
+
+from tljax import checkpoint, loop, pretrained, stages
+from tljax.config import STAGES, Adam, Config, Data
+from tljax.lesson import run
+from tljax.mesh import make_mesh
+
+
+def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
+    compiled, plain = [], loop.run_epoch
+
+    def run_epoch(*arguments, train_steps, eval_steps, **settings):
+        compiled.append((train_steps._cache_size(), eval_steps._cache_size()))
+        return plain(*arguments, train_steps=train_steps, eval_steps=eval_steps, **settings)
+
+    monkeypatch.setattr(loop, "run_epoch", run_epoch)
+    config = small("from_scratch")
+    config.epochs = 2
+    run(config, tmp_path / "run", network=TINY)
+    assert compiled == [(1, 1), (1, 1)]
+
+
+def test_more_epochs_go_on_from_the_newest(tmp_path):
+    config = small("from_scratch")
+    run(config, tmp_path / "run", network=TINY)
+    config.epochs = 3
+    run(config, tmp_path / "run", network=TINY)
+    run(config, tmp_path / "whole", network=TINY)
+    extended, whole = (
+        [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
+        for name in ("run", "whole")
+    )
+    assert extended == whole and len(whole) == 3
+    extended, whole = (checkpoint.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
+    assert extended == whole
+
+
+def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
+    config = small("from_scratch", patience=1, optimizer=Adam(learning_rate=0.3))
+    config.epochs = 12
+    run(config, tmp_path / "run", network=TINY)
+    summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
+    losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
+    assert summary["epochs"] == len(rows) < 12
+    assert summary["best_epoch"] == int(np.argmin(losses)) + 1 == len(rows) - 1
+    np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
+    with checkpoint.open_checkpoints(tmp_path / "run") as manager:
+        heads = [
+            checkpoint.restore_variables(manager, 5 * n)[0]["params"]["head"]["bias"]
+            for n in (len(rows) - 1, len(rows))
+        ]
+    as_source = pretrained.load(str(tmp_path / "run")).variables["params/head/bias"]
+    np.testing.assert_array_equal(as_source, heads[0])
+    assert not np.array_equal(*heads)
+
+
+def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
+    data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
+    run(small("from_scratch", data=data), tmp_path / "run", network=TINY)
+    assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
+    _, meta = checkpoint.read_run(tmp_path / "run")
+    assert set(meta["data"]) == {"train", "validation", "test"}
+
+
+def test_a_diverged_training_is_an_error(tmp_path):
+    config = small("from_scratch", optimizer=Adam(learning_rate=1e30))
+    with pytest.raises(ValueError, match="epoch 1/1: the loss of step 2 is nan"):
+        run(config, tmp_path / "run", network=TINY)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_program_lowers_for_every_platform(stage):
+    """On this machine, whatever it has: the backend is chosen when a program is lowered."""
+    cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
+    config = Config(stage=stage, cut=cut, batch_size=2)
+    programs = stages.abstract_programs(config, 32, 10, make_mesh())
+    assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
+    for program, arguments, _ in programs.values():
+        exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
+        assert exported.platforms == ("cpu", "tpu", "cuda")
