@@ -35,6 +35,8 @@ FROZEN = 0
 NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
 # Where a damaged one is put aside.
 ASIDE = ".damaged"
+# Where one is moved before it is deleted: a kill in between must leave no part of it among the others.
+DELETED = "deleted"
 # The digests of its files, in a checkpoint: `sha256sum -c` reads it.
 LIST = "SHA256SUMS"
 
@@ -48,10 +50,11 @@ def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[ocp.Checkp
     """The checkpoints of the run in `workdir`; of one's `own` run, what was left half written is deleted. Orbax may
     hang at exit if its manager is not closed, so this is a context."""
     if own:
-        for path in (workdir / FOLDER).glob("*.orbax-checkpoint-tmp*") if leads() else ():
-            shutil.rmtree(path, ignore_errors=True)
+        for pattern in ("*.orbax-checkpoint-tmp*", DELETED) if leads() else ():
+            for path in (workdir / FOLDER).glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
         wait(f"{workdir / FOLDER} is clean")
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, todelete_subdir=DELETED)
     with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
         yield manager
 
@@ -112,6 +115,8 @@ def prune(manager: ocp.CheckpointManager, keep: set[int]) -> None:
     worse metric and can take NaN for the best."""
     for number in set(manager.all_steps()) - keep - {FROZEN}:
         manager.delete(number)
+    if leads():
+        shutil.rmtree(manager.directory / DELETED, ignore_errors=True)
 
 
 def restore_newest(

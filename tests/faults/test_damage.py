@@ -133,6 +133,28 @@ def test_a_list_that_a_kill_prevented_is_made_again(stop, tmp_path, capfd, left)
         assert path.read_bytes() == content
 
 
+def test_a_kill_while_checkpoints_are_deleted_leaves_no_part_of_one_among_the_others(
+    stop, tmp_path, monkeypatch, capfd
+):
+    four, config, expected = stop("feature_extraction")
+    folder, plain = tmp_path / "run", shutil.rmtree
+    shutil.copytree(four, folder)
+
+    def kill(path, **settings):
+        next(path for path in Path(path).rglob("*") if path.is_file()).unlink()
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: (kill if Path(a[0]).exists() else plain)(*a, **k))
+        run(config, folder)
+    assert (folder / "checkpoints" / checkpoint.DELETED).is_dir()
+    capfd.readouterr()
+    run(config, folder)
+    assert not capfd.readouterr().err
+    assert not (folder / "checkpoints" / checkpoint.DELETED).exists()
+    assert outcome(folder) == expected
+
+
 def test_a_file_that_somebody_put_there_is_no_damage(stop, tmp_path, capfd):
     four, config, expected = stop("feature_extraction")
     folder = tmp_path / "run"
