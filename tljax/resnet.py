@@ -57,13 +57,15 @@ class Convolution(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow f"]:
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n oh ow f"]:
+        """With `train` batch statistics follow, which take the bias away again. Its gradient, 0 but for rounding that
+        Adam would make steps of, is left out, and reading a map for it."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(x.dtype)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + spread(bias.astype(x.dtype), x.shape)
+            x = x + spread((lax.stop_gradient(bias) if train else bias).astype(x.dtype), x.shape)
         return x
 
 
@@ -110,7 +112,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
-        x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x)
+        x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x, train)
         return max_pool(nn.relu(_normalize(self.variant, "bn", x, train, mask)))
 
 
@@ -133,17 +135,17 @@ class Bottleneck(nn.Module):
         joined = self.project and not v.batch_norm
         if self.project and not joined:
             project = Convolution(4 * self.features, stride=stride * keep, use_bias=v.conv_bias, name="0_conv")
-            shortcut = _normalize(v, "0_bn", project(x), train, mask)
+            shortcut = _normalize(v, "0_bn", project(x, train), train, mask)
         else:
             shortcut = x[:, :: stride * keep, :: stride * keep]
-        x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x)
+        x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x, train)
         x = nn.relu(_normalize(v, "1_bn", x, train, mask))
-        x = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")(x)
+        x = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")(x, train)
         x = nn.relu(_normalize(v, "2_bn", x, train, mask))
         last = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")
         if joined:
-            return nn.relu(last(jnp.concatenate([x, shortcut], axis=-1)))
-        return nn.relu(shortcut + _normalize(v, "3_bn", last(x), train, mask))
+            return nn.relu(last(jnp.concatenate([x, shortcut], axis=-1), train))
+        return nn.relu(shortcut + _normalize(v, "3_bn", last(x, train), train, mask))
 
 
 class Head(nn.Module):
