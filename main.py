@@ -58,6 +58,13 @@ def parse_flags(arguments: list[str]) -> Any:
     )
 
 
+def leave_out_cut_off_reads(unraisable: Any) -> None:
+    """Prints what Python cannot raise. After an error TensorStore's threads end reads and writes whose loop is closed:
+    not these."""
+    if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
+        sys.__unraisablehook__(unraisable)
+
+
 def main(arguments: list[str]) -> None:
     """Runs what the command line asks for; an error is one line, or with --debug a traceback."""
     preemption.listen()
@@ -65,9 +72,7 @@ def main(arguments: list[str]) -> None:
     # TFDS and Orbax warn about their own workings. What fails in their threads is raised here too.
     logging.getLogger("absl").setLevel(logging.ERROR if flags.debug else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    if not flags.debug:
-        # After an error, TensorStore's threads still end reads and writes whose event loop is closed.
-        sys.unraisablehook = lambda _: None
+    sys.unraisablehook = leave_out_cut_off_reads if not flags.debug else sys.__unraisablehook__
     import jax
 
     from tljax import lesson, mesh, programs

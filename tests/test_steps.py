@@ -56,9 +56,12 @@ def test_exactly_the_units_from_the_cut_on_move(variables, cut, train_batch_norm
         moves = not partition.is_frozen(unit, cut)
         old = partition.flatten(state.params[unit])
         moved = {path for path, leaf in partition.flatten(new.params[unit]).items() if jnp.any(leaf != old[path])}
-        # Batch statistics take a convolution's bias away again, and nearly all of other gradients.
-        assert moved == old.keys() if moves and not train_batch_norm else bool(moved) == moves, unit
-        assert not train_batch_norm or not any(path.endswith("conv/bias") for path in moved), unit
+        still = {path for path in old if train_batch_norm and path.endswith("conv/bias")}
+        if train_batch_norm and cut in ("conv1", "conv4_block1"):
+            # Behind several small BatchNorms two more gradients are lost in rounding.
+            assert moved.isdisjoint(still) and bool(moved) == moves, unit
+        else:
+            assert moved == (old.keys() - still if moves else set()), unit
         for a, b in zip(*(jax.tree.leaves(s.batch_stats.get(unit, {})) for s in (state, new)), strict=True):
             assert bool(jnp.any(a != b)) == (moves and train_batch_norm), unit
 

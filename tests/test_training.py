@@ -26,6 +26,7 @@ def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
 
 
 def test_more_epochs_go_on_from_the_newest(tmp_path):
+    """And come to what a run in one go does: runs repeat themselves."""
     config = small("from_scratch")
     run(config, tmp_path / "run", network=TINY)
     config.epochs = 3

@@ -36,7 +36,7 @@ NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, 
 # Where a damaged one is put aside.
 ASIDE = ".damaged"
 # Where one is moved before it is deleted: a kill in between must leave no part of it among the others.
-DELETED = "deleted"
+DELETED = ".deleted"
 # The digests of its files, in a checkpoint: `sha256sum -c` reads it.
 LIST = "SHA256SUMS"
 
@@ -50,11 +50,11 @@ def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[ocp.Checkp
     """The checkpoints of the run in `workdir`; of one's `own` run, what was left half written is deleted. Orbax may
     hang at exit if its manager is not closed, so this is a context."""
     if own:
-        for pattern in ("*.orbax-checkpoint-tmp*", DELETED) if leads() else ():
+        for pattern in ("*.orbax-checkpoint-tmp*", f"*{DELETED}") if leads() else ():
             for path in (workdir / FOLDER).glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
         wait(f"{workdir / FOLDER} is clean")
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, todelete_subdir=DELETED)
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
         yield manager
 
@@ -114,9 +114,9 @@ def prune(manager: ocp.CheckpointManager, keep: set[int]) -> None:
     """Deletes all checkpoints but those in `keep` and the frozen half. Orbax's own retention can drop the newest for a
     worse metric and can take NaN for the best."""
     for number in set(manager.all_steps()) - keep - {FROZEN}:
-        manager.delete(number)
-    if leads():
-        shutil.rmtree(manager.directory / DELETED, ignore_errors=True)
+        deleted = _move(manager, number, DELETED)
+        if leads():
+            shutil.rmtree(deleted, ignore_errors=True)
 
 
 def restore_newest(
@@ -197,7 +197,7 @@ def read_meta(manager: ocp.CheckpointManager, number: int) -> Meta:
     """
     saved = _read(manager, number, meta=None)
     if not isinstance(saved, dict) or saved.get("sha256") != _digest_meta(saved.get("content")):
-        raise Damaged(f"checkpoint {manager.directory / str(number)} is damaged: meta differs from what was saved")
+        raise Damaged(f"checkpoint {_folder(manager, number)} is damaged: meta differs from what was saved")
     return saved["content"]
 
 
@@ -266,15 +266,15 @@ def _reading(manager: ocp.CheckpointManager, number: int) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
-            raise OSError(f"checkpoint {manager.directory / str(number)} cannot be read now ({reason})") from error
-        raise Damaged(f"checkpoint {manager.directory / str(number)} is damaged: {reason}") from error
+            raise OSError(f"checkpoint {_folder(manager, number)} cannot be read now ({reason})") from error
+        raise Damaged(f"checkpoint {_folder(manager, number)} is damaged: {reason}") from error
 
 
 def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str], leaves: Any) -> None:
     damaged = find_differences(expected, digest_leaves(leaves))
     if damaged:
         raise Damaged(
-            f"checkpoint {manager.directory / str(number)} is damaged: {damaged[0]}"
+            f"checkpoint {_folder(manager, number)} is damaged: {damaged[0]}"
             f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
         )
 
@@ -282,7 +282,7 @@ def _check(manager: ocp.CheckpointManager, number: int, expected: dict[str, str]
 def _check_files(manager: ocp.CheckpointManager, number: int) -> None:
     """Finds what digests of arrays do not: damage in files that nothing reads. The leader does it, with nothing in it
     that all processes do together."""
-    folder = Path(manager.directory / str(number))
+    folder = _folder(manager, number)
     if not leads():
         return
     if not (folder / LIST).exists():
@@ -302,7 +302,7 @@ def _check_files(manager: ocp.CheckpointManager, number: int) -> None:
 
 def _list_files(manager: ocp.CheckpointManager, number: int) -> None:
     """Writes the list of a checkpoint that is whole, unless it has one: a kill, or a full disk, can come between."""
-    folder = Path(manager.directory / str(number))
+    folder = _folder(manager, number)
     if leads() and not (folder / LIST).exists():
         with suppress(OSError):
             write_text(folder / LIST, sum_files(folder, LIST))
@@ -343,20 +343,30 @@ def _write(manager: ocp.CheckpointManager, number: int, **items: Any) -> None:
         system = re.search(r": ([^:]+) \[os_error_code", str(error))
         reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise OSError(
-            f"checkpoint {manager.directory / str(number)} cannot be written ({reason}); those before it stand"
+            f"checkpoint {_folder(manager, number)} cannot be written ({reason}); those before it stand"
         ) from error
     _list_files(manager, number)
 
 
 def _put_aside(manager: ocp.CheckpointManager, number: int, message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-    path = Path(manager.directory / str(number))
-    aside = path.with_name(path.name + ASIDE)
+    _move(manager, number, ASIDE)
+
+
+def _folder(manager: ocp.CheckpointManager, number: int) -> Path:
+    return Path(manager.directory / str(number))
+
+
+def _move(manager: ocp.CheckpointManager, number: int, ending: str) -> Path:
+    """A checkpoint to where Orbax sees none."""
+    path = _folder(manager, number)
+    moved = path.with_name(path.name + ending)
     if leads():
-        shutil.rmtree(aside, ignore_errors=True)
-        path.rename(aside)
-    wait(f"{path} is put aside")
+        shutil.rmtree(moved, ignore_errors=True)
+        path.rename(moved)
+    wait(f"{path} is moved")
     manager.reload()
+    return moved
 
 
 def _digest_meta(meta: Any) -> str:

@@ -58,8 +58,8 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n oh ow f"]:
-        """With `train` batch statistics follow, which take the bias away again. Its gradient, 0 but for rounding that
-        Adam would make steps of, is left out, and reading a map for it."""
+        """With `train` a BatchNorm follows that subtracts the batch's mean, the bias with it. It gets no gradient: that
+        would be rounding alone, which Adam makes steps of, and a pass over the map."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(x.dtype)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
@@ -112,6 +112,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
+        train = train and self.variant.batch_norm
         x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x, train)
         return max_pool(nn.relu(_normalize(self.variant, "bn", x, train, mask)))
 
@@ -130,6 +131,7 @@ class Bottleneck(nn.Module):
     def __call__(self, x: Array, train: bool, mask: Array | None, stride: int, keep: int) -> Array:
         """`stride` is the block's own; of what it then gives, every `keep`-th row and column is computed."""
         v = self.variant
+        train = train and v.batch_norm
         stride_1, stride_2 = (1, stride) if v.stride_on_3x3 else (stride, 1)
         # Folded, the shortcut's convolution is a part of the last one: no sum of two large arrays.
         joined = self.project and not v.batch_norm

@@ -22,7 +22,7 @@ from tljax.mesh import leads, wait
 Row = dict[str, Any]
 
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
-FILES = ("config.json", "metrics.jsonl", "summary.json", "predictions.jsonl", "report.md", "figures", "checkpoints")
+FILES = ("config.json", "metrics.jsonl", "predictions.jsonl", "report.md", "figures", "checkpoints", "summary.json")
 LOCK = ".lock"
 
 
@@ -136,7 +136,8 @@ def go_on(workdir: Path, config: Config | FourStages) -> None:
 
 
 def clear(workdir: Path) -> None:
-    """Deletes what a run left in `workdir`, its config last: until then the folder is known as a run's."""
+    """Deletes what a run left in `workdir`: its summary first, so that it is no finished run any more, its config last,
+    until when the folder is known as a run's."""
     for path in (workdir / name for name in reversed(FILES) if leads()):
         if path.is_dir():
             shutil.rmtree(path)

@@ -147,11 +147,16 @@ def test_a_kill_while_checkpoints_are_deleted_leaves_no_part_of_one_among_the_ot
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: (kill if Path(a[0]).exists() else plain)(*a, **k))
         run(config, folder)
-    assert (folder / "checkpoints" / checkpoint.DELETED).is_dir()
+    assert list((folder / "checkpoints").glob("*.deleted"))
+    for saved in find_saved(folder):
+        assert workdir.sum_files(saved, checkpoint.LIST) == (saved / checkpoint.LIST).read_text()
     capfd.readouterr()
+    with monkeypatch.context() as patch, pytest.raises(preemption.Stopped):
+        patch.setattr(preemption, "noted", lambda: 15)
+        run(config, folder)
+    assert not list((folder / "checkpoints").glob("*.deleted"))
     run(config, folder)
     assert not capfd.readouterr().err
-    assert not (folder / "checkpoints" / checkpoint.DELETED).exists()
     assert outcome(folder) == expected
 
 
