@@ -1,8 +1,8 @@
 """Whole runs of a tiny network: what they are given, and how what they leave is read."""
 
-import json
 from pathlib import Path
 
+from tljax import workdir
 from tljax.config import Config, Data, FourStages
 
 TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
@@ -11,11 +11,11 @@ TIMES = {"seconds", "images_per_second"}
 
 
 def read_rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return workdir.read_rows(folder / "metrics.jsonl")
 
 
 def read_summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
+    return workdir.read_json(folder / "summary.json")
 
 
 def make_lesson() -> FourStages:

@@ -22,7 +22,7 @@ from tljax.preprocess import TORCH, preprocess
 from tljax.resnet import VARIANTS, ResNet, abstract_variables, fold
 
 pytestmark = pytest.mark.usefixtures("optimized")
-compile = partial(jax.jit, compiler_options=AS_USERS)
+jit = partial(jax.jit, compiler_options=AS_USERS)
 
 
 def allow_keras():
@@ -112,11 +112,11 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
         assert all(
             np.array_equal(a, b) for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True)
         )
-    ours = compile(model.apply)(variables, preprocess(images, source.preprocessing))
+    ours = jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)
 
     classify = partial(steps.classify, model=model, preprocessing=source.preprocessing, size=224)
-    ours = np.asarray(compile(classify)(fold(model, variables), images, np.zeros(2, np.int32))[0])
+    ours = np.asarray(jit(classify)(fold(model, variables), images, np.zeros(2, np.int32))[0])
     imagenet_utils.CLASS_INDEX = {str(i): label for i, label in enumerate(imagenet.labels())}
     for row, expected in zip(imagenet.top_k(ours, source.labels), imagenet_utils.decode_predictions(probabilities),
                              strict=True):  # fmt: skip
@@ -134,7 +134,7 @@ def test_features_at_small_and_odd_sizes_equal_keras(peer, size):
     theirs = np.asarray(headless(x))
     jax.config.update("jax_numpy_rank_promotion", "raise")
     model, variables, _ = variables_of(path)
-    ours = compile(partial(model.apply, method="prefix"), static_argnums=2)(variables, x, "head")
+    ours = jit(partial(model.apply, method="prefix"), static_argnums=2)(variables, x, "head")
     assert ours.shape == theirs.shape
     assert_close(np.asarray(ours), theirs)
 
@@ -225,5 +225,5 @@ def test_v1_5_equals_torch(tmp_path):
         theirs = peer(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
     model, variables, source = variables_of(tmp_path / "resnet50.safetensors")
     assert source.variant == "v1.5" and source.preprocessing == TORCH
-    ours = compile(model.apply)(variables, preprocess(images, source.preprocessing))
+    ours = jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)

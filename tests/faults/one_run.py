@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
 
+from runs import TINY
+
 import main
 from tljax import checkpoint, data, features, lesson, loop
 
-TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
 SLOW = float(os.environ.get("SLOW", 0))
 
 

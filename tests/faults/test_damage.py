@@ -53,6 +53,13 @@ def stop(tmp_path_factory):
     return stop
 
 
+def run_and_stop(config: Config, folder: Path) -> None:
+    """Told to stop before its first step."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
+        patch.setattr(preemption, "noted", lambda: 15)
+        run(config, folder)
+
+
 def find_saved(folder: Path) -> list[Path]:
     """Checkpoints, the newest last."""
     paths = (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
@@ -125,9 +132,7 @@ def test_a_list_that_a_kill_prevented_is_made_again(stop, tmp_path, capfd, left)
     if left:
         path.with_name(f"{path.name}.tmp").write_bytes(content[:9])
     for said in (f"checkpoints/{path.parent.name} has no SHA256SUMS", ""):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
-            patch.setattr(preemption, "noted", lambda: 15)
-            run(config, folder)
+        run_and_stop(config, folder)
         captured = capfd.readouterr()
         assert said in captured.out and not captured.err and "goes on after epoch 4" in captured.out
         assert path.read_bytes() == content
@@ -151,9 +156,7 @@ def test_a_kill_while_checkpoints_are_deleted_leaves_no_part_of_one_among_the_ot
     for saved in find_saved(folder):
         assert workdir.sum_files(saved, checkpoint.LIST) == (saved / checkpoint.LIST).read_text()
     capfd.readouterr()
-    with monkeypatch.context() as patch, pytest.raises(preemption.Stopped):
-        patch.setattr(preemption, "noted", lambda: 15)
-        run(config, folder)
+    run_and_stop(config, folder)
     assert not list((folder / "checkpoints").glob("*.deleted"))
     run(config, folder)
     assert not capfd.readouterr().err
