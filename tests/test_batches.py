@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tljax import batches
-from tljax.batches import EMPTY, map_batches, order, place
+from tljax.batches import map_batches, order, place
 from tljax.mesh import make_mesh
 
 MESH = make_mesh()
@@ -34,18 +34,17 @@ def test_every_example_is_as_likely_in_every_batch():
 
 
 def make_images(n: int) -> np.ndarray:
-    return np.arange(n, dtype=np.int32)[:, None, None, None] * np.ones((1, 4, 4, 3), np.int32)
+    return np.arange(n * 192, dtype=np.int32).reshape(n, 8, 8, 3)
 
 
 def take(chunk, start) -> list[np.ndarray]:
     """The labels of each batch of a chunk, the images checked against them."""
-    rows, found = np.asarray(chunk.rows), []
+    found = []
     for i in range(start, int(chunk.steps)):
-        columns = np.arange(rows.shape[1])
-        labels = np.asarray(chunk.labels)[rows[i], columns]
-        images = np.asarray(chunk.images)[rows[i], columns][:, 0, 0, 0]
-        np.testing.assert_array_equal(images[labels != EMPTY], labels[labels != EMPTY])
-        found.append(labels[labels != EMPTY])
+        batch = {name: np.asarray(array) for name, array in chunk.take(i).items()}
+        images, labels = (batch[name][batch["mask"]] for name in ("image", "label"))
+        np.testing.assert_array_equal(images, make_images(chunk.rows.size)[labels])
+        found.append(labels)
     return found
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
@@ -21,6 +22,9 @@ from tljax.mesh import by_column, by_row, fetch, full_batch, largest, leads, own
 EMPTY = -1
 # Of a split that does not fit, as much is on the device at a time, and as much on its way.
 STREAMED_BYTES = 2**27
+# On a TPU arrays lie in tiles whose last axis is so long. Of examples that fill such rows it takes one without touching
+# the others; of any others, pixels for example, it first copies all that are on it, to twice the memory.
+LANES = 128
 
 
 def order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, "steps batch"]:
@@ -36,27 +40,54 @@ def order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, 
     return np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
 
 
-class Chunk(NamedTuple):
+@struct.dataclass
+class Chunk:
     """Examples on the devices, in columns, and the batches to take from them."""
 
-    images: Num[Array, "rows batch ..."]
-    """Pixels 0..255, or activations at a cut."""
+    images: Num[Array, "rows batch blocks lanes"]
+    """Pixels 0..255, or activations at a cut, of which each is laid out as `lay` does."""
     labels: Int[Array, "rows batch"]
     """`EMPTY` where there is no example."""
     rows: Int[Array, "steps batch"]
     """The row of each column that a batch takes."""
     steps: Any
     """So many batches hold examples (int32 scalar)."""
+    shape: tuple[int, ...] = struct.field(pytree_node=False)
+    """That of an example."""
+
+    def take(self, i: Int[Array, ""]) -> dict[str, Array]:
+        """Batch `i` as the steps read it: image [batch ...], label and mask [batch]."""
+        # That each column has its own row, the compiler sees: a device needs no columns but its own.
+        columns = jnp.arange(self.rows.shape[1])
+        images, labels = (x[self.rows[i], columns] for x in (self.images, self.labels))
+        images = images.reshape(len(columns), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
+        return {"image": images, "label": jnp.maximum(labels, 0), "mask": labels != EMPTY}
+
+
+def lay(images: Num[np.ndarray, "rows batch ..."]) -> Num[np.ndarray, "rows batch blocks lanes"]:
+    """Each example as rows of `LANES` numbers, the last filled up."""
+    flat = images.reshape(*images.shape[:2], -1)
+    blocks, lanes = laid_shape(images.shape[2:])
+    if missing := blocks * lanes - flat.shape[2]:
+        flat = np.pad(flat, ((0, 0), (0, 0), (0, missing)))
+    return flat.reshape(*flat.shape[:2], blocks, lanes)
+
+
+def laid_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """What an example of this shape has after `lay`."""
+    return -(-math.prod(shape) // LANES), LANES
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images or activations with their labels, as the steps read them: in columns on the devices where they fit, else
-    this process's part on the host, one after another, perhaps memory-mapped. `count` are those of all processes."""
+    """Images or activations with their labels, as the steps read them: in columns on the devices where they fit, laid
+    out as in a `Chunk`, else this process's part on the host, one after another, perhaps memory-mapped. `count` are
+    those of all processes, `shape` is that of one."""
 
     images: Any
     labels: Any
     count: int
+    shape: tuple[int, ...]
     batch_size: int
     mesh: Mesh
 
@@ -76,7 +107,7 @@ class Examples:
         rows = _rows(self.steps, self.batch_size) if order is None else order
         rows = rows[:, own_columns(self.mesh, self.batch_size)]
         if isinstance(self.images, jax.Array):
-            yield Chunk(self.images, self.labels, self._put(rows), np.int32(self.steps)), skip
+            yield Chunk(self.images, self.labels, self._put(rows), np.int32(self.steps), self.shape), skip
             return
         length = self._length
         in_place = self._put(_rows(length, rows.shape[1]))
@@ -85,8 +116,9 @@ class Examples:
         examples = take(self.images, self.labels, parts, length)
 
         def gather(part: np.ndarray) -> tuple[Chunk, int]:
-            images, labels = self._put(next(examples))
-            return Chunk(images, labels, in_place, np.int32(len(part))), 0
+            images, labels = next(examples)
+            images, labels = self._put((lay(images), labels))
+            return Chunk(images, labels, in_place, np.int32(len(part)), self.shape), 0
 
         # While the devices work on one chunk, the next is on its way.
         with closing(examples), ThreadPoolExecutor(1) as pool:
@@ -100,17 +132,17 @@ class Examples:
         """A chunk like those of a pass, but with nothing to take from it."""
         columns = len(own_columns(self.mesh, self.batch_size))
         if isinstance(self.images, jax.Array):
-            return Chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), np.int32(0))
-        images = np.zeros((self._length, columns, *self.images.shape[1:]), self.images.dtype)
+            return Chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), np.int32(0), self.shape)
+        images = np.zeros((self._length, columns, *laid_shape(self.shape)), self.images.dtype)
         labels = np.full(images.shape[:2], EMPTY, np.int32)
         images, labels, rows = self._put((images, labels, _rows(*labels.shape)))
-        return Chunk(images, labels, rows, np.int32(0))
+        return Chunk(images, labels, rows, np.int32(0), self.shape)
 
     @property
     def _length(self) -> int:
         """Batches of a chunk, of what does not lie on the devices."""
         columns = len(own_columns(self.mesh, self.batch_size))
-        row_bytes = columns * math.prod(self.images.shape[1:]) * self.images.dtype.itemsize
+        row_bytes = columns * math.prod(laid_shape(self.shape)) * self.images.dtype.itemsize
         return min(self.steps, max(1, STREAMED_BYTES // row_bytes))
 
     def _put(self, arrays: Any) -> Any:
@@ -147,13 +179,13 @@ def place(
 
     They are those of `count` that `mesh.own_rows` gives to this process, and all of them where there is but one.
     """
-    size = full_batch(mesh, batch_size, count)
+    size, shape = full_batch(mesh, batch_size, count), images.shape[1:]
     if largest(images.nbytes > memory):
-        return Examples(images, labels, count, size, mesh)
+        return Examples(images, labels, count, shape, size, mesh)
     steps = -(-count // size)
-    (columns,) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
-    images, labels = put(columns, by_column(mesh), size)
-    return Examples(images, labels, count, size, mesh)
+    ((images, labels),) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
+    images, labels = put((lay(images), labels), by_column(mesh), size)
+    return Examples(images, labels, count, shape, size, mesh)
 
 
 def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:

@@ -14,7 +14,7 @@ from jax import ShapeDtypeStruct as Shape
 from jax.sharding import Mesh
 
 from tljax import checkpoint, convert, features, imagenet, loop, partition, preemption, pretrained, report, steps
-from tljax.batches import Chunk, Examples, map_batches, place
+from tljax.batches import Chunk, Examples, laid_shape, map_batches, place
 from tljax.config import Config
 from tljax.data import Dataset
 from tljax.loop import Progress
@@ -295,8 +295,8 @@ def abstract_programs(
     state = jax.tree.map(lambda x, sharding: Shape(x.shape, x.dtype, sharding=sharding), shapes, shardings)
     labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))
     scalar: Any = Shape((), np.int32, sharding=whole(mesh))
-    images = Shape((1, *images.shape), images.dtype, sharding=by_column(mesh))
-    chunk = Chunk(images, labels, labels, scalar)
+    laid = Shape((1, size, *laid_shape(images.shape[1:])), images.dtype, sharding=by_column(mesh))
+    chunk = Chunk(laid, labels, labels, scalar, images.shape[1:])
     key = describe_whole(jax.random.key(0))
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
     step = (state, chunk, scalar, scalar, key), size // mesh.size

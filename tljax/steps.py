@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, Num
 
 from tljax import metrics, microbatch, partition
-from tljax.batches import EMPTY, Chunk
+from tljax.batches import Chunk
 from tljax.preprocess import Preprocessing, augment, preprocess, resize
 from tljax.resnet import ResNet, fold
 from tljax.state import TrainState
@@ -212,17 +212,9 @@ def _run_steps(
     """`outputs` [steps ...] are filled in. The bounds are arguments: one program runs any number of steps, and none of
     them is masked."""
 
-    # Each column has its own row, so that a device needs no columns but its own.
-    pick = jax.vmap(lambda column, row: column[row], in_axes=(1, 0))
-
-    def take(i: Array) -> dict[str, Array]:
-        labels = pick(chunk.labels, chunk.rows[i])
-        images = pick(chunk.images, chunk.rows[i])
-        return {"image": images, "label": jnp.maximum(labels, 0), "mask": labels != EMPTY}
-
     def body(i: Array, both: tuple[Any, Any]) -> tuple[Any, Any]:
         carry, outputs = both
-        carry, new = step(carry, take(i))
+        carry, new = step(carry, chunk.take(i))
         return carry, jax.tree.map(lambda kept, output: kept.at[i].set(output), outputs, new)
 
     return jax.lax.fori_loop(start, stop, body, (carry, outputs))
