@@ -22,7 +22,7 @@ import numpy as np
 
 PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
-from tljax import batches, checkpoint, loop, mesh, partition, stages, steps
+from tljax import batches, checkpoint, loop, mesh, partition, preflight, stages, steps
 from tljax.config import Compute, Config
 from tljax.optim import partitioned_adam
 from tljax.preprocess import CAFFE
@@ -54,6 +54,11 @@ def held(tree: Any) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
+def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
+    """What devices send to each other for a batch."""
+    return preflight.count_collectives(jax.jit(lambda chunk: chunk.take(0)).lower(chunk).compile().as_text())
+
+
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
@@ -80,6 +85,7 @@ for batch_norm in ("inference", "training"):
         "evaluated": len(predicted),
         "predicted": predicted.tolist(),
         "image_bytes": held(training[0].images),
+        "exchanged": exchanged(training[0].blank()),
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held((state.params, state.batch_stats)),
     }

@@ -76,6 +76,7 @@ def test_eight_devices_train_as_one(run, layout, batch_norm):
 def test_each_device_holds_its_part(run, layout):
     one, eight = run("1x1")["inference"], run(layout)["inference"]
     assert eight["image_bytes"] * 8 == one["image_bytes"]
+    assert eight["exchanged"] == {}
     assert eight["optimizer_bytes"] < one["optimizer_bytes"] / 6
     assert eight["parameter_bytes"] == one["parameter_bytes"]
 

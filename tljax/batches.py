@@ -54,13 +54,19 @@ class Chunk:
     """So many batches hold examples (int32 scalar)."""
     shape: tuple[int, ...] = struct.field(pytree_node=False)
     """That of an example."""
+    mesh: Mesh = struct.field(pytree_node=False)
 
     def take(self, i: Int[Array, ""]) -> dict[str, Array]:
         """Batch `i` as the steps read it: image [batch ...], label and mask [batch]."""
-        # That each column has its own row, the compiler sees: a device needs no columns but its own.
-        columns = jnp.arange(self.rows.shape[1])
-        images, labels = (x[self.rows[i], columns] for x in (self.images, self.labels))
-        images = images.reshape(len(columns), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
+
+        def pick(columns: Array, rows: Array) -> Array:
+            return columns[rows, jnp.arange(len(rows))]
+
+        # Left to itself, the compiler does not see that a device needs no columns but its own.
+        columns, each = by_column(self.mesh).spec, by_row(self.mesh).spec
+        pick_own = jax.shard_map(pick, mesh=self.mesh, in_specs=(columns, each), out_specs=each)
+        images, labels = (pick_own(x, self.rows[i]) for x in (self.images, self.labels))
+        images = images.reshape(len(images), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
         return {"image": images, "label": jnp.maximum(labels, 0), "mask": labels != EMPTY}
 
 
@@ -107,7 +113,7 @@ class Examples:
         rows = _rows(self.steps, self.batch_size) if order is None else order
         rows = rows[:, own_columns(self.mesh, self.batch_size)]
         if isinstance(self.images, jax.Array):
-            yield Chunk(self.images, self.labels, self._put(rows), np.int32(self.steps), self.shape), skip
+            yield self._chunk(self.images, self.labels, self._put(rows), self.steps), skip
             return
         length = self._length
         in_place = self._put(_rows(length, rows.shape[1]))
@@ -118,7 +124,7 @@ class Examples:
         def gather(part: np.ndarray) -> tuple[Chunk, int]:
             images, labels = next(examples)
             images, labels = self._put((lay(images), labels))
-            return Chunk(images, labels, in_place, np.int32(len(part)), self.shape), 0
+            return self._chunk(images, labels, in_place, len(part)), 0
 
         # While the devices work on one chunk, the next is on its way.
         with closing(examples), ThreadPoolExecutor(1) as pool:
@@ -132,11 +138,11 @@ class Examples:
         """A chunk like those of a pass, but with nothing to take from it."""
         columns = len(own_columns(self.mesh, self.batch_size))
         if isinstance(self.images, jax.Array):
-            return Chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), np.int32(0), self.shape)
+            return self._chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), 0)
         images = np.zeros((self._length, columns, *laid_shape(self.shape)), self.images.dtype)
         labels = np.full(images.shape[:2], EMPTY, np.int32)
         images, labels, rows = self._put((images, labels, _rows(*labels.shape)))
-        return Chunk(images, labels, rows, np.int32(0), self.shape)
+        return self._chunk(images, labels, rows, 0)
 
     @property
     def _length(self) -> int:
@@ -144,6 +150,9 @@ class Examples:
         columns = len(own_columns(self.mesh, self.batch_size))
         row_bytes = columns * math.prod(laid_shape(self.shape)) * self.images.dtype.itemsize
         return min(self.steps, max(1, STREAMED_BYTES // row_bytes))
+
+    def _chunk(self, images: Any, labels: Any, rows: Any, steps: int) -> Chunk:
+        return Chunk(images, labels, rows, np.int32(steps), self.shape, self.mesh)
 
     def _put(self, arrays: Any) -> Any:
         return put(arrays, by_column(self.mesh), self.batch_size)

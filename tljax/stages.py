@@ -295,8 +295,8 @@ def abstract_programs(
     state = jax.tree.map(lambda x, sharding: Shape(x.shape, x.dtype, sharding=sharding), shapes, shardings)
     labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))
     scalar: Any = Shape((), np.int32, sharding=whole(mesh))
-    laid = Shape((1, size, *laid_shape(images.shape[1:])), images.dtype, sharding=by_column(mesh))
-    chunk = Chunk(laid, labels, labels, scalar, images.shape[1:])
+    laid: Any = Shape((1, size, *laid_shape(images.shape[1:])), images.dtype, sharding=by_column(mesh))
+    chunk = Chunk(laid, labels, labels, scalar, images.shape[1:], mesh)
     key = describe_whole(jax.random.key(0))
     train, evaluate = compile_steps(config, model, tx, embeds, shardings, mesh)
     step = (state, chunk, scalar, scalar, key), size // mesh.size

@@ -171,9 +171,9 @@ def eval_step(
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
     h = embed({"params": frozen_params, "batch_stats": frozen_stats}, batch["image"], key)
-    variables = {"params": params, "batch_stats": stats}
-    averages = run_units(model, variables, h, cut="head", start=cut)
-    logits: Any = model.apply(variables, averages, "head", method="suffix")
+    folded = fold(model, {"params": params, "batch_stats": stats})
+    averages = run_units(model.folded, folded, h, cut="head", start=cut)
+    logits: Any = model.folded.apply(folded, averages, "head", method="suffix")
     return metrics.measure(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
 
 
