@@ -34,7 +34,7 @@ def test_every_example_is_as_likely_in_every_batch():
 
 
 def make_images(n: int) -> np.ndarray:
-    """Of 192 numbers, which rows of `LANES` do not divide."""
+    """Of 192 numbers, which do not fill a tile."""
     return np.arange(n, dtype=np.int32)[:, None, None, None] + 1000 * np.arange(192, dtype=np.int32).reshape(8, 8, 3)
 
 
@@ -49,7 +49,7 @@ def take(chunk, start) -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("streamed_bytes", [1, 4 * 1024 * 2, 2**27])
+@pytest.mark.parametrize("streamed_bytes", [1, 4 * 4096 * 2, 2**27])
 @pytest.mark.parametrize("memory", [0, 2**20])
 @pytest.mark.parametrize("n", [3, 8, 10, 25])
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -22,9 +22,9 @@ from tljax.mesh import by_column, by_row, fetch, full_batch, largest, leads, own
 EMPTY = -1
 # Of a split that does not fit, as much is on the device at a time, and as much on its way.
 STREAMED_BYTES = 2**27
-# On a TPU arrays lie in tiles whose last axis is so long. Of examples that fill such rows it takes one without touching
-# the others; of any others, pixels for example, it first copies all that are on it, to twice the memory.
-LANES = 128
+# On a TPU arrays lie in tiles of such rows. Of examples that fill tiles it takes one without touching the others; of
+# any others, pixels for example, it first copies all that are on it, to twice the memory.
+ROWS, LANES = 8, 128
 
 
 def order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, "steps batch"]:
@@ -71,7 +71,7 @@ class Chunk:
 
 
 def lay(images: Num[np.ndarray, "rows batch ..."]) -> Num[np.ndarray, "rows batch blocks lanes"]:
-    """Each example as rows of `LANES` numbers, the last filled up."""
+    """Each example as tiles of `ROWS` rows of `LANES` numbers, the last filled up."""
     flat = images.reshape(*images.shape[:2], -1)
     blocks, lanes = laid_shape(images.shape[2:])
     if missing := blocks * lanes - flat.shape[2]:
@@ -81,7 +81,7 @@ def lay(images: Num[np.ndarray, "rows batch ..."]) -> Num[np.ndarray, "rows batc
 
 def laid_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """What an example of this shape has after `lay`."""
-    return -(-math.prod(shape) // LANES), LANES
+    return -(-math.prod(shape) // (ROWS * LANES)) * ROWS, LANES
 
 
 @dataclass(frozen=True)
