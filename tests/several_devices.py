@@ -56,7 +56,7 @@ def held(tree: Any) -> int:
 
 def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
     """What devices send to each other for a batch."""
-    return preflight.count_collectives(jax.jit(lambda chunk: chunk.take(0)).lower(chunk).compile().as_text())
+    return preflight.count_collectives(jax.jit(lambda chunk: chunk.batch(0)).lower(chunk).compile().as_text())
 
 
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]

@@ -42,7 +42,7 @@ def take(chunk, start) -> list[np.ndarray]:
     """The labels of each batch of a chunk, the images checked against them."""
     found = []
     for i in range(start, int(chunk.steps)):
-        batch = {name: np.asarray(array) for name, array in chunk.take(i).items()}
+        batch = {name: np.asarray(array) for name, array in chunk.batch(i).items()}
         images, labels = (batch[name][batch["mask"]] for name in ("image", "label"))
         np.testing.assert_array_equal(images, make_images(25)[labels])
         found.append(labels)

@@ -45,7 +45,7 @@ class Chunk:
     """Examples on the devices, in columns, and the batches to take from them."""
 
     images: Num[Array, "rows batch blocks lanes"]
-    """Pixels 0..255, or activations at a cut, of which each is laid out as `lay` does."""
+    """Pixels 0..255, or activations at a cut, each as `lay` lays it out."""
     labels: Int[Array, "rows batch"]
     """`EMPTY` where there is no example."""
     rows: Int[Array, "steps batch"]
@@ -56,15 +56,15 @@ class Chunk:
     """That of an example."""
     mesh: Mesh = struct.field(pytree_node=False)
 
-    def take(self, i: Int[Array, ""]) -> dict[str, Array]:
+    def batch(self, i: Int[Array, ""]) -> dict[str, Array]:
         """Batch `i` as the steps read it: image [batch ...], label and mask [batch]."""
 
         def pick(columns: Array, rows: Array) -> Array:
             return columns[rows, jnp.arange(len(rows))]
 
         # Left to itself, the compiler does not see that a device needs no columns but its own.
-        columns, each = by_column(self.mesh).spec, by_row(self.mesh).spec
-        pick_own = jax.shard_map(pick, mesh=self.mesh, in_specs=(columns, each), out_specs=each)
+        column_spec, row_spec = by_column(self.mesh).spec, by_row(self.mesh).spec
+        pick_own = jax.shard_map(pick, mesh=self.mesh, in_specs=(column_spec, row_spec), out_specs=row_spec)
         images, labels = (pick_own(x, self.rows[i]) for x in (self.images, self.labels))
         images = images.reshape(len(images), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
         return {"image": images, "label": jnp.maximum(labels, 0), "mask": labels != EMPTY}
@@ -122,8 +122,7 @@ class Examples:
         examples = take(self.images, self.labels, parts, length)
 
         def gather(part: np.ndarray) -> tuple[Chunk, int]:
-            images, labels = next(examples)
-            images, labels = self._put((lay(images), labels))
+            images, labels = self._put(next(examples))
             return self._chunk(images, labels, in_place, len(part)), 0
 
         # While the devices work on one chunk, the next is on its way.
@@ -160,8 +159,9 @@ class Examples:
 
 def take(
     images: Any, labels: Int[np.ndarray, " n"], parts: Sequence[Int[np.ndarray, "steps batch"]], length: int
-) -> Generator[tuple[Num[np.ndarray, "length batch ..."], Int[np.ndarray, "length batch"]]]:
-    """For each of `parts` the examples that its rows name, as the first of `length` rows; the others have none."""
+) -> Generator[tuple[Num[np.ndarray, "length batch blocks lanes"], Int[np.ndarray, "length batch"]]]:
+    """For each of `parts` the examples that its rows name, laid out, as the first of `length` rows; the others have
+    none."""
 
     def find(rows: np.ndarray) -> np.ndarray:
         places = rows * rows.shape[1] + np.arange(rows.shape[1])
@@ -172,7 +172,7 @@ def take(
     marked = np.append(labels, np.int32(EMPTY))
     with closing(read_ahead(images, places)) as ahead:
         for p, chosen in zip(places, ahead, strict=True):
-            yield chosen, marked[p]
+            yield lay(chosen), marked[p]
 
 
 def place(
@@ -192,8 +192,8 @@ def place(
     if largest(images.nbytes > memory):
         return Examples(images, labels, count, shape, size, mesh)
     steps = -(-count // size)
-    ((images, labels),) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
-    images, labels = put((lay(images), labels), by_column(mesh), size)
+    (columns,) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
+    images, labels = put(columns, by_column(mesh), size)
     return Examples(images, labels, count, shape, size, mesh)
 
 

@@ -171,6 +171,7 @@ def eval_step(
     frozen_params, params = partition.split(state.params, cut)
     frozen_stats, stats = partition.split(state.batch_stats, cut)
     h = embed({"params": frozen_params, "batch_stats": frozen_stats}, batch["image"], key)
+    # No gradient is wanted, and the compiler folds before the loop over the batches, not in it.
     folded = fold(model, {"params": params, "batch_stats": stats})
     averages = run_units(model.folded, folded, h, cut="head", start=cut)
     logits: Any = model.folded.apply(folded, averages, "head", method="suffix")
@@ -214,7 +215,7 @@ def _run_steps(
 
     def body(i: Array, both: tuple[Any, Any]) -> tuple[Any, Any]:
         carry, outputs = both
-        carry, new = step(carry, chunk.take(i))
+        carry, new = step(carry, chunk.batch(i))
         return carry, jax.tree.map(lambda kept, output: kept.at[i].set(output), outputs, new)
 
     return jax.lax.fori_loop(start, stop, body, (carry, outputs))
