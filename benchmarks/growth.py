@@ -12,7 +12,7 @@ import numpy as np
 from protocol import CLASSES
 from tljax_worker import make_dataset, make_source, run_stage, use_cache
 
-from tljax import programs
+from tljax.storage import compilation
 
 IMAGES, SIDE, EPOCHS = 3000, 32, 5
 STAGES = {"head": "feature_extraction", "conv5_block1": "fine_tune", "conv1": "from_scratch"}
@@ -49,5 +49,5 @@ def main() -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
-        programs.set_up()
+        compilation.set_up()
         main()

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tljax import data
+from tljax.data import splits
 from tljax.config import Data
-from tljax.decoding import read_ahead
+from tljax.data.decoding import read_ahead
 
 IMAGES, CLASSES, WIDTH, HEIGHT = 1500, ("a", "b"), 640, 480
 SIDE, BATCH = 64, 50
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 def measure_decoding(folder: Path) -> None:
     """Images a second of one pass at 224 pixels, and nothing beside it."""
-    images = data.load(Data(name=f"folder:{folder}"), seed=0, memory_bytes=0).train.images  # type: ignore[union-attr]
+    images = splits.load(Data(name=f"folder:{folder}"), seed=0, memory_bytes=0).train.images  # type: ignore[union-attr]
     places = np.array_split(np.arange(len(images)), len(images) // 256)
     for name, batches in (("threads", (images[p] for p in places)), ("processes", read_ahead(images, places))):
         began = time.perf_counter()

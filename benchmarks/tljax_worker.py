@@ -13,14 +13,24 @@ import numpy as np
 import protocol
 from protocol import Arrays, Request, Stopwatch
 
-from tljax import batches, cache, partition, programs, stages, steps
-from tljax.config import Adam, Config
-from tljax.data import Dataset, Split
-from tljax.mesh import make_mesh, whole
-from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
-from tljax.pretrained import Source
-from tljax.resnet import ResNet, fold
+from tljax.data import batches
+from tljax.storage import cache
+from tljax import trees
+from tljax.storage import compilation
+from tljax.commands import stages
+from tljax.training import inference
+from tljax.training import steps
+from tljax.config import Adam
+from tljax.config import Config
+from tljax.data.splits import Dataset
+from tljax.data.splits import Split
+from tljax.devices.mesh import make_mesh
+from tljax.devices.mesh import whole
+from tljax.training.optimizers import partitioned_adam
+from tljax.data.preprocessing import CAFFE
+from tljax.weights.pretrained import Weights
+from tljax.networks.resnet import ResNet
+from tljax.networks.resnet import fold
 
 # One dispatch makes so many steps; in a run it is as many as take half a second.
 STEPS = 2
@@ -44,14 +54,14 @@ def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray,
     return Dataset(names, images.shape[1], split(images, labels), split(val_images, val_labels), None)
 
 
-def make_source(dataset: Dataset) -> Source:
+def make_source(dataset: Dataset) -> Weights:
     """Random weights in the place of a feature_extraction run's, which both training stages take."""
-    variables = {path: np.asarray(leaf) for path, leaf in partition.flatten(init(len(dataset.class_names))).items()}
+    variables = {path: np.asarray(leaf) for path, leaf in trees.flatten(init(len(dataset.class_names))).items()}
     labels = tuple((None, name) for name in dataset.class_names)
-    return Source("random", variables, "v1", CAFFE, dataset.image_size, labels, {}, is_run=True)
+    return Weights("random", variables, "v1", CAFFE, dataset.image_size, labels, {}, is_run=True)
 
 
-def run_stage(stage: str, cut: str, epochs: int, dataset: Dataset, source: Source | None) -> None:
+def run_stage(stage: str, cut: str, epochs: int, dataset: Dataset, source: Weights | None) -> None:
     """A whole run with all its checkpoints and pictures, left nowhere."""
     config = Config(
         stage=stage,  # type: ignore[arg-type]
@@ -85,7 +95,7 @@ class TljaxWorker:
             large = job == "forward_224"
             size, side = (protocol.LARGE_BATCH, 224) if large else (protocol.BATCH, 32)
             classes = protocol.LARGE_CLASSES if large else protocol.CLASSES
-            classify = jax.jit(partial(steps.classify, model=ResNet(classes), preprocessing=CAFFE, size=side))
+            classify = jax.jit(partial(inference.classify, model=ResNet(classes), preprocessing=CAFFE, size=side))
             folded, labels = jax.jit(partial(fold, ResNet(classes)))(init(classes)), np.zeros(size, np.int32)
             inputs = protocol.repeat_batches(size, self.arrays["large_images" if large else "train_images"])
             return lambda: jax.block_until_ready(classify(folded, *next(inputs), labels)), size
@@ -94,7 +104,7 @@ class TljaxWorker:
     def _prepare_step(self, cut: str) -> tuple[Callable[[], object], int]:
         """On images, so that the frozen units run in every step."""
         model, tx = ResNet(protocol.CLASSES), partitioned_adam(Adam(), cut)
-        embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
+        embed = partial(inference.embed_images, model=model, cut=cut, preprocessing=CAFFE)
         settings = {"model": model, "tx": tx, "cut": cut, "embed": embed, "train_batch_norm": False}
         run = jax.jit(partial(steps.train_steps, **settings), donate_argnums=0)
         # On the mesh, as a run has it: else two of it are in memory.
@@ -103,8 +113,8 @@ class TljaxWorker:
         state = jax.jit(create, out_shardings=whole(make_mesh()), donate_argnames=donated)(**init(protocol.CLASSES))
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
-        examples = batches.place(images, labels, len(labels), protocol.BATCH, images.nbytes, make_mesh())
-        ((chunk, _),) = examples.chunks(batches.order(len(labels), protocol.BATCH, seed=0, epoch=1))
+        examples = batches.place_examples(images, labels, len(labels), protocol.BATCH, images.nbytes, make_mesh())
+        ((chunk, _),) = examples.chunks(batches.draw_order(len(labels), protocol.BATCH, seed=0, epoch=1))
 
         def repeat() -> None:
             nonlocal state
@@ -121,6 +131,6 @@ class TljaxWorker:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
-        programs.set_up()
+        compilation.set_up()
         versions = {name: version(name) for name in ("tljax", "jax", "flax", "optax", "numpy")}
         protocol.serve(TljaxWorker, protocol.arguments(__doc__).arrays, versions)

@@ -5,8 +5,8 @@ python main.py --config configs/fine_tune.py --config.pretrained=runs/feature_ex
 The Keras lesson that this follows: lowest val_loss 0.9075 at the 2nd epoch, accuracy 0.7247 at the 7th, the last.
 """
 
-from tljax.config import Adam, Config
+from tljax.config import Config, Optimizer
 
 
 def get_config() -> Config:
-    return Config(stage="fine_tune", cut="conv5_block1", epochs=40, optimizer=Adam(learning_rate=1e-4))
+    return Config(stage="fine_tune", cut="conv5_block1", epochs=40, optimizer=Optimizer(learning_rate=1e-4))

@@ -5,10 +5,10 @@
 One stage's settings are `--config.stages.fine_tune.epochs=2`; the data is shared, `--config.data.dir=DIR`.
 """
 
-from tljax.config import FourStages
+from tljax.config import Lesson
 
 
-def get_config() -> FourStages:
-    config = FourStages()
-    config.stages.zero_shot.batch_size = 32  # at 224x224
+def get_config() -> Lesson:
+    config = Lesson(pretrained="imagenet")
+    config.stages["zero_shot"].batch_size = 32  # at 224x224
     return config

@@ -14,10 +14,10 @@ jax.config.update("jax_num_cpu_devices", DEVICES)
 
 from runs import DIGITS, TINY
 
+from tljax.commands.lessons import run
 from tljax.config import Config
-from tljax.lesson import run
 
 SETTINGS = {"epochs": 1, "batch_size": 5 * DEVICES, "data": DIGITS}
-run(Config(stage="from_scratch", cut="conv1", **SETTINGS), FOLDER / "source", network=TINY)
+run(Config(stage="from_scratch", cut="conv1", **SETTINGS), FOLDER / "source", architecture=TINY)
 for name in ("computed", "found"):
     run(Config(stage="feature_extraction", pretrained=str(FOLDER / "source"), **SETTINGS), FOLDER / name)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import conftest  # noqa: F401
 
-from tljax import lesson, mesh
+from tljax.commands import lessons
+from tljax.devices import processes
 
 weights, workdir = sys.argv[1:3]
 processes, process_id, port = map(int, sys.argv[3:])
-mesh.join(f"localhost:{port}", processes, process_id)
+processes.join(f"localhost:{port}", processes, process_id)
 
 from runs import TINY, make_lesson
 
-lesson.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), network=TINY)
+lessons.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), architecture=TINY)

@@ -21,10 +21,13 @@ import keras
 import numpy as np
 from keras.src.backend.common import dtypes
 
-from tljax import convert, optim, partition, steps
-from tljax.config import Adam
-from tljax.preprocess import CAFFE
-from tljax.resnet import UNITS, ResNet
+from tljax import trees
+from tljax.config import Optimizer
+from tljax.data.preprocessing import CAFFE
+from tljax.networks import cut
+from tljax.networks.resnet import UNITS, ResNet
+from tljax.training import inference, optimizers, steps
+from tljax.weights import convert
 
 keras.config.set_floatx(precision)
 if precision == "float64":
@@ -49,7 +52,7 @@ for layer in base.layers:
         ranges = ((0.8, 1.2), (-0.1, 0.1), (-0.2, 0.2), (0.8, 1.2))
         layer.set_weights([rng.uniform(low, high, shape) for low, high in ranges])
 arrays = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in base.layers for weight in layer.weights}
-starts = {unit: index for index, unit in partition.KERAS_LAYER_STARTS.items()}
+starts = {unit: index for index, unit in cut.KERAS_LAYER_STARTS.items()}
 for layer in base.layers[: starts[CUT]]:
     layer.trainable = False
 
@@ -70,7 +73,7 @@ model = Peer()
 model(np.zeros((1, 32, 32, 3), precision))
 arrays |= {f"predictions/{weight.name}": np.asarray(weight) for weight in model.dense.weights}
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(keras.optimizers.Adam(RATE), loss)
+model.compile(keras.optimizers.Optimizer(RATE), loss)
 keras_losses = []
 for batch in images:
     x = keras.applications.resnet.preprocess_input(batch.astype(precision))
@@ -82,10 +85,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 network = ResNet(CLASSES)
 assert network.units == UNITS
-variables = partition.unflatten({k: jax.numpy.asarray(v) for k, v in convert.from_keras(arrays).items()})
-tx = optim.partitioned_adam(Adam(learning_rate=RATE), CUT)
+variables = trees.unflatten({k: jax.numpy.asarray(v) for k, v in convert.from_keras(arrays).items()})
+tx = optimizers.partitioned_adam(Optimizer(learning_rate=RATE), CUT)
 state = steps.create_state(variables["params"], variables["batch_stats"], tx, CUT)
-embed = partial(steps.embed_images, model=network, cut=CUT, preprocessing=CAFFE)
+embed = partial(inference.embed_images, model=network, cut=CUT, preprocessing=CAFFE)
 step = jax.jit(partial(steps.train_step, model=network, tx=tx, cut=CUT, embed=embed, train_batch_norm=False))
 losses = []
 for batch in images:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tljax import data
 from tljax.config import Data
+from tljax.data import splits
 
 COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -24,6 +24,6 @@ def make_folder(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
-def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> data.Dataset:
+def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> splits.Dataset:
     config = Data(name=f"folder:{folder}", **{"image_size": 8, **settings})
-    return data.load(config, seed=seed, training=training)
+    return splits.load(config, seed=seed, training=training)

@@ -2,25 +2,29 @@
 
 from pathlib import Path
 
-from tljax import workdir
-from tljax.config import Config, Data, FourStages
+from tljax.config import Config, Data, Lesson
+from tljax.networks.resnet import RESNET50, Architecture
+from tljax.runs import files
 
-TINY = {"stage_sizes": (1, 1, 1, 1), "width": 8}
+# The networks of the tests: rows like those of the published ones.
+TINY = Architecture((1, 1, 1, 1), width=8)
+# As deep as ResNet50, an eighth as wide.
+NARROW = RESNET50._replace(width=8)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
 TIMES = {"seconds", "images_per_second"}
 
 
 def read_rows(folder: Path) -> list[dict]:
-    return workdir.read_rows(folder / "metrics.jsonl")
+    return files.read_rows(folder / "metrics.jsonl")
 
 
 def read_summary(folder: Path) -> dict:
-    return workdir.read_json(folder / "summary.json")
+    return files.read_json(folder / "summary.json")
 
 
-def make_lesson() -> FourStages:
-    config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=DIGITS)
-    for stage in vars(config.stages).values():
+def make_lesson() -> Lesson:
+    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS)
+    for stage in config.stages.values():
         stage.batch_size, stage.epochs = 16, 2
     return config
 

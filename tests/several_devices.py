@@ -22,19 +22,26 @@ import numpy as np
 
 PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
-from tljax import batches, checkpoint, loop, mesh, partition, preflight, stages, steps
+from runs import TINY
+
+from tljax.commands import stages
 from tljax.config import Compute, Config
-from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet, describe_network
-from tljax.state import shard
+from tljax.data import batches
+from tljax.data.preprocessing import CAFFE
+from tljax.devices import mesh, processes, tpu
+from tljax.networks import cut
+from tljax.networks.resnet import ResNet, describe_network
+from tljax.runs import checkpoints
+from tljax.training import epochs, inference, steps
+from tljax.training.optimizers import partitioned_adam
+from tljax.training.state import shard
 
 CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
 if PROCESSES > 1:
-    mesh.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
+    processes.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
 # Neighbours are of different processes, as they may be on a slice.
 DEVICES = mesh.make_mesh(np.array(jax.devices()).reshape(PROCESSES, -1).T.ravel().tolist())
-MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+MODEL = ResNet(3, architecture=TINY)
 rng = np.random.default_rng(0)
 
 
@@ -43,7 +50,7 @@ def make_examples(n: int) -> tuple[batches.Examples, batches.Examples]:
     images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
     own = mesh.own_rows(DEVICES, BATCH, n)
     kept, streamed = (
-        batches.place(images[own], labels[own], n, BATCH, memory, DEVICES) for memory in (images.nbytes, 0)
+        batches.place_examples(images[own], labels[own], n, BATCH, memory, DEVICES) for memory in (images.nbytes, 0)
     )
     assert isinstance(kept.images, jax.Array) and not isinstance(streamed.images, jax.Array)
     return kept, streamed
@@ -56,7 +63,7 @@ def held(tree: Any) -> int:
 
 def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
     """What devices send to each other for a batch."""
-    return preflight.count_collectives(jax.jit(lambda chunk: chunk.batch(0)).lower(chunk).compile().as_text())
+    return tpu.count_collectives(jax.jit(lambda chunk: chunk.batch(0)).lower(chunk).compile().as_text())
 
 
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
@@ -68,16 +75,16 @@ for batch_norm in ("inference", "training"):
     create = partial(steps.create_state, tx=tx, cut=CUT)
     shardings = shard(jax.eval_shape(create, **variables), DEVICES, config.compute.shard_optimizer)
     state = jax.jit(create, out_shardings=shardings)(**mesh.put(variables, mesh.whole(DEVICES)))
-    embed = partial(steps.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
+    embed = partial(inference.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
     train_steps, evaluate = stages.compile_steps(config, MODEL, tx, (embed, embed), shardings, DEVICES)
     losses, val_losses = [], []
     for epoch in range(4):
         # Every second epoch.
-        ((chunk, _),) = training[epoch % 2].chunks(batches.order(TRAIN, BATCH, seed=0, epoch=epoch))
+        ((chunk, _),) = training[epoch % 2].chunks(batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch))
         for step in range(training[0].steps):
             state, sums = train_steps(state, chunk, np.int32(step), np.int32(step + 1), jax.random.key(0))
             losses.append(float(sums.loss[step] / sums.examples[step]))
-        measured, predicted = loop.evaluate(state, validation, evaluate, jax.random.key(0))
+        measured, predicted = epochs.evaluate(state, validation, evaluate, jax.random.key(0))
         val_losses.append(measured["loss"])
     report[batch_norm] = {
         "losses": losses,
@@ -89,9 +96,9 @@ for batch_norm in ("inference", "training"):
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held((state.params, state.batch_stats)),
     }
-with checkpoint.open_checkpoints(FOLDER) as manager:
-    frozen = partition.digest(state.params, state.batch_stats, CUT)
-    checkpoint.keep_frozen(manager, state.params, state.batch_stats, CUT, frozen)
+with checkpoints.open_checkpoints(FOLDER) as manager:
+    frozen = cut.digest(state.params, state.batch_stats, CUT)
+    checkpoints.keep_frozen(manager, state.params, state.batch_stats, CUT, frozen)
     meta = {"cut": CUT, "network": describe_network(MODEL, "v1"), "best": 1}
-    checkpoint.save(manager, 1, state, frozen, meta)
-print(json.dumps(report | {"digest": partition.digest(state.params, state.batch_stats, None)}))
+    checkpoints.save(manager, 1, state, frozen, meta)
+print(json.dumps(report | {"digest": cut.digest(state.params, state.batch_stats, None)}))

@@ -4,30 +4,30 @@ import jax
 import numpy as np
 import pytest
 
-from tljax import batches
-from tljax.batches import map_batches, order, place
-from tljax.mesh import make_mesh
+from tljax.data import batches
+from tljax.data.batches import draw_order, map_batches, place_examples
+from tljax.devices.mesh import make_mesh
 
 MESH = make_mesh()
 
 
 @pytest.mark.parametrize(("n", "size"), [(100, 8), (96, 8), (5, 5), (9, 1)])
 def test_order_is_a_permutation_of_each_column(n, size):
-    first = order(n, size, seed=1, epoch=2)
+    first = draw_order(n, size, seed=1, epoch=2)
     np.testing.assert_array_equal(np.sort(first, axis=0), np.broadcast_to(np.arange(len(first))[:, None], first.shape))
     places = first * size + np.arange(size)
     # Only the last batch has places without an example, and those where the last row has none.
     np.testing.assert_array_equal(places.reshape(-1) < n, np.arange(places.size) < n)
-    np.testing.assert_array_equal(first, order(n, size, seed=1, epoch=2))
+    np.testing.assert_array_equal(first, draw_order(n, size, seed=1, epoch=2))
     if len(first) > 8:
         assert len({tuple(column) for column in first.T}) == size
         for seed, epoch in ((1, 3), (2, 2), (2, 1)):
-            assert (first != order(n, size, seed=seed, epoch=epoch)).any()
+            assert (first != draw_order(n, size, seed=seed, epoch=epoch)).any()
 
 
 def test_every_example_is_as_likely_in_every_batch():
     n, size, epochs = 10, 2, 2000
-    places = np.stack([order(n, size, seed=0, epoch=e) * size + np.arange(size) for e in range(epochs)])
+    places = np.stack([draw_order(n, size, seed=0, epoch=e) * size + np.arange(size) for e in range(epochs)])
     counts = np.stack([np.bincount(batch.reshape(-1), minlength=n) for batch in places.transpose(1, 0, 2)])
     # Five batches: a fifth of 2,000 epochs each, standard deviation 18.
     np.testing.assert_allclose(counts, epochs / 5, atol=90)
@@ -55,9 +55,9 @@ def take(chunk, start) -> list[np.ndarray]:
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, streamed_bytes, shuffled):
     monkeypatch.setattr(batches, "STREAMED_BYTES", streamed_bytes)
-    examples = place(make_images(n), np.arange(n, dtype=np.int32), n, 4, memory, MESH)
+    examples = place_examples(make_images(n), np.arange(n, dtype=np.int32), n, 4, memory, MESH)
     size = min(n, 4)
-    rows = order(n, size, seed=0, epoch=3) if shuffled else None
+    rows = draw_order(n, size, seed=0, epoch=3) if shuffled else None
     chunks = list(examples.chunks(rows))
     found = [labels for chunk in chunks for labels in take(*chunk)]
     places = np.arange(n) if rows is None else (rows * size + np.arange(size)).reshape(-1)
@@ -76,8 +76,8 @@ def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, st
 
 def test_what_does_not_fit_stays_on_the_host():
     images, labels = make_images(10), np.arange(10, dtype=np.int32)
-    assert isinstance(place(images, labels, len(labels), 4, images.nbytes, MESH).images, jax.Array)
-    assert place(images, labels, len(labels), 4, images.nbytes - 1, MESH).images is images
+    assert isinstance(place_examples(images, labels, len(labels), 4, images.nbytes, MESH).images, jax.Array)
+    assert place_examples(images, labels, len(labels), 4, images.nbytes - 1, MESH).images is images
 
 
 @pytest.mark.parametrize("n", [1, 4, 10])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import ShapeDtypeStruct
 
-from tljax import cache
+from tljax.storage import cache
 
 SHAPES = {"x": ShapeDtypeStruct((100, 10), np.float32)}
 SIZE = 4000

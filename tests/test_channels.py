@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.channels import spread
+from tljax.networks.kernels.channels import spread
 
 
 def test_the_gradient_sums_over_all_positions():

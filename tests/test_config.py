@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tljax.config import STAGES, Adam, Config, Data, FourStages, Stage, Stages, stage_config, validate
-from tljax.partition import find_cut
+from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage, Stages, stage_config, validate
+from tljax.networks.cut import find_cut
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,13 +32,13 @@ def flags(config: str, *arguments: str):
         ({"patience": 0}, "config.patience=0: must be a whole number, at least 1"),
         ({"batch_size": -8}, "config.batch_size=-8: must be a whole number, at least 1"),
         ({"seed": -1}, "config.seed=-1: must be a whole number, at least 0"),
-        ({"optimizer": Adam(learning_rate=0.0)}, "config.optimizer.learning_rate=0.0: must be > 0"),
-        ({"optimizer": Adam(learning_rate=-1e-3)}, "config.optimizer.learning_rate=-0.001: must be > 0"),
-        ({"optimizer": Adam(learning_rate=float("inf"))}, "config.optimizer.learning_rate=inf: must be > 0"),
-        ({"optimizer": Adam(learning_rate=float("nan"))}, "config.optimizer.learning_rate=nan: must be > 0"),
-        ({"optimizer": Adam(beta_1=1.0)}, r"config.optimizer.beta_1=1.0: must be in \[0, 1\)"),
-        ({"optimizer": Adam(beta_2=-0.1)}, r"config.optimizer.beta_2=-0.1: must be in \[0, 1\)"),
-        ({"optimizer": Adam(epsilon=0.0)}, "config.optimizer.epsilon=0.0: must be > 0"),
+        ({"optimizer": Optimizer(learning_rate=0.0)}, "config.optimizer.learning_rate=0.0: must be > 0"),
+        ({"optimizer": Optimizer(learning_rate=-1e-3)}, "config.optimizer.learning_rate=-0.001: must be > 0"),
+        ({"optimizer": Optimizer(learning_rate=float("inf"))}, "config.optimizer.learning_rate=inf: must be > 0"),
+        ({"optimizer": Optimizer(learning_rate=float("nan"))}, "config.optimizer.learning_rate=nan: must be > 0"),
+        ({"optimizer": Optimizer(beta_1=1.0)}, r"config.optimizer.beta_1=1.0: must be in \[0, 1\)"),
+        ({"optimizer": Optimizer(beta_2=-0.1)}, r"config.optimizer.beta_2=-0.1: must be in \[0, 1\)"),
+        ({"optimizer": Optimizer(epsilon=0.0)}, "config.optimizer.epsilon=0.0: must be > 0"),
         ({"data": Data(image_size=31)}, "config.data.image_size=31: at least 32"),
         ({"data": Data(max_images=0)}, "config.data.max_images=0: at least 1"),
         ({"stage": "from_scratch"}, "config.pretrained='imagenet': from_scratch starts from no weights"),
@@ -58,7 +58,7 @@ def test_a_wrong_value_is_refused_by_name(wrong, message):
     [
         {},
         {"epochs": 1, "patience": 1, "batch_size": 1, "seed": 0},
-        {"optimizer": Adam(beta_1=0.0, beta_2=0.0, epsilon=1e-12)},
+        {"optimizer": Optimizer(beta_1=0.0, beta_2=0.0, epsilon=1e-12)},
         {"data": Data(image_size=32, max_images=1)},
         {"stage": "zero_shot"},
         {"stage": "fine_tune", "pretrained": "runs/feature_extraction"},
@@ -71,16 +71,16 @@ def test_a_right_value_is_let_through(right):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_has_its_own_settings_and_the_shared_data_and_seed(name):
-    four = FourStages(seed=7, data=Data(name="digits", classes=("5", "6")), source_classes=("0", "1"))
-    setattr(four.stages, name, Stage(cut="conv4_block1", epochs=3, optimizer=Adam(learning_rate=0.5)))
+    four = Lesson(seed=7, data=Data(name="digits", classes=("5", "6")), source_classes=("0", "1"))
+    setattr(four.stages, name, Stage(cut="conv4_block1", epochs=3, optimizer=Optimizer(learning_rate=0.5)))
     config = stage_config(four, name, "runs/x")
     assert config == Config(
-        stage=name, pretrained="runs/x", seed=7, data=four.data, cut="conv4_block1", epochs=3, optimizer=Adam(0.5)
+        stage=name, pretrained="runs/x", seed=7, data=four.data, cut="conv4_block1", epochs=3, optimizer=Optimizer(0.5)
     )
 
 
 def test_the_source_is_from_scratch_on_classes_of_its_own():
-    four = FourStages(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
+    four = Lesson(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
     four.stages.source = Stage(cut="conv1", epochs=3)
     assert stage_config(four, "source", None) == Config(
         stage="from_scratch", cut="conv1", epochs=3, data=Data(name="digits", classes=("0", "1"), max_images=9)
@@ -91,13 +91,13 @@ def test_the_source_is_from_scratch_on_classes_of_its_own():
 def test_stages_share_no_mutable_default():
     assert Stages().fine_tune.optimizer is not Stages().fine_tune.optimizer
     assert Stage().optimizer is not Stage().optimizer
-    assert FourStages().data is not FourStages().data
+    assert Lesson().data is not Lesson().data
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(config):
     shipped = flags(config).config
-    if isinstance(shipped, FourStages):
+    if isinstance(shipped, Lesson):
         weights = dict.fromkeys(STAGES, "runs/x") | {"source": None, "from_scratch": None}
         stages = [stage_config(shipped, name, weights[name]) for name in ("source", *STAGES)]
         assert (shipped.pretrained is None) == bool(shipped.source_classes)
@@ -119,7 +119,7 @@ def test_a_setting_is_overridden_and_the_others_stay():
         stage="fine_tune",
         cut="conv5_block1",
         epochs=40,
-        optimizer=Adam(learning_rate=3e-4),
+        optimizer=Optimizer(learning_rate=3e-4),
         data=Data(classes=("cat", "dog")),
     )
     assert (given.workdir, given.overwrite, given.debug) == (Path("runs/x"), False, False)

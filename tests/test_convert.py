@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tljax import convert
-from tljax.partition import flatten
-from tljax.resnet import VARIANTS, ResNet, abstract_variables
+from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables
+from tljax.trees import flatten
+from tljax.weights import convert
 
 
 @pytest.mark.parametrize(

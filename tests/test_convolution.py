@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from tljax.convolution import convolution
+from tljax.networks.kernels.convolution import convolution
 
 CASES = list(product((1, 2, 3, 5, 8), (1, 3, 7), (1, 2)))
 

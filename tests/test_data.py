@@ -9,8 +9,8 @@ import pytest
 from pictures import COLORS, load_folder, make_folder, save
 from PIL import Image
 
-from tljax import data, decoding
 from tljax.config import Data
+from tljax.data import decoding, splits
 
 
 def test_damaged_image_is_named(tmp_path):
@@ -61,7 +61,7 @@ def test_a_slice_of_train_leaves_training(tmp_path):
 
 
 def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
-    dataset = data.load(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
+    dataset = splits.load(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
     assert (dataset.train, dataset.test) == (None, None)
     assert len(dataset.validation.ids) == 162
 
@@ -84,7 +84,7 @@ def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
 )
 def test_wrong_splits_are_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
-        data.load(Data(name="digits", **settings), seed=0)
+        splits.load(Data(name="digits", **settings), seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -96,15 +96,15 @@ def test_train_is_needed_for_training_alone(tmp_path):
 
 
 def test_max_images_is_a_seeded_sample_of_each_split():
-    everything = data.load(Data(name="digits"), seed=0)
-    few = data.load(Data(name="digits", max_images=50), seed=0)
+    everything = splits.load(Data(name="digits"), seed=0)
+    few = splits.load(Data(name="digits", max_images=50), seed=0)
     for split, whole in ((few.train, everything.train), (few.validation, everything.validation)):
         rows = [whole.ids.index(name) for name in split.ids]
         assert len(rows) == 50
         assert rows == sorted(set(rows))
         np.testing.assert_array_equal(split.images, whole.images[rows])
         np.testing.assert_array_equal(split.labels, whole.labels[rows])
-    again = data.load(Data(name="digits", max_images=50), seed=0)
+    again = splits.load(Data(name="digits", max_images=50), seed=0)
     assert again.train.ids == few.train.ids
 
 
@@ -116,13 +116,13 @@ def test_max_images_sample_follows_the_seed(tmp_path):
 
 
 def test_max_images_counts_after_the_classes():
-    dataset = data.load(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
+    dataset = splits.load(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
     assert len(dataset.train.ids) == 20
     assert set(dataset.train.labels.tolist()) == {0, 1}
 
 
 def test_a_slice_of_train_without_a_test_split_evaluates_none():
-    dataset = data.load(Data(name="digits", validation_split="train[90%:]"), seed=0)
+    dataset = splits.load(Data(name="digits", validation_split="train[90%:]"), seed=0)
     assert dataset.test is None
     assert not set(dataset.train.ids) & set(dataset.validation.ids)
 
@@ -130,7 +130,7 @@ def test_a_slice_of_train_without_a_test_split_evaluates_none():
 def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypatch, capsys):
     make_folder(tmp_path / "pictures", {"red": 4, "green": 4})
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
-    read = lambda **more: data.load(  # noqa: E731
+    read = lambda **more: splits.load(  # noqa: E731
         Data(name=f"folder:{tmp_path / 'pictures'}", image_size=32, **more), seed=0, disk_bytes=2**20
     )
     first = read()
@@ -155,7 +155,7 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
     # Without room nothing is kept.
     for path in (tmp_path / "cache" / "arrays").iterdir():
         shutil.rmtree(path)
-    data.load(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)
+    splits.load(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)
     assert not list((tmp_path / "cache" / "arrays").iterdir())
 
 

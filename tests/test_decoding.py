@@ -5,9 +5,9 @@ import pytest
 from pictures import save
 from PIL import Image
 
-from tljax import data
 from tljax.config import Data
-from tljax.decoding import PIECE, Encoded, decode, read_ahead
+from tljax.data import splits
+from tljax.data.decoding import PIECE, Encoded, decode, read_ahead
 
 
 def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -92,8 +92,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def read(folder, memory_bytes: int) -> data.Split:
-    return data.load(Data(name=f"folder:{folder}", image_size=8), seed=0, memory_bytes=memory_bytes).train
+def read(folder, memory_bytes: int) -> splits.Split:
+    return splits.load(Data(name=f"folder:{folder}", image_size=8), seed=0, memory_bytes=memory_bytes).train
 
 
 def test_what_does_not_fit_is_decoded_when_it_is_asked_for(folder):

@@ -7,18 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import TINY
 
-from tljax import cache, features, lesson, loop, partition, steps
+from tljax import trees
+from tljax.commands import lessons
 from tljax.config import Cache, Config, Data
-from tljax.mesh import make_mesh
-from tljax.preprocess import CAFFE, preprocess
-from tljax.resnet import ResNet, fold
+from tljax.data.preprocessing import CAFFE, preprocess
+from tljax.devices.mesh import make_mesh
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import ResNet, fold
+from tljax.storage import cache
+from tljax.training import features, inference
 
-MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+MODEL = ResNet(3, architecture=TINY)
 KEY = jax.random.key(0)
 MESH = make_mesh()
 IMAGES = {"train": np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), np.uint8)}
-CUTS = ("conv5_block1", "head")
+CUTS = tuple(Cut(MODEL.units, unit) for unit in ("conv5_block1", "head"))
+HEAD = CUTS[-1]
 
 
 @pytest.fixture(autouse=True)
@@ -30,31 +36,29 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def frozen():
     variables = jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
-    return {name: partition.split(tree, "head")[0] for name, tree in variables.items()}
+    return HEAD.split(variables)[0]
 
 
-@partial(jax.jit, static_argnames=("start", "cut"))
-def run_units(frozen, x, start, cut):
-    return steps.run_prefix(fold(MODEL, frozen), x, model=MODEL, cut=cut, preprocessing=CAFFE, start=start)
+@partial(jax.jit, static_argnames=("start", "end"))
+def run_units(frozen, x, start, end):
+    return inference.run_prefix(fold(MODEL, frozen), x, model=MODEL, end=end, preprocessing=CAFFE, start=start)
 
 
-def make_prefix(frozen, calls: list):
-    def prefix(start, cut):
+def make_prefix(frozen, calls: list, compute: str = "float32") -> features.Prefix:
+    def prefix(start, end):
         def run(x):
             if not isinstance(x, jax.core.Tracer):
-                calls.append((start, cut, len(x)))
-            return run_units(frozen, x, start, cut)
+                calls.append((start, end, len(x)))
+            return run_units(frozen, x, start, end)
 
         return run
 
-    return prefix
+    return features.Prefix(prefix, HEAD.digest(frozen), {"compute": compute})
 
 
-def compute(frozen, cuts=("head",), images=IMAGES, calls=None, **settings):
-    config = Config(batch_size=16, **settings)
+def compute(frozen, cuts=(HEAD,), images=IMAGES, calls=None, **settings):
     prefix = make_prefix(frozen, [] if calls is None else calls)
-    weights = partition.digest(**frozen, cut="head")
-    return features.compute(images, cuts, weights, {"compute": "float32"}, prefix, config, MESH)
+    return features.compute(images, cuts, prefix, Config(batch_size=16, **settings), MESH)
 
 
 def embed(frozen, images, cut="head"):
@@ -76,7 +80,7 @@ def test_one_pass_serves_several_cuts(frozen):
     calls.clear()
     earlier = compute(frozen, CUTS[:1], calls=calls)["train"]
     assert calls == [(None, "conv5_block1", 8)]
-    np.testing.assert_allclose(earlier, embed(frozen, IMAGES["train"], CUTS[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(earlier, embed(frozen, IMAGES["train"], "conv5_block1"), rtol=1e-4, atol=1e-5)
     # Those of the head alone are gone: they follow from what is there.
     fingerprints = [path for path in cache.folder("arrays").iterdir() if "at head" in (path / "about.json").read_text()]
     for path in fingerprints:
@@ -98,7 +102,7 @@ def test_a_later_run_finds_them(frozen, capsys):
 def test_what_another_process_does_not_find_is_computed_again(frozen, monkeypatch):
     first, calls = np.array(compute(frozen)["train"]), []
     # The other one found nothing.
-    monkeypatch.setattr(features, "largest", lambda value: True if value is False else value)
+    monkeypatch.setattr(features, "max_over_processes", lambda value: True if value is False else value)
     again = compute(frozen, calls=calls)["train"]
     assert calls == [(None, "head", 16)] * 3
     np.testing.assert_array_equal(first, again)
@@ -116,10 +120,7 @@ def test_other_weights_images_or_surroundings_are_something_else(frozen):
         run(calls)
         assert calls == [(None, "head", 16)] * 3
     calls = []
-    weights = partition.digest(**frozen, cut="head")
-    features.compute(
-        IMAGES, ("head",), weights, {"compute": "bfloat16"}, make_prefix(frozen, calls), Config(batch_size=16), MESH
-    )
+    features.compute(IMAGES, (HEAD,), make_prefix(frozen, calls, "bfloat16"), Config(batch_size=16), MESH)
     assert len(calls) == 3
 
 
@@ -129,7 +130,7 @@ def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
     stale = np.load(entry / "activations.npy") * np.float32(1.001)
     np.save(entry / "activations.npy", stale)
     about = json.loads((entry / "about.json").read_text())
-    about["sha256"]["activations"] = partition.sha256(stale)
+    about["sha256"]["activations"] = trees.sha256(stale)
     (entry / "about.json").write_text(json.dumps(about))
     calls = []
     again = compute(frozen, calls=calls)["train"]
@@ -141,19 +142,17 @@ def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
 def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
     model = MODEL.clone(dtype=jnp.bfloat16)
 
-    def prefix(start, cut):
-        run = partial(steps.run_prefix, model=model, cut=cut, preprocessing=CAFFE, start=start)
-        return partial(jax.jit(run), fold(model, frozen))
+    def run(start, end):
+        program = partial(inference.run_prefix, model=model, end=end, preprocessing=CAFFE, start=start)
+        return partial(jax.jit(program), fold(model, frozen))
 
-    weights = partition.digest(**frozen, cut="head")
-    for cut, dtype in (("conv5_block1", jnp.bfloat16), ("head", jnp.float32)):
-        first, again = (
-            features.compute(IMAGES, (cut,), weights, {"compute": "bfloat16"}, prefix, Config(batch_size=16), MESH)
-            for _ in range(2)
-        )
+    prefix = features.Prefix(run, HEAD.digest(frozen), {"compute": "bfloat16"})
+    for cut, dtype in zip(CUTS, (jnp.bfloat16, jnp.float32), strict=True):
+        first, again = (features.compute(IMAGES, (cut,), prefix, Config(batch_size=16), MESH) for _ in range(2))
         assert first["train"].dtype == again["train"].dtype == dtype
         np.testing.assert_array_equal(np.asarray(again["train"], np.float32), np.asarray(first["train"], np.float32))
-        assert capsys.readouterr().out.splitlines()[1:] == [f"activations at {cut} of 37 images: found in the cache"]
+        found = f"activations at {cut.start} of 37 images: found in the cache"
+        assert capsys.readouterr().out.splitlines()[1:] == [found]
 
 
 @pytest.mark.parametrize(
@@ -176,12 +175,12 @@ DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=160)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A folder with a source and the run that extracted its features."""
-    folder, network = tmp_path_factory.mktemp("features"), {"stage_sizes": (1, 1, 1, 1), "width": 8}
+    folder = tmp_path_factory.mktemp("features")
     source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
     scratch = Config(stage="from_scratch", cut="conv1", epochs=1, batch_size=16, data=source)
-    lesson.run(scratch, folder / "source", network=network)
+    lessons.run(scratch, folder / "source", architecture=TINY)
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
-    lesson.run(head, folder / "feature_extraction")
+    lessons.run(head, folder / "feature_extraction")
     return folder
 
 
@@ -191,13 +190,13 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
     cut = {"feature_extraction": "head", "fine_tune": "conv5_block1"}[stage]
     config = Config(stage=stage, pretrained=str(runs / source), cut=cut, epochs=1, batch_size=8, data=DIGITS)
     config.cache = settings
-    epochs: list = []
-    compute = loop.metrics.compute
+    passes: list = []
+    means = metrics.means
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.metrics, "compute", lambda sums: epochs.append(sums.loss) or compute(sums))
-        lesson.run(config, workdir)
+        patch.setattr(metrics, "means", lambda sums: passes.append(sums.loss) or means(sums))
+        lessons.run(config, workdir)
     # The longest is the whole epoch's, an evaluation has fewer steps.
-    return max(epochs, key=len)
+    return max(passes, key=len)
 
 
 @pytest.mark.parametrize("stage", ["feature_extraction", "fine_tune"])

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from tljax.imagenet import EVERYDAY_GROUPS, SYNONYMS, labels, map_classes, predict_mapped, top_k
+from tljax.weights.imagenet import EVERYDAY_GROUPS, SYNONYMS, labels, map_classes, predict_mapped, top_k
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OTHER = ((None, "0"), (None, "cat"), (None, "Sea lion"), (None, "cat"))

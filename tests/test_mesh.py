@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from processes import run_together
 
-from tljax import checkpoint, mesh, partition
+from tljax.devices import mesh, processes
+from tljax.networks import cut
+from tljax.runs import checkpoints
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,7 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(batch_size, devices, neares
 
 def test_the_flags_of_several_processes_belong_together():
     with pytest.raises(ValueError, match=r"--coordinator_address .* give all"):
-        mesh.join("localhost:1", 2, None)
+        processes.join("localhost:1", 2, None)
 
 
 @pytest.mark.parametrize("count", [0, 5, 37])
@@ -84,9 +86,9 @@ def test_each_device_holds_its_part(run, layout):
 @pytest.mark.parametrize("layout", ["1x8", "2x4"])
 def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
     digest = run(layout)["digest"]
-    with checkpoint.open_checkpoints(folder / layout) as manager:
-        variables, _ = checkpoint.restore_variables(manager, 1)
-    assert partition.digest(**variables, cut=None) == digest
+    with checkpoints.open_checkpoints(folder / layout) as manager:
+        variables, _ = checkpoints.restore_variables(manager, 1)
+    assert cut.digest(**variables, cut=None) == digest
 
 
 def test_features_on_a_number_of_devices_that_8_is_no_multiple_of(tmp_path):

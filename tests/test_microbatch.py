@@ -6,14 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import TINY
 
-from tljax import microbatch, partition, steps
-from tljax.config import Adam
-from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet
+from tljax.config import Optimizer
+from tljax.data.augmentation import keep
+from tljax.data.preprocessing import CAFFE
+from tljax.networks.cut import Cut
+from tljax.networks.kernels import microbatch
+from tljax.networks.resnet import ResNet
+from tljax.training import gradients, steps
+from tljax.training.optimizers import make_optimization
+from tljax.training.state import create_state
 
-MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+MODEL = ResNet(3, architecture=TINY)
 KEY = jax.random.key(0)
 IMAGE = 32 * 32 * 3
 
@@ -81,15 +86,20 @@ def test_only_a_cpu_works_in_parts(parts, platform, loops):
     assert ("stablehlo.while" in text) == loops
 
 
+def make_procedure(start: str, embed=None, train_batch_norm: bool = False) -> steps.Procedure:
+    cut = Cut(MODEL.units, start)
+    tx, _ = make_optimization(Optimizer(), cut, 1)
+    embed = embed or partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
+    return steps.Procedure(MODEL, cut, tx, partial(keep, classes=3), embed, train_batch_norm)
+
+
 def step(variables, *, n: int, train_batch_norm: bool):
     """The state after one step with a ragged batch of `n` rows, the sums, and the lowered text of a CPU and a TPU."""
     images, labels = draw(n)
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": jnp.arange(n) < n - 1}
-    tx = partitioned_adam(Adam(), "conv1")
-    state = steps.create_state(**variables, tx=tx, cut="conv1")
-    embed = partial(steps.embed_images, model=MODEL, cut="conv1", preprocessing=CAFFE)
-    settings = {"model": MODEL, "tx": tx, "cut": "conv1", "embed": embed, "train_batch_norm": train_batch_norm}
-    run = jax.jit(partial(steps.train_step, **settings))
+    procedure = make_procedure("conv1", train_batch_norm=train_batch_norm)
+    state = create_state(variables, procedure.tx, procedure.cut)
+    run = jax.jit(partial(steps.train_step, procedure=procedure))
     new, sums = run(state, batch, KEY)
     traced = run.trace(state, batch, KEY)
     return new, sums, *(traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "tpu"))
@@ -98,11 +108,11 @@ def step(variables, *, n: int, train_batch_norm: bool):
 def test_gradients_of_folded_micro_batches_are_those_of_the_plain_batch(variables, monkeypatch):
     with jax.enable_x64(True):
         with monkeypatch.context() as nothing_folded:
-            nothing_folded.setattr(steps, "WHOLE_FROM", "conv1")
+            nothing_folded.setattr(gradients, "WHOLE_FROM", "conv1")
             whole, sums, text, _ = step(variables, n=7, train_batch_norm=False)
         with monkeypatch.context() as all_folded:
             # What other backends run.
-            all_folded.setattr(steps, "WHOLE_FROM", "head")
+            all_folded.setattr(gradients, "WHOLE_FROM", "head")
             folded, folded_sums, folded_text, _ = step(variables, n=7, train_batch_norm=False)
         set_parts(monkeypatch)
         parted, parted_sums, parted_text, tpu_text = step(variables, n=7, train_batch_norm=False)
@@ -119,32 +129,31 @@ def test_a_batch_whose_statistics_count_stays_whole(variables, parts):
         assert "stablehlo.while" not in step(variables, n=6, train_batch_norm=True)[2]
 
 
-@pytest.mark.parametrize(("cut", "parted"), [("conv3_block1", True), ("conv4_block1", False), ("head", False)])
-def test_small_maps_and_averages_stay_whole(variables, parts, monkeypatch, cut, parted):
+@pytest.mark.parametrize(("start", "parted"), [("conv3_block1", True), ("conv4_block1", False), ("head", False)])
+def test_small_maps_and_averages_stay_whole(variables, parts, monkeypatch, start, parted):
     monkeypatch.setattr(microbatch, "ELEMENTS", 1)
     with jax.enable_x64(True):
-        tx = partitioned_adam(Adam(), cut)
-        state = steps.create_state(**variables, tx=tx, cut=cut)
-        h = MODEL.apply(variables, draw(6)[0], cut, method="prefix")
+        procedure = make_procedure(start, embed=steps.pass_activations)
+        state = create_state(variables, procedure.tx, procedure.cut)
+        h = MODEL.apply(variables, draw(6)[0], start, method="prefix")
         batch = {"image": h, "label": jnp.zeros(6, jnp.int32), "mask": jnp.ones(6, bool)}
-        settings = {"model": MODEL, "tx": tx, "cut": cut, "embed": steps.pass_activations, "train_batch_norm": False}
-        text = jax.jit(partial(steps.train_step, **settings)).lower(state, batch, KEY).as_text()
+        text = jax.jit(partial(steps.train_step, procedure=procedure)).lower(state, batch, KEY).as_text()
     assert ("stablehlo.while" in text) == parted
 
 
-@pytest.mark.parametrize("cut", ["conv3_block1", "conv4_block1", "head"])
-def test_the_frozen_units_and_evaluation_give_the_same_in_parts(variables, monkeypatch, cut):
+@pytest.mark.parametrize("start", ["conv3_block1", "conv4_block1", "head"])
+def test_the_frozen_units_and_evaluation_give_the_same_in_parts(variables, monkeypatch, start):
     images, labels = draw(5)
     with jax.enable_x64(True):
         batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": np.ones(5, bool)}
-        state = steps.create_state(**variables, tx=partitioned_adam(Adam(), cut), cut=cut)
-        frozen = {name: partition.split(tree, cut)[0] for name, tree in variables.items()}
-        embed = partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
+        procedure = make_procedure(start)
+        state = create_state(variables, procedure.tx, procedure.cut)
+        frozen = procedure.cut.split(variables)[0]
 
         def run():
-            h = jax.jit(embed)(frozen, batch["image"], KEY)
-            evaluate = jax.jit(partial(steps.eval_step, model=MODEL, cut=cut, embed=embed))
-            return h, *evaluate(state, batch, KEY)
+            h = jax.jit(lambda *arguments: procedure.embed(*arguments))(frozen, batch["image"])
+            evaluate = jax.jit(partial(steps.eval_step, procedure=procedure))
+            return h, *evaluate(state, batch)
 
         whole = run()
         set_parts(monkeypatch)

@@ -16,10 +16,11 @@ from conftest import AS_USERS
 from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 
-from tljax import convert, imagenet, pretrained, steps
-from tljax.partition import flatten, unflatten
-from tljax.preprocess import TORCH, preprocess
-from tljax.resnet import VARIANTS, ResNet, abstract_variables, fold
+from tljax.data.preprocessing import TORCH, preprocess
+from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, fold
+from tljax.training import inference
+from tljax.trees import flatten, unflatten
+from tljax.weights import convert, imagenet, pretrained
 
 pytestmark = pytest.mark.usefixtures("optimized")
 jit = partial(jax.jit, compiler_options=AS_USERS)
@@ -80,7 +81,7 @@ def with_official_spelling(path: Path, target: Path) -> Path:
 
 
 def variables_of(path: Path, num_classes: int = 1000):
-    source = pretrained.load(str(path))
+    source = pretrained.load_weights(str(path))
     model = ResNet(num_classes, VARIANTS[source.variant])
     merged = convert.merge(flatten(abstract_variables(model)), source.variables, name=source.name)
     return model, unflatten(merged), source
@@ -115,7 +116,7 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
     ours = jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)
 
-    classify = partial(steps.classify, model=model, preprocessing=source.preprocessing, size=224)
+    classify = partial(inference.classify, model=model, preprocessing=source.preprocessing, size=224)
     ours = np.asarray(jit(classify)(fold(model, variables), images, np.zeros(2, np.int32))[0])
     imagenet_utils.CLASS_INDEX = {str(i): label for i, label in enumerate(imagenet.labels())}
     for row, expected in zip(imagenet.top_k(ours, source.labels), imagenet_utils.decode_predictions(probabilities),

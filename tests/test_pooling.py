@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tljax.pooling import max_pool
+from tljax.networks.kernels.pooling import max_pool
 
 
 def plain(x):

@@ -6,8 +6,8 @@ import pooch
 import pytest
 from safetensors.numpy import save_file
 
-from tljax import imagenet, pretrained
-from tljax.preprocess import CAFFE, TORCH
+from tljax.data.preprocessing import CAFFE, TORCH
+from tljax.weights import imagenet, pretrained
 
 
 def write_legacy(path, *, root: str = ""):
@@ -26,7 +26,7 @@ def write_legacy(path, *, root: str = ""):
 def test_legacy_h5(tmp_path, root):
     path = tmp_path / "w.h5"
     write_legacy(path, root=root)
-    source = pretrained.load(str(path))
+    source = pretrained.load_weights(str(path))
     assert set(source.variables) == {"params/conv1/conv/kernel", "params/head/bias"}
     assert (source.variant, source.preprocessing, source.input_size) == ("v1", CAFFE, 224)
     assert source.labels == imagenet.labels() and not source.is_run
@@ -37,7 +37,7 @@ def test_keras_3_weights_h5(tmp_path):
     with h5py.File(path, "w") as file:
         file["layers/conv2d/vars/0"] = np.ones((7, 7, 3, 64), np.float32)
         file["layers/dense/vars/1"] = np.zeros(7, np.float32)
-    source = pretrained.load(str(path))
+    source = pretrained.load_weights(str(path))
     assert set(source.variables) == {"params/conv1/conv/kernel", "params/head/bias"}
     assert [name for _, name in source.labels] == [f"output_{i}" for i in range(7)]
 
@@ -45,7 +45,7 @@ def test_keras_3_weights_h5(tmp_path):
 def test_safetensors_are_v1_5_with_their_own_preprocessing(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, path)
-    source = pretrained.load(str(path))
+    source = pretrained.load_weights(str(path))
     assert source.variables["params/conv1/conv/kernel"].shape == (7, 7, 3, 64)
     assert (source.variant, source.preprocessing, source.labels) == ("v1.5", TORCH, ())
 
@@ -62,7 +62,7 @@ def test_files_that_are_refused(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        pretrained.load(str(path))
+        pretrained.load_weights(str(path))
     assert "\n" not in str(error.value)
 
 
@@ -70,7 +70,7 @@ def test_an_h5_of_another_kind_is_refused(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["x"] = np.zeros(3)
     with pytest.raises(ValueError, match="neither of Keras's two layouts"):
-        pretrained.load(str(tmp_path / "w.h5"))
+        pretrained.load_weights(str(tmp_path / "w.h5"))
 
 
 def test_imagenet_without_a_network_says_which_file_to_put_where(tmp_path, monkeypatch):
@@ -80,13 +80,13 @@ def test_imagenet_without_a_network_says_which_file_to_put_where(tmp_path, monke
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda self, *arguments: offline(*arguments))
     with pytest.raises(FileNotFoundError) as error:
-        pretrained.load("imagenet")
+        pretrained.load_weights("imagenet")
     for part in ("resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107", str(tmp_path)):
         assert part in str(error.value)
     # A file put there by hand is taken only with the right checksum.
     (tmp_path / "downloads" / "resnet50_weights_tf_dim_ordering_tf_kernels.h5").write_bytes(b"something else")
     with pytest.raises(FileNotFoundError, match="put that file"):
-        pretrained.load("imagenet")
+        pretrained.load_weights("imagenet")
 
 
 def test_imagenet_takes_the_file_with_the_right_checksum_from_the_cache(tmp_path, monkeypatch):
@@ -96,4 +96,4 @@ def test_imagenet_takes_the_file_with_the_right_checksum_from_the_cache(tmp_path
     download = pretrained.Download("https://example.org/w.h5", checksum)
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.setitem(pretrained.DOWNLOADS, "imagenet", download)
-    assert pretrained.load("imagenet").labels == imagenet.labels()
+    assert pretrained.load_weights("imagenet").labels == imagenet.labels()

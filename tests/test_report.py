@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import TINY
 
-from tljax import report
-from tljax.data import Split
-from tljax.resnet import ResNet, abstract_variables
+from tljax.data.splits import Split
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import ResNet, abstract_variables
+from tljax.report import pictures, tables
 
-TINY = ResNet(3, stage_sizes=(1, 1, 1, 1), width=2)
+NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
 SUMMARY = """\
 unit             parameters             BatchNorm
@@ -27,15 +29,13 @@ Non-trainable params: 3,236 (0.01 MB)"""
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_the_summary_of_the_network_says_what_trains_and_ends_with_the_totals(mode):
-    text = report.model_summary(**abstract_variables(TINY), units=TINY.units, cut="conv5_block1", batch_norm=mode)
+    text = tables.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, "conv5_block1"), mode)
     assert text == SUMMARY.format(mode=mode)
 
 
 def test_the_summary_of_resnet50_has_the_totals_of_keras():
     model = ResNet(10)
-    text = report.model_summary(
-        **abstract_variables(model), units=model.units, cut="conv5_block3", batch_norm="training"
-    )
+    text = tables.network_summary(abstract_variables(model), Cut(model.units, "conv5_block3"), "training")
     assert text.splitlines()[-3:] == [
         "Total params: 23,608,202 (90.06 MB)",
         "Trainable params: 4,486,154 (17.11 MB)",
@@ -44,7 +44,7 @@ def test_the_summary_of_resnet50_has_the_totals_of_keras():
 
 
 def test_without_a_cut_the_summary_has_nothing_that_trains():
-    text = report.model_summary(**abstract_variables(TINY), units=TINY.units, cut=None, batch_norm="training")
+    text = tables.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, None), "training")
     assert "trainable  " not in text
     assert " training" not in text
     assert "\nTrainable params: 0 (0.00 MB)\nNon-trainable params: 9,799 (0.04 MB)" in text
@@ -57,7 +57,7 @@ STAGES = [
 
 
 def test_the_stages_stand_side_by_side():
-    assert report.stages_table(STAGES).splitlines() == [
+    assert tables.stages_table({row["stage"]: row for row in STAGES}).splitlines() == [
         "| stage     |   loss | accuracy | trainable parameters | seconds |",
         "| :-------- | -----: | -------: | -------------------: | ------: |",
         "| zero_shot | 2.3457 |        - |                    0 |    10.0 |",
@@ -87,7 +87,7 @@ def test_the_stages_stand_side_by_side():
     ],
 )
 def test_a_stage_is_summed_up_in_lines(summary, text):
-    assert report.summary_line(summary) == text
+    assert tables.summary_line(summary) == text
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -112,7 +112,7 @@ def row(stage: str, epoch: int, val_loss: float | None) -> dict:
     ids=["one epoch", "two stages and a loss that is no number", "two runs"],
 )
 def test_curves_are_a_picture(tmp_path, runs):
-    report.draw_curves(tmp_path / "figures" / "curves.png", runs)
+    pictures.draw_curves(tmp_path / "figures" / "curves.png", runs)
     picture = read_picture(tmp_path / "figures" / "curves.png")
     assert picture.shape == (440, 1100, 3)
     # matplotlib's first colour, with which the first run is drawn.
@@ -122,7 +122,7 @@ def test_curves_are_a_picture(tmp_path, runs):
 def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
     n = len(labels)
     split = Split(np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n)
-    report.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
+    pictures.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
 
 
 @pytest.mark.parametrize(

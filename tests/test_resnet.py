@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import AS_USERS
 
-from tljax.resnet import VARIANTS, BatchNorm, ResNet, abstract_variables, fold
+from tljax.networks.resnet import VARIANTS, Architecture, BatchNorm, ResNet, abstract_variables, fold
 
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 
@@ -60,7 +60,7 @@ def largest_difference(a, b) -> float:
 )
 def test_outputs_and_gradients_are_those_of_the_plain_network(variant, side):
     # The last maps of the small images are of one pixel; the larger need fewer stages to show the same.
-    model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 2, 1, 1) if side < 40 else (2, 1, 1), width=4)
+    model = ResNet(3, VARIANTS[variant], Architecture((1, 2, 1, 1) if side < 40 else (2, 1, 1), 4))
     with jax.enable_x64(True):
         variables, x = draw(model, side)
         stats = {"batch_stats": variables["batch_stats"]}
@@ -82,7 +82,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_network(variant, side):
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_cut_anywhere_gives_the_plain_network(cut):
-    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=4)
+    model = ResNet(3, architecture=Architecture((2, 2, 2, 2), 4))
     with jax.enable_x64(True):
         variables, x = draw(model, 40)
         cut_in_two = jax.jit(lambda v, x: model.apply(v, x, cut, method=run_cut))(variables, x)
@@ -92,7 +92,7 @@ def test_a_cut_anywhere_gives_the_plain_network(cut):
 
 @pytest.mark.parametrize("cut", CUTS[:-1])
 def test_batch_statistics_are_taken_over_all_positions(cut):
-    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=4)
+    model = ResNet(3, architecture=Architecture((2, 2, 2, 2), 4))
     index = model.units.index(cut)
 
     def run_plainly(model, x):
@@ -112,7 +112,7 @@ def test_batch_statistics_are_taken_over_all_positions(cut):
 
 @pytest.mark.usefixtures("optimized")
 def test_float32_differs_by_rounding_alone():
-    model = ResNet(3, stage_sizes=(2, 2, 2, 2), width=8)
+    model = ResNet(3, architecture=Architecture((2, 2, 2, 2), 8))
     variables, x = draw(model, 64, np.float32)
     hoisted, plain = (
         jax.jit(partial(model.apply, method=method), compiler_options=AS_USERS)(variables, x)
@@ -138,7 +138,7 @@ def test_activations_at_a_cut_are_those_that_its_unit_reads(variant, cut, side):
 @pytest.mark.parametrize("side", [32, 33, 64, 75, 224])
 @pytest.mark.parametrize("variant", ["v1", "v1.5"])
 def test_a_folded_network_gives_what_the_plain_one_does(variant, side):
-    model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 1) if side > 33 else (1, 1, 1, 1), width=4)
+    model = ResNet(3, VARIANTS[variant], Architecture((1, 1) if side > 33 else (1, 1, 1, 1), 4))
     with jax.enable_x64(True):
         variables, x = draw(model, side)
         folded, folded_variables = model.folded, fold(model, variables)
@@ -174,7 +174,7 @@ def test_batch_norm_in_inference_mode_is_flax_s():
 
 
 def test_a_part_of_the_network_is_folded_alone():
-    model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
+    model = ResNet(3, architecture=Architecture((1, 1, 1, 1), 4))
     variables, x = draw(model, 32, np.float32)
     part = {name: {unit: tree[unit] for unit in ("conv1", "conv2_block1")} for name, tree in variables.items()}
     folded, folded_variables = model.folded, fold(model, part)
@@ -184,7 +184,7 @@ def test_a_part_of_the_network_is_folded_alone():
 
 
 def test_chosen_units_are_folded_alone():
-    model, units = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4), ("conv1", "conv3_block1")
+    model, units = ResNet(3, architecture=Architecture((1, 1, 1, 1), 4)), ("conv1", "conv3_block1")
     with jax.enable_x64(True):
         variables, x = draw(model, 32)
         folded = fold(model, variables, units)
@@ -195,7 +195,7 @@ def test_chosen_units_are_folded_alone():
 
 @pytest.mark.parametrize("start", ["conv2_block1", "conv4_block1", "conv5_block1"])
 def test_a_prefix_can_go_on_from_an_earlier_cut(start):
-    model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
+    model = ResNet(3, architecture=Architecture((1, 1, 1, 1), 4))
     variables, x = draw(model, 32, np.float32)
     h = model.apply(variables, model.apply(variables, x, start, method="prefix"), "head", start, method="prefix")
     np.testing.assert_array_equal(h, model.apply(variables, x, "head", method="prefix"))

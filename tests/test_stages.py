@@ -12,11 +12,13 @@ from PIL import Image
 from processes import run_together
 from runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
 
-from tljax import batches, checkpoint, pretrained
-from tljax.config import STAGES, Cache, Config, Data, FourStages
-from tljax.decoding import Encoded
-from tljax.lesson import run
-from tljax.preprocess import CAFFE
+from tljax.commands.lessons import run
+from tljax.config import STAGES, Cache, Config, Data, Lesson
+from tljax.data import batches
+from tljax.data.decoding import Encoded
+from tljax.data.preprocessing import CAFFE
+from tljax.runs import checkpoints
+from tljax.weights import pretrained
 
 ROW = {
     "stage",
@@ -35,7 +37,7 @@ ROW = {
 def lesson(tmp_path_factory) -> Path:
     workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
     with contextlib.redirect_stdout(output):
-        run(make_lesson(), workdir, network=TINY)
+        run(make_lesson(), workdir, architecture=TINY)
     (workdir / "output.txt").write_text(output.getvalue())
     return workdir
 
@@ -98,7 +100,11 @@ def test_what_is_decoded_in_every_pass_gives_the_same_losses(
     settings = vars(getattr(make_lesson().stages, stage))
     weights = None if stage == "from_scratch" else str(lesson / "source")
     cache = Cache(memory_gib=memory_gib, disk_gib=0)
-    run(Config(**settings, stage=stage, pretrained=weights, data=DIGITS, cache=cache), tmp_path / stage, network=TINY)
+    run(
+        Config(**settings, stage=stage, pretrained=weights, data=DIGITS, cache=cache),
+        tmp_path / stage,
+        architecture=TINY,
+    )
     assert said in capsys.readouterr().out
     assert Encoded in kinds
     for kept, streamed in zip(read_rows(lesson / stage), read_rows(tmp_path / stage), strict=True):
@@ -112,8 +118,8 @@ def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
     assert [row["epoch"] for row in read_rows(lesson / "feature_extraction")] == [1, 2]
     assert [row["epoch"] for row in read_rows(lesson / "fine_tune")] == [3, 4]
     assert {row["learning_rate"] for row in read_rows(lesson / "fine_tune")} == {1e-4}
-    extracted, _ = checkpoint.read_run(lesson / "feature_extraction")
-    tuned, meta = checkpoint.read_run(lesson / "fine_tune")
+    extracted, _ = checkpoints.read_run(lesson / "feature_extraction")
+    tuned, meta = checkpoints.read_run(lesson / "fine_tune")
     assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
                           tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
     # Adam moves a weight by about its rate a step: 8 steps of 1e-4 from the trained head, not from a new one.
@@ -160,7 +166,7 @@ def test_zero_shot_accuracy_through_the_classes_that_both_sides_have(lesson, tmp
 
 
 def test_a_run_as_source_brings_its_preprocessing_and_history(lesson):
-    source = pretrained.load(str(lesson / "fine_tune"))
+    source = pretrained.load_weights(str(lesson / "fine_tune"))
     assert source.preprocessing == CAFFE and source.variant == "v1" and source.is_run
     assert [name for _, name in source.labels] == ["5", "6", "7"]
     assert len(source.history) == 4
@@ -172,8 +178,8 @@ def test_the_newest_and_the_best_epoch_are_kept(lesson):
         kept = {int(path.name) for path in (lesson / name / "checkpoints").iterdir() if path.name.isdigit()}
         # An epoch has four steps and an evaluation.
         earlier = rows[0]["epoch"] - 1
-        assert kept - {checkpoint.FROZEN} == {5 * (n - earlier) for n in (summary["best_epoch"], rows[-1]["epoch"])}
-        assert (checkpoint.FROZEN in kept) == (name != "source")
+        assert kept - {checkpoints.FROZEN} == {5 * (n - earlier) for n in (summary["best_epoch"], rows[-1]["epoch"])}
+        assert (checkpoints.FROZEN in kept) == (name != "source")
 
 
 def test_frozen_leaves_are_written_once(lesson):
@@ -182,7 +188,7 @@ def test_frozen_leaves_are_written_once(lesson):
 
     checkpoints = lesson / "feature_extraction" / "checkpoints"
     # The head of a tiny network has 771 parameters of its 80,000.
-    assert size(checkpoints / "10") < size(checkpoints / str(checkpoint.FROZEN)) / 4
+    assert size(checkpoints / "10") < size(checkpoints / str(checkpoints.FROZEN)) / 4
 
 
 def test_the_units_before_fine_tunings_cut_run_once(lesson):
@@ -215,7 +221,7 @@ def test_bad_input_is_refused_and_leaves_nothing(lesson, tmp_path, config, messa
     if config.pretrained:
         config.pretrained = config.pretrained.format(lesson=lesson)
     with pytest.raises((ValueError, OSError), match=message):
-        run(config, tmp_path / "run", network=TINY)
+        run(config, tmp_path / "run", architecture=TINY)
     assert not (tmp_path / "run").exists()
 
 
@@ -252,7 +258,7 @@ def copy(lesson, tmp_path) -> Path:
 
 def test_finished_stages_are_not_run_again(lesson, copy, capsys):
     shutil.rmtree(copy / "from_scratch")
-    run(make_lesson(), copy, network=TINY)
+    run(make_lesson(), copy, architecture=TINY)
     printed = capsys.readouterr().out
     assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
     losses = [[row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, copy)]
@@ -264,7 +270,7 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     text = summary.read_text()
     summary.unlink()
     monkeypatch.setattr("tljax.lesson._load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
-    run(make_lesson(), copy, network=TINY)
+    run(make_lesson(), copy, architecture=TINY)
     assert capsys.readouterr().out.count("finished before") == 5
 
 
@@ -274,7 +280,7 @@ def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
     path = newest / "meta" / "metadata"
     path.write_text(path.read_text().replace("learning_rate", "learning-rate"))
     with pytest.raises(ValueError, match="checkpoints/10 is damaged: meta differs"):
-        checkpoint.read_run(tmp_path / "run")
+        checkpoints.read_run(tmp_path / "run")
 
 
 def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
@@ -285,11 +291,11 @@ def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
     run(config, other)
     shutil.copytree(other / "checkpoints" / "0" / "variables", tmp_path / "run" / "checkpoints" / "0" / "variables")
     with pytest.raises(ValueError, match=r"is damaged: .*conv5_block1"):
-        checkpoint.read_run(tmp_path / "run")
+        checkpoints.read_run(tmp_path / "run")
 
 
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
-    config = FourStages(pretrained=None, source_classes=("0", "1"), data=DIGITS)
+    config = Lesson(source_classes=("0", "1"), data=DIGITS)
     with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
-        run(config, tmp_path / "run", network=TINY)
+        run(config, tmp_path / "run", architecture=TINY)
     assert not (tmp_path / "run").exists()

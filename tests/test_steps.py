@@ -6,14 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import NARROW, TINY
 
-from tljax import partition, steps
-from tljax.config import Adam
-from tljax.optim import partitioned_adam
-from tljax.preprocess import CAFFE
-from tljax.resnet import VARIANTS, ResNet, fold
+from tljax import trees
+from tljax.config import Optimizer
+from tljax.data.augmentation import AUGMENTATIONS
+from tljax.data.preprocessing import CAFFE
+from tljax.networks.cut import Cut, verify_frozen
+from tljax.networks.resnet import VARIANTS, Architecture, ResNet, fold
+from tljax.training import inference, steps
+from tljax.training.optimizers import make_optimization
+from tljax.training.state import create_state
 
-MODEL = ResNet(3, stage_sizes=(1, 1, 1, 1), width=8)
+MODEL = ResNet(3, architecture=TINY)
 KEY = jax.random.key(0)
 
 
@@ -34,42 +39,55 @@ def make_batch(n: int = 6, seed: int = 0):
     return {"image": images, "label": np.arange(n, dtype=np.int32) % 3, "mask": np.ones(n, bool)}
 
 
-def make_step(cut: str, *, train_batch_norm: bool = False, embed=None):
-    tx = partitioned_adam(Adam(learning_rate=1e-2), cut)
-    embed = embed or partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
-    step = partial(steps.train_step, model=MODEL, tx=tx, cut=cut, embed=embed, train_batch_norm=train_batch_norm)
-    return tx, jax.jit(step)
+def make_procedure(start: str, model=MODEL, augmentation="none", learning_rate=1e-2, **settings) -> steps.Procedure:
+    cut = Cut(model.units, start)
+    tx, _ = make_optimization(Optimizer(learning_rate=learning_rate), cut, 1)
+    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
+    augment = partial(AUGMENTATIONS[augmentation], classes=model.num_classes)
+    defaults = {"augment": augment, "embed": embed, "train_batch_norm": False}
+    return steps.Procedure(**{"model": model, "cut": cut, "tx": tx} | defaults | settings)
+
+
+def make_step(start: str, **settings):
+    """A step from images, and the state that it starts from by the variables."""
+    procedure = make_procedure(start, **settings)
+    step = jax.jit(partial(steps.train_step, procedure=procedure))
+    return partial(create_state, tx=procedure.tx, cut=procedure.cut), step
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
-@pytest.mark.parametrize("cut", ["conv1", "conv4_block1", "conv5_block1", "head"])
-def test_exactly_the_units_from_the_cut_on_move(variables, cut, train_batch_norm):
-    tx, step = make_step(cut, train_batch_norm=train_batch_norm)
-    state = steps.create_state(**variables, tx=tx, cut=cut)
-    before = partition.digest(**variables, cut=cut)
+@pytest.mark.parametrize("start", ["conv1", "conv4_block1", "conv5_block1", "head"])
+def test_exactly_the_units_from_the_cut_on_move(variables, start, train_batch_norm):
+    create, step = make_step(start, train_batch_norm=train_batch_norm)
+    state, cut = create(variables), Cut(MODEL.units, start)
+    before = cut.digest(variables)
     new = state
     for _ in range(2):
         new, _ = step(new, make_batch(), KEY)
     assert int(new.step) == 2
-    assert partition.verify_frozen(before, partition.digest(new.params, new.batch_stats, cut)) == len(before)
+    assert verify_frozen(before, cut.digest(new.variables)) == len(before)
     for unit in MODEL.units:
-        moves = not partition.is_frozen(unit, cut)
-        old = partition.flatten(state.params[unit])
-        moved = {path for path, leaf in partition.flatten(new.params[unit]).items() if jnp.any(leaf != old[path])}
+        moves = not cut.freezes(unit)
+        old = trees.flatten(state.variables["params"][unit])
+        moved = {
+            path for path, leaf in trees.flatten(new.variables["params"][unit]).items() if jnp.any(leaf != old[path])
+        }
         still = {path for path in old if train_batch_norm and path.endswith("conv/bias")}
-        if train_batch_norm and cut in ("conv1", "conv4_block1"):
+        if train_batch_norm and start in ("conv1", "conv4_block1"):
             # Behind several small BatchNorms two more gradients are lost in rounding.
             assert moved.isdisjoint(still) and bool(moved) == moves, unit
         else:
             assert moved == (old.keys() - still if moves else set()), unit
-        for a, b in zip(*(jax.tree.leaves(s.batch_stats.get(unit, {})) for s in (state, new)), strict=True):
+        for a, b in zip(
+            *(jax.tree.leaves(s.variables["batch_stats"].get(unit, {})) for s in (state, new)), strict=True
+        ):
             assert bool(jnp.any(a != b)) == (moves and train_batch_norm), unit
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_padding_changes_nothing(variables, train_batch_norm):
-    tx, step = make_step("conv1", train_batch_norm=train_batch_norm)
-    state = steps.create_state(**variables, tx=tx, cut="conv1")
+    create, step = make_step("conv1", train_batch_norm=train_batch_norm)
+    state = create(variables)
     batch = make_batch(4)
     padded = {
         "image": np.concatenate([batch["image"], make_batch(2, seed=9)["image"]]),
@@ -79,44 +97,39 @@ def test_padding_changes_nothing(variables, train_batch_norm):
     (plain, sums), (other, padded_sums) = step(state, batch, KEY), step(state, padded, KEY)
     assert float(padded_sums.examples) == 4
     np.testing.assert_allclose(float(padded_sums.loss), float(sums.loss), rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(plain.batch_stats), jax.tree.leaves(other.batch_stats), strict=True):
+    for a, b in zip(*(jax.tree.leaves(s.variables["batch_stats"]) for s in (plain, other)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    heads = [s.params["head"]["kernel"] for s in (plain, other)]
+    heads = [s.variables["params"]["head"]["kernel"] for s in (plain, other)]
     np.testing.assert_allclose(*heads, rtol=1e-3, atol=1e-5)
 
 
 def test_activations_can_take_the_place_of_images(variables):
     """What a frozen prefix gives can be computed once and fed instead of the images."""
-    cut, batch = "conv5_block1", make_batch()
-    frozen = {k: partition.split(tree, cut)[0] for k, tree in variables.items()}
-    h = steps.embed_images(frozen, batch["image"], KEY, model=MODEL, cut=cut, preprocessing=CAFFE)
-    tx, from_images = make_step(cut)
-    _, from_activations = make_step(cut, embed=lambda frozen, h, key: h)
-    state = steps.create_state(**variables, tx=tx, cut=cut)
+    cut, batch = Cut(MODEL.units, "conv5_block1"), make_batch()
+    h = steps.embed_images(cut.split(variables)[0], batch["image"], model=MODEL, cut=cut, preprocessing=CAFFE)
+    create, from_images = make_step("conv5_block1")
+    _, from_activations = make_step("conv5_block1", embed=steps.pass_activations)
+    state = create(variables)
     (_, a), (_, b) = from_images(state, batch, KEY), from_activations(state, batch | {"image": h}, KEY)
     np.testing.assert_allclose(float(a.loss), float(b.loss), rtol=1e-6)
 
 
 def test_evaluation_is_in_inference_mode_and_predicts(variables):
-    tx = partitioned_adam(Adam(), "head")
-    state = steps.create_state(**variables, tx=tx, cut="head")
-    embed = partial(steps.embed_images, model=MODEL, cut="head", preprocessing=CAFFE)
-    run = jax.jit(partial(steps.eval_step, model=MODEL, cut="head", embed=embed))
+    procedure = make_procedure("head")
+    state = create_state(variables, procedure.tx, procedure.cut)
+    run = jax.jit(partial(steps.eval_step, procedure=procedure))
     batch = make_batch(6)
-    sums, predicted = run(state, batch, KEY)
+    sums, predicted = run(state, batch)
     one = {name: array[:1] for name, array in batch.items()}
-    first, first_predicted = run(state, one, KEY)
+    first, first_predicted = run(state, one)
     assert int(predicted[0]) == int(first_predicted[0])
     assert float(sums.correct) == np.sum(np.asarray(predicted) == batch["label"])
     assert float(first.loss) < float(sums.loss)
 
 
 def test_augmentation_follows_the_key_and_the_step(variables):
-    cut = "head"
-    tx, step = make_step(
-        cut, embed=partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE, augmentation="flip_crop")
-    )
-    state = steps.create_state(**variables, tx=tx, cut=cut)
+    create, step = make_step("head", augmentation="flip_crop")
+    state = create(variables)
     losses = {
         (seed, number): float(step(state._replace(step=jnp.int32(number)), make_batch(), jax.random.key(seed))[1].loss)
         for seed in (0, 1)
@@ -126,9 +139,40 @@ def test_augmentation_follows_the_key_and_the_step(variables):
     assert losses[0, 0] == float(step(state, make_batch(), jax.random.key(0))[1].loss)
 
 
+@pytest.mark.parametrize("train_batch_norm", [False, True])
+@pytest.mark.parametrize("start", ["conv1", "head"])
+def test_soft_targets_that_name_one_class_train_as_hard_ones(variables, start, train_batch_norm):
+    create, step = make_step(start, train_batch_norm=train_batch_norm)
+    state, batch = create(variables), make_batch()
+    soft = batch | {"label": np.eye(3, dtype=np.float32)[batch["label"]]}
+    (hard_state, hard), (soft_state, sums) = step(state, batch, KEY), step(state, soft, KEY)
+    np.testing.assert_allclose(sums, hard, rtol=1e-6)
+    heads = [s.variables["params"]["head"]["kernel"] for s in (hard_state, soft_state)]
+    np.testing.assert_allclose(*heads, rtol=1e-4, atol=1e-6)
+
+
+def test_an_augmentation_may_mix_images_with_their_labels(variables):
+    """Two images, one upon the other: the loss of the mixture is the mean of what each label gives."""
+
+    def mix(batch, key):
+        order = jnp.arange(len(batch["image"]))[::-1]
+        images = batch["image"].astype(jnp.float32)
+        labels = jax.nn.one_hot(batch["label"], 3)
+        return batch | {"image": (images + images[order]) / 2, "label": (labels + labels[order]) / 2}
+
+    create, step = make_step("head", augment=mix)
+    state, batch = create(variables), make_batch(4)
+    _, sums = step(state, batch, KEY)
+    _, plain = make_step("head")
+    images = batch["image"].astype(np.float32)
+    mixed = batch | {"image": (images + images[::-1]) / 2}
+    pair = [float(plain(state, mixed | {"label": y}, KEY)[1].loss) for y in (batch["label"], batch["label"][::-1])]
+    np.testing.assert_allclose(float(sums.loss), np.mean(pair), rtol=1e-5)
+
+
 def test_the_stride_of_v1_5_sits_on_the_3x3():
     for variant, kernel in (("v1", "1_conv"), ("v1.5", "2_conv")):
-        model = ResNet(3, VARIANTS[variant], stage_sizes=(1, 1), width=8)
+        model = ResNet(3, VARIANTS[variant], Architecture((1, 1), 8))
         run = partial(model.init_with_output, capture_intermediates=True)
         _, seen = jax.eval_shape(run, KEY, jnp.zeros((1, 32, 32, 3)))
         sides = {k: v["__call__"][0].shape[1] for k, v in seen["intermediates"]["conv3_block1"].items() if "conv" in k}
@@ -138,7 +182,7 @@ def test_the_stride_of_v1_5_sits_on_the_3x3():
 @pytest.fixture(scope="module")
 def deep():
     """As deep as ResNet50, an eighth as wide, its vectors away from 0 and 1."""
-    variables = jax.jit(ResNet(10, width=8).init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.jit(ResNet(10, architecture=NARROW).init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: x + rng.uniform(0, 0.1, x.shape).astype(x.dtype) if x.ndim == 1 else x, variables)
 
@@ -148,10 +192,10 @@ def test_bfloat16_stays_near_float32(deep):
     images = make_batch(16)["image"]
     found = {}
     for dtype in (None, jnp.bfloat16):
-        model = ResNet(10, width=8, dtype=dtype)
+        model = ResNet(10, architecture=NARROW, dtype=dtype)
         folded = jax.jit(partial(fold, model))(deep)
-        run = jax.jit(partial(steps.run_prefix, model=model, cut="head", preprocessing=CAFFE))
-        classify = jax.jit(partial(steps.classify, model=model, preprocessing=CAFFE, size=32))
+        run = jax.jit(partial(inference.run_prefix, model=model, end="head", preprocessing=CAFFE))
+        classify = jax.jit(partial(inference.classify, model=model, preprocessing=CAFFE, size=32))
         features, (probabilities, losses) = run(folded, images), classify(folded, images, np.zeros(16, np.int32))
         assert features.dtype == probabilities.dtype == losses.dtype == jnp.float32
         found[dtype] = np.asarray(features), np.asarray(probabilities)
@@ -159,37 +203,33 @@ def test_bfloat16_stays_near_float32(deep):
     assert 1e-4 < np.linalg.norm(other_h - h) / np.linalg.norm(h) < 0.02
     np.testing.assert_array_equal(other_p.argmax(1), p.argmax(1))
     # At a cut between blocks the activations take half the bytes.
-    prefix = partial(steps.run_prefix, model=model, cut="conv5_block1", preprocessing=CAFFE)
+    prefix = partial(inference.run_prefix, model=model, end="conv5_block1", preprocessing=CAFFE)
     assert jax.eval_shape(prefix, folded, images).dtype == jnp.bfloat16
 
 
 def test_evaluation_sees_the_features_that_training_sees(deep):
     """The averages are float32 where the blocks are not."""
-    model, tx = ResNet(10, width=8, dtype=jnp.bfloat16), partitioned_adam(Adam(), "head")
-    settings = {"model": model, "cut": "head", "embed": steps.pass_activations}
-    state = steps.create_state(**deep, tx=tx, cut="head")
+    model = ResNet(10, architecture=NARROW, dtype=jnp.bfloat16)
+    procedure = make_procedure("head", model=model, embed=steps.pass_activations)
+    state = create_state(deep, procedure.tx, procedure.cut)
     averages = np.random.default_rng(0).uniform(0, 1, (6, 256)).astype(np.float32)
     batch = make_batch() | {"image": averages}
-    _, trained = jax.jit(partial(steps.train_step, tx=tx, train_batch_norm=False, **settings))(state, batch, KEY)
-    evaluated, _ = jax.jit(partial(steps.eval_step, **settings))(state, batch, KEY)
+    _, trained = jax.jit(partial(steps.train_step, procedure=procedure))(state, batch, KEY)
+    evaluated, _ = jax.jit(partial(steps.eval_step, procedure=procedure))(state, batch)
     np.testing.assert_allclose(float(evaluated.loss), float(trained.loss), rtol=1e-6)
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_bfloat16_trains_parameters_of_float32(variables, train_batch_norm):
-    losses, cut = {}, "conv4_block1"
+    losses: dict = {}
     for dtype in (None, jnp.bfloat16):
-        model, tx = MODEL.clone(dtype=dtype), partitioned_adam(Adam(), cut)
-        embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
-        settings = {"model": model, "tx": tx, "cut": cut, "embed": embed, "train_batch_norm": train_batch_norm}
-        step, state = (
-            jax.jit(partial(steps.train_step, **settings)),
-            steps.create_state(**variables, tx=tx, cut=cut),
-        )
+        settings = {"learning_rate": 1e-3, "train_batch_norm": train_batch_norm}
+        create, step = make_step("conv4_block1", model=MODEL.clone(dtype=dtype), **settings)
+        state = create(variables)
         losses[dtype] = []
         for _ in range(3):
             state, sums = step(state, make_batch(), KEY)
             losses[dtype].append(float(sums.loss))
-        assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {jnp.dtype("float32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(losses[jnp.bfloat16], losses[None], rtol=0.03)
     assert losses[jnp.bfloat16] != losses[None]

@@ -9,7 +9,7 @@ import pytest
 from conftest import AS_USERS
 from jax import lax
 
-from tljax.winograd import winograd
+from tljax.networks.kernels.winograd import winograd
 
 
 def plain(x, kernel):

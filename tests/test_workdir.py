@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tljax import workdir
-from tljax.config import Adam, Cache, Config, Data, FourStages
+from tljax.config import Cache, Config, Data, Lesson, Optimizer
+from tljax.runs import files, workdir
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ from tljax.config import Adam, Cache, Config, Data, FourStages
     ],
 )
 def test_what_json_lacks_is_replaced(value, plain):
-    assert workdir.jsonable(value) == plain
-    json.dumps(workdir.jsonable(value), allow_nan=False)
+    assert files.jsonable(value) == plain
+    json.dumps(files.jsonable(value), allow_nan=False)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [{"epoch": 1, "loss": math.nan}, {"epoch": 2, "loss": 0.1, "stage": "größer"}]
-    workdir.write_rows(tmp_path / "metrics.jsonl", rows)
-    assert workdir.read_rows(tmp_path / "metrics.jsonl") == [rows[0] | {"loss": None}, rows[1]]
+    files.write_rows(tmp_path / "metrics.jsonl", rows)
+    assert files.read_rows(tmp_path / "metrics.jsonl") == [rows[0] | {"loss": None}, rows[1]]
 
 
 def test_predictions_are_a_line_an_image(tmp_path):
     top5 = [[["n01440764", "tench", 0.5]], [[None, "cat", 1.0]]]
-    workdir.write_predictions(tmp_path, ["a", "b"], np.array([3, 4], np.int32), np.array([0.5, math.inf]), top5)
+    files.write_predictions(tmp_path, ["a", "b"], np.array([3, 4], np.int32), np.array([0.5, math.inf]), top5)
     assert (tmp_path / "predictions.jsonl").read_text().splitlines() == [
         '{"id": "a", "label": 3, "loss": 0.5, "top5": [["n01440764", "tench", 0.5]]}',
         '{"id": "b", "label": 4, "loss": null, "top5": [[null, "cat", 1.0]]}',
@@ -50,38 +50,38 @@ def test_predictions_are_a_line_an_image(tmp_path):
 
 def test_a_file_is_written_whole(tmp_path):
     path = tmp_path / "report.md"
-    workdir.write_text(path, "größer\n")
-    workdir.write_text(path, "kleiner\n")
+    files.write_text(path, "größer\n")
+    files.write_text(path, "kleiner\n")
     assert path.read_text("utf-8") == "kleiner\n"
     assert [p.name for p in path.parent.iterdir()] == ["report.md"]
 
 
 def test_a_write_that_fails_leaves_the_file_before(tmp_path, monkeypatch):
     path = tmp_path / "report.md"
-    workdir.write_text(path, "before")
+    files.write_text(path, "before")
 
     def fail(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=r"report.md cannot be written \(No space left on device\)"):
-        workdir.write_text(path, "after, and longer")
+        files.write_text(path, "after, and longer")
     assert path.read_text() == "before"
     assert [p.name for p in path.parent.iterdir()] == ["report.md"]
 
 
 def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone/report\.md cannot be written"):
-        workdir.write_text(tmp_path / "gone" / "report.md", "x")
+        files.write_text(tmp_path / "gone" / "report.md", "x")
     assert not (tmp_path / "gone").exists()
 
 
 def test_what_cannot_be_written_leaves_the_file_before(tmp_path):
-    workdir.write_json(tmp_path / "a.json", {"x": 1})
+    files.write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(TypeError):
-        workdir.write_json(tmp_path / "a.json", {"x": object()})
+        files.write_json(tmp_path / "a.json", {"x": object()})
     with pytest.raises(UnicodeEncodeError):
-        workdir.write_text(tmp_path / "a.json", "\ud800")
+        files.write_text(tmp_path / "a.json", "\ud800")
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
 
 
@@ -122,7 +122,7 @@ def test_how_far_a_run_is(tmp_path):
     assert workdir.find_run(tmp_path / "new", config) == "none"
     workdir.begin_run(tmp_path, config, overwrite=False)
     assert workdir.find_run(tmp_path, config) == "begun"
-    workdir.write_json(tmp_path / "summary.json", {"stage": "feature_extraction"})
+    files.write_json(tmp_path / "summary.json", {"stage": "feature_extraction"})
     assert workdir.find_run(tmp_path, config) == "begun"
     fill(tmp_path, ["metrics.jsonl"])
     assert workdir.find_run(tmp_path, config) == "finished"
@@ -130,7 +130,7 @@ def test_how_far_a_run_is(tmp_path):
     assert workdir.find_run(tmp_path, longer) == "begun"
     workdir.begin_run(tmp_path, longer, overwrite=False)
     assert workdir.find_run(tmp_path, config) == "finished"
-    workdir.go_on(tmp_path, longer)
+    workdir.mark_running(tmp_path, longer)
     assert workdir.find_run(tmp_path, longer) == "begun"
     with pytest.raises(ValueError, match="epochs: 11 before, 10 now"):
         workdir.find_run(tmp_path, config)
@@ -154,7 +154,7 @@ def test_another_way_to_the_same_place_is_no_other_config(tmp_path, monkeypatch)
         ({"epochs": 9}, "epochs: 10 before, 9 now"),
         ({"seed": 1}, "seed: 0 before, 1 now"),
         ({"data": Data(classes=("b", "a"))}, r"data.classes: \[\] before, \['b', 'a'\] now"),
-        ({"optimizer": Adam(learning_rate=0.1), "patience": 3}, r"optimizer.learning_rate: 0.001 .* patience: 5"),
+        ({"optimizer": Optimizer(learning_rate=0.1), "patience": 3}, r"optimizer.learning_rate: 0.001 .* patience: 5"),
     ],
 )
 def test_another_config_is_refused_with_what_differs(tmp_path, change, said):
@@ -164,8 +164,8 @@ def test_another_config_is_refused_with_what_differs(tmp_path, change, said):
 
 
 def test_of_four_stages_only_those_that_nothing_goes_on_from_may_take_longer(tmp_path):
-    workdir.begin_run(tmp_path, FourStages(), overwrite=False)
-    config = FourStages()
+    workdir.begin_run(tmp_path, Lesson(), overwrite=False)
+    config = Lesson()
     config.stages.fine_tune.epochs += 1
     assert workdir.find_run(tmp_path, config) == "begun"
     config.stages.feature_extraction.epochs += 1
@@ -176,7 +176,7 @@ def test_of_four_stages_only_those_that_nothing_goes_on_from_may_take_longer(tmp
 def test_overwriting_deletes_what_a_run_writes_and_nothing_else(tmp_path):
     others = ["notes.txt", "data", "summary.json.bak", "fine_tune/summary.json"]
     fill(tmp_path, [*workdir.FILES, *others])
-    config = Config(pretrained="imagenet", optimizer=Adam(learning_rate=math.inf))
+    config = Config(pretrained="imagenet", optimizer=Optimizer(learning_rate=math.inf))
     workdir.begin_run(tmp_path, config, overwrite=True)
     assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "data", "summary.json.bak", "fine_tune", "config.json"}
     assert (tmp_path / "data" / "something").exists()

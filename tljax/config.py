@@ -1,9 +1,13 @@
-"""Every setting, its default and what it means; what a run may not be is refused by `validate`.
+"""Every setting, its default and what it means; each class refuses what it may not hold.
 
 The string below a field is its help text: `main.py --config configs/X.py --help` prints it. The classes are not
 frozen, so that a config file may change single attributes of a default.
 """
 
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -13,6 +17,21 @@ STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune",
 
 # What `max_images=None` means for zero_shot; the training stages then read everything.
 ZERO_SHOT_MAX_IMAGES = 1000
+
+
+def refuse_unless(ok: bool, setting: str, value: Any, wanted: str) -> None:
+    """Raises ValueError with the `setting`, its value and what is wanted, unless it is `ok`."""
+    if not ok:
+        raise ValueError(f"config.{setting}={value!r}: {wanted}")
+
+
+def check_choices(settings: Any, prefix: str) -> None:
+    """Refuses a value that is none of its setting's choices: the command line checks them, a config file may hold
+    anything."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            value, choices = getattr(settings, name), get_args(hint)
+            refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(choices)}")
 
 
 @dataclass
@@ -37,6 +56,13 @@ class Data:
     augment: Literal["none", "flip", "flip_crop"] = "none"
     """Training images: mirrored at random, or mirrored and shifted by up to an eighth of their side."""
 
+    def check(self) -> None:
+        """Raises ValueError for what no run can read."""
+        check_choices(self, "data.")
+        size, images = self.image_size, self.max_images
+        refuse_unless(size is None or size >= 32, "data.image_size", size, "at least 32")
+        refuse_unless(images is None or images >= 1, "data.max_images", images, "at least 1")
+
 
 @dataclass
 class Cache:
@@ -49,6 +75,12 @@ class Cache:
     disk_gib: float = 16.0
     """Most that decoded images and activations take in the user's cache folder, what was unused longest goes first; 0
     keeps none."""
+
+    def check(self) -> None:
+        """Raises ValueError for a negative size."""
+        for name in ("memory_gib", "disk_gib"):
+            gib = getattr(self, name)
+            refuse_unless(gib >= 0, f"cache.{name}", gib, "must be at least 0")
 
     @property
     def memory_bytes(self) -> int:
@@ -71,9 +103,11 @@ class Compute:
 
 
 @dataclass
-class Adam:
-    """Adam in Keras's formula; the defaults are Keras's."""
+class Optimizer:
+    """How the weights that train are moved; the defaults are Keras's."""
 
+    name: Literal["adam"] = "adam"
+    """adam: Adam in Keras's formula."""
     learning_rate: float = 1e-3
     """Step size, constant."""
     beta_1: float = 0.9
@@ -83,11 +117,31 @@ class Adam:
     epsilon: float = 1e-7
     """Added to the root of the uncorrected second moment, as Keras does."""
 
+    def check(self) -> None:
+        """Raises ValueError for what the optimizer cannot be, or for a setting that `name` does not use."""
+        check_choices(self, "optimizer.")
+        default = Optimizer()
+        for name in {f.name for f in dataclasses.fields(self)} - {"name", "learning_rate", *OPTIMIZER_USES[self.name]}:
+            unused = getattr(self, name) == getattr(default, name)
+            refuse_unless(
+                unused, f"optimizer.{name}", getattr(self, name), f"{self.name} does not use it; leave it out"
+            )
+        for name in ("learning_rate", "epsilon"):
+            refuse_unless(0 < getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be > 0")
+        for name in ("beta_1", "beta_2"):
+            refuse_unless(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
+
+
+# The settings that an optimizer uses beside its learning rate.
+OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
+
 
 @dataclass
 class Stage:
     """What one stage sets for itself."""
 
+    stage: StageName = "feature_extraction"
+    """Which of the four stages this is."""
     cut: str = "head"
     """First unit that trains; everything before it is frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
     head) or the index of a Keras layer of ResNet50(include_top=False), as in base.layers[:143] (conv5_block1)."""
@@ -99,15 +153,13 @@ class Stage:
     """Images a step."""
     batch_norm: Literal["inference", "training"] = "inference"
     """BatchNorm of the units that train: running statistics, or the batch's. Frozen units always use inference."""
-    optimizer: Adam = field(default_factory=Adam)
+    optimizer: Optimizer = field(default_factory=Optimizer)
 
 
 @dataclass
-class Config(Stage):
-    """A run of one stage."""
+class Shared:
+    """What the stages of a lesson have in common, and a run of one stage has too."""
 
-    stage: StageName = "feature_extraction"
-    """Which of the four stages this is."""
     pretrained: str | None = None
     """Source weights: `imagenet`, a Keras .h5 or .weights.h5, a torchvision or timm .safetensors, the folder of an
     earlier run of one stage, or None."""
@@ -121,114 +173,154 @@ class Config(Stage):
 
 
 @dataclass
-class Stages:
-    """The stages of one lesson, in the order in which they run."""
+class Config(Shared, Stage):
+    """A run of one stage."""
 
-    source: Stage = field(default_factory=lambda: Stage(cut="conv1", epochs=30))
-    zero_shot: Stage = field(default_factory=Stage)
-    feature_extraction: Stage = field(default_factory=Stage)
-    fine_tune: Stage = field(
-        default_factory=lambda: Stage(cut="conv5_block1", epochs=40, optimizer=Adam(learning_rate=1e-4))
-    )
-    from_scratch: Stage = field(default_factory=lambda: Stage(cut="conv1", epochs=30))
+    def check(self) -> None:
+        """Refuses a config that cannot run.
+
+        Raises:
+          ValueError: naming the setting, its value and what would be right.
+        """
+        check_choices(self, "")
+        for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            is_right = isinstance(value, int) and value >= lowest
+            refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
+        for settings in (self.optimizer, self.cache, self.data):
+            settings.check()
+        check_choices(self.compute, "compute.")
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        if self.stage == "from_scratch":
+            wanted = "from_scratch starts from no weights; leave it out, or take the stage fine_tune"
+            refuse_unless(self.pretrained is None, "pretrained", self.pretrained, wanted)
+        elif self.stage == "fine_tune":
+            wanted = "fine_tune goes on from a run: --config.pretrained=RUN/feature_extraction"
+            refuse_unless(self.pretrained not in (None, "imagenet"), "pretrained", self.pretrained, wanted)
+        else:
+            wanted = f"{self.stage} needs source weights: imagenet, a weight file or the folder of a run"
+            refuse_unless(self.pretrained is not None, "pretrained", self.pretrained, wanted)
+
+
+# The stage of a lesson that makes its source weights, where `source_classes` ask for them.
+SOURCE = "source"
+
+
+def four_stages() -> dict[str, Stage]:
+    """The lesson: a network as it is, a new head, its last stage of blocks, everything; and the source weights."""
+    tuned = Optimizer(learning_rate=1e-4)
+    return {
+        SOURCE: Stage("from_scratch", cut="conv1", epochs=30),
+        "zero_shot": Stage("zero_shot"),
+        "feature_extraction": Stage("feature_extraction"),
+        "fine_tune": Stage("fine_tune", cut="conv5_block1", epochs=40, optimizer=tuned),
+        "from_scratch": Stage("from_scratch", cut="conv1", epochs=30),
+    }
 
 
 @dataclass
-class FourStages:
-    """All four stages in one workdir, on the same data."""
+class Lesson(Shared):
+    """Several stages in one workdir, on the same data, in the order in which they stand.
 
-    pretrained: str | None = "imagenet"
-    """Source weights, as for one stage; None when `source_classes` makes them."""
+    A fine_tune goes on from the feature_extraction or fine_tune before it. The others start from `pretrained`, or from
+    the stage `source`, which runs only where there are `source_classes`.
+    """
+
     source_classes: tuple[str, ...] = ()
-    """Train the source weights first, from scratch, on these classes of the same data (stages.source)."""
-    seed: int = 0
-    """Initial weights, order of the data and augmentation follow from it."""
-    data: Data = field(default_factory=Data)
-    cache: Cache = field(default_factory=Cache)
-    compute: Compute = field(default_factory=Compute)
-    compile_for: str | None = None
-    """A TPU slice such as v5e:4x4: compile for it, say what that takes, and run nothing. Needs `.[tpu-preflight]`."""
-    stages: Stages = field(default_factory=Stages)
+    """Train the source weights first, from scratch, on these classes of the same data (stages.source); `pretrained` is
+    then None."""
+    stages: dict[str, Stage] = field(default_factory=four_stages)
+
+    @property
+    def active(self) -> dict[str, Stage]:
+        """The stages that run."""
+        return {name: stage for name, stage in self.stages.items() if name != SOURCE or self.source_classes}
+
+    def origins(self) -> dict[str, str | None]:
+        """For each stage that runs, the stage whose weights it starts from; None: `pretrained`, or none at all."""
+        source = SOURCE if self.source_classes else None
+        tuned: str | None = source
+        found: dict[str, str | None] = {}
+        for name, stage in self.active.items():
+            starts: dict[StageName, str | None] = {"from_scratch": None, "fine_tune": tuned}
+            found[name] = starts.get(stage.stage, source)
+            if stage.stage in ("feature_extraction", "fine_tune"):
+                tuned = name
+        return found
+
+    def config(self, name: str, pretrained: str | None) -> Config:
+        """The `Config` of one stage, with `pretrained` as its weights."""
+        classes = self.source_classes if name == SOURCE else self.data.classes
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)} | {"compile_for": None}
+        return Config(
+            **vars(self.stages[name])
+            | shared
+            | {"pretrained": pretrained, "data": dataclasses.replace(self.data, classes=classes)}
+        )
 
 
-def stage_config(four: FourStages, name: StageName | Literal["source"], pretrained: str | None) -> Config:
-    """The `Config` of one stage of `four`, with `pretrained` as its weights; a `source` is a `from_scratch` run on
-    `four.source_classes`."""
-    is_source = name == "source"
-    data = Data(**(asdict(four.data) | ({"classes": four.source_classes} if is_source else {})))
-    stage: StageName = "from_scratch" if name == "source" else name
-    settings = vars(getattr(four.stages, name))
-    return Config(
-        **settings,
-        stage=stage,
-        pretrained=pretrained,
-        seed=four.seed,
-        data=data,
-        cache=four.cache,
-        compute=four.compute,
-    )
+AnyConfig = Config | Lesson
 
 
-# Of a run that exists: what does not change its results, and what may be more. Later ones of four stages go on from the
-# others.
+def as_json(config: Any) -> Any:
+    """What `config.json` holds."""
+    return json.loads(json.dumps(jsonable(asdict(config))))
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with tuples as lists and numbers that are not finite, which JSON does not have, as None."""
+    if isinstance(value, Mapping):
+        return {k: jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fill_in(saved: Any, kind: type) -> Any:
+    """A saved config as JSON with the settings that it lacks: those of a newer version, each with its default, which
+    behaves as the version that did not have it."""
+    if not isinstance(saved, dict):
+        return saved
+    if kind is Lesson and isinstance(saved.get("stages"), dict):
+        # Version 0.1.0 had the four stages alone, and each was what its name says.
+        stages = {
+            name: fill_in({"stage": "from_scratch" if name == SOURCE else name} | stage, Stage)
+            for name, stage in saved["stages"].items()
+        }
+        saved = saved | {"stages": stages}
+    nested = {name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type)}
+    nested = {name: hint for name, hint in nested.items() if dataclasses.is_dataclass(hint)}
+    filled = {name: fill_in(value, nested[name]) if name in nested else value for name, value in saved.items()}
+    return as_json(kind()) | filled
+
+
+# Settings of a run that exists which do not change its results.
 NO_CHANGE = ("cache.memory_gib", "cache.disk_gib", "data.dir")
-MAY_GROW = ("epochs", "stages.fine_tune.epochs", "stages.from_scratch.epochs")
 
 
-def find_changes(before: Any, now: Any, path: str = "") -> list[str]:
-    """In which settings two configs differ, both as JSON, a few words each; more epochs, and another way to the
-    same place, are no difference."""
-    if isinstance(before, dict) and isinstance(now, dict):
+def growing(config: AnyConfig) -> tuple[str, ...]:
+    """Settings of a run that exists which may be more now: epochs, but not those of a stage that others go on from."""
+    if isinstance(config, Config):
+        return ("epochs",)
+    used = {SOURCE, *config.origins().values()}
+    last = [name for name, stage in config.stages.items() if stage.stage != "zero_shot" and name not in used]
+    return tuple(f"stages.{name}.epochs" for name in last)
+
+
+def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
+    """In which settings two configs differ, both as JSON, a few words each; another way to the same place, and more of
+    what `may_grow`, are no difference."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = before.keys() | now.keys()
         return [
             change
             for name in sorted(names)
-            for change in find_changes(before.get(name), now.get(name), f"{path}.{name}" if path else name)
+            for change in find_changes(before.get(name), now.get(name), may_grow, f"{path}.{name}" if path else name)
         ]
     same = before == now or path in NO_CHANGE
     if path == "pretrained" and isinstance(before, str) and isinstance(now, str):
         same = Path(before).resolve() == Path(now).resolve()
-    more = path in MAY_GROW and isinstance(before, int) and isinstance(now, int) and before < now
+    more = path in may_grow and isinstance(before, int) and isinstance(now, int) and before < now
     return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]
-
-
-def validate(config: Config) -> None:
-    """Refuses a config that cannot run.
-
-    Raises:
-      ValueError: naming the setting, its value and what would be right.
-    """
-
-    def refuse_unless(ok: bool, name: str, value: Any, wanted: str) -> None:
-        if not ok:
-            raise ValueError(f"config.{name}={value!r}: {wanted}")
-
-    # The command line checks choices and types; a config file may hold anything.
-    for settings, prefix in ((config, ""), (config.data, "data."), (config.compute, "compute.")):
-        for name, hint in get_type_hints(type(settings)).items():
-            if get_origin(hint) is Literal:
-                value, choices = getattr(settings, name), get_args(hint)
-                refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(choices)}")
-    for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
-        value = getattr(config, name)
-        is_right = isinstance(value, int) and value >= lowest
-        refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
-    adam = config.optimizer
-    refuse_unless(0 < adam.learning_rate < float("inf"), "optimizer.learning_rate", adam.learning_rate, "must be > 0")
-    refuse_unless(0 <= adam.beta_1 < 1, "optimizer.beta_1", adam.beta_1, "must be in [0, 1)")
-    refuse_unless(0 <= adam.beta_2 < 1, "optimizer.beta_2", adam.beta_2, "must be in [0, 1)")
-    refuse_unless(0 < adam.epsilon < float("inf"), "optimizer.epsilon", adam.epsilon, "must be > 0")
-    for name, gib in vars(config.cache).items():
-        refuse_unless(gib >= 0, f"cache.{name}", gib, "must be at least 0")
-    data = config.data
-    refuse_unless(data.image_size is None or data.image_size >= 32, "data.image_size", data.image_size, "at least 32")
-    refuse_unless(data.max_images is None or data.max_images >= 1, "data.max_images", data.max_images, "at least 1")
-    if config.stage == "from_scratch":
-        wanted = "from_scratch starts from no weights; leave it out, or take the stage fine_tune"
-        refuse_unless(config.pretrained is None, "pretrained", config.pretrained, wanted)
-    elif config.stage == "fine_tune":
-        wanted = "fine_tune goes on from a run: --config.pretrained=RUN/feature_extraction"
-        refuse_unless(config.pretrained not in (None, "imagenet"), "pretrained", config.pretrained, wanted)
-    else:
-        wanted = f"{config.stage} needs source weights: imagenet, a weight file or the folder of a run"
-        refuse_unless(config.pretrained is not None, "pretrained", config.pretrained, wanted)

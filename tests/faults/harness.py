@@ -21,29 +21,33 @@ import optax
 from processes import find_port
 from runs import TIMES, TINY
 
-from tljax import checkpoint, loop, steps, workdir
 from tljax.config import STAGES
-from tljax.preprocess import CAFFE
-from tljax.resnet import ResNet, describe_network
+from tljax.data.preprocessing import CAFFE
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import ResNet, describe_network
+from tljax.runs import checkpoints, files
+from tljax.training import progress
+from tljax.training.state import create_state
 
 HERE = Path(__file__).parent
 
 
 def make_source(folder: Path, seed: int = 0) -> Path:
     """The folder of a run of a tiny network that stands at its initial weights, for other runs to start from."""
-    model = ResNet(3, **TINY)
+    model = ResNet(3, architecture=TINY)
     variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
-    state = steps.create_state(**variables, tx=optax.identity(), cut="conv1")
+    cut = Cut(model.units, "conv1")
+    state = create_state(variables, optax.identity(), cut)
     meta = {
         "cut": "conv1",
-        "network": describe_network(model, "v1"),
+        "network": describe_network(model),
         "preprocessing": CAFFE._asdict(),
         "image_size": 32,
         "class_names": ["5", "6", "7"],
         "best": 1,
     }
-    with checkpoint.open_checkpoints(folder) as manager:
-        checkpoint.save(manager, 1, state, {}, meta | loop.progress_to_json(loop.Progress()))
+    with checkpoints.open_checkpoints(folder) as kept:
+        kept.save(1, state, cut, {}, meta | progress.progress_to_json(progress.Progress()))
     return folder
 
 
@@ -74,11 +78,11 @@ def outcome(folder: Path) -> dict[str, str]:
 
     found = {}
     for stage in [folder / name for name in ("source", *STAGES[1:]) if (folder / name).is_dir()] or [folder]:
-        with checkpoint.open_checkpoints(stage) as manager:
-            meta = checkpoint.read_meta(manager, manager.latest_step())
-            _, best = checkpoint.restore_variables(manager, meta["best"])
-        rows = workdir.read_rows(stage / "metrics.jsonl")
-        summary = workdir.read_json(stage / "summary.json")
+        with checkpoints.open_checkpoints(stage) as kept:
+            meta = kept.read_meta(max(kept.numbers))
+            _, best = kept.restore_variables(meta["best"])
+        rows = files.read_rows(stage / "metrics.jsonl")
+        summary = files.read_json(stage / "summary.json")
         parts = without_times([meta, best["digest"], rows, summary])
         found[str(stage.relative_to(folder))] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return found
@@ -196,7 +200,7 @@ def kill_until_done(
 
 def newest(folder: Path) -> int:
     """The number of the newest checkpoint in a stage's folder, 0 if there is none."""
-    numbers = [int(path.name) for path in (folder / checkpoint.FOLDER).glob("*") if re.fullmatch(r"\d+", path.name)]
+    numbers = [int(path.name) for path in (folder / checkpoints.FOLDER).glob("*") if re.fullmatch(r"\d+", path.name)]
     return max(numbers, default=0)
 
 

@@ -26,7 +26,10 @@ jax.config.update("jax_disable_most_optimizations", True)
 from runs import TINY
 
 import main
-from tljax import checkpoint, data, features, lesson, loop
+from tljax.commands import lessons
+from tljax.data import splits
+from tljax.runs import checkpoints
+from tljax.training import epochs, features
 
 SLOW = float(os.environ.get("SLOW", 0))
 
@@ -48,38 +51,46 @@ def phase(name: str, module: Any, function: str) -> None:
 
 
 def count_steps(train_epoch: Callable[..., Any]) -> Callable[..., Any]:
-    def counted(state: Any, examples: Any, order: Any, run: Any, *arguments: Any, **settings: Any) -> Any:
-        def counted_run(*chunk: Any, **key: Any) -> Any:
-            state, sums = run(*chunk, **key)
+    def counted(state: Any, done: Any, examples: Any, order: Any, run: Any, **settings: Any) -> Any:
+        def counted_run(*chunk: Any) -> Any:
+            state, sums = run(*chunk)
             say(f"STEPS {int(state.step)}")
             time.sleep(SLOW / 4)
             return state, sums
 
-        return train_epoch(state, examples, order, counted_run, *arguments, **settings)
+        return train_epoch(state, done, examples, order, counted_run, **settings)
 
     return counted
 
 
-def report_status(run_epoch: Callable[..., Any]) -> Callable[..., Any]:
-    def reported(*arguments: Any, train_steps: Any, eval_steps: Any, **settings: Any) -> Any:
-        result = run_epoch(*arguments, train_steps=train_steps, eval_steps=eval_steps, **settings)
+def report_status(train_epoch: Callable[..., Any], try_evaluate: Callable[..., Any]) -> tuple[Any, Any]:
+    """Both, and a line after each evaluation of an epoch."""
+    programs: dict[str, Any] = {}
+
+    def trained(state: Any, done: Any, examples: Any, order: Any, train_steps: Any, **settings: Any) -> Any:
+        programs["train"] = train_steps.func
+        return train_epoch(state, done, examples, order, train_steps, **settings)
+
+    def evaluated(state: Any, examples: Any, eval_steps: Any, interrupted: Any) -> Any:
+        result = try_evaluate(state, examples, eval_steps, interrupted)
         memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
-        compiled = f"{train_steps._cache_size()} {eval_steps._cache_size()}"
-        say(f"STATUS {memory} {len(os.listdir('/proc/self/fd'))} {compiled}")
+        if "train" in programs and interrupted is not epochs.never:
+            compiled = f"{programs['train']._cache_size()} {eval_steps._cache_size()}"
+            say(f"STATUS {memory} {len(os.listdir('/proc/self/fd'))} {compiled}")
         return result
 
-    return reported
+    return trained, evaluated
 
 
-phase("reading", data, "load")
+phase("reading", splits, "load")
 phase("computing", features, "compute")
-phase("compiling", loop, "warm_up")
-loop.train_epoch = count_steps(loop.train_epoch)
-phase("training", loop, "train_epoch")
-phase("evaluating", loop, "_evaluate")
-phase("saving", checkpoint, "save")
+phase("compiling", epochs, "warm_up")
+epochs.train_epoch = count_steps(epochs.train_epoch)
+phase("training", epochs, "train_epoch")
+phase("evaluating", epochs, "try_evaluate")
+phase("saving", checkpoints.Checkpoints, "save")
 if "STATUS" in os.environ:
-    loop.run_epoch = report_status(loop.run_epoch)
-lesson.run = partial(lesson.run, network=TINY)
+    epochs.train_epoch, epochs.try_evaluate = report_status(epochs.train_epoch, epochs.try_evaluate)
+lessons.run = partial(lessons.run, architecture=TINY)
 if __name__ == "__main__":
     main.main(sys.argv[1:])

@@ -16,23 +16,26 @@ import orbax.checkpoint as ocp
 import pytest
 from harness import TINY, make_source, outcome
 from PIL import Image
+from runs import TINY
 
-from tljax import checkpoint, lesson, preemption, workdir
-from tljax.config import Adam, Config, Data
+from tljax.commands import lessons
+from tljax.config import Config, Data, Optimizer
+from tljax.runs import checkpoints, files
+from tljax.storage import signals
 
 WAYS = ("flip", "truncate", "delete")
 
 
 def make_config(stage: str, folder: Path) -> Config:
     data = Data(name="digits", classes=("5", "6", "7"), max_images=40)
-    settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Adam(learning_rate=1e-2)}
+    settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Optimizer(learning_rate=1e-2)}
     if stage == "from_scratch":
         return Config(stage=stage, cut="conv1", batch_norm="training", **settings)
     return Config(stage="feature_extraction", pretrained=str(folder / "source"), **settings)
 
 
 def run(config: Config, folder: Path) -> None:
-    lesson.run(config, folder, network=TINY)
+    lessons.run(config, folder, architecture=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,8 @@ def stop(tmp_path_factory):
     @cache
     def stop(stage: str) -> tuple[Path, Config, dict[str, str]]:
         config, rows = make_config(stage, folder), folder / f"{stage}_four" / "metrics.jsonl"
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
-            patch.setattr(preemption, "noted", lambda: 15 if rows.exists() and len(workdir.read_rows(rows)) == 4 else 0)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
+            patch.setattr(signals, "noted", lambda: 15 if rows.exists() and len(files.read_rows(rows)) == 4 else 0)
             run(config, rows.parent)
         run(config, folder / stage)
         return rows.parent, config, outcome(folder / stage)
@@ -55,8 +58,8 @@ def stop(tmp_path_factory):
 
 def run_and_stop(config: Config, folder: Path) -> None:
     """Told to stop before its first step."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Stopped):
-        patch.setattr(preemption, "noted", lambda: 15)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
+        patch.setattr(signals, "noted", lambda: 15)
         run(config, folder)
 
 
@@ -95,7 +98,7 @@ def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capf
     capfd.readouterr()
     run(config, folder)
     said = "".join(capfd.readouterr())
-    if path.name == checkpoint.LIST:
+    if path.name == checkpoints.LIST:
         named = any(f"checkpoints/{chosen.name}{what}" in said for what in (" is damaged", " has no ", ": "))
     else:
         named = f"checkpoints/{chosen.name} is damaged" in said
@@ -126,7 +129,7 @@ def test_a_list_that_a_kill_prevented_is_made_again(stop, tmp_path, capfd, left)
     four, config, _ = stop("feature_extraction")
     folder = tmp_path / "run"
     shutil.copytree(four, folder)
-    path = find_saved(folder)[-1] / checkpoint.LIST
+    path = find_saved(folder)[-1] / checkpoints.LIST
     content = path.read_bytes()
     path.unlink()
     if left:
@@ -150,11 +153,11 @@ def test_a_kill_while_checkpoints_are_deleted_leaves_no_part_of_one_among_the_ot
         raise InterruptedError
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: (kill if Path(a[0]).exists() else plain)(*a, **k))
+        patch.setattr(checkpoints.shutil, "rmtree", lambda *a, **k: (kill if Path(a[0]).exists() else plain)(*a, **k))
         run(config, folder)
     assert list((folder / "checkpoints").glob("*.deleted"))
     for saved in find_saved(folder):
-        assert workdir.sum_files(saved, checkpoint.LIST) == (saved / checkpoint.LIST).read_text()
+        assert files.sum_files(saved, checkpoints.LIST) == (saved / checkpoints.LIST).read_text()
     capfd.readouterr()
     run_and_stop(config, folder)
     assert not list((folder / "checkpoints").glob("*.deleted"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from harness import Run, command, environment, newest
 
-from tljax import checkpoint, workdir
+from tljax.runs import checkpoints, files
 
 
 @pytest.mark.long
@@ -32,9 +32,9 @@ def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
         digests.append(newest(folder))
     # In the midst of the second and of a later epoch.
     assert len(said) == 2 and said[0].startswith("goes on after epoch 1, step ") and "step 0" not in said[0], said
-    rows, expected = (workdir.read_rows(path / "metrics.jsonl") for path in (folder, tmp_path / "whole"))
+    rows, expected = (files.read_rows(path / "metrics.jsonl") for path in (folder, tmp_path / "whole"))
     assert [row["epoch"] for row in rows] == [row["epoch"] for row in expected]
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose([r[name] for r in rows], [r[name] for r in expected], rtol=1e-3)
-    with checkpoint.open_checkpoints(folder) as manager:
-        assert checkpoint.read_meta(manager, manager.latest_step())["begun"]["steps"] == 0
+    with checkpoints.open_checkpoints(folder) as manager:
+        assert checkpoints.read_meta(manager, manager.latest_step())["begun"]["steps"] == 0

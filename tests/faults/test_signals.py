@@ -14,9 +14,14 @@ from pathlib import Path
 
 import pytest
 from harness import SIGNALS, TINY, Run, command, environment, make_source, newest, outcome, start_together
+from runs import TINY
 
-from tljax import checkpoint, data, features, lesson, loop, preemption
+from tljax.commands import lessons
 from tljax.config import Config, Data
+from tljax.data import splits
+from tljax.runs import checkpoints
+from tljax.storage import signals
+from tljax.training import epochs, features
 
 STEPS = 13
 PHASES = ("reading", "compiling", "training", "evaluating", "saving")
@@ -77,20 +82,20 @@ def head(tmp_path_factory):
     folder = tmp_path_factory.mktemp("head")
     digits = Data(name="digits", classes=("5", "6", "7"), max_images=40)
     config = Config(pretrained=str(make_source(folder / "source")), batch_size=8, epochs=3, data=digits)
-    lesson.run(config, folder / "whole", network=TINY)
+    lessons.run(config, folder / "whole", architecture=TINY)
     return config, outcome(folder / "whole")
 
 
 # What is entered in each phase, how often before the signal comes, and the checkpoint that is there then: five steps an
 # epoch, and its evaluation.
 MOMENTS = {
-    "reading": (data, "load", 1, 0),
+    "reading": (splits, "load", 1, 0),
     "computing": (features, "compute", 1, 0),
-    "compiling": (loop, "warm_up", 1, 0),
-    "before the first step": (loop, "_run", 1, 1),
-    "training": (loop, "next_size", 13, 9),
-    "evaluating": (loop, "_evaluate", 2, 11),
-    "saving": (checkpoint, "save", 2, 12),
+    "compiling": (epochs, "warm_up", 1, 0),
+    "before the first step": (epochs, "_run", 1, 1),
+    "training": (epochs, "next_size", 13, 9),
+    "evaluating": (epochs, "_evaluate", 2, 11),
+    "saving": (checkpoints, "save", 2, 12),
 }
 
 
@@ -106,21 +111,21 @@ def test_a_signal_saves_what_is_done(tmp_path, head, monkeypatch, phase):
         return plain(*arguments, **settings)
 
     # This process is to live on.
-    monkeypatch.setattr(preemption, "_end_unless_deferred", lambda number: None)
-    handlers = [signal.getsignal(number) for number in preemption.SIGNALS]
+    monkeypatch.setattr(signals, "_end_unless_deferred", lambda number: None)
+    handlers = [signal.getsignal(number) for number in signals.SIGNALS]
     with monkeypatch.context() as patch:
         # One step a dispatch, however slow the machine is.
-        patch.setattr(loop, "DISPATCH_SECONDS", 0)
+        patch.setattr(epochs, "DISPATCH_SECONDS", 0)
         patch.setattr(module, function, signalled)
-        patch.setattr(preemption._Received, "number", 0)
-        preemption.listen()
+        patch.setattr(signals._Received, "number", 0)
+        signals.listen()
         with pytest.raises(SystemExit) as stopped:
-            lesson.run(config, tmp_path / "run", network=TINY)
+            lessons.run(config, tmp_path / "run", architecture=TINY)
         assert stopped.value.code == 143
-    for number, handler in zip(preemption.SIGNALS, handlers, strict=True):
+    for number, handler in zip(signals.SIGNALS, handlers, strict=True):
         signal.signal(number, handler)
     assert newest(tmp_path / "run") == kept
-    lesson.run(config, tmp_path / "run", network=TINY)
+    lessons.run(config, tmp_path / "run", architecture=TINY)
     assert outcome(tmp_path / "run") == expected
 
 
@@ -209,7 +214,7 @@ def test_two_processes_agree_on_what_is_damaged(tmp_path, undisturbed):
     os.kill(runs[0].process.pid, signal.SIGTERM)
     assert [run.wait() for run in runs] == [143, 143]
     number = newest(tmp_path / "run")
-    path = tmp_path / "run" / checkpoint.FOLDER / str(number) / "_CHECKPOINT_METADATA"
+    path = tmp_path / "run" / checkpoints.FOLDER / str(number) / "_CHECKPOINT_METADATA"
     path.write_bytes(b" " + path.read_bytes())
     again = start_together(2, "augmented.py", tmp_path / "run", env)
     assert [run.wait() for run in again] == [0, 0], again[0].lines

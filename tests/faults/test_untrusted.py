@@ -19,9 +19,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 from safetensors.numpy import save_file
 
-from tljax import pretrained
-from tljax.decoding import MOST_PIXELS, Encoded
-from tljax.weight_files import MOST_BYTES
+from tljax.data.decoding import MOST_PIXELS, Encoded
+from tljax.weights import pretrained
+from tljax.weights.untrusted import MOST_BYTES
 
 SHAPE = (7, 7, 3, 64)
 
@@ -153,7 +153,7 @@ def crafted(folder: Path) -> dict[str, tuple[Path, str]]:
 def refuse(path: Path) -> str:
     """What is said of a weight file; empty if it is read."""
     try:
-        pretrained.load(str(path))
+        pretrained.load_weights(str(path))
     except ValueError as error:
         return str(error)
     return ""
@@ -172,9 +172,9 @@ def test_files_made_to_do_harm(tmp_path):
 
 
 def test_a_file_that_breaks_its_reader_is_named(tmp_path, monkeypatch):
-    from tljax import weight_files
+    from tljax.weights import untrusted
 
-    monkeypatch.setattr(weight_files, "SECONDS", 0.01)
+    monkeypatch.setattr(untrusted, "SECONDS", 0.01)
     assert "reading takes too long" in refuse(write_h5(tmp_path / "good.h5"))
 
 

@@ -1,12 +1,12 @@
 """All four stages of a tiny network on a few digits; BatchNorm in training mode where it trains most."""
 
-from tljax.config import Data, FourStages
+from tljax.config import Data, Lesson
 
 
-def get_config() -> FourStages:
+def get_config() -> Lesson:
     data = Data(name="digits", classes=("5", "6", "7"), max_images=100)
-    config = FourStages(pretrained=None, source_classes=("0", "1", "2"), data=data)
-    for stage in vars(config.stages).values():
+    config = Lesson(source_classes=("0", "1", "2"), data=data)
+    for stage in config.stages.values():
         stage.batch_size, stage.epochs, stage.patience = 8, 3, 3
-    config.stages.source.batch_norm = config.stages.fine_tune.batch_norm = "training"
+    config.stages["source"].batch_norm = config.stages["fine_tune"].batch_norm = "training"
     return config

@@ -1,0 +1,125 @@
+"""An epoch counts every example once, however it is parted and wherever it was broken off."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tljax.data.batches import EMPTY, Examples, draw_order, place_examples
+from tljax.devices.mesh import make_mesh
+from tljax.training import epochs, metrics
+from tljax.training.progress import PartialEpoch, Progress, progress_from_json, progress_to_json
+
+NAN, INF = math.nan, math.inf
+
+
+def make_examples(n: int, memory: int = 2**20) -> Examples:
+    images, labels = np.arange(n, dtype=np.float32)[:, None], np.arange(n, dtype=np.int32)
+    return place_examples(images, labels, len(labels), 4, memory, make_mesh())
+
+
+def make_run(step, calls):
+    """`step(carry, batch) -> (carry, outputs)` for the batches `start` to `stop`, outputs stacked, as the steps do."""
+
+    def run(carry, chunk, start, stop):
+        calls.append((int(start), int(stop)))
+        rows = np.asarray(chunk.rows)
+        outputs = [(np.zeros(()), np.zeros(()), np.zeros(()), np.zeros(rows.shape[1]))] * len(rows)
+        for i in range(start, stop):
+            labels = np.take_along_axis(np.asarray(chunk.labels), rows[i][None], axis=0)[0]
+            carry, outputs[i] = step(carry, labels, labels != EMPTY)
+        loss, correct, examples, predicted = (np.stack(column) for column in zip(*outputs, strict=True))
+        return carry, (metrics.Sums(loss, correct, examples), predicted)
+
+    return run
+
+
+def count(carry, labels, mask):
+    return (carry or 0) + 1, (labels[mask].sum(), mask.sum(), mask.sum(), labels + 1)
+
+
+@pytest.mark.parametrize("memory", [2**20, 0])
+@pytest.mark.parametrize("n", [1, 4, 10, 300])
+def test_an_epoch_counts_every_example_once(n, memory):
+    calls = []
+    run = make_run(count, calls)
+    train = lambda *arguments: (lambda carry, outputs: (carry, outputs[0]))(*run(*arguments))  # noqa: E731
+    examples = make_examples(n, memory)
+    rows = draw_order(n, examples.batch_size, seed=0, epoch=1)
+    state, done = epochs.train_epoch(0, PartialEpoch(), examples, rows, train, name="x")
+    assert state == done.steps == -(-n // 4)
+    assert metrics.means(done.sums) == {"loss": (n - 1) / 2, "accuracy": 1.0}
+    # Short at first, then as many as take half a second.
+    assert calls[0] == (0, 1)
+    assert [stop for _, stop in calls[:-1]] == [start for start, _ in calls[1:]]
+    assert len(calls) < 10
+
+
+@pytest.mark.parametrize("memory", [2**20, 0])
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_epoch_that_was_broken_off_goes_on_to_the_same_end(memory, stop_after):
+    examples = make_examples(300, memory)
+    rows = draw_order(300, examples.batch_size, seed=0, epoch=1)
+    batches = []
+
+    def remember(carry, labels, mask):
+        batches.append(labels.tolist())
+        return count(carry, labels / 7, mask)
+
+    def train(*arguments):
+        carry, outputs = make_run(remember, [])(*arguments)
+        return carry, outputs[0]
+
+    state, whole = epochs.train_epoch(0, PartialEpoch(), examples, rows, train, name="x")
+    all_batches = batches.copy()
+    batches.clear()
+    state, done, stops = 0, PartialEpoch(), 0
+    while done.steps < examples.steps:
+        interrupted = iter([False] * (stop_after - 1) + [True]).__next__
+        state, done = epochs.train_epoch(state, done, examples, rows, train, name="x", interrupted=interrupted)
+        saved = json.dumps(progress_to_json(Progress(partial=done)))
+        done = progress_from_json(json.loads(saved)).partial
+        stops += 1
+    assert stops > 1 and state == examples.steps
+    assert batches == all_batches
+    assert metrics.means(done.sums) == metrics.means(whole.sums)
+    assert epochs.train_epoch(state, done, examples, rows, train, name="x") == (state, done)
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_a_loss_that_is_not_finite_names_its_step(value):
+    examples = make_examples(300)
+
+    def diverge(carry, labels, mask):
+        return count(carry, np.full(4, value if carry == 17 else 1.0), mask)
+
+    def train(*arguments):
+        carry, outputs = make_run(diverge, [])(*arguments)
+        return carry, outputs[0]
+
+    with pytest.raises(ValueError, match=f"epoch 3/9: the loss of step 18 is {value}: .*learning_rate"):
+        epochs.train_epoch(0, PartialEpoch(), examples, draw_order(300, 4, seed=0, epoch=1), train, name="epoch 3/9")
+
+
+def test_evaluation_gives_a_prediction_for_every_example():
+    run = make_run(count, [])
+    evaluate = lambda state, *chunk: run(state, *chunk)[1]  # noqa: E731
+    evaluation = epochs.evaluate(None, make_examples(10), evaluate)
+    assert evaluation.means["loss"] == 4.5
+    np.testing.assert_array_equal(evaluation.predicted, np.arange(1, 11))
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_evaluation_that_was_broken_off_is_none(after):
+    asked = iter([0] * after + [15]).__next__
+    run = make_run(count, [])
+    assert epochs.try_evaluate(None, make_examples(10), lambda *chunk: run(*chunk)[1], asked) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "following"),
+    [(1, 20.0, 1), (1, 0.5, 1), (1, 0.25, 2), (1, 0.001, 8), (64, 0.1, 320), (64, 2.0, 16), (64, 0.0, 512)],
+)
+def test_dispatches_grow_to_half_a_second(size, seconds, following):
+    assert epochs.next_size(size, seconds) == following

@@ -1,0 +1,93 @@
+"""A single run of a tiny network: when it compiles, how it goes on, when it ends, and what it evaluates."""
+
+import jax
+import numpy as np
+import pytest
+from runs import TIMES, TINY, read_rows, read_summary, small
+
+from tljax.commands import preflight
+from tljax.commands.lessons import run
+from tljax.config import STAGES, Config, Data, Optimizer
+from tljax.devices.mesh import make_mesh
+from tljax.runs import checkpoints
+from tljax.training import epochs
+from tljax.weights import pretrained
+
+
+def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
+    compiled, train_epoch, try_evaluate = [], epochs.train_epoch, epochs.try_evaluate
+
+    def train(state, done, examples, order, train_steps, **settings):
+        compiled.append(train_steps.func._cache_size())
+        return train_epoch(state, done, examples, order, train_steps, **settings)
+
+    def evaluate(state, examples, eval_steps, interrupted):
+        compiled.append(eval_steps._cache_size())
+        return try_evaluate(state, examples, eval_steps, interrupted)
+
+    monkeypatch.setattr(epochs, "train_epoch", train)
+    monkeypatch.setattr(epochs, "try_evaluate", evaluate)
+    config = small("from_scratch")
+    config.epochs = 2
+    run(config, tmp_path / "run", architecture=TINY)
+    # Two epochs, and the best one evaluated once more.
+    assert compiled == [1] * 5
+
+
+def test_more_epochs_go_on_from_the_newest(tmp_path):
+    """And come to what a run in one go does: runs repeat themselves."""
+    config = small("from_scratch")
+    run(config, tmp_path / "run", architecture=TINY)
+    config.epochs = 3
+    run(config, tmp_path / "run", architecture=TINY)
+    run(config, tmp_path / "whole", architecture=TINY)
+    extended, whole = (
+        [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
+        for name in ("run", "whole")
+    )
+    assert extended == whole and len(whole) == 3
+    extended, whole = (checkpoints.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
+    assert extended == whole
+
+
+def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
+    config = small("from_scratch", patience=1, optimizer=Optimizer(learning_rate=0.3))
+    config.epochs = 12
+    run(config, tmp_path / "run", architecture=TINY)
+    summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
+    losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
+    assert summary["epochs"] == len(rows) < 12
+    assert summary["best_epoch"] == int(np.argmin(losses)) + 1 == len(rows) - 1
+    np.testing.assert_allclose(summary["loss"], min(losses), rtol=1e-4)
+    with checkpoints.open_checkpoints(tmp_path / "run") as kept:
+        heads = [kept.restore_variables(5 * n)[0]["params"]["head"]["bias"] for n in (len(rows) - 1, len(rows))]
+    as_source = pretrained.load_weights(str(tmp_path / "run")).leaves["params/head/bias"]
+    np.testing.assert_array_equal(as_source, heads[0])
+    assert not np.array_equal(*heads)
+
+
+def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
+    data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
+    run(small("from_scratch", data=data), tmp_path / "run", architecture=TINY)
+    assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
+    _, meta = checkpoints.read_run(tmp_path / "run")
+    assert set(meta["data"]) == {"train", "validation", "test"}
+
+
+def test_a_diverged_training_is_an_error(tmp_path):
+    config = small("from_scratch", optimizer=Optimizer(learning_rate=1e30))
+    with pytest.raises(ValueError, match="epoch 1/1: the loss of step 2 is nan"):
+        run(config, tmp_path / "run", architecture=TINY)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_program_lowers_for_every_platform(stage):
+    """On this machine, whatever it has: the backend is chosen when a program is lowered."""
+    cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
+    config = Config(stage=stage, cut=cut, batch_size=2)
+    programs = preflight.plan(config, 32, 10, make_mesh())
+    assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
+    for program, arguments, _ in programs.values():
+        exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
+        assert exported.platforms == ("cpu", "tpu", "cuda")

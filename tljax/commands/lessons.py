@@ -1,0 +1,182 @@
+"""From a config to a folder: one stage, or all stages of a lesson."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tljax.commands.preflight import preflight
+from tljax.commands.stages import check, check_overwrite, load_data, load_source, read_finished, run_stage
+from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson, as_json
+from tljax.data.splits import Dataset
+from tljax.devices.processes import check_alike, leads, max_over_processes
+from tljax.networks.cut import Cut, find_cut
+from tljax.networks.resnet import RESNET50, Architecture
+from tljax.report import pictures, tables
+from tljax.runs.files import Row, read_rows, write_text
+from tljax.runs.workdir import begin_run, claim, clear, find_run, mark_running
+from tljax.weights.imagenet import check_head
+from tljax.weights.pretrained import load_weights
+
+
+def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False, architecture: Architecture = RESNET50) -> None:
+    """Runs one stage in `workdir`, or those of a lesson in its subfolders named like the stages.
+
+    With `config.compile_for` it compiles what would run there, says what that takes, and touches nothing.
+
+    `architecture` is that of a from_scratch run (tests make a tiny one); the other stages have the network of their
+    source weights.
+
+    A run of the same config that is in `workdir` goes on from its newest checkpoint, or is finished; with `overwrite`
+    it is deleted.
+
+    Raises:
+      ValueError, OSError: if the config, the weights or the data cannot be used, `workdir` holds a run of another
+        config, or another one is at work there; `workdir` is then as it was, unless earlier stages of a lesson have
+        run, or an image that is decoded in every pass is damaged.
+      signals.Stopped: if a signal ends the run.
+    """
+    check_alike("config", json.dumps(as_json(config), sort_keys=True))
+    if config.compile_for is not None:
+        preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
+    elif isinstance(config, Lesson):
+        run_lesson(config, workdir, overwrite, architecture)
+    else:
+        run_one(config, workdir, overwrite, architecture)
+
+
+def run_one(config: Config, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
+    """One stage in `workdir`, unless it is finished there."""
+    check(config, architecture)
+    check_overwrite(config.pretrained, workdir, overwrite)
+    with claim(workdir):
+        if not overwrite and find_run(workdir, config) == "finished":
+            read_finished(workdir)
+            return
+        weights = load_source(config)
+        run_stage(config, workdir, weights, load_data(config), architecture, overwrite=overwrite)
+
+
+def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
+    """Every stage in a folder of its own; those that are finished are not run again."""
+    configs = stage_configs(lesson, workdir)
+    for name, config in configs.items():
+        check(config, architecture, name=name)
+        check_overwrite(lesson.pretrained, workdir / name, overwrite)
+    check_overwrite(lesson.pretrained, workdir, overwrite)
+    with claim(workdir):
+        finished: set[str] = set()
+        if not overwrite:
+            find_run(workdir, lesson)
+            finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
+        # Whatever is there already is read before anything is trained: a mistake shows at once.
+        left = {name: config for name, config in configs.items() if name not in finished}
+        cuts = find_shared_cuts(lesson, architecture) if left else {}
+        datasets = load_datasets(lesson, left)
+
+        begin_run(workdir, lesson, overwrite=overwrite)
+        mark_running(workdir, lesson)
+        if overwrite:
+            for name in configs:
+                with claim(workdir / name):
+                    clear(workdir / name)
+        summaries = {}
+        for name, config in configs.items():
+            if name in finished:
+                summaries[name] = read_finished(workdir / name)
+                continue
+            with claim(workdir / name):
+                # A run of this stage alone may have been at work there until now.
+                if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
+                    summaries[name] = read_finished(workdir / name)
+                    continue
+                summaries[name] = run_stage(
+                    config,
+                    workdir / name,
+                    load_source(config),
+                    datasets[name],
+                    architecture,
+                    earlier_cuts=cuts.get(name, ()),
+                )
+        if leads():
+            write_report(lesson, workdir, summaries)
+
+
+def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
+    """The configs of the stages that run, by name and in their order; one config is one stage."""
+    if isinstance(config, Config):
+        return {config.stage: config}
+    if config.source_classes and config.pretrained is not None:
+        raise ValueError(
+            f"config.source_classes makes source weights, so config.pretrained={config.pretrained!r} must be None"
+        )
+    found = {}
+    for name, origin in config.origins().items():
+        weights = config.pretrained if origin is None else str(workdir / origin)
+        is_new = config.stages[name].stage == "from_scratch"
+        found[name] = config.config(name, None if is_new else weights)
+    return found
+
+
+def find_shared_cuts(lesson: Lesson, architecture: Architecture) -> dict[str, tuple[Cut, ...]]:
+    """For each stage the cuts of those that go on from it, as far as the units before them stay frozen until then:
+    their activations are made in one pass with its own. First in the network comes first."""
+    if lesson.pretrained is not None:
+        architecture = load_weights(lesson.pretrained).architecture
+    origins = lesson.origins()
+    transfer = ("feature_extraction", "fine_tune")
+    cuts = {name: find_cut(stage.cut, architecture) for name, stage in lesson.active.items() if stage.stage in transfer}
+    places = {name: architecture.units.index(cut.start) for name, cut in cuts.items() if cut.start is not None}
+    shared: dict[str, dict[int, Cut]] = {name: {} for name in cuts}
+    for name, cut in cuts.items():
+        before = origins[name]
+        while before in cuts and places[before] > places[name]:
+            shared[before][places[name]] = cut
+            before = origins[before]
+    return {name: tuple(found[place] for place in sorted(found)) for name, found in shared.items()}
+
+
+def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Dataset]:
+    """What these stages read, each data set once."""
+    known: dict[Any, Dataset] = {}
+
+    def load(config: Config) -> Dataset:
+        # What one of several processes reads of the data follows from the size of a batch.
+        share = config.batch_size if jax.process_count() > 1 else None
+        key = config.stage == "zero_shot", config.data.classes, share
+        if key not in known:
+            known[key] = load_data(config)
+        return known[key]
+
+    datasets = {name: load(config) for name, config in configs.items()}
+    targets = [dataset for name, dataset in datasets.items() if name != SOURCE]
+    if lesson.source_classes and targets:
+        check_head(len(lesson.source_classes), targets[0].class_names, "config.source_classes")
+    return datasets
+
+
+def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) -> None:
+    """The stages side by side: `report.md`, and their curves."""
+    shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
+    table = tables.stages_table(shown)
+    pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
+    title = "The four stages" if tuple(shown) == STAGES else "The stages"
+    write_text(workdir / "report.md", f"# {title}\n\n{table}\n\n![curves](figures/curves.png)\n")
+    print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
+
+
+def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:
+    """The epochs of each stage that trains and that no other goes on from, after those of the stages before it."""
+    origins = lesson.origins()
+    curves: dict[str, list[Row]] = {}
+    for name, stage in lesson.active.items():
+        if stage.stage == "zero_shot" or name == SOURCE or name in origins.values():
+            continue
+        chain, before = [name], origins[name]
+        while before not in (None, SOURCE):
+            chain, before = [str(before), *chain], origins[str(before)]
+        label = "transfer" if len(chain) > 1 and "transfer" not in curves else name
+        curves[label] = [row for one in chain for row in read_rows(workdir / one / "metrics.jsonl")]
+    return curves

@@ -1,0 +1,120 @@
+"""What the programs of a config will take on a TPU slice, by the TPU's own compiler; nothing runs."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import ShapeDtypeStruct as Shape
+from jax.sharding import Mesh
+
+from tljax.commands.programs import Setup, compile_programs, make_setup
+from tljax.commands.stages import check
+from tljax.config import SOURCE, Config
+from tljax.data.batches import Chunk, tiled_shape
+from tljax.data.image_source import PHOTOGRAPH_SIZE
+from tljax.devices import tpu
+from tljax.devices.mesh import by_column, by_row, round_up, whole
+from tljax.networks.resnet import RESNET50, abstract_variables, fold
+from tljax.training import features
+from tljax.training.inference import Inference, classify, run_prefix
+from tljax.trees import Tree
+
+# Side and classes of the data that the configs name, where nothing is to be read.
+KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
+
+
+class Planned(NamedTuple):
+    """A program that a run would compile, the shapes of its arguments, and the images that one chip has of them."""
+
+    program: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    images: int
+
+
+def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) -> None:
+    """Compiles the programs of each stage for a slice such as `v5e:4x4` and prints what they take.
+
+    Raises:
+      ValueError: if a config cannot run there, or does not fit.
+    """
+    mesh, chip = tpu.topology_mesh(topology)
+    for name, config in configs.items():
+        check(config, RESNET50, mesh.size, name if in_lesson else None)
+    for name, config in configs.items():
+        size, classes = KNOWN.get(config.data.name, (PHOTOGRAPH_SIZE, 1000))
+        size, classes = config.data.image_size or size, len(config.data.classes) or classes
+        if config.stage == "zero_shot" and SOURCE not in configs:
+            size, classes = PHOTOGRAPH_SIZE, 1000
+        print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes; compiled, not run")
+        for what, planned in plan(config, size, classes, mesh).items():
+            print(f"compiling {what} ...", flush=True)
+            print(tpu.describe(what, tpu.compile_program(what, *planned, chip), chip), flush=True)
+
+
+def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str, Planned]:
+    """The programs of a stage, by name, as a run on `mesh` would compile them for Keras's ResNet50.
+
+    Where images or activations lie on the devices, it is one batch of them. Where nothing random stands before the
+    cut, activations are taken to fit the limits of `config.cache`.
+    """
+    setup = make_setup(config, None, classes, RESNET50, mesh)
+    variables = describe(abstract_variables(setup.model), mesh)
+    size = round_up(config.batch_size, mesh.size)
+    images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
+    if config.stage == "zero_shot":
+        return {"classify": plan_classify(setup, variables, images)}
+    found = {}
+    frozen = setup.cut.split(variables)[0]
+    from_activations = bool(frozen["params"]) and config.cache.features and config.data.augment == "none"
+    if from_activations:
+        found["frozen units, once"], images = plan_prefix(setup, frozen, images)
+    return found | plan_steps(setup, variables, images, from_activations)
+
+
+def plan_classify(setup: Setup, variables: Tree, images: Shape) -> Planned:
+    """zero_shot's program for a batch of images."""
+    inference = describe_inference(setup, variables)
+    program = inference.program(classify, size=images.shape[1])
+    labels = Shape(images.shape[:1], np.int32, sharding=by_row(setup.mesh))
+    return Planned(program, (inference.folded, images, labels), len(images) // setup.mesh.size)
+
+
+def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Shape]:
+    """The frozen units' pass, and the activations that it gives for a batch of images."""
+    config, mesh = setup.config, setup.mesh
+    inference = describe_inference(setup, frozen)
+    program = inference.program(run_prefix, end=setup.cut.start, start=None)
+    at_once = round_up(features.batch_size(config, images.shape[1], mesh), mesh.size)
+    few = Shape((at_once, *images.shape[1:]), images.dtype, sharding=by_row(mesh))
+    planned = Planned(program, (inference.folded, few), at_once // mesh.size)
+    return planned, jax.eval_shape(program, inference.folded, images)
+
+
+def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bool) -> dict[str, Planned]:
+    """The training step and the evaluation step on a batch of images or activations."""
+    mesh, size = setup.mesh, len(batch)
+    programs = compile_programs(setup, variables, setup.config.epochs, from_activations=from_activations)
+    state = jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), programs.shapes, programs.shardings)
+    labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))
+    scalar: Any = Shape((), np.int32, sharding=whole(mesh))
+    tiles: Any = Shape((1, size, *tiled_shape(batch.shape[1:])), batch.dtype, sharding=by_column(mesh))
+    chunk = Chunk(tiles, labels, labels, scalar, batch.shape[1:], mesh)
+    key = describe(jax.random.key(0), mesh)
+    steps = state, chunk, scalar, scalar
+    return {
+        "training step": Planned(programs.train, (*steps, key), size // mesh.size),
+        "evaluation step": Planned(programs.evaluate, steps, size // mesh.size),
+    }
+
+
+def describe_inference(setup: Setup, variables: Tree) -> Inference:
+    """As `start_inference`, of shapes."""
+    folded = jax.eval_shape(partial(fold, setup.model), variables)
+    return Inference(setup.model, setup.preprocessing, describe(folded, setup.mesh), setup.mesh)
+
+
+def describe(tree: Any, mesh: Mesh) -> Any:
+    """Shapes of arrays that every device holds whole."""
+    return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=whole(mesh)), tree)

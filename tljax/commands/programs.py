@@ -1,0 +1,135 @@
+"""What a run computes with: its network, where that is cut, and the programs that work on it, compiled.
+
+A run gives these programs arrays, the preflight gives them shapes: both compile the same.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tljax.config import Config
+from tljax.data.augmentation import AUGMENTATIONS
+from tljax.data.preprocessing import CAFFE, Preprocessing
+from tljax.devices.mesh import compute_dtype, whole
+from tljax.networks.cut import Cut, find_cut
+from tljax.networks.resnet import VARIANTS, Architecture, ResNet, abstract_variables
+from tljax.training import steps
+from tljax.training.features import Prefix
+from tljax.training.inference import run_prefix, start_inference
+from tljax.training.optimizers import Schedule, make_optimization, whole_outside
+from tljax.training.state import TrainState, create_state, shard
+from tljax.trees import Tree
+from tljax.weights.pretrained import Weights, load_into
+
+
+class Setup(NamedTuple):
+    """The network of a run, where it is cut, and the devices that it runs on."""
+
+    config: Config
+    model: ResNet
+    preprocessing: Preprocessing
+    cut: Cut
+    mesh: Mesh
+
+
+def make_setup(config: Config, weights: Weights | None, classes: int, architecture: Architecture, mesh: Mesh) -> Setup:
+    """The network that belongs to `weights` or, without any, Keras's variant of `architecture`.
+
+    Raises:
+      ValueError: if `config.cut` is no unit of that network.
+    """
+    variant, preprocessing = ("v1", CAFFE) if weights is None else (weights.variant, weights.preprocessing)
+    architecture = architecture if weights is None else weights.architecture
+    dtype = compute_dtype(mesh, config.compute.precision)
+    model = ResNet(classes, VARIANTS[variant], architecture, dtype=dtype)
+    cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
+    return Setup(config, model, preprocessing, cut, mesh)
+
+
+def initialize(setup: Setup, weights: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:
+    """The variables that training starts from: random ones, or those of `weights`, with a new head unless the stage is
+    fine_tune.
+
+    Raises:
+      ValueError: if `weights` do not fit the network.
+    """
+    model = setup.model
+    if weights is None:
+        init = jax.jit(model.init, out_shardings=whole(setup.mesh))
+        variables: Tree = init(key, np.zeros((1, 32, 32, 3), np.float32))
+        return variables
+    target = abstract_variables(model)
+    averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
+    head = jax.jit(partial(model.init, start="head", method="suffix"))(key, averages)
+    target = target | {"params": target["params"] | head["params"]}
+    return load_into(target, weights, class_names, keep_head=setup.config.stage == "fine_tune")
+
+
+def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Prefix:
+    """The units before the cut, as `features.compute` runs them; `digests` are those of their leaves."""
+    model, preprocessing = setup.model, setup.preprocessing
+    inference = start_inference(model, preprocessing, setup.cut.split(variables)[0], setup.mesh)
+
+    @cache
+    def run(start: str | None, end: str) -> Callable[[Any], Any]:
+        return partial(inference.program(run_prefix, end=end, start=start), inference.folded)
+
+    about = {
+        "network": model.architecture._asdict() | model.variant._asdict(),
+        "preprocessing": preprocessing._asdict(),
+        "compute": "float32" if model.dtype is None else np.dtype(model.dtype).name,
+    }
+    return Prefix(run, digests, about)
+
+
+class Programs(NamedTuple):
+    """The programs of a training stage, each compiled when it is first called."""
+
+    shapes: TrainState
+    """A state without its numbers, and below where on the devices each array lies."""
+    shardings: TrainState
+    create: Callable[[Tree], TrainState]
+    """variables -> the first state; it takes their place in memory."""
+    create_beside: Callable[[Tree], TrainState]
+    """variables -> the first state; they stay."""
+    train: Callable[..., Any]
+    """`steps.train_steps`: (state, chunk, start, stop, key) -> (state, sums)"""
+    evaluate: Callable[..., Any]
+    """`steps.eval_steps`: (state, chunk, start, stop) -> (sums, predicted labels)"""
+    learning_rate: Schedule
+    """That of a step, by the number of steps before it."""
+
+
+def compile_programs(setup: Setup, variables: Tree, steps_of_run: int, *, from_activations: bool) -> Programs:
+    """`variables` are the whole network's, arrays or shapes; `from_activations` says what a batch holds: activations at
+    the cut, or images."""
+    config, model, preprocessing, cut, mesh = setup
+    tx, learning_rate = make_optimization(config.optimizer, cut, steps_of_run)
+    create = partial(create_state, tx=tx, cut=cut)
+    shapes = jax.eval_shape(create, variables)
+    shardings = shard(shapes, mesh, config.compute.shard_optimizer)
+    augment = AUGMENTATIONS[config.data.augment]
+    embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
+    procedure = steps.Procedure(
+        model=model,
+        cut=cut,
+        tx=whole_outside(tx, whole(mesh)) if config.compute.shard_optimizer else tx,
+        augment=lambda batch, key: augment(batch, key, model.num_classes),
+        embed=steps.pass_activations if from_activations else embed,
+        train_batch_norm=config.batch_norm == "training",
+    )
+    train = partial(steps.train_steps, procedure=procedure)
+    evaluate = partial(steps.eval_steps, procedure=procedure)
+    return Programs(
+        shapes,
+        shardings,
+        create=jax.jit(create, out_shardings=shardings, donate_argnums=0),
+        create_beside=jax.jit(create, out_shardings=shardings),
+        train=jax.jit(train, donate_argnums=0, out_shardings=(shardings, whole(mesh))),
+        evaluate=jax.jit(evaluate, out_shardings=whole(mesh)),
+        learning_rate=learning_rate,
+    )

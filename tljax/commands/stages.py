@@ -1,0 +1,103 @@
+"""One stage of the four: what it needs, how far its run is, and what it leaves."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tljax.commands.train import train
+from tljax.commands.zero_shot import zero_shot
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config
+from tljax.data import splits
+from tljax.data.splits import Dataset
+from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
+from tljax.networks.cut import Cut, find_cut
+from tljax.networks.resnet import Architecture
+from tljax.report import tables
+from tljax.runs.files import Row, read_json, write_json
+from tljax.weights.pretrained import Weights, load_weights
+
+
+def check(config: Config, architecture: Architecture, devices: int | None = None, name: str | None = None) -> None:
+    """Refuses what cannot run on so many `devices`, by default those that are there. `name` is the stage's in a lesson,
+    where its settings are `config.stages.NAME`.
+
+    Raises:
+      ValueError: naming the setting, its value and what would be right.
+    """
+    config.check()
+    if config.stage != "zero_shot":
+        setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
+        check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
+    first = architecture.units[0]
+    if config.stage == "from_scratch" and find_cut(config.cut, architecture).start != first:
+        raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {first!r}")
+
+
+def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> None:
+    """Raises ValueError if the run to delete is the one that the weights come from."""
+    if overwrite and pretrained is not None and Path(pretrained).resolve() == workdir.resolve():
+        raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
+
+
+def load_source(config: Config) -> Weights | None:
+    """The weights that `config.pretrained` names.
+
+    Raises:
+      ValueError: if they are not what the stage starts from, or have no such unit.
+    """
+    weights = None if config.pretrained is None else load_weights(config.pretrained)
+    if weights is not None and config.stage == "fine_tune" and not weights.is_run:
+        raise ValueError(
+            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
+            "--config.pretrained=RUN/feature_extraction"
+        )
+    if weights is not None and config.stage != "zero_shot":
+        # Before any data is read.
+        find_cut(config.cut, weights.architecture)
+    return weights
+
+
+def load_data(config: Config) -> Dataset:
+    """What the stage reads: every split, or for zero_shot some images of the one that is evaluated."""
+    bounds: Any = {"disk_bytes": config.cache.disk_bytes, "memory_bytes": config.cache.memory_bytes}
+    if config.stage != "zero_shot":
+        own = partial(own_rows, make_mesh(), config.batch_size)
+        return splits.load(config.data, seed=config.seed, **bounds, own=own)
+    bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
+    return splits.load(bounded, seed=config.seed, training=False, **bounds)
+
+
+def run_stage(
+    config: Config,
+    workdir: Path,
+    weights: Weights | None,
+    dataset: Dataset,
+    architecture: Architecture,
+    *,
+    earlier_cuts: tuple[Cut, ...] = (),
+    overwrite: bool = False,
+) -> Row:
+    """One stage on a data set, from its newest checkpoint on if there is one; returns what `summary.json` holds. The
+    arguments are those of `train`."""
+    started = time.perf_counter()
+    print(f"\n== {config.stage} in {workdir}")
+    if config.stage == "zero_shot":
+        assert weights is not None, "zero_shot has weights"
+        found = zero_shot(config, workdir, dataset, weights, overwrite=overwrite)
+    else:
+        found = train(config, workdir, dataset, weights, architecture, earlier_cuts=earlier_cuts, overwrite=overwrite)
+    summary = {"stage": config.stage, **found, "seconds": round(time.perf_counter() - started, 2)}
+    write_json(workdir / "summary.json", summary)
+    print(tables.summary_line(summary))
+    return summary
+
+
+def read_finished(workdir: Path) -> Row:
+    """The summary of a finished run, once more for the reader."""
+    summary: Row = read_json(workdir / "summary.json")
+    print(f"\n== finished before in {workdir}\n{tables.summary_line(summary)}")
+    return summary

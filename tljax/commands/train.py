@@ -1,0 +1,196 @@
+"""Training: the units from the cut on learn, the best epoch is kept, the others are proved unmoved."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tljax.commands.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
+from tljax.config import Config
+from tljax.data.batches import Examples, draw_order, place_examples
+from tljax.data.splits import Dataset
+from tljax.devices.mesh import make_mesh, put, whole
+from tljax.devices.processes import interrupted
+from tljax.networks.cut import Cut, verify_frozen
+from tljax.networks.resnet import Architecture, describe_network
+from tljax.report import pictures, tables
+from tljax.runs.checkpoints import Meta, complete, open_checkpoints
+from tljax.runs.journal import Journal
+from tljax.runs.workdir import begin_run, mark_running
+from tljax.storage import signals
+from tljax.training import epochs, features, metrics
+from tljax.training.epochs import Evaluation
+from tljax.training.progress import PartialEpoch, Progress, Row, finish_epoch
+from tljax.training.state import TrainState, place_state
+from tljax.trees import Tree
+from tljax.weights.pretrained import Weights
+
+
+def train(
+    config: Config,
+    workdir: Path,
+    dataset: Dataset,
+    weights: Weights | None,
+    architecture: Architecture,
+    *,
+    earlier_cuts: tuple[Cut, ...] = (),
+    overwrite: bool = False,
+) -> Row:
+    """Trains one stage, from its newest checkpoint on if there is one; returns its part of `summary.json`.
+
+    Without `weights` the network is a new one of this `architecture`. `earlier_cuts` are those of later stages that
+    read the same activations; `overwrite` deletes first what `workdir` holds of an earlier run.
+    """
+    names = dataset.class_names
+    setup = make_setup(config, weights, len(names), architecture, make_mesh())
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    variables = initialize(setup, weights, names, init_key)
+    frozen = setup.cut.digest(variables)
+    begin_run(workdir, config, overwrite=overwrite)
+    print(tables.network_summary(variables, setup.cut, config.batch_norm))
+
+    variables = put(variables, whole(setup.mesh))
+    examples, from_activations = read_examples(setup, dataset, variables, frozen, earlier_cuts)
+    training, validation = examples["train"], examples["validation"]
+    programs = compile_programs(setup, variables, config.epochs * training.steps, from_activations=from_activations)
+    train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
+
+    # The epochs of a fine-tuning go on where those of its source ended.
+    earlier = weights.history if weights is not None and config.stage == "fine_tune" else ()
+    last = len(earlier) + config.epochs
+    with open_checkpoints(workdir, own=True) as checkpoints:
+        about = describe_run(setup, dataset)
+        journal = Journal(workdir, checkpoints, setup.cut, frozen, about, earlier, training.steps)
+        state, progress = resume(journal, setup, programs, variables)
+        if not progress.is_done(last):
+            state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
+        with signals.deferred():
+            while not (progress.is_done(last) or interrupted()):
+                order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
+                name = f"epoch {progress.epoch}/{last}"
+                state, done = epochs.train_epoch(
+                    state, progress.partial, training, order, train_steps, name=name, interrupted=interrupted
+                )
+                evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
+                rate = programs.learning_rate(int(state.step) - 1)
+                progress = record_epoch(progress, config, done, evaluation, len(training), rate)
+                journal.write(state, progress)
+                if evaluation is not None:
+                    print(tables.epoch_line(progress.history[-1], last), flush=True)
+            if signal := interrupted():
+                raise signals.Stopped(signal, together=True)
+        check_converged(progress, config)
+        verify_frozen(frozen, setup.cut.digest(state.variables))
+        best = journal.read_best(progress)
+    proved = verify_frozen(frozen, setup.cut.digest(best))
+    if proved:
+        print(
+            f"{proved} frozen leaves (parameters and statistics before {setup.cut.start}) proved unchanged to the bit"
+        )
+
+    state = state._replace(variables=put(best, whole(setup.mesh)))
+    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
+    draw(config, workdir, dataset, found["validation"], progress)
+    counts = setup.cut.count(best)._asdict()
+    return summarize(progress, len(earlier), found) | {
+        "params": counts,
+        "frozen_leaves_unchanged": proved,
+        "class_names": list(names),
+    }
+
+
+def read_examples(
+    setup: Setup, dataset: Dataset, variables: Tree, frozen: dict[str, str], earlier_cuts: tuple[Cut, ...]
+) -> tuple[dict[str, Examples], bool]:
+    """Each split as the steps read it, and whether that is activations at the cut: they take the place of images where
+    something is frozen and nothing random stands before the cut. `frozen` are the digests of the frozen leaves."""
+    config, mesh = setup.config, setup.mesh
+    inputs: dict[str, Any] = {name: split.images for name, split in dataset.splits.items()}
+    activations = None
+    if frozen:
+        prefix = compile_prefix(setup, variables, frozen)
+        activations = features.compute(inputs, (*earlier_cuts, setup.cut), prefix, config, mesh)
+    inputs = activations or inputs
+    examples = {
+        name: place_examples(
+            inputs[name], split.labels, split.count, config.batch_size, config.cache.memory_bytes, mesh
+        )
+        for name, split in dataset.splits.items()
+    }
+    return examples, activations is not None
+
+
+def describe_run(setup: Setup, dataset: Dataset) -> Meta:
+    """What a run is about: it can go on only where all of this is the same."""
+    return {
+        "stage": setup.config.stage,
+        "cut": setup.cut.start,
+        "network": describe_network(setup.model),
+        "preprocessing": setup.preprocessing._asdict(),
+        "image_size": dataset.image_size,
+        "class_names": dataset.class_names,
+        "data": {name: split.identity() for name, split in dataset.splits.items()},
+    }
+
+
+def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) -> tuple[TrainState, Progress]:
+    """The state to go on from: that of the newest checkpoint, or a first one of `variables`."""
+    restored, progress = journal.read(programs.shapes)
+    mark_running(journal.workdir, setup.config)
+    journal.begin(variables, progress)
+    if restored is None:
+        return programs.create(variables), progress
+    restored = complete(restored, lambda: programs.create_beside(variables))
+    print(f"goes on after epoch {len(progress.history)}, step {progress.partial.steps} of the next")
+    return place_state(restored, variables, setup.cut, programs.shardings), progress
+
+
+def record_epoch(
+    progress: Progress, config: Config, done: PartialEpoch, evaluation: Evaluation | None, images: int, rate: float
+) -> Progress:
+    """The progress after an epoch of so many training `images`, or after a part of it, where there is no `evaluation`;
+    `rate` is the learning rate of its last step."""
+    if evaluation is None:
+        return progress._replace(partial=done)
+    row = {
+        "stage": config.stage,
+        "epoch": progress.epoch,
+        **metrics.means(done.sums),
+        **{f"val_{name}": value for name, value in evaluation.means.items()},
+        "seconds": round(done.seconds + evaluation.seconds, 3),
+        "images_per_second": round(images / done.seconds, 1),
+        "learning_rate": rate,
+    }
+    return finish_epoch(progress, row, config.patience)
+
+
+def check_converged(progress: Progress, config: Config) -> None:
+    """Raises ValueError if no epoch was any good."""
+    if math.isinf(progress.stopper.best):
+        raise ValueError(
+            f"no epoch had a finite validation loss: the training diverged; try a smaller "
+            f"--config.optimizer.learning_rate than {config.optimizer.learning_rate}"
+        )
+
+
+def draw(config: Config, workdir: Path, dataset: Dataset, evaluation: Evaluation, progress: Progress) -> None:
+    """Some validation images with what was predicted, and the curves of all epochs."""
+    folder, names, predicted = workdir / "figures", dataset.class_names, evaluation.predicted
+    guesses = [names[i] for i in predicted]
+    pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
+    run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
+    pictures.draw_curves(folder / "curves.png", {run: progress.history})
+
+
+def summarize(progress: Progress, earlier: int, found: dict[str, Evaluation]) -> Row:
+    """What came out: of the best epoch, of the last one, and on a test split; `earlier` epochs were another run's."""
+    last = progress.history[-1]
+    return {
+        **found["validation"].means,
+        "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
+        "best_epoch": progress.stopper.best_epoch,
+        "epochs": len(progress.history) - earlier,
+        **({"test": found["test"].means} if "test" in found else {}),
+    }

@@ -1,0 +1,61 @@
+"""Zero-shot: the source's own head on the target's images. Nothing trains."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tljax.commands.programs import make_setup
+from tljax.config import Config
+from tljax.data.batches import map_batches
+from tljax.data.splits import Dataset
+from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
+from tljax.networks.resnet import abstract_variables
+from tljax.report import pictures, tables
+from tljax.runs.files import Row, write_predictions
+from tljax.runs.workdir import begin_run, mark_running
+from tljax.training.inference import classify, start_inference
+from tljax.trees import flatten, unflatten
+from tljax.weights import convert, imagenet
+from tljax.weights.pretrained import Weights
+
+
+def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights, *, overwrite: bool = False) -> Row:
+    """Classifies the validation split and returns its part of `summary.json`. Of several processes each reads all
+    images and classifies its part."""
+    split, names = dataset.validation, dataset.class_names
+    imagenet.check_head(len(weights.labels), names, weights.name)
+    setup = make_setup(config, weights, len(weights.labels), weights.architecture, make_mesh())
+    model, mesh = setup.model, setup.mesh
+    variables = unflatten(convert.merge(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
+    begin_run(workdir, config, overwrite=overwrite)
+    mark_running(workdir, config)
+    print(tables.network_summary(variables, setup.cut, config.batch_norm))
+
+    inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
+    run = partial(inference.program(classify, size=weights.input_size), inference.folded)
+    own, arrays = own_rows(mesh, config.batch_size, split.count), (split.images, split.labels)
+    batches = map_batches(run, arrays, config.batch_size, mesh, name="zero_shot", rows=own)
+    outputs = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))
+    probabilities, losses = (gather(output, own, split.count) for output in outputs)
+
+    groups = imagenet.map_classes(names, weights.labels)
+    mapped = imagenet.predict_mapped(probabilities, groups)
+    unmapped = [name for name, found in groups.items() if not found]
+    accuracy = None if len(unmapped) == len(names) else float(np.mean(mapped.predicted == split.labels))
+    top5 = imagenet.top_k(probabilities, weights.labels)
+
+    write_predictions(workdir, split.ids, split.labels, losses, top5)
+    chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
+    guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
+    pictures.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)
+    return {
+        "loss": float(np.mean(losses, dtype=np.float64)),
+        "accuracy": accuracy,
+        "images": len(split.labels),
+        "class_names": list(names),
+        "mapping": {name: [weights.labels[i][1] for i in found] for name, found in groups.items()},
+        "unmapped_classes": unmapped,
+        "unmapped_mass": float(mapped.unmapped_mass.mean()),
+        "params": setup.cut.count(variables)._asdict(),
+    }

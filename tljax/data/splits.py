@@ -1,0 +1,252 @@
+"""Images and labels: which rows of which split, decoded once or in every pass."""
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from jax import ShapeDtypeStruct
+from jaxtyping import Int, UInt8
+
+from tljax.config import Data
+from tljax.data.decoding import Encoded
+from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
+from tljax.data.sources import open_source
+from tljax.devices.processes import leader_first, sum_over_processes
+from tljax.storage import cache
+from tljax.trees import sha256
+
+# To be raised when `decode` gives other pixels: decoded images that were kept are then not found.
+DECODING = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` in RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source.
+
+    They are those in the `rows` of `count` that this process reads: all of them, unless there are several.
+    """
+
+    images: UInt8[np.ndarray, "n size size 3"] | Encoded
+    labels: Int[np.ndarray, " n"]
+    ids: tuple[str, ...]
+    rows: Int[np.ndarray, " n"]
+    count: int
+
+    def identity(self) -> list[int]:
+        """How many there are, and a checksum of which, in which places and with which labels."""
+        examples = zip(self.rows, self.ids, self.labels, strict=True)
+        own = sum(zlib.crc32(f"{row} {name} {label}".encode()) for row, name, label in examples)
+        return [self.count, sum_over_processes(own % 2**31)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What one run reads. `test` is there only when validation is a slice of train."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+    train: Split | None
+    validation: Split
+    test: Split | None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that are there, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+
+def load(
+    config: Data,
+    *,
+    seed: int,
+    training: bool = True,
+    disk_bytes: int = 0,
+    memory_bytes: float = math.inf,
+    own: Callable[[int], Rows] = np.arange,
+) -> Dataset:
+    """Reads the splits that a run needs: validation alone unless `training`.
+
+    `own` gives those of so many images of a split that this process reads. The sample of `max_images` follows from
+    `seed`. Decoded images are kept in the user's cache folder as long as all that is kept stays within `disk_bytes`,
+    and found again while the files that they came from have not changed. Those of a split that are larger than that
+    and than `memory_bytes` are decoded whenever they are asked for.
+
+    Raises:
+      ValueError: naming the setting, class, split or image that is wrong.
+      FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
+    """
+    with leader_first("data"):
+        source = open_source(config)
+    has = f"the data has {', '.join(source.sizes)}"
+    default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
+    spec = config.validation_split or default
+    if spec is None:
+        raise ValueError(f"config.data.validation_split=None: {has}; set a split or a slice such as train[90%:]")
+    parts = {"validation": _find_rows(spec, source.sizes, "validation_split")}
+    held_out, held_out_rows = parts["validation"]
+    if training:
+        if "train" not in source.sizes:
+            raise ValueError(f"config.data.name={config.name!r}: no split train to learn from; {has}")
+        rows = np.arange(source.sizes["train"])
+        parts["train"] = "train", np.setdiff1d(rows, held_out_rows) if held_out == "train" else rows
+        if not len(parts["train"][1]):
+            raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
+    test_split = config.test_split or ("test" if "test" in source.sizes else None)
+    if training and held_out == "train" and test_split:
+        parts["test"] = _find_rows(test_split, source.sizes, "test_split")
+        if parts["test"][0] == "train":
+            raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
+
+    names = tuple(config.classes) or source.class_names
+    if training and len(names) < 2:
+        raise ValueError(
+            f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
+        )
+    size = config.image_size or source.image_size
+    splits = {
+        part: _read(
+            source,
+            config,
+            part,
+            *chosen,
+            size=size,
+            seed=seed,
+            disk_bytes=disk_bytes,
+            memory_bytes=memory_bytes,
+            own=own,
+        )
+        for part, chosen in parts.items()
+    }
+    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
+
+
+def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Rows]:
+    name, bracket, bounds = spec.partition("[")
+    if name not in sizes:
+        name = next((other for other in VALIDATION_NAMES if other in sizes), name) if name in VALIDATION_NAMES else name
+    if name not in sizes:
+        raise ValueError(f"config.data.{setting}={spec!r}: no such split; the data has {', '.join(sizes)}")
+    n = sizes[name]
+    rows = np.arange(n)
+    if bracket:
+        import tensorflow_datasets as tfds
+
+        try:
+            if "shard" in bounds:
+                raise ValueError("only TFDS data sets have shards")
+            infos = {name: tfds.core.SplitInfo(name=name, shard_lengths=[n], num_bytes=0)}
+            (part,) = tfds.core.ReadInstruction.from_spec(f"{name}[{bounds}").to_absolute(infos)
+        except ValueError as error:
+            raise ValueError(
+                f"config.data.{setting}={spec!r}: no slice of the {n} images of {name}; write {name}[90%:]"
+            ) from error
+        rows = rows[part.from_ : part.to]
+    if not len(rows):
+        raise ValueError(f"config.data.{setting}={spec!r}: no images; {name} has {n}")
+    return name, rows
+
+
+def _read(
+    source: ImageSource,
+    config: Data,
+    part: str,
+    split: str,
+    rows: Rows,
+    *,
+    size: int,
+    seed: int,
+    disk_bytes: int,
+    memory_bytes: float,
+    own: Callable[[int], Rows],
+) -> Split:
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
+    about = {
+        "decoding": DECODING,
+        "pillow": version("pillow"),
+        "class_names": source.class_names,
+        "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+        "rows": sha256(rows),
+        "own": sha256(own(len(rows))),
+        "classes": config.classes,
+        "max_images": config.max_images,
+        "seed": seed,
+        "size": size,
+    }
+    about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
+    listed = cache.find(about_list) if disk_bytes else None
+    if listed is None:
+        with cache.build(about_list, {}, disk_bytes) as listed:
+            listed |= _choose_rows(source, config, part, split, rows, seed, own)
+    fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    fetch = partial(source.fetch, split)
+    encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint)
+    images: Any = encoded
+    if encoded.nbytes <= max(memory_bytes, disk_bytes):
+        kept = cache.find(about) if disk_bytes else None
+        if kept is None:
+            with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as made:
+                # Without room on the disk they would be in memory, which may be too small for them.
+                if isinstance(made["images"], np.memmap) or encoded.nbytes <= memory_bytes:
+                    _decode(encoded, made["images"], split)
+                    images = made["images"]
+        else:
+            images = kept["images"]
+    return Split(images, np.asarray(listed["labels"]), encoded.ids, np.asarray(listed["own"]), int(listed["count"]))
+
+
+def _choose_rows(
+    source: ImageSource, config: Data, part: str, split: str, rows: Rows, seed: int, own: Callable[[int], Rows]
+) -> dict[str, np.ndarray]:
+    """`rows` within the split, `labels` (int32) and `ids` of what this process reads, which ones those are of all that
+    are chosen (`own`), and how many there are of these (`count`)."""
+
+    def sample(rows: Rows) -> Rows:
+        if config.max_images is None or len(rows) <= config.max_images:
+            return rows
+        return np.sort(np.random.default_rng(seed).choice(rows, config.max_images, replace=False))
+
+    # Without a choice of classes only what is read is looked at.
+    if not config.classes:
+        rows = sample(rows)
+        count, mine = len(rows), own(len(rows))
+        rows = rows[mine]
+    labels, ids = source.describe(split, rows)
+    if np.any(labels < 0) or np.any(labels >= len(source.class_names)):
+        raise ValueError(f"config.data.name={config.name!r}: split {split} has images without a label; use another")
+    if config.classes:
+        renumbered = np.full(len(source.class_names), -1)
+        renumbered[[source.class_names.index(name) for name in config.classes]] = np.arange(len(config.classes))
+        labels = renumbered[labels]
+        absent = [name for i, name in enumerate(config.classes) if i not in labels]
+        if absent and part != "test":
+            raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
+        kept = sample(np.flatnonzero(labels >= 0))
+        count, mine = len(kept), own(len(kept))
+        kept = kept[mine]
+        rows, labels, ids = rows[kept], labels[kept], [ids[i] for i in kept]
+    return {
+        "rows": rows,
+        "labels": labels.astype(np.int32),
+        "ids": np.array(ids, str),
+        "own": mine,
+        "count": np.array(count),
+    }
+
+
+def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
+    """Fills `images`."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(images), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None) as bar:
+        for start in range(0, len(images), CHUNK):
+            places = np.arange(start, min(start + CHUNK, len(images)))
+            images[places] = encoded[places]
+            bar.update(len(places))

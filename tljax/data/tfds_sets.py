@@ -1,0 +1,88 @@
+"""TensorFlow Datasets that are prepared as array_record, read without TensorFlow."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tljax.data import cifar10
+from tljax.data.image_source import CHUNK, PHOTOGRAPH_SIZE, SMALLEST_SIZE, ImageSource, Rows
+
+# Pictures of a fixed side up to this are taken as they are.
+LARGEST_NATIVE_SIZE = 64
+
+
+def open_tfds(name: str, directory: str | None) -> ImageSource:
+    import tensorflow_datasets as tfds
+
+    builder = _find_builder(name, directory)
+    features: dict[str, Any] = dict(builder.info.features.items())
+    image_key, label_key = (builder.info.supervised_keys or ("image", "label"))[:2]
+    image: Any = features.get(image_key)
+    label: Any = features.get(label_key)
+    has_both = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
+    # TFDS stores floating point pixels as the bytes of a picture in four colors.
+    if not has_both or image.np_dtype == np.float32:
+        raise ValueError(f"config.data.name={name!r}: no image with one class label; it has {', '.join(features)}")
+
+    # Pictures are decoded here, all others (a mask, say) not at all.
+    skip = {key: tfds.decode.SkipDecoding() for key, f in features.items() if isinstance(f, tfds.features.Image)}
+    splits = {split: builder.as_data_source(split, decoders=skip) for split in builder.info.splits}
+
+    def read(split: str, rows: Rows) -> list[dict[str, Any]]:
+        return splits[split].__getitems__(rows.tolist())
+
+    def describe(split: str, rows: Rows) -> tuple[np.ndarray, list[str]]:
+        labels, ids = np.empty(len(rows), int), []
+        for start in range(0, len(rows), CHUNK):
+            chosen = rows[start : start + CHUNK]
+            records = read(split, chosen)
+            labels[start : start + CHUNK] = [record[label_key] for record in records]
+            ids += [record.get("id", f"{split}_{i:05d}") for record, i in zip(records, chosen, strict=True)]
+        return labels, [i.decode() if isinstance(i, bytes) else str(i) for i in ids]
+
+    def fetch(split: str, rows: Rows) -> list[bytes]:
+        return [record[image_key] for record in read(split, rows)]
+
+    height, width = image.shape[:2]
+    native = height == width and height is not None and height <= LARGEST_NATIVE_SIZE
+    size = max(height, SMALLEST_SIZE) if native else PHOTOGRAPH_SIZE
+    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    files = {split: [Path(path) for path in info.filepaths] for split, info in builder.info.splits.items()}
+    return ImageSource(tuple(label.names), size, sizes, describe, fetch, files.__getitem__)
+
+
+def _find_builder(name: str, directory: str | None) -> Any:
+    """The TFDS builder of a set that is prepared as array_record; CIFAR-10 is prepared where it is not yet."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.0))
+        if Path(name).is_dir():
+            raise ValueError(f"config.data.name={name!r} is a folder: write folder:{name}") from error
+        raise ValueError(
+            f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are folder:PATH and digits"
+        ) from error
+    # Each builder has its own ways to refuse a version or a config.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"config.data.name={name!r}: {reason}") from error
+    if builder.name == "cifar10" and not builder.is_prepared():
+        cifar10.prepare(directory)
+        builder = tfds.builder(name, data_dir=directory)
+    prepared = builder.is_prepared()
+    if prepared and "array_record" in {file_format.value for file_format in builder.info.available_file_formats()}:
+        return builder
+    # TFDS does not write a second format next to the first.
+    target = f"{directory or '~/tensorflow_datasets'}_array_record" if prepared else directory
+    argument = "" if target is None else f", data_dir={target!r}"
+    raise ValueError(
+        f"config.data.name={name!r} is not prepared as array_record, which takes TensorFlow once"
+        f"{f'; set config.data.dir={target} after' if prepared else ''}: pip install tensorflow && python -c "
+        f'"import tensorflow_datasets as tfds; tfds.builder({name!r}{argument})'
+        ".download_and_prepare(file_format='array_record')\""
+    )

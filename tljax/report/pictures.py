@@ -1,0 +1,101 @@
+"""What a run draws: samples, predictions, curves. Of several processes the leader draws."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from tljax.data.batches import draw_order
+from tljax.data.splits import Split
+from tljax.devices.processes import leads
+
+Row = dict[str, Any]
+SAMPLES = 18
+
+
+def draw_samples(
+    folder: Path,
+    seed: int,
+    split: Split,
+    class_names: Sequence[str],
+    predicted: Int[np.ndarray, " n"],
+    guesses: Sequence[str],
+) -> None:
+    """`samples.png`, a grid of pictures with their labels, and `predictions.png`, the same ones with what was predicted
+    above the label, green where that is right. `predicted` and `guesses`, a label and words, are of all examples."""
+    if not len(split.labels):
+        return
+    chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
+    images, rows = split.images[chosen], split.rows[chosen]
+    labels = [class_names[i] for i in split.labels[chosen]]
+    _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
+    titles = [f"{guesses[row]}\n({label})" for row, label in zip(rows, labels, strict=True)]
+    colors = np.where(predicted[rows] == split.labels[chosen], "tab:green", "tab:red")
+    _draw_grid(folder / "predictions.png", images, titles, colors.tolist())
+
+
+def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
+    columns = min(6, len(images))
+    rows = -(-len(images) // columns)
+    # Of the side of a picture: room for two lines above it, and a margin.
+    title, margin = 0.22, 0.05
+    figure = _figure_class()(figsize=(2.1 * columns, 2.1 * (1 + title) * rows))
+    # One system of axes for all: with one each, most of the time goes into ticks that nobody sees.
+    axes = figure.add_axes((0, 0, 1, 1))
+    for i, (image, text, color) in enumerate(zip(images, titles, colors, strict=True)):
+        left, top = i % columns, i // columns * (1 + title) + title
+        extent = (left + margin, left + 1 - margin, top + 1 - 2 * margin, top)
+        axes.imshow(image, extent=extent)
+        axes.text(left + 0.5, top - 0.01, text, fontsize=9, color=color, ha="center", va="bottom")
+    axes.set(xlim=(0, columns), ylim=(rows * (1 + title), 0), aspect="auto")
+    axes.set_axis_off()
+    _save(figure, path)
+
+
+def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
+    """Loss and accuracy over the epochs of each run, training dashed and validation solid, on one epoch axis.
+
+    A run whose rows name several stages, a fine_tune that went on from a feature_extraction, is one line; a dotted
+    rule stands where the stage changes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure_class()(figsize=(10, 4), layout="constrained")
+    for column, metric in enumerate(("loss", "accuracy")):
+        axes = figure.add_subplot(1, 2, column + 1)
+        for i, (name, rows) in enumerate(runs.items()):
+            epochs = [row["epoch"] for row in rows]
+            for key, style, split in ((metric, "--", "train"), (f"val_{metric}", "-", "validation")):
+                values = [np.nan if row[key] is None else row[key] for row in rows]
+                axes.plot(epochs, values, style, marker=".", color=f"C{i}", label=f"{name}, {split}")
+            for before, after in pairwise(rows):
+                if before["stage"] != after["stage"]:
+                    axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
+                    axes.annotate(
+                        f" {after['stage']}", (before["epoch"] + 0.5, 0.98), xycoords=("data", "axes fraction"),
+                        va="top", fontsize=8, color="gray",
+                    )  # fmt: skip
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _figure_class() -> Any:
+    # The class itself, not pyplot: no window system, no global state, and imported when a picture is drawn only.
+    from matplotlib.figure import Figure
+
+    return Figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    if not leads():
+        return
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    figure.savefig(unfinished, dpi=110)
+    unfinished.replace(path)

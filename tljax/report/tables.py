@@ -1,0 +1,78 @@
+"""What a person reads on the screen: tables and lines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tljax.networks.cut import Cut
+from tljax.trees import Tree
+
+Row = dict[str, Any]
+
+
+def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
+    """The network's units with parameters, trainable or frozen, and BatchNorm mode, then Keras's three totals.
+
+    As in Keras, running statistics count as non-trainable parameters.
+    """
+    lines = [f"{'unit':<14} {'parameters':>12}  {'':<9}  BatchNorm"]
+    for unit in cut.units:
+        frozen = cut.freezes(unit)
+        own = {kind: {unit: tree[unit]} for kind, tree in variables.items() if unit in tree}
+        mode = "-" if "batch_stats" not in own else ("inference" if frozen else batch_norm)
+        total = cut.count(own).total
+        lines.append(f"{unit:<14} {total:>12,}  {'frozen' if frozen else 'trainable':<9}  {mode}")
+    names = ("Total params", "Trainable params", "Non-trainable params")
+    lines += [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, cut.count(variables), strict=True)]
+    return "\n".join(lines)
+
+
+def epoch_line(row: Row, last: int) -> str:
+    """An epoch's metrics on a line."""
+    numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
+    speed = f"{row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s"
+    return f"epoch {row['epoch']}/{last}  {numbers}  {speed}"
+
+
+def summary_line(summary: Row) -> str:
+    """What a stage came to, on a line or a few."""
+    lines = [
+        f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
+    ]
+    if "best_epoch" in summary:
+        lines[0] += f" (best epoch {summary['best_epoch']}, {summary['epochs']} epochs run)"
+    if "test" in summary:
+        lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
+    if summary.get("unmapped_classes"):
+        lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
+    if "unmapped_mass" in summary and summary["accuracy"] is not None:
+        lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
+    return "\n".join(lines)
+
+
+def _accuracy(summary: Row) -> str:
+    return "-" if summary["accuracy"] is None else f"{summary['accuracy']:.4f}"
+
+
+def stages_table(summaries: Mapping[str, Row]) -> str:
+    """The stages side by side, by name, in Markdown: loss, accuracy, trainable parameters, seconds."""
+    head = ("stage", "loss", "accuracy", "trainable parameters", "seconds")
+    rows = [
+        (
+            name,
+            f"{s['loss']:.4f}",
+            _accuracy(s),
+            f"{s['params']['trainable']:,}",
+            f"{s['seconds']:.1f}",
+        )
+        for name, s in summaries.items()
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join(line(row) for row in [head, rule, *rows])

@@ -1,0 +1,394 @@
+"""The checkpoints of a run: Orbax writes them, digests prove what was read.
+
+They are numbered by what was done before: a step counts one, and so does the evaluation at the end of an epoch.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from tljax.devices.mesh import on_host
+from tljax.devices.processes import leads, max_over_processes, wait
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import abstract_variables, build_network
+from tljax.runs.files import sum_files, write_text
+from tljax.training.state import TrainState
+from tljax.trees import Tree, digest_leaves, find_differences, flatten, unflatten
+
+Meta = dict[str, Any]
+T = TypeVar("T")
+
+FOLDER = "checkpoints"
+# The frozen half of a run never changes: it is written once, as if before the first step.
+FROZEN = 0
+# What the system says of files that may be whole.
+NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
+# Where a damaged one is put aside.
+ASIDE = ".damaged"
+# Where one is moved before it is deleted: a kill in between must leave no part of it among the others.
+DELETED = ".deleted"
+# The digests of its files, in a checkpoint: `sha256sum -c` reads it.
+LIST = "SHA256SUMS"
+# What a meta lacks that an older version wrote, with the value that behaves as that version did.
+BEFORE: Meta = {}
+
+
+class Damaged(ValueError):
+    """A checkpoint is not what was saved."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, by number. `open_checkpoints` makes it."""
+
+    def __init__(self, manager: ocp.CheckpointManager):
+        self._manager = manager
+        self.folder = Path(manager.directory)
+
+    @property
+    def numbers(self) -> set[int]:
+        """Those that hold a step or an epoch."""
+        return set(self._manager.all_steps()) - {FROZEN}
+
+    def keep_frozen(self, variables: Tree, cut: Cut, digests: dict[str, str]) -> None:
+        """Writes the variables before the cut unless they are there, undamaged; `digests` are those of its leaves."""
+        if not digests:
+            return
+        frozen = cut.split(variables)[0]
+
+        def check() -> None:
+            self._check(FROZEN, digests, self._read(FROZEN, variables=flatten(frozen)))
+            self._check_files(FROZEN)
+
+        if FROZEN in self._manager.all_steps():
+            _, damage = _agree(check)
+            if damage is None:
+                self._list_files(FROZEN)
+                return
+            self._put_aside(FROZEN, f"{damage}; written again")
+        self._write(FROZEN, variables=ocp.args.PyTreeSave(frozen))
+
+    def save(self, number: int, state: TrainState, cut: Cut, frozen: dict[str, str], meta: Meta) -> None:
+        """Writes the trainable half of the state with `meta` (JSON) and the digest of every leaf; `frozen` are the
+        digests of the frozen half. What is there already stays.
+
+        The variables are an item of their own, so that a later run can start from them without the optimizer's state.
+
+        Raises:
+          ValueError: if a number of the state is not finite.
+          OSError: if it cannot be written; what was written before stands.
+        """
+        if number in self._manager.all_steps() or number == FROZEN:
+            return
+        variables, progress = _select(state, cut)
+        leaves = jax.tree.map(on_host, variables | progress)
+        for path, leaf in flatten(leaves).items():
+            if not np.isfinite(leaf).all():
+                raise ValueError(
+                    f"{path} is not finite any more after step {int(leaves['step'])} of this run: the training "
+                    "diverged; what was saved before stands. Try a smaller --config.optimizer.learning_rate"
+                )
+        meta = meta | {"digest": frozen | digest_leaves(leaves)}
+        self._write(
+            number,
+            variables=ocp.args.PyTreeSave(variables),
+            progress=ocp.args.PyTreeSave(progress),
+            meta=ocp.args.JsonSave({"content": meta, "sha256": _digest_meta(meta)}),
+        )
+
+    def prune(self, keep: set[int]) -> None:
+        """Deletes all checkpoints but those in `keep` and the frozen half. Orbax's own retention can drop the newest
+        for a worse metric and can take NaN for the best."""
+        for number in self.numbers - keep:
+            deleted = self._move(number, DELETED)
+            if leads():
+                shutil.rmtree(deleted, ignore_errors=True)
+
+    def restore_newest(
+        self, state: TrainState, cut: Cut, frozen: dict[str, str], about: Meta
+    ) -> tuple[TrainState, Meta] | None:
+        """State and meta of the newest good checkpoint; None where there is none. `state` gives shapes and types; the
+        one returned is on the host, its `variables` the trainable half alone. A leaf that an older version did not
+        save stays a shape: `complete` gives it its first value. `frozen` are the digests of the frozen leaves that the
+        run has now, `about` is what its meta is to hold.
+
+        A checkpoint is good if all of it is to the bit what was saved, and the variables of the one it names as the
+        best. A damaged one is named and put aside, and the one before is taken.
+
+        Raises:
+          ValueError: if the run began with other frozen weights, or was about something else.
+          OSError: if the system does not let it read.
+        """
+        numbers = self.numbers
+        for number in sorted(numbers, reverse=True):
+            found, damage = _agree(partial(self._restore, number, state, cut, about))
+            if found is not None and damage is None:
+                if cut.select(found[1]["digest"]) != frozen:
+                    raise ValueError(
+                        f"{self.folder.parent}: this run began with other source weights; bring those back, give "
+                        "another --workdir, or --overwrite"
+                    )
+                _, damage = _agree(partial(self._check_files, number))
+            if damage is not None:
+                self._put_aside(number, f"{damage}; going on from the one before {number}")
+                continue
+            assert found is not None
+            self._list_files(number)
+            self._look_after_others(number, found[1]["best"])
+            return found
+        if self.numbers != numbers:
+            print(f"no good checkpoint is left in {self.folder}: it starts over", file=sys.stderr, flush=True)
+        return None
+
+    def read_meta(self, number: int) -> Meta:
+        """What was saved beside the arrays.
+
+        Raises:
+          Damaged: if it is not what was saved.
+        """
+        with self._reading(number):
+            saved = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if not isinstance(saved, dict) or saved.get("sha256") != _digest_meta(saved.get("content")):
+            raise Damaged(f"checkpoint {self.path(number)} is damaged: meta differs from what was saved")
+        return BEFORE | saved["content"]
+
+    def restore_variables(self, number: int) -> tuple[Tree, Meta]:
+        """The variables of the whole network of a checkpoint, on the host, and its meta.
+
+        Raises:
+          Damaged: if a leaf is not, to the bit, what was saved.
+        """
+        meta = self.read_meta(number)
+        model = build_network(meta["network"])
+        frozen, trained = Cut(model.units, meta["cut"]).split(abstract_variables(model))
+        leaves = self._read(number, variables=flatten(trained))
+        if frozen["params"]:
+            leaves |= self._read(FROZEN, variables=flatten(frozen))
+        expected = {path: value for path, value in meta["digest"].items() if path.split("/")[0] in frozen}
+        self._check(number, expected, leaves)
+        return unflatten(leaves), meta
+
+    def path(self, number: int) -> Path:
+        """The folder of a checkpoint."""
+        return self.folder / str(number)
+
+    def _look_after_others(self, number: int, best: int) -> None:
+        """Names what is damaged of the checkpoints beside `number`. Of the best one the arrays were read already."""
+        for other in sorted(self.numbers - {number}):
+            _, damage = _agree(partial(self._check_files, other))
+            if damage is not None and other == best:
+                print(f"{damage}; its arrays are whole", file=sys.stderr, flush=True)
+            elif damage is not None:
+                self._put_aside(other, f"{damage}; it is not needed")
+            elif other == best:
+                self._list_files(other)
+
+    def _restore(self, number: int, state: TrainState, cut: Cut, about: Meta) -> tuple[TrainState, Meta]:
+        """The state of a good checkpoint, and its meta."""
+        meta = self.read_meta(number)
+        for name, value in json.loads(json.dumps(about)).items():
+            if meta[name] != value:
+                raise ValueError(
+                    f"{self.folder.parent}: this run began with another {name} ({meta[name]}) than now ({value}); "
+                    "bring that back, give another --workdir, or --overwrite"
+                )
+        variables, progress = _select(state, cut)
+        wanted = flatten(variables | progress)
+        saved = {path: leaf for path, leaf in wanted.items() if path in meta["digest"]}
+        kinds = {path: path.split("/")[0] in variables for path in saved}
+        leaves = self._read(
+            number,
+            variables={path: leaf for path, leaf in saved.items() if kinds[path]},
+            progress={path: leaf for path, leaf in saved.items() if not kinds[path]},
+        )
+        self._check(number, {p: d for p, d in meta["digest"].items() if not cut.holds(p)}, leaves)
+        if meta["best"] not in (number, FROZEN):
+            digests = self.read_meta(meta["best"])["digest"]
+            best = self._read(meta["best"], variables=flatten(variables))
+            self._check(meta["best"], {p: digests.get(p, "") for p in flatten(variables)}, best)
+        return _place_leaves(TrainState(variables=variables, **progress), leaves), meta
+
+    def _read(self, number: int, **items: dict[str, Any]) -> dict[str, Any]:
+        """The leaves of a checkpoint that `items` name by path with their shapes. Orbax casts other types without a
+        word: what comes from here is to be checked against digests, which hold the type."""
+        # Into this process, whatever devices the run had that wrote it.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+        def ask(leaves: dict[str, Any]) -> Any:
+            shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here) for p, x in leaves.items()}
+            wanted = unflatten(shapes)
+            arguments = ocp.checkpoint_utils.construct_restore_args(wanted)
+            return ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True)
+
+        with self._reading(number):
+            asked = {name: ask(leaves) for name, leaves in items.items()}
+            restored = self._manager.restore(number, args=ocp.args.Composite(**asked))
+            return {path: leaf for name in items for path, leaf in flatten(restored[name]).items()}
+
+    @contextmanager
+    def _reading(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        # What is damaged in its midst raises errors of all kinds.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
+                raise OSError(f"checkpoint {self.path(number)} cannot be read now ({reason})") from error
+            raise Damaged(f"checkpoint {self.path(number)} is damaged: {reason}") from error
+
+    def _check(self, number: int, expected: dict[str, str], leaves: dict[str, Any]) -> None:
+        damaged = find_differences(expected, digest_leaves(leaves))
+        if damaged:
+            raise Damaged(
+                f"checkpoint {self.path(number)} is damaged: {damaged[0]}"
+                f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
+            )
+
+    def _check_files(self, number: int) -> None:
+        """Finds what digests of arrays do not: damage in files that nothing reads. The leader does it, with nothing in
+        it that all processes do together."""
+        folder = self.path(number)
+        if not leads():
+            return
+        if not (folder / LIST).exists():
+            print(f"checkpoint {folder} has no {LIST}", flush=True)
+            return
+        with self._reading(number):
+            saved = (folder / LIST).read_bytes().decode(errors="replace").splitlines()
+            now = sum_files(folder, LIST).splitlines()
+        wrong = sorted(line.partition("  ")[2] for line in set(saved) - set(now))
+        if wrong:
+            raise Damaged(f"checkpoint {folder} is damaged: {wrong[0]} or {LIST} is not the file that was saved")
+        unlisted = sorted(line.partition("  ")[2] for line in set(now) - set(saved))
+        if unlisted:
+            more = f" and {len(unlisted) - 1} more are" if unlisted[1:] else " is"
+            print(f"checkpoint {folder}: {unlisted[0]}{more} not in {LIST}", flush=True)
+
+    def _list_files(self, number: int) -> None:
+        """Writes the list of a checkpoint that is whole, unless it has one: a kill, or a full disk, can come
+        between."""
+        folder = self.path(number)
+        if leads() and not (folder / LIST).exists():
+            with suppress(OSError):
+                write_text(folder / LIST, sum_files(folder, LIST))
+
+    def _write(self, number: int, **items: Any) -> None:
+        # Orbax would make it anew.
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder} is gone; if the workdir was moved, the run goes on where it is now")
+        try:
+            # Each of the threads that write prints what went wrong, too.
+            with redirect_stderr(io.StringIO()):
+                self._manager.save(number, args=ocp.args.Composite(**items), force=True)
+        except Exception as error:
+            system = re.search(r": ([^:]+) \[os_error_code", str(error))
+            reason = system[1] if system else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise OSError(
+                f"checkpoint {self.path(number)} cannot be written ({reason}); those before it stand"
+            ) from error
+        self._list_files(number)
+
+    def _put_aside(self, number: int, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+        self._move(number, ASIDE)
+
+    def _move(self, number: int, ending: str) -> Path:
+        """A checkpoint to where Orbax sees none."""
+        path = self.path(number)
+        moved = path.with_name(path.name + ending)
+        if leads():
+            shutil.rmtree(moved, ignore_errors=True)
+            path.rename(moved)
+        wait(f"{path} is moved")
+        self._manager.reload()
+        return moved
+
+
+@contextmanager
+def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[Checkpoints]:
+    """The checkpoints of the run in `workdir`; of one's `own` run, what was left half written is deleted. Orbax may
+    hang at exit if its manager is not closed, so this is a context."""
+    if own:
+        for pattern in ("*.orbax-checkpoint-tmp*", f"*{DELETED}") if leads() else ():
+            for path in (workdir / FOLDER).glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+        wait(f"{workdir / FOLDER} is clean")
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    with ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options) as manager:
+        yield Checkpoints(manager)
+
+
+def read_run(workdir: Path) -> tuple[Tree, Meta]:
+    """The best epoch's variables of the run in `workdir`, and its newest checkpoint's meta.
+
+    Raises:
+      ValueError: if there is no checkpoint of an epoch, or it is damaged.
+    """
+    if not (workdir / FOLDER).is_dir():
+        raise ValueError(f"{workdir} holds no {FOLDER}/: it is not the folder of a run that trained")
+    with open_checkpoints(workdir) as checkpoints:
+        newest = max(checkpoints.numbers, default=None)
+        meta = {"best": FROZEN} if newest is None else checkpoints.read_meta(newest)
+        if meta["best"] == FROZEN:
+            raise ValueError(f"{workdir / FOLDER} holds no finished epoch: run that stage again")
+        try:
+            variables, _ = checkpoints.restore_variables(meta["best"])
+        except Damaged as error:
+            raise Damaged(f"{error}; delete {workdir} to run that again") from error
+    return variables, meta
+
+
+def complete(restored: TrainState, fresh: Callable[[], TrainState]) -> TrainState:
+    """A restored state in which leaves that an older version did not save have their value before the first step, that
+    of `fresh()`."""
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(restored.opt_state)):
+        return restored
+
+    def choose(leaf: Any, first: Any) -> Any:
+        return on_host(first) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+    return restored._replace(opt_state=jax.tree.map(choose, restored.opt_state, fresh().opt_state))
+
+
+def _agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What `read` gives, and what is damaged for any of the processes: where one cannot read, none goes on from."""
+    found, damage = None, None
+    try:
+        found = read()
+    except Damaged as error:
+        damage = str(error)
+    return found, (damage or "another process found it damaged") if max_over_processes(damage is not None) else None
+
+
+def _select(state: TrainState, cut: Cut) -> tuple[Tree, Tree]:
+    """What a checkpoint holds of a state: variables that another run can start from, and the rest."""
+    return cut.split(state.variables)[1], {"opt_state": state.opt_state, "step": state.step}
+
+
+def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
+    """`state` with the leaves that are there in the place of their shapes."""
+    paths = flatten(state.variables | {"opt_state": state.opt_state, "step": state.step})
+    placed = {path: leaves.get(path, shape) for path, shape in paths.items()}
+
+    def fill(prefix: str, tree: Any) -> Any:
+        found = [placed[f"{prefix}/{path}" if path else prefix] for path in flatten(tree)]
+        return jax.tree.unflatten(jax.tree.structure(tree), found)
+
+    variables = {kind: fill(kind, tree) for kind, tree in state.variables.items()}
+    return TrainState(fill("step", state.step), variables, fill("opt_state", state.opt_state))
+
+
+def _digest_meta(meta: Any) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

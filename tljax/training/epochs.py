@@ -1,0 +1,155 @@
+"""One epoch: a training pass and an evaluation over examples, many steps a dispatch, broken off where asked."""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from tljax.data.batches import Examples, progress_bar
+from tljax.devices.processes import max_over_processes
+from tljax.training import metrics
+from tljax.training.progress import PartialEpoch
+from tljax.training.state import TrainState
+
+# The aim for one dispatch of many steps: the time between two movements of the progress bar.
+DISPATCH_SECONDS = 0.5
+
+# Whether a pass is to be broken off: a signal's number, or 0. Asked after every dispatch.
+Interrupted = Callable[[], int]
+
+
+def never() -> int:
+    """Nothing interrupts the pass."""
+    return 0
+
+
+def next_size(size: int, seconds: float) -> int:
+    """How many steps the next dispatch makes after one of `size` steps took `seconds`: what takes about
+    `DISPATCH_SECONDS`, at least one, and not more than eight times as many. How an epoch is parted changes nothing
+    but when the progress bar moves and a signal is heard."""
+    return max(1, min(8 * size, int(size * DISPATCH_SECONDS / max(seconds, 1e-9))))
+
+
+def _run(
+    call: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    examples: Examples,
+    order: np.ndarray | None,
+    bar: tqdm,
+    skip: int = 0,
+) -> Generator[tuple[Any, Any]]:
+    """A pass over `examples`, without its first `skip` steps, with `call(carry, chunk, start, stop) -> (carry,
+    outputs)`: after each dispatch the carry and the outputs of its steps on the host, [steps, ...]."""
+    size = 1
+    with closing(examples.chunks(order, skip)) as chunks:
+        for chunk, start in chunks:
+            steps = int(chunk.steps)
+            while start < steps:
+                stop = min(start + size, steps)
+                began = time.perf_counter()
+                carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
+                outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
+                size = max_over_processes(next_size(size, time.perf_counter() - began))
+                bar.update(stop - start)
+                yield carry, outputs
+                start = stop
+
+
+def warm_up(
+    state: TrainState,
+    training: Examples,
+    validation: Examples,
+    train_steps: Callable[..., Any],
+    eval_steps: Callable[..., Any],
+) -> TrainState:
+    """Makes no step with either: the compiler is through with both before the first one, and nobody who wants to stop
+    the run waits for it. Returns the state as it was."""
+    zero = np.int32(0)
+    state, _ = train_steps(state, training.blank(), zero, zero)
+    jax.block_until_ready(eval_steps(state, validation.blank(), zero, zero))
+    return state
+
+
+def train_epoch(
+    state: TrainState,
+    done: PartialEpoch,
+    examples: Examples,
+    order: np.ndarray,
+    train_steps: Callable[..., Any],
+    *,
+    name: str,
+    interrupted: Interrupted = never,
+) -> tuple[TrainState, PartialEpoch]:
+    """A pass over `examples` in `order`, or what is left of it after `done`, with
+    `train_steps(state, chunk, start, stop) -> (state, sums)`, which makes those steps of the chunk; `name` stands
+    before the progress bar. After each dispatch it asks whether it is `interrupted`.
+
+    Returns the state and what is done. The sums are as they were before each update, which is what Keras reports.
+
+    Raises:
+      ValueError: if the loss of a step is not finite, naming the step.
+    """
+    if done.steps >= examples.steps:
+        return state, done
+    started = time.perf_counter() - done.seconds
+    sums = done.sums
+    with progress_bar(examples.steps, name, unit="step", done=done.steps) as bar:
+        steps = _run(train_steps, state, examples, order, bar, done.steps)
+        with closing(steps):
+            for new_state, new_sums in steps:
+                state = new_state
+                _check_finite(new_sums, len(sums.loss), name)
+                sums = metrics.Sums(*(np.append(*pair).astype(float) for pair in zip(sums, new_sums, strict=True)))
+                bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.means(sums).items()}, refresh=False)
+                if interrupted():
+                    break
+    return state, PartialEpoch(len(sums.loss), sums, time.perf_counter() - started)
+
+
+def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(sums.loss))
+    if len(wrong):
+        step = done + int(wrong[0]) + 1
+        raise ValueError(
+            f"{name}: the loss of step {step} is {sums.loss[wrong[0]]}: there, or in the gradients of the step before, "
+            "the training diverged; what was saved before stands. Try a smaller --config.optimizer.learning_rate"
+        )
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found: mean `loss` and `accuracy`, the predicted label of every example (int [n]), and the
+    seconds that it took."""
+
+    means: dict[str, float]
+    predicted: np.ndarray
+    seconds: float
+
+
+def evaluate(state: TrainState, examples: Examples, eval_steps: Callable[..., Any]) -> Evaluation:
+    """Evaluates all `examples` with `eval_steps(state, chunk, start, stop) -> (sums, predicted)`."""
+    evaluation = try_evaluate(state, examples, eval_steps, never)
+    assert evaluation is not None, "nothing interrupts it"
+    return evaluation
+
+
+def try_evaluate(
+    state: TrainState, examples: Examples, eval_steps: Callable[..., Any], interrupted: Interrupted
+) -> Evaluation | None:
+    """`evaluate`, None if it was `interrupted`."""
+    if interrupted():
+        return None
+    began = time.perf_counter()
+    call = lambda _, *chunk: ((), eval_steps(state, *chunk))  # noqa: E731
+    parts = []
+    bar = progress_bar(examples.steps, "evaluation", unit="step")
+    with bar, closing(_run(call, (), examples, None, bar)) as steps:
+        for _, outputs in steps:
+            parts.append(outputs)
+            if interrupted():
+                return None
+    sums, predicted = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    return Evaluation(metrics.means(sums), predicted.reshape(-1)[: len(examples)], time.perf_counter() - began)

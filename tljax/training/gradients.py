@@ -1,0 +1,100 @@
+"""Gradients of the trainable half by the fastest exact way of each backend: units folded, batches in parts."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from tljax.networks.cut import Cut
+from tljax.networks.kernels.microbatch import add_rows
+from tljax.networks.resnet import ResNet, fold
+from tljax.training import metrics
+from tljax.training.inference import WHOLE_FROM
+from tljax.training.metrics import Sums, Targets
+from tljax.trees import Tree
+
+
+class Rows(NamedTuple):
+    """A batch at the cut. Rows with a false `mask` are padding and count for nothing."""
+
+    h: Float[Array, "n ..."]
+    targets: Targets
+    mask: Bool[Array, " n"]
+
+
+class Gradients(NamedTuple):
+    """Gradients of the mean loss by parameter, the sums that the loss comes from, and new running statistics of the
+    units that have any."""
+
+    params: Tree
+    sums: Sums
+    batch_stats: Tree
+
+
+def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: Rows, *, train_batch_norm: bool) -> Gradients:
+    """Gradients of the units from the cut on; `trained` are their variables.
+
+    With `train_batch_norm` they normalize with the batch's statistics. Without, they are folded: a folded unit has
+    nothing to normalize at each position of its maps, and less to keep for the backward pass. On a CPU only those
+    before `WHOLE_FROM` are folded, since folding larger kernels takes longer than it saves on small maps; if there are
+    any, the gradients of micro-batches are added.
+    """
+    blocks = cut.trained[:-1]
+    if train_batch_norm or not blocks:
+        # Batch statistics are those of what the convolutions themselves give.
+        return Gradients(*_differentiate(trained, rows, (), False, model, cut, train_batch_norm))
+    large = [unit for unit in blocks if model.units.index(unit) < model.units.index(WHOLE_FROM)]
+    settings: dict[str, Any] = {"model": model, "cut": cut, "train_batch_norm": False}
+    return Gradients(
+        *jax.lax.platform_dependent(
+            trained,
+            rows,
+            cpu=partial(_differentiate, folded_units=large, in_parts=bool(large), **settings),
+            default=partial(_differentiate, folded_units=blocks, in_parts=False, **settings),
+        )
+    )
+
+
+def _differentiate(
+    trained: Tree,
+    rows: Rows,
+    folded_units: Sequence[str],
+    in_parts: bool,
+    model: ResNet,
+    cut: Cut,
+    train_batch_norm: bool,
+) -> tuple[Tree, Sums, Tree]:
+    """What `Gradients` holds, with these units folded, over all rows at once or in micro-batches."""
+    network = model.clone(folded_units=tuple(folded_units))
+    dtype = trained["params"]["head"]["kernel"].dtype
+    examples = jnp.maximum(jnp.sum(rows.mask.astype(dtype)), 1)
+    fold_units = partial(_fold_units, model, trained["batch_stats"], folded_units)
+    params, unfold, stats = jax.vjp(fold_units, trained["params"], has_aux=True)
+
+    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[Sums, Tree]]:
+        variables = {"params": params, "batch_stats": stats}
+        mutable = ["batch_stats"] if train_batch_norm else []
+        logits, updated = network.apply(
+            variables, rows.h, cut.start, train_batch_norm, rows.mask, method="suffix", mutable=mutable
+        )
+        sums = metrics.sum_examples(logits, rows.targets, rows.mask)
+        return sums.loss / examples, (sums, updated.get("batch_stats", {}))
+
+    def differentiate(*rows: Array) -> tuple[Tree, tuple[Sums, Tree]]:
+        return jax.grad(loss, has_aux=True)(params, Rows(*rows))
+
+    if in_parts:
+        zeros: Any = jax.tree.map(jnp.zeros_like, params), (metrics.zeros((), dtype), {})
+        gradients, (sums, new_stats) = add_rows(differentiate, zeros, *rows)
+    else:
+        gradients, (sums, new_stats) = differentiate(*rows)
+    return unfold(gradients)[0], sums, new_stats
+
+
+def _fold_units(model: ResNet, stats: Tree, units: Sequence[str], params: Tree) -> tuple[Tree, Tree]:
+    """Parameters with `units` folded, and the statistics of the others."""
+    folded = fold(model, {"params": params, "batch_stats": stats}, units)
+    return folded["params"], folded["batch_stats"]

@@ -1,0 +1,142 @@
+"""Weights of other frameworks by name: their arrays -> this network's leaves, all or nothing."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from tljax.networks.resnet import RESNET50
+
+Arrays = Mapping[str, np.ndarray]
+
+_KERAS_LEAVES = {
+    "kernel": "params/{}/kernel",
+    "bias": "params/{}/bias",
+    "gamma": "params/{}/scale",
+    "beta": "params/{}/bias",
+    "moving_mean": "batch_stats/{}/mean",
+    "moving_variance": "batch_stats/{}/var",
+}
+_KERAS_HEADS = ("predictions", "probs")
+
+
+def from_keras(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Renames arrays such as `conv2_block1_1_conv/kernel` or `conv1_bn/gamma:0` to this network's paths.
+
+    The head is `predictions` or, in the official file, `probs`. A name that is none of Keras's ResNet50 stays as it
+    is, so that `merge` reports it.
+    """
+    return {_keras_path(name.removesuffix(":0")): array for name, array in arrays.items()}
+
+
+def _keras_path(name: str) -> str:
+    # Some writers repeat the layer: conv1_conv/conv1_conv/kernel.
+    *layers, leaf = name.split("/")
+    if not layers or len(set(layers)) > 1 or leaf not in _KERAS_LEAVES:
+        return name
+    if layers[0] in _KERAS_HEADS:
+        return _KERAS_LEAVES[leaf].format("head")
+    match = re.fullmatch(r"(conv1|conv\d_block\d+)_((?:\d_)?(?:conv|bn))", layers[0])
+    return _KERAS_LEAVES[leaf].format("/".join(match.groups())) if match else name
+
+
+def _keras_layer_order() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the convolutions and of the BatchNorms of Keras's ResNet50 in the order of `model.layers`.
+
+    In a stage's first block the shortcut stands between the second convolution and the third.
+    """
+    parts = ["conv1_"]
+    for stage, size in enumerate(RESNET50.stage_sizes, start=2):
+        for block in range(1, size + 1):
+            numbers = (1, 2, 0, 3) if block == 1 else (1, 2, 3)
+            parts += [f"conv{stage}_block{block}_{number}_" for number in numbers]
+    return tuple(p + "conv" for p in parts), tuple(p + "bn" for p in parts)
+
+
+def from_keras_counters(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Renames arrays of a Keras 3 `.weights.h5`, `layers/conv2d_7/vars/0`, which have a class, a counter in the order
+    of `model.layers` and the position of the variable in its layer."""
+    convolutions, batch_norms = _keras_layer_order()
+    tables = {
+        "conv2d": (convolutions, ("kernel", "bias")),
+        "batch_normalization": (batch_norms, ("gamma", "beta", "moving_mean", "moving_variance")),
+        "dense": (("predictions",), ("kernel", "bias")),
+    }
+
+    def keras_name(name: str) -> str:
+        match = re.fullmatch(r"layers/(conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d)", name)
+        if match is None:
+            return name
+        layers, leaves = tables[match[1]]
+        layer, leaf = int(match[2] or 0), int(match[3])
+        return f"{layers[layer]}/{leaves[leaf]}" if layer < len(layers) and leaf < len(leaves) else name
+
+    return from_keras({keras_name(name): array for name, array in arrays.items()})
+
+
+_TORCH_BN_LEAVES = {
+    "weight": "params/{}/scale",
+    "bias": "params/{}/bias",
+    "running_mean": "batch_stats/{}/mean",
+    "running_var": "batch_stats/{}/var",
+}
+
+
+def from_torch(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Renames and transposes torchvision's or timm's `layer1.0.conv1.weight` (OIHW) to this network's paths (HWIO).
+
+    `num_batches_tracked` counters have no counterpart and are left out; other unknown names stay for `merge` to
+    report.
+    """
+    converted = {}
+    for name, array in arrays.items():
+        if not name.endswith(".num_batches_tracked"):
+            path = _torch_path(name)
+            converted[path] = _to_channels_last(array) if path.endswith("/kernel") else array
+    return converted
+
+
+def _to_channels_last(array: np.ndarray) -> np.ndarray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _torch_path(name: str) -> str:
+    if match := re.fullmatch(r"fc\.(weight|bias)", name):
+        return "params/head/kernel" if match[1] == "weight" else "params/head/bias"
+    if match := re.fullmatch(r"(?:layer(\d)\.(\d+)\.)?(conv|bn|downsample\.)(\d?)\.(\w+)", name):
+        stage, block, part, number, leaf = match.groups()
+        if stage is None:
+            unit, kind = ("conv1", part) if (part, number) in (("conv", "1"), ("bn", "1")) else (None, "")
+        else:
+            unit = f"conv{int(stage) + 1}_block{int(block) + 1}"
+            kind = {"downsample.0": "0_conv", "downsample.1": "0_bn"}.get(part + number, f"{number}_{part}")
+        if unit and kind.endswith("conv") and leaf in ("weight", "bias"):
+            return f"params/{unit}/{kind}/{'kernel' if leaf == 'weight' else 'bias'}"
+        if unit and kind.endswith("bn") and leaf in _TORCH_BN_LEAVES:
+            return _TORCH_BN_LEAVES[leaf].format(f"{unit}/{kind}")
+    return name
+
+
+def merge(
+    target: Arrays, source: Arrays, *, name: str, new: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """Every leaf of `target` from `source`, in float32; strict in both directions.
+
+    Leaves of `target` whose path starts with a prefix in `new` keep their value, of the others only the shape counts;
+    arrays of `source` whose path starts with a prefix in `ignored` are not used. Messages call the source `name`.
+
+    Raises:
+      ValueError: with one line for every leaf that is missing (-), is not used (+) or has another shape (- and +).
+    """
+    wanted = {path: leaf for path, leaf in target.items() if not path.startswith(new)} if new else dict(target)
+    given = {path: leaf for path, leaf in source.items() if not path.startswith(ignored)} if ignored else dict(source)
+    problems = []
+    for path in sorted(wanted.keys() | given.keys()):
+        want, have = (None if path not in leaves else tuple(leaves[path].shape) for leaves in (wanted, given))
+        if want != have:
+            problems += [f"  - {path} {want}"] * (want is not None) + [f"  + {path} {have}"] * (have is not None)
+        elif not np.issubdtype(given[path].dtype, np.floating) and given[path].dtype.name != "bfloat16":
+            problems += [f"  - {path} floating point", f"  + {path} {given[path].dtype}"]
+    if problems:
+        raise ValueError(f"{name} does not fit the network (- wanted, + found):\n" + "\n".join(problems))
+    return {path: np.asarray(given.get(path, leaf), np.float32) for path, leaf in target.items()}

@@ -1,0 +1,141 @@
+"""Source weights by what the user wrote: a registry name, a file of Keras or torch, the folder of an earlier run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tljax.data.preprocessing import CAFFE, TORCH, Preprocessing
+from tljax.networks.resnet import RESNET50, Architecture
+from tljax.runs import checkpoints
+from tljax.storage.downloads import download
+from tljax.trees import flatten, unflatten
+from tljax.weights import convert, imagenet, untrusted
+
+
+class Download(NamedTuple):
+    """A file that can be fetched, and its checksum."""
+
+    url: str
+    md5: str
+
+
+# Keras's own weights for ImageNet, top-1 74.9% (https://keras.io/api/applications).
+DOWNLOADS = {
+    "imagenet": Download(
+        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+        "2cb95161c43110f7111970584f804107",
+    )
+}
+
+
+# Of a weight file's names: how to read them, and what goes with such weights.
+KINDS: dict[str, tuple[Callable[[convert.Arrays], dict[str, np.ndarray]], str, Preprocessing]] = {
+    "keras": (convert.from_keras, "v1", CAFFE),
+    "keras_counters": (convert.from_keras_counters, "v1", CAFFE),
+    "torch": (convert.from_torch, "v1.5", TORCH),
+}
+
+
+class Weights(NamedTuple):
+    """Weights and all that belongs to them."""
+
+    name: str
+    """What they are called in messages."""
+    leaves: dict[str, np.ndarray]
+    """Arrays by path, `params/conv1/conv/kernel`; float32 after `convert.merge`."""
+    variant: str
+    """Key of `resnet.VARIANTS`."""
+    preprocessing: Preprocessing
+    input_size: int
+    """Side of the images that the head was trained on."""
+    labels: tuple[imagenet.Label, ...]
+    """What the outputs of the head stand for; empty without a head."""
+    architecture: Architecture
+    history: tuple[dict[str, Any], ...] = ()
+    """The metrics of the epochs before, where the source is a run; they hold its last epoch's number."""
+    is_run: bool = False
+
+
+def load_weights(pretrained: str) -> Weights:
+    """Reads `config.pretrained`.
+
+    Raises:
+      ValueError: if it is nothing that can be read, saying what would be.
+      FileNotFoundError: if a file is missing, or cannot be downloaded.
+    """
+    if pretrained in DOWNLOADS:
+        return _read_file(download(*DOWNLOADS[pretrained]), pretrained)
+    path = Path(pretrained)
+    if path.is_dir():
+        return _read_run(path)
+    if path.is_file():
+        return _read_file(path, pretrained)
+    raise FileNotFoundError(
+        f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor one of: {', '.join(DOWNLOADS)}"
+    )
+
+
+def load_into(
+    variables: dict[str, Any], weights: Weights, class_names: tuple[str, ...], *, keep_head: bool
+) -> dict[str, Any]:
+    """`variables` of a network with all leaves but the head's replaced by those of `weights`, or the head's too.
+
+    Raises:
+      ValueError: if leaves are missing, left over or of another shape, or a kept head is for other classes.
+    """
+    trained_on = tuple(name for _, name in weights.labels)
+    if keep_head and trained_on != class_names:
+        raise ValueError(
+            f"{weights.name} was trained on the classes {', '.join(trained_on)}, the data has "
+            f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
+        )
+    new = () if keep_head else ("params/head/",)
+    merged = convert.merge(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=new)
+    return unflatten(merged)
+
+
+def _read_file(path: Path, name: str) -> Weights:
+    if path.suffix not in (".h5", ".safetensors"):
+        raise ValueError(
+            f"config.pretrained={name!r}: weights are read from .h5, .weights.h5 and .safetensors files; "
+            "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
+        )
+    try:
+        arrays, kind = untrusted.read(path)
+    except ValueError as error:
+        raise ValueError(f"config.pretrained={name!r}: {error}") from error
+    convert_names, variant, preprocessing = KINDS[kind]
+    variables = convert_names(arrays)
+    return Weights(name, variables, variant, preprocessing, 224, _head_labels(variables), RESNET50)
+
+
+def _head_labels(variables: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
+    bias = variables.get("params/head/bias", np.empty(0))
+    labels = imagenet.labels()
+    return labels if bias.size == len(labels) else tuple((None, f"output_{i}") for i in range(bias.size))
+
+
+def _read_run(folder: Path) -> Weights:
+    stages = sorted(path.parent for path in folder.glob(f"*/{checkpoints.FOLDER}") if path.is_dir())
+    if stages:
+        choices = ", ".join(map(str, stages))
+        raise ValueError(f"config.pretrained={str(folder)!r} holds several runs; take one of them: {choices}")
+    variables, meta = checkpoints.read_run(folder)
+    return Weights(
+        name=str(folder),
+        leaves={path: np.asarray(leaf) for path, leaf in flatten(variables).items()},
+        variant=meta["network"]["variant"],
+        preprocessing=Preprocessing(**{k: _tuple(v) for k, v in meta["preprocessing"].items()}),
+        input_size=meta["image_size"],
+        labels=tuple((None, name) for name in meta["class_names"]),
+        architecture=Architecture(tuple(meta["network"]["stage_sizes"]), meta["network"]["width"]),
+        history=tuple(meta["history"]),
+        is_run=True,
+    )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
