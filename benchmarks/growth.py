@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 from protocol import CLASSES
-from tljax_worker import make_dataset, make_source, run_stage, use_cache
+from tljax_worker import make_dataset, make_weights, run, use_cache
 
 from tljax.storage import compilation
 
@@ -25,12 +25,12 @@ def measure(images: int, side: int, cut: str) -> tuple[float, float]:
     arrays = [f(n) for n in sizes for f in (lambda n: rng.integers(0, 256, (n, side, side, 3), np.uint8),
                                             lambda n: rng.integers(0, CLASSES, n))]  # fmt: skip
     dataset = make_dataset(*arrays)
-    source = None if cut == "conv1" else make_source(dataset)
+    source = None if cut == "conv1" else make_weights(dataset)
     seconds = []
     for state in ("cold", "warm"):
         use_cache(state)
         started = time.perf_counter()
-        run_stage(STAGES[cut], cut, EPOCHS, dataset, source)
+        run(STAGES[cut], cut, EPOCHS, dataset, source)
         seconds.append(time.perf_counter() - started)
     return seconds[0], seconds[1]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tljax.data import splits
 from tljax.config import Data
+from tljax.data import splits
 from tljax.data.decoding import read_ahead
 
 IMAGES, CLASSES, WIDTH, HEIGHT = 1500, ("a", "b"), 640, 480

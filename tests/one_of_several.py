@@ -14,8 +14,8 @@ from tljax.commands import lessons
 from tljax.devices import processes
 
 weights, workdir = sys.argv[1:3]
-processes, process_id, port = map(int, sys.argv[3:])
-processes.join(f"localhost:{port}", processes, process_id)
+count, process_id, port = map(int, sys.argv[3:])
+processes.join(f"localhost:{port}", count, process_id)
 
 from runs import TINY, make_lesson
 

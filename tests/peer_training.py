@@ -23,10 +23,13 @@ from keras.src.backend.common import dtypes
 
 from tljax import trees
 from tljax.config import Optimizer
+from tljax.data.augmentation import keep
 from tljax.data.preprocessing import CAFFE
-from tljax.networks import cut
-from tljax.networks.resnet import UNITS, ResNet
-from tljax.training import inference, optimizers, steps
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import RESNET50, ResNet
+from tljax.training import steps
+from tljax.training.optimizers import make_optimization
+from tljax.training.state import create_state
 from tljax.weights import convert
 
 keras.config.set_floatx(precision)
@@ -52,7 +55,7 @@ for layer in base.layers:
         ranges = ((0.8, 1.2), (-0.1, 0.1), (-0.2, 0.2), (0.8, 1.2))
         layer.set_weights([rng.uniform(low, high, shape) for low, high in ranges])
 arrays = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in base.layers for weight in layer.weights}
-starts = {unit: index for index, unit in cut.KERAS_LAYER_STARTS.items()}
+starts = {unit: index for index, unit in RESNET50.keras_layer_starts.items()}
 for layer in base.layers[: starts[CUT]]:
     layer.trainable = False
 
@@ -73,7 +76,7 @@ model = Peer()
 model(np.zeros((1, 32, 32, 3), precision))
 arrays |= {f"predictions/{weight.name}": np.asarray(weight) for weight in model.dense.weights}
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(keras.optimizers.Optimizer(RATE), loss)
+model.compile(keras.optimizers.Adam(RATE), loss)
 keras_losses = []
 for batch in images:
     x = keras.applications.resnet.preprocess_input(batch.astype(precision))
@@ -84,17 +87,19 @@ for batch in images:
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 network = ResNet(CLASSES)
-assert network.units == UNITS
+assert network.units == RESNET50.units
 variables = trees.unflatten({k: jax.numpy.asarray(v) for k, v in convert.from_keras(arrays).items()})
-tx = optimizers.partitioned_adam(Optimizer(learning_rate=RATE), CUT)
-state = steps.create_state(variables["params"], variables["batch_stats"], tx, CUT)
-embed = partial(inference.embed_images, model=network, cut=CUT, preprocessing=CAFFE)
-step = jax.jit(partial(steps.train_step, model=network, tx=tx, cut=CUT, embed=embed, train_batch_norm=False))
+cut = Cut(network.units, CUT)
+tx, _ = make_optimization(Optimizer(learning_rate=RATE), cut, count)
+state = create_state(variables, tx, cut)
+embed = partial(steps.embed_images, model=network, cut=cut, preprocessing=CAFFE)
+procedure = steps.Procedure(network, cut, tx, partial(keep, classes=CLASSES), embed, train_batch_norm=False)
+step = jax.jit(partial(steps.train_step, procedure=procedure))
 losses = []
 for batch in images:
     # Pixels in the precision of the comparison: uint8 would become float32.
     inputs = {"image": batch.astype(precision), "label": labels, "mask": np.ones(BATCH, bool)}
     state, sums = step(state, inputs, jax.random.key(0))
     losses.append(float(sums.loss) / BATCH)
-assert all(leaf.dtype == precision for leaf in jax.tree.leaves(state.params))
+assert all(leaf.dtype == precision for leaf in jax.tree.leaves(state.variables["params"]))
 print(json.dumps({"keras": keras_losses, "tljax": losses}))

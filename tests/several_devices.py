@@ -8,7 +8,6 @@ one.
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,24 @@ PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
 from runs import TINY
 
-from tljax.commands import stages
+from tljax.commands.programs import Setup, compile_programs
 from tljax.config import Compute, Config
 from tljax.data import batches
 from tljax.data.preprocessing import CAFFE
 from tljax.devices import mesh, processes, tpu
-from tljax.networks import cut
+from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints
-from tljax.training import epochs, inference, steps
-from tljax.training.optimizers import partitioned_adam
-from tljax.training.state import shard
+from tljax.training import epochs
+from tljax.trees import digest_leaves
 
-CUT, BATCH, TRAIN, VALIDATION = "conv5_block1", 16, 70, 37
+BATCH, TRAIN, VALIDATION = 16, 70, 37
 if PROCESSES > 1:
     processes.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
 # Neighbours are of different processes, as they may be on a slice.
 DEVICES = mesh.make_mesh(np.array(jax.devices()).reshape(PROCESSES, -1).T.ravel().tolist())
 MODEL = ResNet(3, architecture=TINY)
+CUT = Cut(MODEL.units, "conv5_block1")
 rng = np.random.default_rng(0)
 
 
@@ -70,35 +69,31 @@ training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
 for batch_norm in ("inference", "training"):
-    config = Config(cut=CUT, batch_norm=batch_norm, compute=Compute(shard_optimizer=True))
-    tx = partitioned_adam(config.optimizer, CUT)
-    create = partial(steps.create_state, tx=tx, cut=CUT)
-    shardings = shard(jax.eval_shape(create, **variables), DEVICES, config.compute.shard_optimizer)
-    state = jax.jit(create, out_shardings=shardings)(**mesh.put(variables, mesh.whole(DEVICES)))
-    embed = partial(inference.embed_images, model=MODEL, cut=CUT, preprocessing=CAFFE)
-    train_steps, evaluate = stages.compile_steps(config, MODEL, tx, (embed, embed), shardings, DEVICES)
+    config = Config(cut="conv5_block1", batch_norm=batch_norm, compute=Compute(shard_optimizer=True))
+    setup = Setup(config, MODEL, CAFFE, CUT, DEVICES)
+    programs = compile_programs(setup, variables, 1, from_activations=False)
+    state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
     losses, val_losses = [], []
     for epoch in range(4):
         # Every second epoch.
         ((chunk, _),) = training[epoch % 2].chunks(batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch))
         for step in range(training[0].steps):
-            state, sums = train_steps(state, chunk, np.int32(step), np.int32(step + 1), jax.random.key(0))
+            state, sums = programs.train(state, chunk, np.int32(step), np.int32(step + 1), key=jax.random.key(0))
             losses.append(float(sums.loss[step] / sums.examples[step]))
-        measured, predicted = epochs.evaluate(state, validation, evaluate, jax.random.key(0))
-        val_losses.append(measured["loss"])
+        evaluation = epochs.evaluate(state, validation, programs.evaluate)
+        val_losses.append(evaluation.means["loss"])
     report[batch_norm] = {
         "losses": losses,
         "val_losses": val_losses,
-        "evaluated": len(predicted),
-        "predicted": predicted.tolist(),
+        "evaluated": len(evaluation.predicted),
+        "predicted": evaluation.predicted.tolist(),
         "image_bytes": held(training[0].images),
         "exchanged": exchanged(training[0].blank()),
         "optimizer_bytes": held(state.opt_state),
-        "parameter_bytes": held((state.params, state.batch_stats)),
+        "parameter_bytes": held(state.variables),
     }
-with checkpoints.open_checkpoints(FOLDER) as manager:
-    frozen = cut.digest(state.params, state.batch_stats, CUT)
-    checkpoints.keep_frozen(manager, state.params, state.batch_stats, CUT, frozen)
-    meta = {"cut": CUT, "network": describe_network(MODEL, "v1"), "best": 1}
-    checkpoints.save(manager, 1, state, frozen, meta)
-print(json.dumps(report | {"digest": cut.digest(state.params, state.batch_stats, None)}))
+with checkpoints.open_checkpoints(FOLDER) as kept:
+    frozen = CUT.digest(state.variables)
+    kept.keep_frozen(state.variables, CUT, frozen)
+    kept.save(1, state, CUT, frozen, {"cut": CUT.start, "network": describe_network(MODEL), "best": 1})
+print(json.dumps(report | {"digest": digest_leaves(state.variables)}))

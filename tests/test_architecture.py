@@ -1,68 +1,92 @@
-"""The layers: a file imports only files above it, and only one compiles."""
+"""The rooms: which package may import which, that nothing imports in a circle, and where programs are compiled."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import tljax
 
-ORDER = [
+# A package may import those before it in this row, and nothing else of ours.
+ROW = (
     "config",
-    "preemption",
-    "windows",
-    "winograd",
-    "channels",
-    "convolution",
-    "pooling",
-    "resnet",
-    "preprocess",
-    "partition",
-    "cache",
-    "programs",
-    "metrics",
-    "mesh",
-    "workdir",
-    "preflight",
-    "imagenet",
-    "state",
-    "convert",
-    "checkpoint",
-    "weight_files",
-    "pretrained",
-    "cifar10",
-    "sources",
-    "decoding",
+    "trees",
+    "storage",
+    "networks",
+    "devices",
     "data",
-    "batches",
-    "optim",
-    "microbatch",
-    "steps",
-    "features",
+    "training",
+    "runs",
+    "weights",
     "report",
-    "loop",
-    "stages",
-    "lesson",
-]
-FILES = {path.stem: ast.parse(path.read_text()) for path in Path(tljax.__file__).parent.glob("[!_]*.py")}
+    "commands",
+    "cli",
+)
+ROOT = Path(tljax.__file__).parent
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+    for path in ROOT.rglob("*.py")
+    if path.name != "__init__.py"
+}
 
 
-def imported(tree: ast.Module) -> set[str]:
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    modules = {node.module.split(".")[1] for node in froms if (node.module or "").startswith("tljax.")}
-    return modules | {alias.name for node in froms if node.module == "tljax" for alias in node.names}
+def find_imports(tree: ast.Module) -> set[str]:
+    """Our files that a file imports, as paths below tljax."""
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    ours = [node for node in froms if (node.module or "").split(".")[0] == "tljax"]
+    found = set()
+    for node in ours:
+        module = (node.module or "").removeprefix("tljax").removeprefix(".")
+        for alias in node.names:
+            name = f"{module}.{alias.name}".removeprefix(".")
+            found.add(name if name in FILES else module)
+    return found
 
 
-def test_every_file_has_its_place():
-    assert set(FILES) == set(ORDER)
+IMPORTS = {name: find_imports(tree) for name, tree in FILES.items()}
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_file_imports_only_files_above_it(name):
-    assert imported(FILES[name]) <= set(ORDER[: ORDER.index(name)])
+def package(name: str) -> str:
+    return name.split(".")[0]
 
 
-def test_only_stages_compiles():
+def test_every_package_stands_in_the_row():
+    assert {package(name) for name in FILES} == set(ROW)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_imports_only_its_own_package_and_those_before_it(name):
+    before = ROW[: ROW.index(package(name)) + 1]
+    assert {package(other) for other in IMPORTS[name]} <= set(before)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    TopologicalSorter(IMPORTS).prepare()
+
+
+def test_who_only_hashes_bytes_does_not_import_the_network():
+    def reach(name: str) -> set[str]:
+        return {name}.union(*(reach(other) for other in IMPORTS[name]))
+
+    assert reach("storage.cache") == {"storage.cache", "trees"}
+    assert not {package(name) for name in reach("runs.files")} & {"networks", "training"}
+
+
+def test_programs_are_compiled_in_commands_and_for_inference_alone():
     calls = {name for name, tree in FILES.items() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and ast.unparse(node) == "jax.jit"}  # fmt: skip
-    assert calls == {"stages"}
+    assert calls == {"commands.programs", "training.inference"}
+
+
+def test_packages_re_export_nothing():
+    assert not [path for path in ROOT.rglob("__init__.py") if path.read_text().strip()]
+
+
+def test_the_loop_is_in_sight():
+    """Whoever opens `train` sees the epochs; nothing is mutated from within."""
+    (train,) = (
+        node for node in FILES["commands.train"].body if isinstance(node, ast.FunctionDef) and node.name == "train"
+    )
+    assert any(isinstance(node, ast.While) for node in ast.walk(train))
+    assert not [node for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.Nonlocal)]

@@ -1,19 +1,17 @@
 """What a run may not be is refused with the setting's name and value; the command line overrides a config file."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage, Stages, stage_config, validate
+from tljax import config as settings
+from tljax.cli import COMMANDS, main, parse_flags
+from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage, as_json, fill_in, find_changes, growing
 from tljax.networks.cut import find_cut
+from tljax.networks.resnet import RESNET50
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from main import parse_flags
-
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 GOOD = Config(pretrained="imagenet")
 
@@ -50,7 +48,7 @@ def flags(config: str, *arguments: str):
 )
 def test_a_wrong_value_is_refused_by_name(wrong, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        validate(replace(GOOD, **wrong))
+        replace(GOOD, **wrong).check()
 
 
 @pytest.mark.parametrize(
@@ -66,30 +64,53 @@ def test_a_wrong_value_is_refused_by_name(wrong, message):
     ],
 )
 def test_a_right_value_is_let_through(right):
-    validate(replace(GOOD, **right))
+    replace(GOOD, **right).check()
+
+
+def test_a_setting_that_the_optimizer_does_not_use_is_refused_when_it_is_set(monkeypatch):
+    monkeypatch.setitem(settings.OPTIMIZER_USES, "adam", ("beta_1", "beta_2"))
+    replace(GOOD, optimizer=Optimizer(beta_1=0.5)).check()
+    with pytest.raises(ValueError, match=r"^config.optimizer.epsilon=0.1: adam does not use it; leave it out"):
+        replace(GOOD, optimizer=Optimizer(epsilon=0.1)).check()
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_has_its_own_settings_and_the_shared_data_and_seed(name):
-    four = Lesson(seed=7, data=Data(name="digits", classes=("5", "6")), source_classes=("0", "1"))
-    setattr(four.stages, name, Stage(cut="conv4_block1", epochs=3, optimizer=Optimizer(learning_rate=0.5)))
-    config = stage_config(four, name, "runs/x")
-    assert config == Config(
-        stage=name, pretrained="runs/x", seed=7, data=four.data, cut="conv4_block1", epochs=3, optimizer=Optimizer(0.5)
-    )
+    lesson = Lesson(seed=7, data=Data(name="digits", classes=("5", "6")), source_classes=("0", "1"))
+    lesson.stages[name] = Stage(name, cut="conv4_block1", epochs=3, optimizer=Optimizer(learning_rate=0.5))
+    own = {"cut": "conv4_block1", "epochs": 3, "optimizer": Optimizer(learning_rate=0.5)}
+    assert lesson.config(name, "runs/x") == Config(stage=name, pretrained="runs/x", seed=7, data=lesson.data, **own)
 
 
 def test_the_source_is_from_scratch_on_classes_of_its_own():
-    four = Lesson(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
-    four.stages.source = Stage(cut="conv1", epochs=3)
-    assert stage_config(four, "source", None) == Config(
+    lesson = Lesson(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
+    lesson.stages["source"] = Stage("from_scratch", cut="conv1", epochs=3)
+    assert lesson.config("source", None) == Config(
         stage="from_scratch", cut="conv1", epochs=3, data=Data(name="digits", classes=("0", "1"), max_images=9)
     )
-    assert four.data.classes == ("5", "6")
+    assert lesson.data.classes == ("5", "6")
+
+
+def test_each_stage_of_the_lesson_starts_from_the_one_before_it():
+    assert Lesson().origins() == dict.fromkeys(STAGES) | {"fine_tune": "feature_extraction"}
+    source = {"source": None, "zero_shot": "source", "feature_extraction": "source"}
+    assert Lesson(source_classes=("0",)).origins() == source | {"fine_tune": "feature_extraction", "from_scratch": None}
+
+
+def test_two_fine_tunes_in_a_row_start_from_each_other():
+    stages = {
+        "head": Stage("feature_extraction"),
+        "block": Stage("fine_tune", cut="conv5_block1"),
+        "more": Stage("fine_tune", cut="conv4_block1"),
+        "other": Stage("feature_extraction"),
+    }
+    lesson = Lesson(pretrained="imagenet", stages=stages)
+    assert lesson.origins() == {"head": None, "block": "head", "more": "block", "other": None}
+    assert growing(lesson) == ("stages.more.epochs", "stages.other.epochs")
 
 
 def test_stages_share_no_mutable_default():
-    assert Stages().fine_tune.optimizer is not Stages().fine_tune.optimizer
+    assert Lesson().stages["fine_tune"].optimizer is not Lesson().stages["fine_tune"].optimizer
     assert Stage().optimizer is not Stage().optimizer
     assert Lesson().data is not Lesson().data
 
@@ -99,14 +120,43 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
     shipped = flags(config).config
     if isinstance(shipped, Lesson):
         weights = dict.fromkeys(STAGES, "runs/x") | {"source": None, "from_scratch": None}
-        stages = [stage_config(shipped, name, weights[name]) for name in ("source", *STAGES)]
+        stages = [shipped.config(name, weights[name]) for name in ("source", *STAGES)]
         assert (shipped.pretrained is None) == bool(shipped.source_classes)
     else:
         assert shipped.stage == config
         stages = [replace(shipped, pretrained="runs/feature_extraction") if config == "fine_tune" else shipped]
     for stage in stages:
-        validate(stage)
-        find_cut(stage.cut)
+        stage.check()
+        find_cut(stage.cut, RESNET50)
+
+
+# What version 0.1.0 wrote of these settings, which had neither a stage's `stage` nor an optimizer's `name`.
+ADAM = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def test_a_saved_config_that_lacks_a_setting_has_the_one_that_behaves_as_then():
+    config = Config(optimizer=Optimizer(learning_rate=0.5), pretrained="imagenet")
+    saved = as_json(config) | {"optimizer": ADAM}
+    del saved["compute"], saved["batch_norm"]
+    assert find_changes(fill_in(saved, Config), as_json(config)) == []
+    other = as_json(replace(config, batch_norm="training"))
+    assert find_changes(fill_in(saved, Config), other) == ["batch_norm: 'inference' before, 'training' now"]
+
+
+def test_saved_stages_of_a_lesson_are_what_their_names_say():
+    lesson = Lesson(source_classes=("0", "1"))
+    saved = as_json(lesson)
+    for stage in saved["stages"].values():
+        del stage["stage"], stage["optimizer"]["name"]
+    assert find_changes(fill_in(saved, Lesson), as_json(lesson)) == []
+    lesson.stages["fine_tune"].optimizer.epsilon = 1e-3
+    changes = find_changes(fill_in(saved, Lesson), as_json(lesson))
+    assert changes == ["stages.fine_tune.optimizer.epsilon: 1e-07 before, 0.001 now"]
+
+
+def test_a_setting_of_a_newer_version_is_a_difference():
+    saved = as_json(Config()) | {"mixup": 0.2}
+    assert find_changes(fill_in(saved, Config), as_json(Config())) == ["mixup: 0.2 before, None now"]
 
 
 def test_every_stage_has_a_shipped_config():
@@ -127,8 +177,8 @@ def test_a_setting_is_overridden_and_the_others_stay():
 
 def test_a_setting_of_one_of_four_stages_is_overridden():
     shipped, given = flags("demo").config, flags("demo", "--config.stages.fine_tune.epochs=2", "--overwrite")
-    assert (shipped.stages.fine_tune.epochs, given.config.stages.fine_tune.epochs) == (12, 2)
-    assert given.config.stages.feature_extraction == shipped.stages.feature_extraction
+    assert (shipped.stages["fine_tune"].epochs, given.config.stages["fine_tune"].epochs) == (12, 2)
+    assert given.config.stages["feature_extraction"] == shipped.stages["feature_extraction"]
     assert given.overwrite
 
 
@@ -190,3 +240,17 @@ def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monk
         ("--workdir PATH", "Folder that the run is written to. (required)"),
     ]:
         assert lines[lines.index(setting) + 1] == text
+
+
+def test_version_and_help_say_what_there_is(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("tljax 0.")
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert "--config FILE --workdir DIR" in text and all(f"  {name} " in text for name in COMMANDS)
+
+
+def test_a_command_that_does_not_exist_is_a_line():
+    with pytest.raises(SystemExit) as exit_:
+        main(["predikt", "runs/x"])
+    assert str(exit_.value.code).startswith("main.py: 'predikt' is no command; take one of show")

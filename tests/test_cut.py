@@ -56,7 +56,7 @@ def test_a_cut_works_for_any_network(architecture):
 
 
 def test_a_unit_of_a_larger_network_is_no_cut_of_a_smaller_one():
-    with pytest.raises(ValueError, match="config.cut='conv4_block6' is no unit"):
+    with pytest.raises(ValueError, match=r"config\.cut='conv4_block6' is no unit"):
         find_cut("conv4_block6", TINY)
     # A stem of 7 layers, four blocks of 12.
     assert find_cut("55", TINY).start == "head" and find_cut("43", TINY).start == "conv5_block1"

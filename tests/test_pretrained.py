@@ -27,7 +27,7 @@ def test_legacy_h5(tmp_path, root):
     path = tmp_path / "w.h5"
     write_legacy(path, root=root)
     source = pretrained.load_weights(str(path))
-    assert set(source.variables) == {"params/conv1/conv/kernel", "params/head/bias"}
+    assert set(source.leaves) == {"params/conv1/conv/kernel", "params/head/bias"}
     assert (source.variant, source.preprocessing, source.input_size) == ("v1", CAFFE, 224)
     assert source.labels == imagenet.labels() and not source.is_run
 
@@ -38,7 +38,7 @@ def test_keras_3_weights_h5(tmp_path):
         file["layers/conv2d/vars/0"] = np.ones((7, 7, 3, 64), np.float32)
         file["layers/dense/vars/1"] = np.zeros(7, np.float32)
     source = pretrained.load_weights(str(path))
-    assert set(source.variables) == {"params/conv1/conv/kernel", "params/head/bias"}
+    assert set(source.leaves) == {"params/conv1/conv/kernel", "params/head/bias"}
     assert [name for _, name in source.labels] == [f"output_{i}" for i in range(7)]
 
 
@@ -46,7 +46,7 @@ def test_safetensors_are_v1_5_with_their_own_preprocessing(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}, path)
     source = pretrained.load_weights(str(path))
-    assert source.variables["params/conv1/conv/kernel"].shape == (7, 7, 3, 64)
+    assert source.leaves["params/conv1/conv/kernel"].shape == (7, 7, 3, 64)
     assert (source.variant, source.preprocessing, source.labels) == ("v1.5", TORCH, ())
 
 

@@ -105,9 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run_command(name: str, *arguments: str) -> None:
     """A subcommand."""
     if name not in COMMANDS:
-        sys.exit(
-            f"main.py: {name!r} is no command; there are {', '.join(COMMANDS)}, and --config FILE to run something"
-        )
+        choices = ", ".join(COMMANDS)
+        sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")
     with one_line("--debug" in arguments):
         importlib.import_module(COMMANDS[name].module).main([word for word in arguments if word != "--debug"])
 

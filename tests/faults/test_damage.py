@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from harness import TINY, make_source, outcome
+from harness import make_source, outcome
 from PIL import Image
 from runs import TINY
 

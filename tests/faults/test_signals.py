@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from harness import SIGNALS, TINY, Run, command, environment, make_source, newest, outcome, start_together
+from harness import SIGNALS, Run, command, environment, make_source, newest, outcome, start_together
 from runs import TINY
 
 from tljax.commands import lessons
@@ -94,8 +94,8 @@ MOMENTS = {
     "compiling": (epochs, "warm_up", 1, 0),
     "before the first step": (epochs, "_run", 1, 1),
     "training": (epochs, "next_size", 13, 9),
-    "evaluating": (epochs, "_evaluate", 2, 11),
-    "saving": (checkpoints, "save", 2, 12),
+    "evaluating": (epochs, "try_evaluate", 2, 11),
+    "saving": (checkpoints.Checkpoints, "save", 2, 12),
 }
 
 

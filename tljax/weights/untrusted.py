@@ -54,6 +54,8 @@ def read(path: Path) -> tuple[Arrays, str]:
 
 
 def _read_safetensors(path: Path) -> tuple[Arrays, str]:
+    # NumPy knows bfloat16 by its name once this is there.
+    import ml_dtypes  # noqa: F401
     from safetensors.numpy import load_file
 
     return load_file(path), "torch"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 from processes import run_together
 from runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
 
+from tljax.cli import main
+from tljax.commands import lessons
 from tljax.commands.lessons import run
-from tljax.config import STAGES, Cache, Config, Data, Lesson
+from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
 from tljax.data import batches
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
@@ -97,11 +100,11 @@ def test_what_is_decoded_in_every_pass_gives_the_same_losses(
 ):
     kinds, read = set(), batches.read_ahead
     monkeypatch.setattr(batches, "read_ahead", lambda images, places: kinds.add(type(images)) or read(images, places))
-    settings = vars(getattr(make_lesson().stages, stage))
+    settings = vars(make_lesson().stages[stage])
     weights = None if stage == "from_scratch" else str(lesson / "source")
     cache = Cache(memory_gib=memory_gib, disk_gib=0)
     run(
-        Config(**settings, stage=stage, pretrained=weights, data=DIGITS, cache=cache),
+        Config(**settings, pretrained=weights, data=DIGITS, cache=cache),
         tmp_path / stage,
         architecture=TINY,
     )
@@ -186,9 +189,9 @@ def test_frozen_leaves_are_written_once(lesson):
     def size(folder: Path) -> int:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-    checkpoints = lesson / "feature_extraction" / "checkpoints"
+    folder = lesson / "feature_extraction" / "checkpoints"
     # The head of a tiny network has 771 parameters of its 80,000.
-    assert size(checkpoints / "10") < size(checkpoints / str(checkpoints.FROZEN)) / 4
+    assert size(folder / "10") < size(folder / str(checkpoints.FROZEN)) / 4
 
 
 def test_the_units_before_fine_tunings_cut_run_once(lesson):
@@ -269,29 +272,9 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     summary = copy / "from_scratch" / "summary.json"
     text = summary.read_text()
     summary.unlink()
-    monkeypatch.setattr("tljax.lesson._load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
+    monkeypatch.setattr(lessons, "load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
     run(make_lesson(), copy, architecture=TINY)
     assert capsys.readouterr().out.count("finished before") == 5
-
-
-def test_a_damaged_checkpoint_is_named(lesson, tmp_path):
-    shutil.copytree(lesson / "from_scratch", tmp_path / "run")
-    newest = tmp_path / "run" / "checkpoints" / "10"
-    path = newest / "meta" / "metadata"
-    path.write_text(path.read_text().replace("learning_rate", "learning-rate"))
-    with pytest.raises(ValueError, match="checkpoints/10 is damaged: meta differs"):
-        checkpoints.read_run(tmp_path / "run")
-
-
-def test_a_damaged_frozen_half_is_named(lesson, tmp_path):
-    shutil.copytree(lesson / "feature_extraction", tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0" / "variables")
-    other = tmp_path / "other"
-    config = small("feature_extraction", pretrained=str(lesson / "fine_tune"))
-    run(config, other)
-    shutil.copytree(other / "checkpoints" / "0" / "variables", tmp_path / "run" / "checkpoints" / "0" / "variables")
-    with pytest.raises(ValueError, match=r"is damaged: .*conv5_block1"):
-        checkpoints.read_run(tmp_path / "run")
 
 
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
@@ -299,3 +282,67 @@ def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_pa
     with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
         run(config, tmp_path / "run", architecture=TINY)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_lesson_may_have_other_stages(tmp_path, capsys):
+    """Two fine_tunes in a row, each with its own cut; one pass makes the activations of all three."""
+    stages = {
+        "source": Stage("from_scratch", cut="conv1"),
+        "new_head": Stage("feature_extraction"),
+        "last_block": Stage("fine_tune", cut="conv5_block1", optimizer=Optimizer(learning_rate=1e-4)),
+        "two_blocks": Stage("fine_tune", cut="conv4_block1", optimizer=Optimizer(learning_rate=1e-5)),
+    }
+    for stage in stages.values():
+        stage.batch_size, stage.epochs = 16, 1
+    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, stages=stages)
+    run(config, tmp_path / "run", architecture=TINY)
+    said = [line for line in capsys.readouterr().out.splitlines() if "activations" in line]
+    found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]
+    made = ["conv4_block1compu", "conv5_block1compu", "headcompu"] * 2
+    assert found == made + ["conv5_block1found"] * 2 + ["conv4_block1found"] * 2
+    rows = {name: read_rows(tmp_path / "run" / name) for name in stages}
+    assert [[row["epoch"] for row in rows[name]] for name in stages] == [[1], [1], [2], [3]]
+    tuned, _ = checkpoints.read_run(tmp_path / "run" / "last_block")
+    again, meta = checkpoints.read_run(tmp_path / "run" / "two_blocks")
+    frozen = tuned["params"]["conv3_block1"]["1_conv"]["kernel"]
+    np.testing.assert_array_equal(again["params"]["conv3_block1"]["1_conv"]["kernel"], frozen)
+    assert meta["cut"] == "conv4_block1"
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert report.startswith("# The stages\n")
+    table = [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")]
+    assert table[2:] == ["new_head", "last_block", "two_blocks"]
+
+
+def test_only_cuts_whose_frozen_half_stays_are_shared():
+    """The second fine_tune reads what the first has trained: its activations are new."""
+    stages = {
+        "head": Stage("feature_extraction"),
+        "first": Stage("fine_tune", cut="conv4_block1"),
+        "second": Stage("fine_tune", cut="conv5_block1"),
+    }
+    lesson = Lesson(source_classes=("0",), stages=stages)
+    shared = lessons.find_shared_cuts(lesson, TINY)
+    assert {name: [cut.start for cut in cuts] for name, cuts in shared.items()} == {
+        "head": ["conv4_block1"],
+        "first": [],
+        "second": [],
+    }
+
+
+def test_a_cut_that_the_network_does_not_have_is_refused_before_anything_is_trained(lesson, tmp_path):
+    config = replace(make_lesson(), pretrained=str(lesson / "source"), source_classes=())
+    config.stages["fine_tune"].cut = "conv4_block6"
+    with pytest.raises(ValueError, match=r"config\.cut='conv4_block6' is no unit"):
+        run(config, tmp_path / "run", architecture=TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsys):
+    main(["show", str(lesson / "fine_tune")])
+    assert capsys.readouterr().out.startswith("fine_tune: loss ")
+    main(["show", str(lesson)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines][2:] == ["source", *STAGES]
+    with pytest.raises(SystemExit):
+        main(["show", str(tmp_path)])
+    assert capsys.readouterr().err == f"main.py: {tmp_path} holds no summary.json: no run is finished there\n"

@@ -1,0 +1,166 @@
+"""A checkpoint gives back to the bit what was saved, or is named; what an older version did not save has a value."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from runs import TINY
+
+from tljax.config import Optimizer
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import ResNet, describe_network
+from tljax.runs import checkpoints
+from tljax.runs.checkpoints import Damaged, complete, open_checkpoints
+from tljax.training.optimizers import make_optimization
+from tljax.training.state import TrainState, create_state
+
+MODEL = ResNet(3, architecture=TINY)
+CUT = Cut(MODEL.units, "conv5_block1")
+ABOUT = {"stage": "fine_tune", "cut": CUT.start, "network": describe_network(MODEL)}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def state(variables) -> TrainState:
+    """After three steps, with means that are not zero."""
+    tx = make_optimization(Optimizer(), CUT, 1).tx
+    state = create_state(variables, tx, CUT)
+    moved = jax.tree.map(lambda x: x + 1 if x.dtype == jnp.int32 else x + 0.5, state.opt_state)
+    return state._replace(step=jnp.int32(3), opt_state=moved)
+
+
+@pytest.fixture
+def saved(tmp_path, state):
+    """The folder of a run with its frozen half and the checkpoints 1 to 3, of which 2 is the best."""
+    frozen = CUT.digest(state.variables)
+    with open_checkpoints(tmp_path / "run", own=True) as kept:
+        kept.keep_frozen(state.variables, CUT, frozen)
+        for number in (1, 2, 3):
+            kept.save(number, state._replace(step=jnp.int32(number)), CUT, frozen, ABOUT | {"best": min(number, 2)})
+    return tmp_path / "run", frozen
+
+
+def shapes_of(state: TrainState) -> TrainState:
+    return jax.eval_shape(lambda: state)
+
+
+def restore(folder, state, frozen, about=ABOUT):
+    with open_checkpoints(folder, own=True) as kept:
+        return kept.restore_newest(shapes_of(state), CUT, frozen, about)
+
+
+def assert_equal(a, b) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_the_newest_comes_back_to_the_bit(saved, state):
+    folder, frozen = saved
+    restored, meta = restore(folder, state, frozen)
+    assert int(restored.step) == 3 and meta["best"] == 2
+    assert_equal(restored.opt_state, state.opt_state)
+    assert_equal(restored.variables, CUT.split(state.variables)[1])
+    assert meta["digest"].keys() >= frozen.keys()
+
+
+def test_the_whole_network_comes_back_from_both_halves(saved, state):
+    with open_checkpoints(saved[0]) as kept:
+        variables, meta = kept.restore_variables(2)
+        assert kept.numbers == {1, 2, 3}
+    assert_equal(variables, state.variables)
+    assert {name: meta[name] for name in ABOUT} == ABOUT
+
+
+def test_what_is_not_kept_is_deleted_but_for_the_frozen_half(saved):
+    with open_checkpoints(saved[0], own=True) as kept:
+        kept.prune({3})
+        assert kept.numbers == {3}
+    assert sorted(path.name for path in (saved[0] / "checkpoints").iterdir()) == ["0", "3"]
+
+
+def test_a_damaged_one_is_put_aside_and_the_one_before_is_taken(saved, state, capfd):
+    folder, frozen = saved
+    shutil.rmtree(folder / "checkpoints" / "3" / "progress")
+    restored, _ = restore(folder, state, frozen)
+    assert int(restored.step) == 2
+    assert "checkpoints/3 is damaged" in capfd.readouterr().err
+    assert (folder / "checkpoints" / "3.damaged").is_dir()
+
+
+def test_a_damaged_meta_is_named(saved):
+    path = saved[0] / "checkpoints" / "3" / "meta" / "metadata"
+    path.write_text(path.read_text().replace("fine_tune", "fine-tune"))
+    with pytest.raises(ValueError, match="checkpoints/3 is damaged: meta differs"):
+        checkpoints.read_run(saved[0])
+
+
+def test_a_damaged_frozen_half_is_named(saved, state, tmp_path):
+    params = state.variables["params"]
+    other = state.variables | {"params": params | {"conv4_block1": jax.tree.map(jnp.negative, params["conv4_block1"])}}
+    with open_checkpoints(tmp_path / "other") as kept:
+        kept.keep_frozen(other, CUT, CUT.digest(other))
+    shutil.rmtree(saved[0] / "checkpoints" / "0" / "variables")
+    shutil.copytree(tmp_path / "other" / "checkpoints" / "0" / "variables", saved[0] / "checkpoints/0/variables")
+    with pytest.raises(Damaged, match=r"is damaged: .*conv4_block1"):
+        checkpoints.read_run(saved[0])
+
+
+def test_a_state_that_is_not_finite_is_not_saved(saved, state):
+    folder, frozen = saved
+    wrong = state._replace(opt_state=jax.tree.map(lambda x: x * jnp.nan if x.ndim else x, state.opt_state))
+    with open_checkpoints(folder, own=True) as kept:
+        with pytest.raises(ValueError, match="is not finite any more after step 3 of this run"):
+            kept.save(4, wrong, CUT, frozen, ABOUT | {"best": 2})
+        assert kept.numbers == {1, 2, 3}
+
+
+def test_other_frozen_weights_are_refused(saved, state):
+    folder, frozen = saved
+    with pytest.raises(ValueError, match="this run began with other source weights"):
+        restore(folder, state, frozen | {next(iter(frozen)): "another"})
+
+
+def test_a_run_about_something_else_is_refused(saved, state):
+    folder, frozen = saved
+    with pytest.raises(ValueError, match=r"began with another stage \(fine_tune\) than now \(from_scratch\)"):
+        restore(folder, state, frozen, ABOUT | {"stage": "from_scratch"})
+
+
+def test_what_an_older_meta_lacks_is_what_behaves_as_then(saved, state, monkeypatch):
+    folder, frozen = saved
+    monkeypatch.setitem(checkpoints.BEFORE, "views", 1)
+    assert restore(folder, state, frozen, ABOUT | {"views": 1}) is not None
+    with pytest.raises(ValueError, match=r"began with another views \(1\) than now \(2\)"):
+        restore(folder, state, frozen, ABOUT | {"views": 2})
+
+
+def test_a_state_that_an_older_version_did_not_save_has_its_first_value(saved, state):
+    """As if an average of the weights were new in this version."""
+    folder, frozen = saved
+    inner = state.opt_state.inner_states["train"]
+
+    def with_more(state: TrainState, average: jax.Array) -> TrainState:
+        states = state.opt_state.inner_states | {"average": optax.TraceState(average)}
+        return state._replace(opt_state=state.opt_state._replace(inner_states=states))
+
+    newer = with_more(state, jnp.full((2,), 7.0))
+    restored, _ = restore(folder, newer, frozen)
+    assert isinstance(restored.opt_state.inner_states["average"].trace, jax.ShapeDtypeStruct)
+    whole = complete(restored, lambda: newer)
+    np.testing.assert_array_equal(whole.opt_state.inner_states["average"].trace, [7.0, 7.0])
+    assert_equal(whole.opt_state.inner_states["train"], inner)
+    # Where nothing lacks, nothing is made.
+    assert complete(whole, lambda: pytest.fail("not needed")) is whole
+
+
+def test_the_files_of_each_are_listed_for_sha256sum(saved):
+    lines = (saved[0] / "checkpoints" / "3" / checkpoints.LIST).read_text().splitlines()
+    assert any(line.endswith("  meta/metadata") for line in lines)
+    assert json.loads((saved[0] / "checkpoints" / "3" / "meta" / "metadata").read_text())["content"]["best"] == 2

@@ -1,0 +1,73 @@
+"""A lesson that version 0.1.0 left half done goes on, and its runs are read as weights.
+
+`fixtures/lesson_0.1.0.tar.xz` is the workdir `lesson` of that version (commit e301b29) without its pictures: source and
+four stages of a tiny network on digits, two epochs each, stopped by SIGTERM after three of the five steps of
+fine_tune's second epoch.
+"""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import read_rows, read_summary
+
+from tljax.commands.lessons import run
+from tljax.config import Config, Data, Lesson
+from tljax.networks.resnet import Architecture
+from tljax.weights.pretrained import load_weights
+
+NETWORK = Architecture((1, 1, 1, 1), width=4)
+DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=40)
+# What version 0.1.0 itself came to when it went on: loss and val_loss of every epoch.
+CAME_TO = {
+    "source": [(18.0764440536499, 7.6743239402771), (4.545124149322509, 1.253727126121521)],
+    "feature_extraction": [(1.6960507869720458, 1.051382553577423), (0.9876991987228394, 1.0984002113342286)],
+    "fine_tune": [(1.0821077585220338, 0.9507429957389831), (0.9935274124145508, 0.9744988918304444)],
+    "from_scratch": [(18.261013793945313, 4.831559038162231), (2.370254302024841, 2.6605313301086424)],
+}
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch) -> Path:
+    with tarfile.open(Path(__file__).parent / "fixtures" / "lesson_0.1.0.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    # The configs of the stages name their sources by this path.
+    monkeypatch.chdir(tmp_path)
+    return Path("lesson")
+
+
+def make_lesson() -> Lesson:
+    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS)
+    for stage in config.stages.values():
+        stage.batch_size, stage.epochs = 8, 2
+    return config
+
+
+def test_it_goes_on_where_it_was_stopped(workdir, capsys):
+    run(make_lesson(), workdir, architecture=NETWORK)
+    said = capsys.readouterr()
+    assert said.out.count("finished before") == 3 and not said.err
+    assert "goes on after epoch 3, step 3 of the next" in said.out
+    for name, expected in CAME_TO.items():
+        rows = [(row["loss"], row["val_loss"]) for row in read_rows(workdir / name)]
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, err_msg=name)
+    assert read_summary(workdir / "fine_tune")["frozen_leaves_unchanged"] == 13 * 6
+    assert (workdir / "report.md").is_file()
+
+
+def test_a_finished_stage_takes_more_epochs(workdir, capsys):
+    config = Config(stage="from_scratch", cut="conv1", batch_size=8, epochs=3, data=Data(**vars(DIGITS)))
+    config.data.classes = ("0", "1", "2")
+    run(config, workdir / "source", architecture=NETWORK)
+    assert "goes on after epoch 2, step 0 of the next" in capsys.readouterr().out
+    assert [row["epoch"] for row in read_rows(workdir / "source")] == [1, 2, 3]
+
+
+def test_its_runs_are_weights(workdir, tmp_path):
+    weights = load_weights("lesson/feature_extraction")
+    assert (weights.architecture, weights.variant, weights.is_run) == (NETWORK, "v1", True)
+    config = Config(stage="fine_tune", pretrained="lesson/feature_extraction", cut="conv5_block1", data=DIGITS)
+    config.batch_size, config.epochs = 8, 1
+    run(config, tmp_path / "tuned")
+    assert [row["epoch"] for row in read_rows(tmp_path / "tuned")] == [3]
