@@ -78,14 +78,14 @@ TARGET = {"params/a/kernel": np.zeros((2, 3), np.float32), "params/head/bias": n
 
 def test_merge_takes_every_leaf_and_casts_to_float32():
     source = {"params/a/kernel": np.ones((2, 3), np.float16), "params/head/bias": np.arange(4.0)}
-    merged = convert.merge(TARGET, source, name="w")
+    merged = convert.match_leaves(TARGET, source, name="w")
     assert all(leaf.dtype == np.float32 for leaf in merged.values())
     np.testing.assert_array_equal(merged["params/head/bias"], [0, 1, 2, 3])
 
 
 def test_merge_with_a_new_head_keeps_the_targets_and_ignores_the_sources():
     source = {"params/a/kernel": np.ones((2, 3)), "params/head/bias": np.zeros(1000)}
-    merged = convert.merge(TARGET, source, name="w", new=("params/head/",), ignored=("params/head/",))
+    merged = convert.match_leaves(TARGET, source, name="w", new=("params/head/",), ignored=("params/head/",))
     np.testing.assert_array_equal(merged["params/head/bias"], [7, 7, 7, 7])
 
 
@@ -109,5 +109,5 @@ def test_merge_with_a_new_head_keeps_the_targets_and_ignores_the_sources():
 )
 def test_merge_refuses_what_does_not_fit_with_a_list(source, lines):
     with pytest.raises(ValueError, match=r"^w does not fit the network") as error:
-        convert.merge(TARGET, source, name="w")
+        convert.match_leaves(TARGET, source, name="w")
     assert [line.strip() for line in str(error.value).splitlines()[1:]] == lines

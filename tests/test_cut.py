@@ -53,6 +53,8 @@ def test_a_cut_works_for_any_network(architecture):
     with pytest.raises(ValueError, match="tuple"):
         find_cut("head", architecture).freezes("conv9_block1")
     assert Cut(("stem", "body", "head"), "body").freezes("stem")
+    with pytest.raises(ValueError, match="nothing trains"):
+        _ = Cut(architecture.units, None).position
 
 
 def test_a_unit_of_a_larger_network_is_no_cut_of_a_smaller_one():

@@ -83,7 +83,7 @@ def with_official_spelling(path: Path, target: Path) -> Path:
 def variables_of(path: Path, num_classes: int = 1000):
     source = pretrained.load_weights(str(path))
     model = ResNet(num_classes, VARIANTS[source.variant])
-    merged = convert.merge(flatten(abstract_variables(model)), source.leaves, name=source.name)
+    merged = convert.match_leaves(flatten(abstract_variables(model)), source.leaves, name=source.name)
     return model, unflatten(merged), source
 
 

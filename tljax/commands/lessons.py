@@ -55,8 +55,8 @@ def run_one(config: Config, workdir: Path, overwrite: bool, architecture: Archit
         if not overwrite and find_run(workdir, config) == "finished":
             read_finished(workdir)
             return
-        weights = load_source(config)
-        run_stage(config, workdir, weights, load_data(config), architecture, overwrite=overwrite)
+        source = load_source(config, architecture)
+        run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
 
 
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
@@ -92,13 +92,9 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Arc
                 if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                     summaries[name] = read_finished(workdir / name)
                     continue
+                source = load_source(config, architecture)
                 summaries[name] = run_stage(
-                    config,
-                    workdir / name,
-                    load_source(config),
-                    datasets[name],
-                    architecture,
-                    earlier_cuts=cuts.get(name, ()),
+                    config, workdir / name, datasets[name], source, earlier_cuts=cuts.get(name, ())
                 )
         if leads():
             write_report(lesson, workdir, summaries)
@@ -128,7 +124,7 @@ def find_shared_cuts(lesson: Lesson, architecture: Architecture) -> dict[str, tu
     origins = lesson.origins()
     transfer = ("feature_extraction", "fine_tune")
     cuts = {name: find_cut(stage.cut, architecture) for name, stage in lesson.active.items() if stage.stage in transfer}
-    places = {name: architecture.units.index(cut.start) for name, cut in cuts.items() if cut.start is not None}
+    places = {name: architecture.units.index(cut.position) for name, cut in cuts.items()}
     shared: dict[str, dict[int, Cut]] = {name: {} for name in cuts}
     for name, cut in cuts.items():
         before = origins[name]

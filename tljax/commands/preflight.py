@@ -50,7 +50,7 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
         print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes; compiled, not run")
         for what, planned in plan(config, size, classes, mesh).items():
             print(f"compiling {what} ...", flush=True)
-            print(tpu.describe(what, tpu.compile_program(what, *planned, chip), chip), flush=True)
+            print(tpu.describe_program(what, tpu.compile_program(what, *planned, chip), chip), flush=True)
 
 
 def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str, Planned]:
@@ -59,8 +59,8 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
     Where images or activations lie on the devices, it is one batch of them. Where nothing random stands before the
     cut, activations are taken to fit the limits of `config.cache`.
     """
-    setup = make_setup(config, None, classes, RESNET50, mesh)
-    variables = describe(abstract_variables(setup.model), mesh)
+    setup = make_setup(config, RESNET50, classes, mesh)
+    variables = as_shapes(abstract_variables(setup.model), mesh)
     size = round_up(config.batch_size, mesh.size)
     images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
@@ -76,7 +76,7 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
 def plan_classify(setup: Setup, variables: Tree, images: Shape) -> Planned:
     """zero_shot's program for a batch of images."""
     inference = describe_inference(setup, variables)
-    program = inference.program(classify, size=images.shape[1])
+    program = inference.program(partial(classify, size=images.shape[1]))
     labels = Shape(images.shape[:1], np.int32, sharding=by_row(setup.mesh))
     return Planned(program, (inference.folded, images, labels), len(images) // setup.mesh.size)
 
@@ -85,7 +85,7 @@ def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Sha
     """The frozen units' pass, and the activations that it gives for a batch of images."""
     config, mesh = setup.config, setup.mesh
     inference = describe_inference(setup, frozen)
-    program = inference.program(run_prefix, end=setup.cut.start, start=None)
+    program = inference.program(partial(run_prefix, end=setup.cut.position, start=None))
     at_once = round_up(features.batch_size(config, images.shape[1], mesh), mesh.size)
     few = Shape((at_once, *images.shape[1:]), images.dtype, sharding=by_row(mesh))
     planned = Planned(program, (inference.folded, few), at_once // mesh.size)
@@ -101,7 +101,7 @@ def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bo
     scalar: Any = Shape((), np.int32, sharding=whole(mesh))
     tiles: Any = Shape((1, size, *tiled_shape(batch.shape[1:])), batch.dtype, sharding=by_column(mesh))
     chunk = Chunk(tiles, labels, labels, scalar, batch.shape[1:], mesh)
-    key = describe(jax.random.key(0), mesh)
+    key = as_shapes(jax.random.key(0), mesh)
     steps = state, chunk, scalar, scalar
     return {
         "training step": Planned(programs.train, (*steps, key), size // mesh.size),
@@ -112,9 +112,9 @@ def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bo
 def describe_inference(setup: Setup, variables: Tree) -> Inference:
     """As `start_inference`, of shapes."""
     folded = jax.eval_shape(partial(fold, setup.model), variables)
-    return Inference(setup.model, setup.preprocessing, describe(folded, setup.mesh), setup.mesh)
+    return Inference(setup.model, setup.preprocessing, as_shapes(folded, setup.mesh), setup.mesh)
 
 
-def describe(tree: Any, mesh: Mesh) -> Any:
+def as_shapes(tree: Any, mesh: Mesh) -> Any:
     """Shapes of arrays that every device holds whole."""
     return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=whole(mesh)), tree)

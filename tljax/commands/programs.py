@@ -36,29 +36,32 @@ class Setup(NamedTuple):
     mesh: Mesh
 
 
-def make_setup(config: Config, weights: Weights | None, classes: int, architecture: Architecture, mesh: Mesh) -> Setup:
-    """The network that belongs to `weights` or, without any, Keras's variant of `architecture`.
+def make_setup(config: Config, source: Weights | Architecture, classes: int, mesh: Mesh) -> Setup:
+    """The network that belongs to the weights of `source` or, where that is the row of a new network, Keras's variant
+    of it.
 
     Raises:
       ValueError: if `config.cut` is no unit of that network.
     """
-    variant, preprocessing = ("v1", CAFFE) if weights is None else (weights.variant, weights.preprocessing)
-    architecture = architecture if weights is None else weights.architecture
+    if isinstance(source, Weights):
+        variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
+    else:
+        variant, preprocessing, architecture = "v1", CAFFE, source
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(classes, VARIANTS[variant], architecture, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
     return Setup(config, model, preprocessing, cut, mesh)
 
 
-def initialize(setup: Setup, weights: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:
-    """The variables that training starts from: random ones, or those of `weights`, with a new head unless the stage is
-    fine_tune.
+def initialize(setup: Setup, source: Weights | Architecture, class_names: tuple[str, ...], key: jax.Array) -> Tree:
+    """The variables that training starts from: those of the weights of `source`, with a new head unless the stage is
+    fine_tune, or random ones.
 
     Raises:
-      ValueError: if `weights` do not fit the network.
+      ValueError: if the weights do not fit the network.
     """
     model = setup.model
-    if weights is None:
+    if not isinstance(source, Weights):
         init = jax.jit(model.init, out_shardings=whole(setup.mesh))
         variables: Tree = init(key, np.zeros((1, 32, 32, 3), np.float32))
         return variables
@@ -66,7 +69,7 @@ def initialize(setup: Setup, weights: Weights | None, class_names: tuple[str, ..
     averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
     head = jax.jit(partial(model.init, start="head", method="suffix"))(key, averages)
     target = target | {"params": target["params"] | head["params"]}
-    return load_into(target, weights, class_names, keep_head=setup.config.stage == "fine_tune")
+    return load_into(target, source, class_names, keep_head=setup.config.stage == "fine_tune")
 
 
 def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Prefix:
@@ -76,7 +79,7 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
 
     @cache
     def run(start: str | None, end: str) -> Callable[[Any], Any]:
-        return partial(inference.program(run_prefix, end=end, start=start), inference.folded)
+        return partial(inference.program(partial(run_prefix, end=end, start=start)), inference.folded)
 
     about = {
         "network": model.architecture._asdict() | model.variant._asdict(),

@@ -43,19 +43,21 @@ def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> N
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 
 
-def load_source(config: Config) -> Weights | None:
-    """The weights that `config.pretrained` names.
+def load_source(config: Config, architecture: Architecture) -> Weights | Architecture:
+    """The weights that `config.pretrained` names or, where it names none, the row of the new network.
 
     Raises:
-      ValueError: if they are not what the stage starts from, or have no such unit.
+      ValueError: if they are not what the stage starts from, or have no unit `config.cut`.
     """
-    weights = None if config.pretrained is None else load_weights(config.pretrained)
-    if weights is not None and config.stage == "fine_tune" and not weights.is_run:
+    if config.pretrained is None:
+        return architecture
+    weights = load_weights(config.pretrained)
+    if config.stage == "fine_tune" and not weights.is_run:
         raise ValueError(
             f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
             "--config.pretrained=RUN/feature_extraction"
         )
-    if weights is not None and config.stage != "zero_shot":
+    if config.stage != "zero_shot":
         # Before any data is read.
         find_cut(config.cut, weights.architecture)
     return weights
@@ -74,9 +76,8 @@ def load_data(config: Config) -> Dataset:
 def run_stage(
     config: Config,
     workdir: Path,
-    weights: Weights | None,
     dataset: Dataset,
-    architecture: Architecture,
+    source: Weights | Architecture,
     *,
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,
@@ -86,10 +87,10 @@ def run_stage(
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
     if config.stage == "zero_shot":
-        assert weights is not None, "zero_shot has weights"
-        found = zero_shot(config, workdir, dataset, weights, overwrite=overwrite)
+        assert isinstance(source, Weights), "zero_shot has weights"
+        found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
     else:
-        found = train(config, workdir, dataset, weights, architecture, earlier_cuts=earlier_cuts, overwrite=overwrite)
+        found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
     summary = {"stage": config.stage, **found, "seconds": round(time.perf_counter() - started, 2)}
     write_json(workdir / "summary.json", summary)
     print(tables.summary_line(summary))

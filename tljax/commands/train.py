@@ -32,21 +32,19 @@ def train(
     config: Config,
     workdir: Path,
     dataset: Dataset,
-    weights: Weights | None,
-    architecture: Architecture,
+    source: Weights | Architecture,
     *,
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,
 ) -> Row:
     """Trains one stage, from its newest checkpoint on if there is one; returns its part of `summary.json`.
 
-    Without `weights` the network is a new one of this `architecture`. `earlier_cuts` are those of later stages that
+    `source` are the weights to start from, or the row of a new network. `earlier_cuts` are those of later stages that
     read the same activations; `overwrite` deletes first what `workdir` holds of an earlier run.
     """
-    names = dataset.class_names
-    setup = make_setup(config, weights, len(names), architecture, make_mesh())
+    setup = make_setup(config, source, len(dataset.class_names), make_mesh())
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    variables = initialize(setup, weights, names, init_key)
+    variables = initialize(setup, source, dataset.class_names, init_key)
     frozen = setup.cut.digest(variables)
     begin_run(workdir, config, overwrite=overwrite)
     print(tables.network_summary(variables, setup.cut, config.batch_norm))
@@ -58,7 +56,7 @@ def train(
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # The epochs of a fine-tuning go on where those of its source ended.
-    earlier = weights.history if weights is not None and config.stage == "fine_tune" else ()
+    earlier = source.history if isinstance(source, Weights) and config.stage == "fine_tune" else ()
     last = len(earlier) + config.epochs
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = describe_run(setup, dataset)
@@ -68,37 +66,27 @@ def train(
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
         with signals.deferred():
             while not (progress.is_done(last) or interrupted()):
-                order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
                 name = f"epoch {progress.epoch}/{last}"
+                order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
                 state, done = epochs.train_epoch(
                     state, progress.partial, training, order, train_steps, name=name, interrupted=interrupted
                 )
                 evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
-                rate = programs.learning_rate(int(state.step) - 1)
-                progress = record_epoch(progress, config, done, evaluation, len(training), rate)
+                learning_rate = programs.learning_rate(int(state.step) - 1)
+                progress = record_epoch(progress, config, done, evaluation, len(training), learning_rate)
                 journal.write(state, progress)
-                if evaluation is not None:
-                    print(tables.epoch_line(progress.history[-1], last), flush=True)
+                print_epoch(progress, last)
             if signal := interrupted():
                 raise signals.Stopped(signal, together=True)
         check_converged(progress, config)
         verify_frozen(frozen, setup.cut.digest(state.variables))
         best = journal.read_best(progress)
     proved = verify_frozen(frozen, setup.cut.digest(best))
-    if proved:
-        print(
-            f"{proved} frozen leaves (parameters and statistics before {setup.cut.start}) proved unchanged to the bit"
-        )
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
     found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
     draw(config, workdir, dataset, found["validation"], progress)
-    counts = setup.cut.count(best)._asdict()
-    return summarize(progress, len(earlier), found) | {
-        "params": counts,
-        "frozen_leaves_unchanged": proved,
-        "class_names": list(names),
-    }
+    return summarize(progress, len(earlier), found, setup.cut, best, proved) | {"class_names": dataset.class_names}
 
 
 def read_examples(
@@ -126,7 +114,7 @@ def describe_run(setup: Setup, dataset: Dataset) -> Meta:
     """What a run is about: it can go on only where all of this is the same."""
     return {
         "stage": setup.config.stage,
-        "cut": setup.cut.start,
+        "cut": setup.cut.position,
         "network": describe_network(setup.model),
         "preprocessing": setup.preprocessing._asdict(),
         "image_size": dataset.image_size,
@@ -166,6 +154,12 @@ def record_epoch(
     return finish_epoch(progress, row, config.patience)
 
 
+def print_epoch(progress: Progress, last: int) -> None:
+    """A line about the epoch that is done; none where it was broken off."""
+    if progress.partial.steps == 0:
+        print(tables.epoch_line(progress.history[-1], last), flush=True)
+
+
 def check_converged(progress: Progress, config: Config) -> None:
     """Raises ValueError if no epoch was any good."""
     if math.isinf(progress.stopper.best):
@@ -184,13 +178,18 @@ def draw(config: Config, workdir: Path, dataset: Dataset, evaluation: Evaluation
     pictures.draw_curves(folder / "curves.png", {run: progress.history})
 
 
-def summarize(progress: Progress, earlier: int, found: dict[str, Evaluation]) -> Row:
-    """What came out: of the best epoch, of the last one, and on a test split; `earlier` epochs were another run's."""
+def summarize(progress: Progress, earlier: int, found: dict[str, Evaluation], cut: Cut, best: Tree, proved: int) -> Row:
+    """What came out: of the best epoch, of the last one, and on a test split. `earlier` epochs were another run's,
+    `best` are the variables of the best one, so many frozen leaves of which are `proved` unchanged."""
+    if proved:
+        print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
     last = progress.history[-1]
     return {
         **found["validation"].means,
         "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
         "best_epoch": progress.stopper.best_epoch,
         "epochs": len(progress.history) - earlier,
+        "params": cut.count(best)._asdict(),
+        "frozen_leaves_unchanged": proved,
         **({"test": found["test"].means} if "test" in found else {}),
     }

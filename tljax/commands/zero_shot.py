@@ -25,15 +25,15 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     images and classifies its part."""
     split, names = dataset.validation, dataset.class_names
     imagenet.check_head(len(weights.labels), names, weights.name)
-    setup = make_setup(config, weights, len(weights.labels), weights.architecture, make_mesh())
+    setup = make_setup(config, weights, len(weights.labels), make_mesh())
     model, mesh = setup.model, setup.mesh
-    variables = unflatten(convert.merge(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
+    variables = unflatten(convert.match_leaves(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
     begin_run(workdir, config, overwrite=overwrite)
     mark_running(workdir, config)
     print(tables.network_summary(variables, setup.cut, config.batch_norm))
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
-    run = partial(inference.program(classify, size=weights.input_size), inference.folded)
+    run = partial(inference.program(partial(classify, size=weights.input_size)), inference.folded)
     own, arrays = own_rows(mesh, config.batch_size, split.count), (split.images, split.labels)
     batches = map_batches(run, arrays, config.batch_size, mesh, name="zero_shot", rows=own)
     outputs = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))

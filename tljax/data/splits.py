@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import ShapeDtypeStruct
@@ -63,6 +63,18 @@ class Dataset:
         return {name: split for name, split in named.items() if split is not None}
 
 
+class Reading(NamedTuple):
+    """How the splits of a data set are read: the side of the images, what may be kept of them on the disk and in
+    memory, and which of so many images this process reads."""
+
+    config: Data
+    size: int
+    seed: int
+    disk_bytes: int
+    memory_bytes: float
+    own: Callable[[int], Rows]
+
+
 def load(
     config: Data,
     *,
@@ -111,20 +123,8 @@ def load(
             f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
         )
     size = config.image_size or source.image_size
-    splits = {
-        part: _read(
-            source,
-            config,
-            part,
-            *chosen,
-            size=size,
-            seed=seed,
-            disk_bytes=disk_bytes,
-            memory_bytes=memory_bytes,
-            own=own,
-        )
-        for part, chosen in parts.items()
-    }
+    reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
+    splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
 
 
@@ -154,19 +154,8 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
     return name, rows
 
 
-def _read(
-    source: ImageSource,
-    config: Data,
-    part: str,
-    split: str,
-    rows: Rows,
-    *,
-    size: int,
-    seed: int,
-    disk_bytes: int,
-    memory_bytes: float,
-    own: Callable[[int], Rows],
-) -> Split:
+def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> Split:
+    config, size, seed, disk_bytes, memory_bytes, own = reading
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
     about = {
         "decoding": DECODING,
@@ -184,7 +173,7 @@ def _read(
     listed = cache.find(about_list) if disk_bytes else None
     if listed is None:
         with cache.build(about_list, {}, disk_bytes) as listed:
-            listed |= _choose_rows(source, config, part, split, rows, seed, own)
+            listed |= _choose_rows(source, reading, part, split, rows)
     fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     fetch = partial(source.fetch, split)
     encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint)
@@ -202,16 +191,16 @@ def _read(
     return Split(images, np.asarray(listed["labels"]), encoded.ids, np.asarray(listed["own"]), int(listed["count"]))
 
 
-def _choose_rows(
-    source: ImageSource, config: Data, part: str, split: str, rows: Rows, seed: int, own: Callable[[int], Rows]
-) -> dict[str, np.ndarray]:
+def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> dict[str, np.ndarray]:
     """`rows` within the split, `labels` (int32) and `ids` of what this process reads, which ones those are of all that
     are chosen (`own`), and how many there are of these (`count`)."""
+
+    config, own = reading.config, reading.own
 
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
-        return np.sort(np.random.default_rng(seed).choice(rows, config.max_images, replace=False))
+        return np.sort(np.random.default_rng(reading.seed).choice(rows, config.max_images, replace=False))
 
     # Without a choice of classes only what is read is looked at.
     if not config.classes:

@@ -165,6 +165,8 @@ def explain(message: str) -> str:
     if used := re.search(rf"Used {amounts}", message):
         over = re.search(r"Exceeded hbm capacity by ([\d.]+\w*)", message)
         return f"it needs {used[1]} of {used[2]}" + (f", {over[1]} too much" if over else "")
+    if temporaries := re.search(r"temporaries \(([\d.]+\w*)\) exceeds available HBM \(([\d.]+\w*)\)", message):
+        return f"its temporaries alone need {temporaries[1]} of {temporaries[2]}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     told = next((line for line in lines if "memory" in line or "hbm" in line.lower()), lines[0] if lines else message)
     return f"the compiler says: {told}"
@@ -185,7 +187,7 @@ def _bytes(dtype: str, sides: str) -> int:
     return math.prod(int(side) for side in sides.split(",") if side) * BITS.get(dtype, 32) // 8
 
 
-def describe(name: str, program: Program, chip: Chip) -> str:
+def describe_program(name: str, program: Program, chip: Chip) -> str:
     """A few lines for people."""
     rate = {
         "compute": program.images / (program.flops / chip.teraflops / 1e12),

@@ -40,6 +40,17 @@ class Cut:
         return self.start is None or place < self.units.index(self.start)
 
     @property
+    def position(self) -> str:
+        """The first unit that trains; frozen units run up to there.
+
+        Raises:
+          ValueError: if nothing trains.
+        """
+        if self.start is None:
+            raise ValueError("nothing trains in this network: there is no cut")
+        return self.start
+
+    @property
     def trained(self) -> tuple[str, ...]:
         """The units that train, input to output."""
         return tuple(unit for unit in self.units if not self.freezes(unit))

@@ -18,11 +18,11 @@ TRIM_SECONDS = 0.5
 
 def set_up() -> None:
     """Both of what follows, once a process and before anything is compiled."""
-    keep()
+    keep_programs()
     give_back_memory()
 
 
-def keep() -> None:
+def keep_programs() -> None:
     """Lets JAX find what earlier runs compiled; where JAX was told of another folder, that stays.
 
     JAX does not ask for which kind of processor a CPU program was compiled: each kind has a folder.

@@ -44,6 +44,15 @@ class Prefix(NamedTuple):
     """All else, as JSON; `compute` is the type in which the blocks compute."""
 
 
+class Pass(NamedTuple):
+    """How the frozen units go over images: on which devices, how many at a time, and what may be kept of it."""
+
+    prefix: Prefix
+    mesh: Mesh
+    batch_size: int
+    disk_bytes: int
+
+
 def compute(
     images: dict[str, Images], cuts: Sequence[Cut], prefix: Prefix, config: Config, mesh: Mesh
 ) -> dict[str, Float[np.ndarray, "n ..."]] | None:
@@ -57,15 +66,15 @@ def compute(
     # As many as are compared below: the function is traced once for both.
     checked = round_up(CHECKED, mesh.size)
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
-    shapes = {cut: jax.eval_shape(prefix.run(None, _unit(cut)), few) for cut in cuts}
+    shapes = {cut: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
     gib = {cut: total * h.size / checked * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
     obstacle = _find_obstacle(config, gib[cuts[-1]])
     if obstacle:
         print(f"the frozen units run in every step: {obstacle}")
         return None
     abouts = {
-        _unit(cut): {
-            "what": f"activations at {cut.start}",
+        cut.position: {
+            "what": f"activations at {cut.position}",
             "dtype": str(shapes[cut].dtype),
             "weights": cut.select(prefix.weights),
             **prefix.about,
@@ -73,23 +82,9 @@ def compute(
         for cut in cuts
         if cut == cuts[-1] or gib[cut] <= config.cache.disk_gib
     }
-    return {
-        name: _compute_split(
-            split,
-            abouts,
-            {_unit(cut): shape for cut, shape in shapes.items()},
-            prefix.run,
-            mesh,
-            batch_size=batch_size(config, size, mesh),
-            disk_bytes=config.cache.disk_bytes,
-        )
-        for name, split in images.items()
-    }
-
-
-def _unit(cut: Cut) -> str:
-    assert cut.start is not None, "something trains"
-    return cut.start
+    over = Pass(prefix, mesh, batch_size(config, size, mesh), config.cache.disk_bytes)
+    by_unit = {cut.position: shape for cut, shape in shapes.items()}
+    return {name: _compute_split(split, abouts, by_unit, over) for name, split in images.items()}
 
 
 def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
@@ -109,16 +104,7 @@ def _find_obstacle(config: Config, gib: float) -> str | None:
     return None
 
 
-def _compute_split(
-    images: Images,
-    abouts: dict[str, dict[str, Any]],
-    shapes: dict[str, Any],
-    run: Callable[[str | None, str], Run],
-    mesh: Mesh,
-    *,
-    batch_size: int,
-    disk_bytes: int,
-) -> np.ndarray:
+def _compute_split(images: Images, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass) -> np.ndarray:
     """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut.
 
     Several processes go through this together: what one of them does not find, all of them compute.
@@ -128,13 +114,13 @@ def _compute_split(
     h: Any = images
     start, missing = None, list(abouts)
     for cut in reversed(abouts):
-        kept = _find(abouts[cut], images, run(None, cut), mesh) if disk_bytes else None
+        kept = _find(abouts[cut], images, over.prefix.run(None, cut), over.mesh) if over.disk_bytes else None
         if kept is not None:
             start, h, missing = cut, kept, missing[missing.index(cut) + 1 :]
             break
     for cut in missing:
         shape = ShapeDtypeStruct((len(images), *shapes[cut].shape[1:]), shapes[cut].dtype)
-        h = _run(h, run(start, cut), abouts[cut], shape, mesh, batch_size, disk_bytes)
+        h = _run(h, over.prefix.run(start, cut), abouts[cut], shape, over)
         start = cut
     return h
 
@@ -159,20 +145,13 @@ def _find(about: dict[str, Any], images: Images, run: Run, mesh: Mesh) -> np.nda
     return None
 
 
-def _run(
-    inputs: Any,
-    run: Run,
-    about: dict[str, Any],
-    shape: ShapeDtypeStruct,
-    mesh: Mesh,
-    batch_size: int,
-    disk_bytes: int,
-) -> np.ndarray:
+def _run(inputs: Any, run: Run, about: dict[str, Any], shape: ShapeDtypeStruct, over: Pass) -> np.ndarray:
     began = time.perf_counter()
     # NumPy's files do not know bfloat16.
     stored = ShapeDtypeStruct(shape.shape, np.uint16 if shape.dtype == jnp.bfloat16 else shape.dtype)
-    with cache.build(about, {"activations": stored}, disk_bytes) as arrays:
-        for rows, (h,) in map_batches(lambda x: (run(x),), (inputs,), batch_size, mesh, name=about["what"]):
+    with cache.build(about, {"activations": stored}, over.disk_bytes) as arrays:
+        batches = map_batches(lambda x: (run(x),), (inputs,), over.batch_size, over.mesh, name=about["what"])
+        for rows, (h,) in batches:
             arrays["activations"][rows] = h.view(stored.dtype)
     print(f"{about['what']} of {len(inputs):,} images: computed in {time.perf_counter() - began:.1f} s")
     return arrays["activations"].view(shape.dtype)

@@ -78,7 +78,7 @@ def _differentiate(
         variables = {"params": params, "batch_stats": stats}
         mutable = ["batch_stats"] if train_batch_norm else []
         logits, updated = network.apply(
-            variables, rows.h, cut.start, train_batch_norm, rows.mask, method="suffix", mutable=mutable
+            variables, rows.h, cut.position, train_batch_norm, rows.mask, method="suffix", mutable=mutable
         )
         sums = metrics.sum_examples(logits, rows.targets, rows.mask)
         return sums.loss / examples, (sums, updated.get("batch_stats", {}))

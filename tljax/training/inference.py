@@ -31,9 +31,9 @@ class Inference(NamedTuple):
     folded: Tree
     mesh: Mesh
 
-    def program(self, function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
-        """`function(folded, *rows, model, preprocessing, **settings)` compiled; what it returns is split by rows."""
-        bound = partial(function, model=self.model, preprocessing=self.preprocessing, **settings)
+    def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function(folded, *rows, model=..., preprocessing=...)` compiled; what it returns is split by rows."""
+        bound = partial(function, model=self.model, preprocessing=self.preprocessing)
         return jax.jit(bound, out_shardings=by_row(self.mesh))
 
 

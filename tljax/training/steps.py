@@ -39,8 +39,7 @@ def embed_images(
     frozen: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, cut: Cut, preprocessing: Preprocessing
 ) -> Float[Array, "n ..."]:
     """RGB pixels 0..255 -> activations at the cut, through preprocessing and the frozen units."""
-    assert cut.start is not None, "something trains"
-    return run_prefix(fold(model, frozen), images, model=model, end=cut.start, preprocessing=preprocessing)
+    return run_prefix(fold(model, frozen), images, model=model, end=cut.position, preprocessing=preprocessing)
 
 
 def pass_activations(frozen: Tree, h: Array) -> Array:
@@ -77,11 +76,10 @@ def train_step(
 def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Int[Array, " n"]]:
     """Sums over one batch and its predicted labels, BatchNorm in inference mode, nothing augmented."""
     model, cut = procedure.model, procedure.cut
-    assert cut.start is not None, "something trains"
     frozen, trained = cut.split(state.variables)
     h = procedure.embed(frozen, batch["image"])
     # No gradient is wanted, and the compiler folds before the loop over the batches, not in it.
-    logits = run_suffix(fold(model, trained), h, model=model, start=cut.start)
+    logits = run_suffix(fold(model, trained), h, model=model, start=cut.position)
     return metrics.sum_examples(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
 
 

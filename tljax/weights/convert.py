@@ -24,7 +24,7 @@ def from_keras(arrays: Arrays) -> dict[str, np.ndarray]:
     """Renames arrays such as `conv2_block1_1_conv/kernel` or `conv1_bn/gamma:0` to this network's paths.
 
     The head is `predictions` or, in the official file, `probs`. A name that is none of Keras's ResNet50 stays as it
-    is, so that `merge` reports it.
+    is, so that `match_leaves` reports it.
     """
     return {_keras_path(name.removesuffix(":0")): array for name, array in arrays.items()}
 
@@ -85,7 +85,7 @@ _TORCH_BN_LEAVES = {
 def from_torch(arrays: Arrays) -> dict[str, np.ndarray]:
     """Renames and transposes torchvision's or timm's `layer1.0.conv1.weight` (OIHW) to this network's paths (HWIO).
 
-    `num_batches_tracked` counters have no counterpart and are left out; other unknown names stay for `merge` to
+    `num_batches_tracked` counters have no counterpart and are left out; other unknown names stay for `match_leaves` to
     report.
     """
     converted = {}
@@ -117,7 +117,7 @@ def _torch_path(name: str) -> str:
     return name
 
 
-def merge(
+def match_leaves(
     target: Arrays, source: Arrays, *, name: str, new: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
     """Every leaf of `target` from `source`, in float32; strict in both directions.

@@ -45,7 +45,7 @@ class Weights(NamedTuple):
     name: str
     """What they are called in messages."""
     leaves: dict[str, np.ndarray]
-    """Arrays by path, `params/conv1/conv/kernel`; float32 after `convert.merge`."""
+    """Arrays by path, `params/conv1/conv/kernel`; float32 after `convert.match_leaves`."""
     variant: str
     """Key of `resnet.VARIANTS`."""
     preprocessing: Preprocessing
@@ -93,7 +93,7 @@ def load_into(
             f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
         )
     new = () if keep_head else ("params/head/",)
-    merged = convert.merge(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=new)
+    merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=new)
     return unflatten(merged)
 
 

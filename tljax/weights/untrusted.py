@@ -108,13 +108,13 @@ def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: lis
         if isinstance(item, h5py.Group):
             _collect(item, f"{path}{name}/", arrays, seen=seen, room=room)
         elif isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
-            room[0] -= _measure(item, f"{path}{name}")
+            room[0] -= _checked_size(item, f"{path}{name}")
             if room[0] < 0:
                 raise ValueError(f"its arrays take more than {MOST_BYTES / 2**30:g} GiB")
             arrays[f"{path}{name}"] = item[()]
 
 
-def _measure(dataset: Any, name: str) -> int:
+def _checked_size(dataset: Any, name: str) -> int:
     """Bytes of an array, all of which are in the file."""
     import h5py
 
