@@ -10,6 +10,7 @@ import pytest
 
 from tljax.config import Data
 from tljax.data import cifar10, splits
+from tljax.data.image_source import ImageSource
 
 RECORDS_PER_FILE = 8
 
@@ -41,7 +42,7 @@ def directory(archive, tmp_path_factory) -> str:
     """A TFDS data_dir in which loading has prepared CIFAR-10."""
     path = str(tmp_path_factory.mktemp("tfds"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar10, "fetch", lambda url, md5: archive)
+        patch.setattr(cifar10, "download", lambda url, md5: archive)
         splits.load(Data(name="cifar10", dir=path), seed=0)
     return path
 
@@ -144,7 +145,7 @@ def test_a_set_of_ones_own_without_supervised_keys_and_ids(directory, tmp_path):
 
 def test_unlabelled_rows_are_refused(directory, monkeypatch):
     monkeypatch.setattr(splits, "open_source", lambda config: unlabelled)
-    unlabelled = image_source.ImageSource(
+    unlabelled = ImageSource(
         ("a",),
         32,
         {"test": 3},

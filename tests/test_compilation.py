@@ -8,18 +8,18 @@ import pytest
 
 PROGRAM = """
 import ctypes, jax
-from tljax import programs
+from tljax.storage import compilation
 
 trimmed = []
 class Libc:
     def malloc_trim(self, pad):
         trimmed.append(pad)
-programs.ctypes.CDLL = lambda name: Libc()
-programs.give_back_memory()
-programs.TRIM_SECONDS = float("inf")
+compilation.ctypes.CDLL = lambda name: Libc()
+compilation.give_back_memory()
+compilation.TRIM_SECONDS = float("inf")
 jax.jit(lambda x: x + 1)(1.0)
 assert not trimmed, "after a short compilation"
-programs.TRIM_SECONDS = 0
+compilation.TRIM_SECONDS = 0
 jax.jit(lambda x: x + 2)(1.0)
 assert trimmed, "after a long one"
 """
@@ -28,9 +28,9 @@ assert trimmed, "after a long one"
 LOWERING = """
 import hashlib, jax
 from functools import partial
-from tljax.resnet import ResNet, abstract_variables, fold
+from tljax.networks.resnet import Architecture, ResNet, abstract_variables, fold
 
-model = ResNet(3, stage_sizes=(1, 1, 1, 1), width=4)
+model = ResNet(3, architecture=Architecture((1, 1, 1, 1), 4))
 text = jax.jit(partial(fold, model)).lower(abstract_variables(model)).as_text()
 print(hashlib.sha256(text.encode()).hexdigest())
 """

@@ -161,8 +161,8 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
 
 def test_tensorflow_is_never_imported():
     code = """import sys
-from tljax import data
 from tljax.config import Data
-data.load(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
+from tljax.data import splits
+splits.load(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
 assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,7 @@ from tljax.devices.mesh import make_mesh
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, fold
 from tljax.storage import cache
-from tljax.training import features, inference
+from tljax.training import features, inference, metrics
 
 MODEL = ResNet(3, architecture=TINY)
 KEY = jax.random.key(0)

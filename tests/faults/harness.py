@@ -1,4 +1,9 @@
-"""Runs of `one_run.py` that are stopped in all ways, and what they come to."""
+"""Runs of `one_run.py` that are stopped in all ways, and what they come to.
+
+    python tests/faults/harness.py FOLDER ...
+
+prints what the runs in these folders came to, so that two versions can be compared.
+"""
 
 import hashlib
 import json
@@ -205,3 +210,7 @@ def newest(folder: Path) -> int:
 
 
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+if __name__ == "__main__":
+    print(json.dumps({folder: outcome(Path(folder)) for folder in sys.argv[1:]}, indent=1))
