@@ -12,9 +12,9 @@ import jax
 DEVICES, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 jax.config.update("jax_num_cpu_devices", DEVICES)
 
-from runs import DIGITS, TINY
+from tiny_runs import DIGITS, TINY
 
-from tljax.commands.lessons import run
+from tljax.commands.from_config import run
 from tljax.config import Config
 
 SETTINGS = {"epochs": 1, "batch_size": 5 * DEVICES, "data": DIGITS}

@@ -1,4 +1,4 @@
-"""One of several processes that run the lesson of `runs.py`, each with a cache folder of its own,
+"""One of several processes that run the lesson of `tiny_runs.py`, each with a cache folder of its own,
 from weights that are there.
 
     python tests/one_of_several.py WEIGHTS WORKDIR PROCESSES PROCESS_ID PORT
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import conftest  # noqa: F401
 
-from tljax.commands import lessons
+from tljax.commands import from_config
 from tljax.devices import processes
 
 weights, workdir = sys.argv[1:3]
 count, process_id, port = map(int, sys.argv[3:])
 processes.join(f"localhost:{port}", count, process_id)
 
-from runs import TINY, make_lesson
+from tiny_runs import TINY, make_lesson
 
-lessons.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), architecture=TINY)
+from_config.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), architecture=TINY)

@@ -21,7 +21,7 @@ import numpy as np
 
 PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.commands.programs import Setup, compile_programs
 from tljax.config import Compute, Config

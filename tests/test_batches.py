@@ -38,11 +38,16 @@ def make_images(n: int) -> np.ndarray:
     return np.arange(n, dtype=np.int32)[:, None, None, None] + 1000 * np.arange(192, dtype=np.int32).reshape(8, 8, 3)
 
 
+@jax.jit
+def take_batch(chunk, i):
+    return chunk.batch(i)
+
+
 def take(chunk, start) -> list[np.ndarray]:
     """The labels of each batch of a chunk, the images checked against them."""
     found = []
     for i in range(start, int(chunk.steps)):
-        batch = {name: np.asarray(array) for name, array in chunk.batch(i).items()}
+        batch = {name: np.asarray(array) for name, array in take_batch(chunk, np.int32(i)).items()}
         images, labels = (batch[name][batch["mask"]] for name in ("image", "label"))
         np.testing.assert_array_equal(images, make_images(25)[labels])
         found.append(labels)

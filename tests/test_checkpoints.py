@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.config import Optimizer
 from tljax.networks.cut import Cut

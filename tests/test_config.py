@@ -7,9 +7,10 @@ import pytest
 
 from tljax import config as settings
 from tljax.cli import COMMANDS, main, parse_flags
-from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage, as_json, fill_in, find_changes, growing
+from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
+from tljax.runs.saved_configs import growing
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -128,35 +129,6 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
     for stage in stages:
         stage.check()
         find_cut(stage.cut, RESNET50)
-
-
-# What version 0.1.0 wrote of these settings, which had neither a stage's `stage` nor an optimizer's `name`.
-ADAM = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
-
-
-def test_a_saved_config_that_lacks_a_setting_has_the_one_that_behaves_as_then():
-    config = Config(optimizer=Optimizer(learning_rate=0.5), pretrained="imagenet")
-    saved = as_json(config) | {"optimizer": ADAM}
-    del saved["compute"], saved["batch_norm"]
-    assert find_changes(fill_in(saved, Config), as_json(config)) == []
-    other = as_json(replace(config, batch_norm="training"))
-    assert find_changes(fill_in(saved, Config), other) == ["batch_norm: 'inference' before, 'training' now"]
-
-
-def test_saved_stages_of_a_lesson_are_what_their_names_say():
-    lesson = Lesson(source_classes=("0", "1"))
-    saved = as_json(lesson)
-    for stage in saved["stages"].values():
-        del stage["stage"], stage["optimizer"]["name"]
-    assert find_changes(fill_in(saved, Lesson), as_json(lesson)) == []
-    lesson.stages["fine_tune"].optimizer.epsilon = 1e-3
-    changes = find_changes(fill_in(saved, Lesson), as_json(lesson))
-    assert changes == ["stages.fine_tune.optimizer.epsilon: 1e-07 before, 0.001 now"]
-
-
-def test_a_setting_of_a_newer_version_is_a_difference():
-    saved = as_json(Config()) | {"mixup": 0.2}
-    assert find_changes(fill_in(saved, Config), as_json(Config())) == ["mixup: 0.2 before, None now"]
 
 
 def test_every_stage_has_a_shipped_config():

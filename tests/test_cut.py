@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.networks.cut import Counts, Cut, find_cut, merge, verify_frozen
 from tljax.networks.resnet import RESNET50, ResNet, abstract_variables

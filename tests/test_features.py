@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax import trees
-from tljax.commands import lessons
+from tljax.commands import from_config
 from tljax.config import Cache, Config, Data
 from tljax.data.preprocessing import CAFFE, preprocess
 from tljax.devices.mesh import make_mesh
@@ -178,9 +178,9 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
     scratch = Config(stage="from_scratch", cut="conv1", epochs=1, batch_size=16, data=source)
-    lessons.run(scratch, folder / "source", architecture=TINY)
+    from_config.run(scratch, folder / "source", architecture=TINY)
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
-    lessons.run(head, folder / "feature_extraction")
+    from_config.run(head, folder / "feature_extraction")
     return folder
 
 
@@ -194,7 +194,7 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
     means = metrics.means
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "means", lambda sums: passes.append(sums.loss) or means(sums))
-        lessons.run(config, workdir)
+        from_config.run(config, workdir)
     # The longest is the whole epoch's, an evaluation has fewer steps.
     return max(passes, key=len)
 

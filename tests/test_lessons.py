@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
+from tiny_runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
 
 from tljax.cli import main
 from tljax.commands import lessons
-from tljax.commands.lessons import run
+from tljax.commands.from_config import run
 from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
 from tljax.data import batches
 from tljax.data.decoding import Encoded

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.config import Optimizer
 from tljax.data.augmentation import keep

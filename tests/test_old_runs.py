@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import read_rows, read_summary
+from tiny_runs import read_rows, read_summary
 
-from tljax.commands.lessons import run
+from tljax.commands.from_config import run
 from tljax.config import Config, Data, Lesson
 from tljax.networks.resnet import Architecture
 from tljax.weights.pretrained import load_weights

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.data.splits import Split
 from tljax.networks.cut import Cut

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from runs import TINY
+from tiny_runs import TINY
 
 from tljax.config import Optimizer
 from tljax.devices.mesh import make_mesh, put, whole

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import NARROW, TINY
+from tiny_runs import NARROW, TINY
 
 from tljax import trees
 from tljax.config import Optimizer

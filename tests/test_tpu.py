@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tljax.commands.lessons import run
+from tljax.commands.from_config import run
 from tljax.config import Config, Lesson
 from tljax.devices import tpu
 from tljax.devices.mesh import by_row, make_mesh, whole

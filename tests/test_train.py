@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from runs import TIMES, TINY, read_rows, read_summary, small
+from tiny_runs import TIMES, TINY, read_rows, read_summary, small
 
 from tljax.commands import preflight
-from tljax.commands.lessons import run
+from tljax.commands.from_config import run
 from tljax.config import STAGES, Config, Data, Optimizer
 from tljax.devices.mesh import make_mesh
 from tljax.runs import checkpoints

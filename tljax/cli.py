@@ -24,7 +24,7 @@ from tljax.storage import signals
 
 
 class Command(NamedTuple):
-    """A subcommand: its module has `main(arguments)`, imported when it is asked for."""
+    """A subcommand. Its module has `add_arguments(parser)` and `run(flags)`, and is imported when it is asked for."""
 
     module: str
     about: str
@@ -107,8 +107,13 @@ def run_command(name: str, *arguments: str) -> None:
     if name not in COMMANDS:
         choices = ", ".join(COMMANDS)
         sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")
-    with one_line("--debug" in arguments):
-        importlib.import_module(COMMANDS[name].module).main([word for word in arguments if word != "--debug"])
+    module = importlib.import_module(COMMANDS[name].module)
+    parser = argparse.ArgumentParser(f"main.py {name}", description=f"Prints {COMMANDS[name].about}.")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    module.add_arguments(parser)
+    flags = parser.parse_args(arguments)
+    with one_line(flags.debug):
+        module.run(flags)
 
 
 def run_config(arguments: list[str]) -> None:
@@ -117,7 +122,7 @@ def run_config(arguments: list[str]) -> None:
     flags = parse_flags(arguments)
     import jax
 
-    from tljax.commands import lessons
+    from tljax.commands import from_config
     from tljax.devices import processes
     from tljax.storage import compilation
 
@@ -129,7 +134,7 @@ def run_config(arguments: list[str]) -> None:
             with contextlib.ExitStack() as stack:
                 if not processes.leads():
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-                lessons.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+                from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except signals.Stopped as stopped:
         # Whoever reads this may have been ended by the same signal.
         with contextlib.suppress(OSError):

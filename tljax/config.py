@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
@@ -99,7 +98,11 @@ class Compute:
     """Of the blocks; parameters, statistics, averages, head and loss are float32 throughout. auto: bfloat16 on TPUs
     and GPUs, float32 on CPUs."""
     shard_optimizer: bool = False
-    """Every device keeps a part of Adam's means, not all of them."""
+    """Every device keeps a part of the optimizer's state, not all of it."""
+
+
+# The settings that an optimizer uses beside its learning rate.
+OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
 
 
 @dataclass
@@ -120,20 +123,15 @@ class Optimizer:
     def check(self) -> None:
         """Raises ValueError for what the optimizer cannot be, or for a setting that `name` does not use."""
         check_choices(self, "optimizer.")
-        default = Optimizer()
-        for name in {f.name for f in dataclasses.fields(self)} - {"name", "learning_rate", *OPTIMIZER_USES[self.name]}:
-            unused = getattr(self, name) == getattr(default, name)
-            refuse_unless(
-                unused, f"optimizer.{name}", getattr(self, name), f"{self.name} does not use it; leave it out"
-            )
+        used = ("name", "learning_rate", *OPTIMIZER_USES[self.name])
+        for setting in (f for f in dataclasses.fields(self) if f.name not in used):
+            value = getattr(self, setting.name)
+            wanted = f"{self.name} does not use it; leave it out"
+            refuse_unless(value == setting.default, f"optimizer.{setting.name}", value, wanted)
         for name in ("learning_rate", "epsilon"):
             refuse_unless(0 < getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be > 0")
         for name in ("beta_1", "beta_2"):
             refuse_unless(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
-
-
-# The settings that an optimizer uses beside its learning rate.
-OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
 
 
 @dataclass
@@ -276,51 +274,3 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [jsonable(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def fill_in(saved: Any, kind: type) -> Any:
-    """A saved config as JSON with the settings that it lacks: those of a newer version, each with its default, which
-    behaves as the version that did not have it."""
-    if not isinstance(saved, dict):
-        return saved
-    if kind is Lesson and isinstance(saved.get("stages"), dict):
-        # Version 0.1.0 had the four stages alone, and each was what its name says.
-        stages = {
-            name: fill_in({"stage": "from_scratch" if name == SOURCE else name} | stage, Stage)
-            for name, stage in saved["stages"].items()
-        }
-        saved = saved | {"stages": stages}
-    nested = {name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type)}
-    nested = {name: hint for name, hint in nested.items() if dataclasses.is_dataclass(hint)}
-    filled = {name: fill_in(value, nested[name]) if name in nested else value for name, value in saved.items()}
-    return as_json(kind()) | filled
-
-
-# Settings of a run that exists which do not change its results.
-NO_CHANGE = ("cache.memory_gib", "cache.disk_gib", "data.dir")
-
-
-def growing(config: AnyConfig) -> tuple[str, ...]:
-    """Settings of a run that exists which may be more now: epochs, but not those of a stage that others go on from."""
-    if isinstance(config, Config):
-        return ("epochs",)
-    used = {SOURCE, *config.origins().values()}
-    last = [name for name, stage in config.stages.items() if stage.stage != "zero_shot" and name not in used]
-    return tuple(f"stages.{name}.epochs" for name in last)
-
-
-def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
-    """In which settings two configs differ, both as JSON, a few words each; another way to the same place, and more of
-    what `may_grow`, are no difference."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = before.keys() | now.keys()
-        return [
-            change
-            for name in sorted(names)
-            for change in find_changes(before.get(name), now.get(name), may_grow, f"{path}.{name}" if path else name)
-        ]
-    same = before == now or path in NO_CHANGE
-    if path == "pretrained" and isinstance(before, str) and isinstance(now, str):
-        same = Path(before).resolve() == Path(now).resolve()
-    more = path in may_grow and isinstance(before, int) and isinstance(now, int) and before < now
-    return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]

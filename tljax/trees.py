@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 Tree = dict[str, Any]
+# One line of numbers with names: an epoch's metrics, a summary. As JSON.
+Row = dict[str, Any]
 
 
 def flatten(tree: Any) -> dict[str, Any]:

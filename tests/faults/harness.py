@@ -24,7 +24,7 @@ import jax
 import numpy as np
 import optax
 from processes import find_port
-from runs import TIMES, TINY
+from tiny_runs import TIMES, TINY
 
 from tljax.config import STAGES
 from tljax.data.preprocessing import CAFFE

@@ -23,10 +23,10 @@ import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
 
-from runs import TINY
+from tiny_runs import TINY
 
 import main
-from tljax.commands import lessons
+from tljax.commands import from_config
 from tljax.data import splits
 from tljax.runs import checkpoints
 from tljax.training import epochs, features
@@ -91,6 +91,6 @@ phase("evaluating", epochs, "try_evaluate")
 phase("saving", checkpoints.Checkpoints, "save")
 if "STATUS" in os.environ:
     epochs.train_epoch, epochs.try_evaluate = report_status(epochs.train_epoch, epochs.try_evaluate)
-lessons.run = partial(lessons.run, architecture=TINY)
+from_config.run = partial(from_config.run, architecture=TINY)
 if __name__ == "__main__":
     main.main(sys.argv[1:])

@@ -16,9 +16,9 @@ import orbax.checkpoint as ocp
 import pytest
 from harness import make_source, outcome
 from PIL import Image
-from runs import TINY
+from tiny_runs import TINY
 
-from tljax.commands import lessons
+from tljax.commands import from_config
 from tljax.config import Config, Data, Optimizer
 from tljax.runs import checkpoints, files
 from tljax.storage import signals
@@ -35,7 +35,7 @@ def make_config(stage: str, folder: Path) -> Config:
 
 
 def run(config: Config, folder: Path) -> None:
-    lessons.run(config, folder, architecture=TINY)
+    from_config.run(config, folder, architecture=TINY)
 
 
 @pytest.fixture(scope="module")

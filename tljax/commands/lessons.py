@@ -1,69 +1,30 @@
-"""From a config to a folder: one stage, or all stages of a lesson."""
+"""A lesson: its stages in the order of their names, each in a folder of its own, and one report."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from tljax.commands.preflight import preflight
-from tljax.commands.stages import check, check_overwrite, load_data, load_source, read_finished, run_stage
-from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson, as_json
+from tljax.commands.stages import check_overwrite, check_stage, load_data, load_source, read_finished, run_stage
+from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
 from tljax.data.splits import Dataset
-from tljax.devices.processes import check_alike, leads, max_over_processes
+from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.cut import Cut, find_cut
-from tljax.networks.resnet import RESNET50, Architecture
+from tljax.networks.resnet import Architecture
 from tljax.report import pictures, tables
-from tljax.runs.files import Row, read_rows, write_text
-from tljax.runs.workdir import begin_run, claim, clear, find_run, mark_running
+from tljax.runs.files import read_rows, write_text
+from tljax.runs.workdir import METRICS, begin_run, claim, clear, find_run, mark_running
+from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import load_weights
-
-
-def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False, architecture: Architecture = RESNET50) -> None:
-    """Runs one stage in `workdir`, or those of a lesson in its subfolders named like the stages.
-
-    With `config.compile_for` it compiles what would run there, says what that takes, and touches nothing.
-
-    `architecture` is that of a from_scratch run (tests make a tiny one); the other stages have the network of their
-    source weights.
-
-    A run of the same config that is in `workdir` goes on from its newest checkpoint, or is finished; with `overwrite`
-    it is deleted.
-
-    Raises:
-      ValueError, OSError: if the config, the weights or the data cannot be used, `workdir` holds a run of another
-        config, or another one is at work there; `workdir` is then as it was, unless earlier stages of a lesson have
-        run, or an image that is decoded in every pass is damaged.
-      signals.Stopped: if a signal ends the run.
-    """
-    check_alike("config", json.dumps(as_json(config), sort_keys=True))
-    if config.compile_for is not None:
-        preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
-    elif isinstance(config, Lesson):
-        run_lesson(config, workdir, overwrite, architecture)
-    else:
-        run_one(config, workdir, overwrite, architecture)
-
-
-def run_one(config: Config, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
-    """One stage in `workdir`, unless it is finished there."""
-    check(config, architecture)
-    check_overwrite(config.pretrained, workdir, overwrite)
-    with claim(workdir):
-        if not overwrite and find_run(workdir, config) == "finished":
-            read_finished(workdir)
-            return
-        source = load_source(config, architecture)
-        run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
 
 
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
     """Every stage in a folder of its own; those that are finished are not run again."""
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
-        check(config, architecture, name=name)
+        check_stage(config, architecture, name=name)
         check_overwrite(lesson.pretrained, workdir / name, overwrite)
     check_overwrite(lesson.pretrained, workdir, overwrite)
     with claim(workdir):
@@ -108,6 +69,8 @@ def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
         raise ValueError(
             f"config.source_classes makes source weights, so config.pretrained={config.pretrained!r} must be None"
         )
+    if config.source_classes and SOURCE not in config.stages:
+        raise ValueError(f"config.source_classes wants a stage {SOURCE!r} that makes the weights; add it to stages")
     found = {}
     for name, origin in config.origins().items():
         weights = config.pretrained if origin is None else str(workdir / origin)
@@ -174,5 +137,5 @@ def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:
         while before not in (None, SOURCE):
             chain, before = [str(before), *chain], origins[str(before)]
         label = "transfer" if len(chain) > 1 and "transfer" not in curves else name
-        curves[label] = [row for one in chain for row in read_rows(workdir / one / "metrics.jsonl")]
+        curves[label] = [row for one in chain for row in read_rows(workdir / one / METRICS)]
     return curves

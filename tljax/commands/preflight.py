@@ -10,7 +10,7 @@ from jax import ShapeDtypeStruct as Shape
 from jax.sharding import Mesh
 
 from tljax.commands.programs import Setup, compile_programs, make_setup
-from tljax.commands.stages import check
+from tljax.commands.stages import check_stage
 from tljax.config import SOURCE, Config
 from tljax.data.batches import Chunk, tiled_shape
 from tljax.data.image_source import PHOTOGRAPH_SIZE
@@ -41,7 +41,7 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
     """
     mesh, chip = tpu.topology_mesh(topology)
     for name, config in configs.items():
-        check(config, RESNET50, mesh.size, name if in_lesson else None)
+        check_stage(config, RESNET50, mesh.size, name if in_lesson else None)
     for name, config in configs.items():
         size, classes = KNOWN.get(config.data.name, (PHOTOGRAPH_SIZE, 1000))
         size, classes = config.data.image_size or size, len(config.data.classes) or classes
@@ -67,7 +67,7 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
         return {"classify": plan_classify(setup, variables, images)}
     found = {}
     frozen = setup.cut.split(variables)[0]
-    from_activations = bool(frozen["params"]) and config.cache.features and config.data.augment == "none"
+    from_activations = bool(frozen["params"]) and features.why_not(config) is None
     if from_activations:
         found["frozen units, once"], images = plan_prefix(setup, frozen, images)
     return found | plan_steps(setup, variables, images, from_activations)
@@ -95,6 +95,7 @@ def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Sha
 def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bool) -> dict[str, Planned]:
     """The training step and the evaluation step on a batch of images or activations."""
     mesh, size = setup.mesh, len(batch)
+    # With one batch of data an epoch is one step.
     programs = compile_programs(setup, variables, setup.config.epochs, from_activations=from_activations)
     state = jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), programs.shapes, programs.shardings)
     labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))

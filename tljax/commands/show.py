@@ -4,16 +4,19 @@ import argparse
 from pathlib import Path
 
 from tljax.report import tables
-from tljax.runs.files import Row, read_json
+from tljax.runs.files import read_json
+from tljax.runs.workdir import SUMMARY
+from tljax.trees import Row
 
-SUMMARY = "summary.json"
 
-
-def main(arguments: list[str]) -> None:
-    """Prints the summary of the run in a folder, or of a lesson the table of its stages."""
-    parser = argparse.ArgumentParser("main.py show", description="Prints what a finished run or lesson came to.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of this command."""
     parser.add_argument("run", type=Path, help="the workdir of a run, or of a lesson")
-    print(show(parser.parse_args(arguments).run))
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Prints the summary of a run, or the table of a lesson's stages."""
+    print(show(flags.run))
 
 
 def show(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""One stage of the four: what it needs, how far its run is, and what it leaves."""
+"""One stage: what it needs, how far its run is, and what it leaves."""
 
 import time
 from dataclasses import replace
@@ -17,11 +17,15 @@ from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.cut import Cut, find_cut
 from tljax.networks.resnet import Architecture
 from tljax.report import tables
-from tljax.runs.files import Row, read_json, write_json
+from tljax.runs.files import read_json, write_json
+from tljax.runs.workdir import SUMMARY, claim, find_run
+from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
 
-def check(config: Config, architecture: Architecture, devices: int | None = None, name: str | None = None) -> None:
+def check_stage(
+    config: Config, architecture: Architecture, devices: int | None = None, name: str | None = None
+) -> None:
     """Refuses what cannot run on so many `devices`, by default those that are there. `name` is the stage's in a lesson,
     where its settings are `config.stages.NAME`.
 
@@ -73,6 +77,18 @@ def load_data(config: Config) -> Dataset:
     return splits.load(bounded, seed=config.seed, training=False, **bounds)
 
 
+def run_one(config: Config, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
+    """One stage in `workdir`, unless it is finished there."""
+    check_stage(config, architecture)
+    check_overwrite(config.pretrained, workdir, overwrite)
+    with claim(workdir):
+        if not overwrite and find_run(workdir, config) == "finished":
+            read_finished(workdir)
+            return
+        source = load_source(config, architecture)
+        run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
+
+
 def run_stage(
     config: Config,
     workdir: Path,
@@ -92,13 +108,13 @@ def run_stage(
     else:
         found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
     summary = {"stage": config.stage, **found, "seconds": round(time.perf_counter() - started, 2)}
-    write_json(workdir / "summary.json", summary)
+    write_json(workdir / SUMMARY, summary)
     print(tables.summary_line(summary))
     return summary
 
 
 def read_finished(workdir: Path) -> Row:
     """The summary of a finished run, once more for the reader."""
-    summary: Row = read_json(workdir / "summary.json")
+    summary: Row = read_json(workdir / SUMMARY)
     print(f"\n== finished before in {workdir}\n{tables.summary_line(summary)}")
     return summary

@@ -22,9 +22,9 @@ from tljax.runs.workdir import begin_run, mark_running
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
 from tljax.training.epochs import Evaluation
-from tljax.training.progress import PartialEpoch, Progress, Row, finish_epoch
+from tljax.training.progress import PartialEpoch, Progress, finish_epoch
 from tljax.training.state import TrainState, place_state
-from tljax.trees import Tree
+from tljax.trees import Row, Tree
 from tljax.weights.pretrained import Weights
 
 
@@ -60,7 +60,9 @@ def train(
     last = len(earlier) + config.epochs
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = describe_run(setup, dataset)
-        journal = Journal(workdir, checkpoints, setup.cut, frozen, about, earlier, training.steps)
+        journal = Journal(
+            workdir, checkpoints, setup.cut, frozen=frozen, about=about, earlier=earlier, steps=training.steps
+        )
         state, progress = resume(journal, setup, programs, variables)
         if not progress.is_done(last):
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
@@ -126,6 +128,9 @@ def describe_run(setup: Setup, dataset: Dataset) -> Meta:
 def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) -> tuple[TrainState, Progress]:
     """The state to go on from: that of the newest checkpoint, or a first one of `variables`."""
     restored, progress = journal.read(programs.shapes)
+    if repr(progress.history[: len(journal.earlier)]) != repr(journal.earlier):
+        pretrained = setup.config.pretrained
+        raise ValueError(f"{pretrained} is another run than when {journal.workdir} began; give another --workdir")
     mark_running(journal.workdir, setup.config)
     journal.begin(variables, progress)
     if restored is None:

@@ -12,10 +12,10 @@ from tljax.data.splits import Dataset
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
 from tljax.report import pictures, tables
-from tljax.runs.files import Row, write_predictions
+from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.training.inference import classify, start_inference
-from tljax.trees import flatten, unflatten
+from tljax.trees import Row, flatten, unflatten
 from tljax.weights import convert, imagenet
 from tljax.weights.pretrained import Weights
 

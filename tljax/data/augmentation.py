@@ -1,4 +1,4 @@
-"""Augmentation: random variants of a batch, images and labels together. Each row is a pure function of (batch, key).
+"""Augmentation: random variants of a batch, images and labels together, each a pure function.
 
 A batch is augmented whole, before it is parted for devices or for their caches, and draws are made per image: the
 result does not depend on how many devices there are.
@@ -13,7 +13,8 @@ from jaxtyping import Array, Key, Num
 # image [n h w 3], label int [n] or float [n, classes], mask bool [n]; a row with a false mask is no example.
 Batch = dict[str, Array]
 Images = Num[Array, "n h w 3"]
-# (batch, key, number of classes) -> batch. Whoever mixes images gives labels [n, classes].
+# (batch, key, number of classes) -> batch. Whoever mixes images gives labels [n, classes], and draws who meets whom: an
+# image has the same place in the batches of all epochs (`batches.draw_order`).
 Augmentation = Callable[[Batch, Key[Array, ""], int], Batch]
 
 

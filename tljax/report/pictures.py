@@ -11,8 +11,8 @@ from jaxtyping import Int
 from tljax.data.batches import draw_order
 from tljax.data.splits import Split
 from tljax.devices.processes import leads
+from tljax.trees import Row
 
-Row = dict[str, Any]
 SAMPLES = 18
 
 

@@ -1,12 +1,9 @@
 """What a person reads on the screen: tables and lines."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tljax.networks.cut import Cut
-from tljax.trees import Tree
-
-Row = dict[str, Any]
+from tljax.trees import Row, Tree
 
 
 def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:

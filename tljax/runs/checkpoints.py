@@ -68,12 +68,12 @@ class Checkpoints:
             return
         frozen = cut.split(variables)[0]
 
-        def check() -> None:
+        def verify() -> None:
             self._check(FROZEN, digests, self._read(FROZEN, variables=flatten(frozen)))
             self._check_files(FROZEN)
 
         if FROZEN in self._manager.all_steps():
-            _, damage = _agree(check)
+            _, damage = _agree(verify)
             if damage is None:
                 self._list_files(FROZEN)
                 return

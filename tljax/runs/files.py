@@ -14,8 +14,7 @@ import numpy as np
 
 from tljax.config import jsonable
 from tljax.devices.processes import leads
-
-Row = dict[str, Any]
+from tljax.trees import Row
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from tljax.networks.cut import Cut
 from tljax.runs.checkpoints import Checkpoints, Meta
 from tljax.runs.files import write_rows
-from tljax.training.progress import Progress, Row, progress_from_json, progress_to_json
+from tljax.runs.workdir import METRICS
+from tljax.training.progress import Progress, progress_from_json, progress_to_json
 from tljax.training.state import TrainState
-from tljax.trees import Tree
+from tljax.trees import Row, Tree
 
 
 @dataclass
@@ -38,12 +39,7 @@ class Journal:
         found = self.checkpoints.restore_newest(shapes, self.cut, self.frozen, self.about)
         if found is None:
             return None, Progress(self.earlier)
-        state, progress = found[0], progress_from_json(found[1])
-        if repr(progress.history[: len(self.earlier)]) != repr(self.earlier):
-            raise ValueError(
-                f"config.pretrained is another run than when {self.workdir} began; give another --workdir"
-            )
-        return state, progress
+        return found[0], progress_from_json(found[1])
 
     def begin(self, variables: Tree, progress: Progress) -> None:
         """Writes what stands there from the start: the frozen half, and the epochs that are done."""
@@ -73,4 +69,4 @@ class Journal:
         return now + progress.partial.steps, best
 
     def _write_rows(self, progress: Progress) -> None:
-        write_rows(self.workdir / "metrics.jsonl", progress.history[len(self.earlier) :])
+        write_rows(self.workdir / METRICS, progress.history[len(self.earlier) :])

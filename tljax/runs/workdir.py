@@ -8,12 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from tljax.config import AnyConfig, as_json, fill_in, find_changes, growing
+from tljax.config import AnyConfig, as_json
 from tljax.devices.processes import leads, wait
 from tljax.runs.files import read_json, write_json
+from tljax.runs.saved_configs import fill_in, find_changes, growing
 
+CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
-FILES = ("config.json", "metrics.jsonl", "predictions.jsonl", "report.md", "figures", "checkpoints", "summary.json")
+FILES = (CONFIG, METRICS, "predictions.jsonl", "report.md", "figures", "checkpoints", SUMMARY)
 LOCK = ".lock"
 
 
@@ -83,11 +85,11 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
     found = [name for name in FILES if (workdir / name).exists()]
     if not found:
         return "none"
-    if FILES[0] not in found:
+    if CONFIG not in found:
         raise FileExistsError(
-            f"{workdir} holds {', '.join(found)} but no {FILES[0]}; give another --workdir, or --overwrite"
+            f"{workdir} holds {', '.join(found)} but no {CONFIG}; give another --workdir, or --overwrite"
         )
-    before, now = fill_in(read_json(workdir / FILES[0]), type(config)), as_json(config)
+    before, now = fill_in(read_json(workdir / CONFIG), type(config)), as_json(config)
     may_grow = growing(config)
     changes = find_changes(before, now, may_grow)
     if changes:
@@ -103,10 +105,10 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
 def _is_whole(workdir: Path) -> bool:
     """Whether there is what a finished run leaves."""
     try:
-        stage = read_json(workdir / "summary.json")["stage"]
+        stage = read_json(workdir / SUMMARY)["stage"]
     except (OSError, ValueError):
         return False
-    return stage == "zero_shot" or (workdir / "metrics.jsonl").exists()
+    return stage == "zero_shot" or (workdir / METRICS).exists()
 
 
 def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool) -> None:
@@ -115,16 +117,16 @@ def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool) -> None:
     wait(f"{workdir} is checked")
     if overwrite:
         clear(workdir)
-    if not (workdir / FILES[0]).exists():
-        write_json(workdir / FILES[0], as_json(config))
+    if not (workdir / CONFIG).exists():
+        write_json(workdir / CONFIG, as_json(config))
     wait(f"{workdir} is there")
 
 
 def mark_running(workdir: Path, config: AnyConfig) -> None:
     """From here on the run is one of `config`, and not finished."""
     if leads():
-        (workdir / "summary.json").unlink(missing_ok=True)
-    write_json(workdir / FILES[0], as_json(config))
+        (workdir / SUMMARY).unlink(missing_ok=True)
+    write_json(workdir / CONFIG, as_json(config))
 
 
 def clear(workdir: Path) -> None:

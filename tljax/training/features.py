@@ -29,7 +29,7 @@ TOLERANCE_16_BITS = 2e-2
 PIXELS = 2**20
 
 Run = Callable[[np.ndarray], Array]
-Images = UInt8[np.ndarray, "n size size 3"] | Encoded
+SplitImages = UInt8[np.ndarray, "n size size 3"] | Encoded
 
 
 class Prefix(NamedTuple):
@@ -54,7 +54,7 @@ class Pass(NamedTuple):
 
 
 def compute(
-    images: dict[str, Images], cuts: Sequence[Cut], prefix: Prefix, config: Config, mesh: Mesh
+    images: dict[str, SplitImages], cuts: Sequence[Cut], prefix: Prefix, config: Config, mesh: Mesh
 ) -> dict[str, Float[np.ndarray, "n ..."]] | None:
     """Activations at the last of `cuts` of each split of `images`, or None, with the reason in a line, where the
     frozen units must run in every step. Those at the other cuts are made on the way and kept too.
@@ -68,7 +68,7 @@ def compute(
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
     gib = {cut: total * h.size / checked * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
-    obstacle = _find_obstacle(config, gib[cuts[-1]])
+    obstacle = why_not(config) or _too_large(config, gib[cuts[-1]])
     if obstacle:
         print(f"the frozen units run in every step: {obstacle}")
         return None
@@ -88,23 +88,30 @@ def compute(
 
 
 def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
-    """Images that the frozen units take at a time."""
+    """SplitImages that the frozen units take at a time."""
     return min(config.batch_size, max(1, PIXELS // image_size**2) * mesh.size)
 
 
-def _find_obstacle(config: Config, gib: float) -> str | None:
-    settings = config.cache
-    if not settings.features:
+def why_not(config: Config) -> str | None:
+    """Why the settings keep the frozen units in every step, whatever the data; None where they do not."""
+    if not config.cache.features:
         return "config.cache.features=False"
     if config.data.augment != "none":
         return f"config.data.augment={config.data.augment!r} gives them other images in every epoch"
-    if gib > max(settings.memory_gib, settings.disk_gib):
-        limits = f"config.cache.memory_gib={settings.memory_gib:g} and disk_gib={settings.disk_gib:g}"
-        return f"their activations take {gib:.2f} GiB, more than {limits}"
     return None
 
 
-def _compute_split(images: Images, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass) -> np.ndarray:
+def _too_large(config: Config, gib: float) -> str | None:
+    settings = config.cache
+    if gib <= max(settings.memory_gib, settings.disk_gib):
+        return None
+    limits = f"config.cache.memory_gib={settings.memory_gib:g} and disk_gib={settings.disk_gib:g}"
+    return f"their activations take {gib:.2f} GiB, more than {limits}"
+
+
+def _compute_split(
+    images: SplitImages, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass
+) -> np.ndarray:
     """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut.
 
     Several processes go through this together: what one of them does not find, all of them compute.
@@ -125,7 +132,7 @@ def _compute_split(images: Images, abouts: dict[str, dict[str, Any]], shapes: di
     return h
 
 
-def _find(about: dict[str, Any], images: Images, run: Run, mesh: Mesh) -> np.ndarray | None:
+def _find(about: dict[str, Any], images: SplitImages, run: Run, mesh: Mesh) -> np.ndarray | None:
     found = cache.find(about)
     if max_over_processes(found is None):
         return None

@@ -4,8 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from tljax.training import metrics
-
-Row = dict[str, Any]
+from tljax.trees import Row
 
 
 class EarlyStopper(NamedTuple):
@@ -66,7 +65,8 @@ def finish_epoch(progress: Progress, row: Row, patience: int) -> Progress:
 
 
 def progress_to_json(progress: Progress) -> dict[str, Any]:
-    """As JSON, every number to its last digit."""
+    """As JSON, every number to its last digit. `begun` is what checkpoints have called the partial epoch from the
+    first."""
     steps, sums, seconds = progress.partial
     begun = {"steps": steps, "sums": [[float(x) for x in part] for part in sums], "seconds": seconds}
     return {"history": list(progress.history), "stopper": progress.stopper._asdict(), "begun": begun}

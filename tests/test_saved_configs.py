@@ -1,0 +1,34 @@
+"""A config that an older version saved is completed with what behaves as then, before it is compared."""
+
+from dataclasses import replace
+
+from tljax.config import Config, Lesson, Optimizer, as_json
+from tljax.runs.saved_configs import fill_in, find_changes
+
+# What version 0.1.0 wrote of these settings, which had neither a stage's `stage` nor an optimizer's `name`.
+ADAM = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def test_a_saved_config_that_lacks_a_setting_has_the_one_that_behaves_as_then():
+    config = Config(optimizer=Optimizer(learning_rate=0.5), pretrained="imagenet")
+    saved = as_json(config) | {"optimizer": ADAM}
+    del saved["compute"], saved["batch_norm"]
+    assert find_changes(fill_in(saved, Config), as_json(config)) == []
+    other = as_json(replace(config, batch_norm="training"))
+    assert find_changes(fill_in(saved, Config), other) == ["batch_norm: 'inference' before, 'training' now"]
+
+
+def test_saved_stages_of_a_lesson_are_what_their_names_say():
+    lesson = Lesson(source_classes=("0", "1"))
+    saved = as_json(lesson)
+    for stage in saved["stages"].values():
+        del stage["stage"], stage["optimizer"]["name"]
+    assert find_changes(fill_in(saved, Lesson), as_json(lesson)) == []
+    lesson.stages["fine_tune"].optimizer.epsilon = 1e-3
+    changes = find_changes(fill_in(saved, Lesson), as_json(lesson))
+    assert changes == ["stages.fine_tune.optimizer.epsilon: 1e-07 before, 0.001 now"]
+
+
+def test_a_setting_of_a_newer_version_is_a_difference():
+    saved = as_json(Config()) | {"of_tomorrow": 0.2}
+    assert find_changes(fill_in(saved, Config), as_json(Config())) == ["of_tomorrow: 0.2 before, None now"]
