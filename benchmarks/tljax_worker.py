@@ -23,6 +23,7 @@ from tljax.devices.mesh import make_mesh
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import RESNET50, ResNet, fold
 from tljax.storage import cache, compilation
+from tljax.training.inference import classify
 from tljax.trees import flatten
 from tljax.weights.pretrained import Weights
 

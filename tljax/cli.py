@@ -30,7 +30,7 @@ class Command(NamedTuple):
     about: str
 
 
-COMMANDS = {"show": Command("tljax.commands.show", "what a finished run or lesson came to")}
+COMMANDS = {"show": Command("tljax.commands.show", "prints what a finished run or lesson came to")}
 
 USAGE = f"""\
 usage: main.py --config FILE --workdir DIR [--config.SETTING=VALUE ...]
@@ -108,7 +108,7 @@ def run_command(name: str, *arguments: str) -> None:
         choices = ", ".join(COMMANDS)
         sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")
     module = importlib.import_module(COMMANDS[name].module)
-    parser = argparse.ArgumentParser(f"main.py {name}", description=f"Prints {COMMANDS[name].about}.")
+    parser = argparse.ArgumentParser(f"main.py {name}", description=COMMANDS[name].about)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.add_arguments(parser)
     flags = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Runs of `one_run.py` that are stopped in all ways, and what they come to.
 
-    python tests/faults/harness.py FOLDER ...
+    PYTHONPATH=.:tests python tests/faults/harness.py FOLDER ...
 
 prints what the runs in these folders came to, so that two versions can be compared.
 """
