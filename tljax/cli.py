@@ -40,6 +40,8 @@ A config runs: it trains, evaluates and reports into its workdir; the same comma
   --config FILE     a file of configs/ or your own, with a function get_config()
   --config FILE --help
                     lists all its settings with their defaults
+  --overwrite       replaces the run that is in the workdir
+  --debug           shows the traceback of an error
   --version         says which version this is
 
 A command reads what is there:
