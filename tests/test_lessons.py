@@ -343,6 +343,40 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     main(["show", str(lesson)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines][2:] == ["source", *STAGES]
-    with pytest.raises(SystemExit):
-        main(["show", str(tmp_path)])
-    assert capsys.readouterr().err == f"main.py: {tmp_path} holds no summary.json: no run is finished there\n"
+    for content, said in ((None, "holds no summary.json: no run is finished there"), ("[1]", "no summary of a run")):
+        if content:
+            (tmp_path / "summary.json").write_text(content)
+        with pytest.raises(SystemExit):
+            main(["show", str(tmp_path)])
+        assert said in (line := capsys.readouterr().err) and line.startswith(f"main.py: {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ({}, "config.stages is empty"),
+        *[({name: Stage("from_scratch", cut="conv1")}, f"config.stages: {name!r} is no name of a stage")
+          for name in ("../other", "..", ".", "", "/tmp/x", "config.json", "figures", "checkpoints", "a b", "x" * 65)],
+        ({"tune": Stage("fine_tune", cut="conv1", epochs=0)}, "config.stages.tune.epochs=0: must be"),
+        ({"first": Stage("bogus")}, "config.stages.first.stage='bogus': must be one of"),
+    ],
+)  # fmt: skip
+def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, said):
+    with pytest.raises(ValueError) as error:
+        run(Lesson(data=DIGITS, stages=stages), tmp_path / "run", overwrite=True, architecture=TINY)
+    assert str(error.value).startswith(said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        {"head": Stage("feature_extraction")},
+        {"source": Stage("feature_extraction"), "head": Stage("feature_extraction")},
+        {"head": Stage("feature_extraction"), "source": Stage("from_scratch", cut="conv1")},
+    ],
+)
+def test_source_classes_want_a_stage_that_makes_the_weights_first(tmp_path, stages):
+    with pytest.raises(ValueError, match=r"^config\.source_classes: the first of config\.stages must be 'source'"):
+        run(Lesson(source_classes=("0", "1"), data=DIGITS, stages=stages), tmp_path / "run", architecture=TINY)
+    assert not list(tmp_path.iterdir())

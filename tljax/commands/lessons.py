@@ -1,5 +1,6 @@
 """A lesson: its stages in the order of their names, each in a folder of its own, and one report."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tljax.networks.cut import Cut, find_cut
 from tljax.networks.resnet import Architecture
 from tljax.report import pictures, tables
 from tljax.runs.files import read_rows, write_text
-from tljax.runs.workdir import METRICS, begin_run, claim, clear, find_run, mark_running
+from tljax.runs.workdir import FILES, METRICS, begin_run, claim, clear, find_run, mark_running
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import load_weights
@@ -65,18 +66,40 @@ def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
     """The configs of the stages that run, by name and in their order; one config is one stage."""
     if isinstance(config, Config):
         return {config.stage: config}
+    check_names(config)
     if config.source_classes and config.pretrained is not None:
         raise ValueError(
             f"config.source_classes makes source weights, so config.pretrained={config.pretrained!r} must be None"
         )
-    if config.source_classes and SOURCE not in config.stages:
-        raise ValueError(f"config.source_classes wants a stage {SOURCE!r} that makes the weights; add it to stages")
+    first = next(iter(config.stages))
+    if config.source_classes and (first != SOURCE or config.stages[first].stage != "from_scratch"):
+        raise ValueError(
+            f"config.source_classes: the first of config.stages must be {SOURCE!r}, a from_scratch stage that makes "
+            "the weights"
+        )
     found = {}
     for name, origin in config.origins().items():
         weights = config.pretrained if origin is None else str(workdir / origin)
         is_new = config.stages[name].stage == "from_scratch"
         found[name] = config.config(name, None if is_new else weights)
     return found
+
+
+def check_names(lesson: Lesson) -> None:
+    """Refuses names of stages that are no folders of their own in the workdir.
+
+    Raises:
+      ValueError: with the name.
+    """
+    if not lesson.stages:
+        raise ValueError("config.stages is empty; a lesson has at least one stage")
+    for name in lesson.stages:
+        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name)) or name in FILES:
+            taken = ", ".join(file for file in FILES if "." not in file)
+            raise ValueError(
+                f"config.stages: {name!r} is no name of a stage, which is a folder in the workdir; use up to 64 "
+                f"letters, digits, '_' and '-', and none of {taken}"
+            )
 
 
 def find_shared_cuts(lesson: Lesson, architecture: Architecture) -> dict[str, tuple[Cut, ...]]:

@@ -1,12 +1,16 @@
 """show: what a finished run, or the stages of a lesson, came to."""
 
 import argparse
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tljax.report import tables
-from tljax.runs.files import read_json
 from tljax.runs.workdir import SUMMARY
 from tljax.trees import Row
+
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +28,23 @@ def show(run: Path) -> str:
 
     Raises:
       FileNotFoundError: if nothing there is finished.
+      ValueError: if a summary is none of ours.
     """
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run} is no folder; give the workdir of a run or of a lesson")
     if (run / SUMMARY).is_file():
-        return tables.summary_line(read_json(run / SUMMARY))
-    stages: dict[str, Row] = {path.parent.name: read_json(path) for path in run.glob(f"*/{SUMMARY}")}
-    if not stages:
+        return _read(run / SUMMARY, tables.summary_line)
+    found = sorted(run.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime)
+    if not found:
         raise FileNotFoundError(f"{run} holds no {SUMMARY}: no run is finished there")
-    return tables.stages_table(dict(sorted(stages.items(), key=lambda item: (run / item[0] / SUMMARY).stat().st_mtime)))
+    stages = {path.parent.name: _read(path, lambda row: row) for path in found}
+    return tables.stages_table(stages)
+
+
+def _read(path: Path, read: Callable[[Row], T]) -> T:
+    try:
+        row: Row = json.loads(path.read_text("utf-8"))
+        tables.summary_line(row)
+        return read(row)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no summary of a run, or damaged ({type(error).__name__}: {error})") from error

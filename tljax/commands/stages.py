@@ -1,7 +1,8 @@
 """One stage: what it needs, how far its run is, and what it leaves."""
 
+import re
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 
 from tljax.commands.train import train
 from tljax.commands.zero_shot import zero_shot
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Config
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
 from tljax.data import splits
 from tljax.data.splits import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
@@ -32,7 +33,13 @@ def check_stage(
     Raises:
       ValueError: naming the setting, its value and what would be right.
     """
-    config.check()
+    try:
+        config.check()
+    except ValueError as error:
+        own = re.match(r"config\.(\w+)", str(error))
+        if name is None or own is None or own[1] not in {f.name for f in fields(Stage)}:
+            raise
+        raise ValueError(f"config.stages.{name}{str(error).removeprefix('config')}") from error
     if config.stage != "zero_shot":
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)

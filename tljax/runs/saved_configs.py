@@ -18,6 +18,7 @@ def fill_in(saved: Any, kind: type) -> Any:
         stages = {
             name: fill_in({"stage": "from_scratch" if name == SOURCE else name} | stage, Stage)
             for name, stage in saved["stages"].items()
+            if isinstance(stage, dict)
         }
         saved = saved | {"stages": stages}
     nested = {name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type)}
