@@ -2,15 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from tljax.report import tables
 from tljax.runs.workdir import SUMMARY
 from tljax.trees import Row
-
-T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +29,18 @@ def show(run: Path) -> str:
     if not run.is_dir():
         raise FileNotFoundError(f"{run} is no folder; give the workdir of a run or of a lesson")
     if (run / SUMMARY).is_file():
-        return _read(run / SUMMARY, tables.summary_line)
+        return tables.summary_line(_read_summary(run / SUMMARY))
     found = sorted(run.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{run} holds no {SUMMARY}: no run is finished there")
-    stages = {path.parent.name: _read(path, lambda row: row) for path in found}
-    return tables.stages_table(stages)
+    return tables.stages_table({path.parent.name: _read_summary(path) for path in found})
 
 
-def _read(path: Path, read: Callable[[Row], T]) -> T:
+def _read_summary(path: Path) -> Row:
+    """A summary that can be shown."""
     try:
         row: Row = json.loads(path.read_text("utf-8"))
         tables.summary_line(row)
-        return read(row)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no summary of a run, or damaged ({type(error).__name__}: {error})") from error
+    return row

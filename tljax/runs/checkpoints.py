@@ -379,15 +379,11 @@ def _select(state: TrainState, cut: Cut) -> tuple[Tree, Tree]:
 
 def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
     """`state` with the leaves that are there in the place of their shapes."""
-    paths = flatten(state.variables | {"opt_state": state.opt_state, "step": state.step})
-    placed = {path: leaves.get(path, shape) for path, shape in paths.items()}
-
-    def fill(prefix: str, tree: Any) -> Any:
-        found = [placed[f"{prefix}/{path}" if path else prefix] for path in flatten(tree)]
-        return jax.tree.unflatten(jax.tree.structure(tree), found)
-
-    variables = {kind: fill(kind, tree) for kind, tree in state.variables.items()}
-    return TrainState(fill("step", state.step), variables, fill("opt_state", state.opt_state))
+    tree = state.variables | {"opt_state": state.opt_state, "step": state.step}
+    found = [leaves.get(path, shape) for path, shape in flatten(tree).items()]
+    placed = jax.tree.unflatten(jax.tree.structure(tree), found)
+    variables = {kind: placed[kind] for kind in state.variables}
+    return TrainState(placed["step"], variables, placed["opt_state"])
 
 
 def _digest_meta(meta: Any) -> str:
