@@ -164,6 +164,9 @@ def one_line(debug: bool) -> Iterator[None]:
             print(f"main.py: {error}", file=sys.stderr, flush=True)
         else:
             print(f"main.py: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True)
+        if not debug:
+            # What libraries warn about while this process ends is no part of the answer.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         import jax
 
         # In an orderly exit this process would wait for the others, which wait for it in the middle of their work.
