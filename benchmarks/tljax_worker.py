@@ -67,7 +67,7 @@ def run(stage: str, cut: str, epochs: int, dataset: Dataset, weights: Weights | 
         optimizer=Optimizer(learning_rate=1e-4 if stage == "fine_tune" else 1e-3),
     )
     with tempfile.TemporaryDirectory() as folder:
-        run_stage(config, Path(folder), dataset, weights or RESNET50)
+        run_stage(config, Path(folder), dataset, weights)
 
 
 def use_cache(state: str) -> None:

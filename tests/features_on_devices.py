@@ -12,12 +12,12 @@ import jax
 DEVICES, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 jax.config.update("jax_num_cpu_devices", DEVICES)
 
-from tiny_runs import DIGITS, TINY
+from tiny_runs import DIGITS
 
 from tljax.commands.from_config import run
 from tljax.config import Config
 
 SETTINGS = {"epochs": 1, "batch_size": 5 * DEVICES, "data": DIGITS}
-run(Config(stage="from_scratch", cut="conv1", **SETTINGS), FOLDER / "source", architecture=TINY)
+run(Config(stage="from_scratch", cut="conv1", network="tiny", **SETTINGS), FOLDER / "source")
 for name in ("computed", "found"):
     run(Config(stage="feature_extraction", pretrained=str(FOLDER / "source"), **SETTINGS), FOLDER / name)

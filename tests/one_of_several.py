@@ -17,6 +17,6 @@ weights, workdir = sys.argv[1:3]
 count, process_id, port = map(int, sys.argv[3:])
 processes.join(f"localhost:{port}", count, process_id)
 
-from tiny_runs import TINY, make_lesson
+from tiny_runs import make_lesson
 
-from_config.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir), architecture=TINY)
+from_config.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir))

@@ -1,6 +1,6 @@
 """Trains the same network with Keras (on JAX) and with tljax, and prints both series of losses as JSON.
 
-    python tests/peer_training.py STAGE float64|float32 STEPS
+    python tests/peer_training.py ResNet50|ResNet101|ResNet152 STAGE float64|float32 STEPS
 
 A process of its own, because the precision of JAX and Keras is set for a whole process.
 """
@@ -14,7 +14,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 
-stage, precision, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+name, stage, precision, count = *sys.argv[1:4], int(sys.argv[4])
 jax.config.update("jax_enable_x64", precision == "float64")
 
 import keras
@@ -26,7 +26,7 @@ from tljax.config import Optimizer
 from tljax.data.augmentation import keep
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import RESNET50, ResNet
+from tljax.networks.resnet import NETWORKS, ResNet
 from tljax.training import steps
 from tljax.training.optimizers import make_optimization
 from tljax.training.state import create_state
@@ -48,14 +48,15 @@ labels = rng.integers(0, CLASSES, (BATCH,)).astype(np.int32)
 # The pictures of a class look alike, so that there is something to learn.
 images = images // 2 + (labels[None, :, None, None, None] * 12).astype(np.uint8)
 
-base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+base = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
 for layer in base.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         shape = layer.gamma.shape
         ranges = ((0.8, 1.2), (-0.1, 0.1), (-0.2, 0.2), (0.8, 1.2))
         layer.set_weights([rng.uniform(low, high, shape) for low, high in ranges])
 arrays = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in base.layers for weight in layer.weights}
-starts = {unit: index for index, unit in RESNET50.keras_layer_starts.items()}
+architecture = NETWORKS[name.lower()].architecture
+starts = {unit: index for index, unit in architecture.keras_layer_starts.items()}
 for layer in base.layers[: starts[CUT]]:
     layer.trainable = False
 
@@ -86,8 +87,7 @@ for batch in images:
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-network = ResNet(CLASSES)
-assert network.units == RESNET50.units
+network = ResNet(CLASSES, architecture=architecture)
 variables = trees.unflatten({k: jax.numpy.asarray(v) for k, v in convert.from_keras(arrays).items()})
 cut = Cut(network.units, CUT)
 tx, _ = make_optimization(Optimizer(learning_rate=RATE), cut, count)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables
+from tljax.networks.resnet import RESNET50, VARIANTS, ResNet, abstract_variables
 from tljax.trees import flatten
 from tljax.weights import convert
 
@@ -37,7 +37,7 @@ def test_keras_names(name, path):
     ],
 )
 def test_keras_counters(name, path):
-    assert list(convert.from_keras_counters({name: np.zeros(1)})) == [path]
+    assert list(convert.from_keras_counters({name: np.zeros(1)}, RESNET50)) == [path]
 
 
 @pytest.mark.parametrize(

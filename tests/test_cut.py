@@ -1,12 +1,14 @@
 """The cut by name and by Keras index, Keras's counts to the unit, and a proof that what is frozen did not move."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
 from tiny_runs import TINY
 
 from tljax.networks.cut import Counts, Cut, find_cut, merge, verify_frozen
-from tljax.networks.resnet import RESNET50, ResNet, abstract_variables
+from tljax.networks.resnet import NETWORKS, RESNET50, ResNet, abstract_variables
 
 UNITS = RESNET50.units
 TREE = {"conv1": {"conv": {"kernel": 1, "bias": 2}}, "conv5_block1": {"1_bn": {"scale": 3}}, "head": {"bias": 4}}
@@ -106,17 +108,30 @@ def test_another_cut_is_refused(cut, message):
     assert str(error.value).startswith(message)
 
 
-def test_units_start_where_keras_has_their_first_layer():
+@pytest.mark.parametrize(("name", "layers"), [("ResNet50", 175), ("ResNet101", 345), ("ResNet152", 515)])
+def test_units_and_counts_are_those_of_keras_s_network(name, layers):
     import keras
 
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+        base = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
+    architecture = NETWORKS[name.lower()].architecture
     names = [layer.name for layer in base.layers]
-    assert len(names) == 175
+    assert len(names) == layers
     assert names[2:7] == ["conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"]
     units = ["conv1"] * 7 + ["_".join(name.split("_")[:2]) for name in names[7:]]
     starts = {i: unit for i, unit in enumerate(units) if i == 0 or unit != units[i - 1]}
-    assert starts | {175: "head"} == RESNET50.keras_layer_starts
+    assert starts | {layers: "head"} == architecture.keras_layer_starts
+
+    variables = abstract_variables(ResNet(1, architecture=architecture))
+    headless = variables | {"params": {unit: v for unit, v in variables["params"].items() if unit != "head"}}
+    total = base.count_params()
+    for cut in ("conv1", "conv4_block6", "conv5_block1"):
+        # What is frozen stays so: the next cut is after this one.
+        for layer in base.layers[: next(start for start, unit in starts.items() if unit == cut)]:
+            layer.trainable = False
+        trainable = sum(math.prod(weight.shape) for weight in base.trainable_weights)
+        expected = Counts(total, trainable, total - trainable)
+        assert Cut(architecture.units, cut).count(headless) == expected, cut
 
 
 @pytest.fixture(scope="module", params=[10, 1000])

@@ -177,8 +177,8 @@ def runs(tmp_path_factory):
     """A folder with a source and the run that extracted its features."""
     folder = tmp_path_factory.mktemp("features")
     source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
-    scratch = Config(stage="from_scratch", cut="conv1", epochs=1, batch_size=16, data=source)
-    from_config.run(scratch, folder / "source", architecture=TINY)
+    scratch = Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, batch_size=16, data=source)
+    from_config.run(scratch, folder / "source")
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
     from_config.run(head, folder / "feature_extraction")
     return folder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from tiny_runs import DIGITS, TINY, make_lesson, read_rows, read_summary, small
+from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small
 
 from tljax.cli import main
 from tljax.commands import lessons
@@ -40,7 +40,7 @@ ROW = {
 def lesson(tmp_path_factory) -> Path:
     workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
     with contextlib.redirect_stdout(output):
-        run(make_lesson(), workdir, architecture=TINY)
+        run(make_lesson(), workdir)
     (workdir / "output.txt").write_text(output.getvalue())
     return workdir
 
@@ -104,9 +104,8 @@ def test_what_is_decoded_in_every_pass_gives_the_same_losses(
     weights = None if stage == "from_scratch" else str(lesson / "source")
     cache = Cache(memory_gib=memory_gib, disk_gib=0)
     run(
-        Config(**settings, pretrained=weights, data=DIGITS, cache=cache),
+        Config(**settings, network="tiny", pretrained=weights, data=DIGITS, cache=cache),
         tmp_path / stage,
-        architecture=TINY,
     )
     assert said in capsys.readouterr().out
     assert Encoded in kinds
@@ -224,7 +223,7 @@ def test_bad_input_is_refused_and_leaves_nothing(lesson, tmp_path, config, messa
     if config.pretrained:
         config.pretrained = config.pretrained.format(lesson=lesson)
     with pytest.raises((ValueError, OSError), match=message):
-        run(config, tmp_path / "run", architecture=TINY)
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -261,7 +260,7 @@ def copy(lesson, tmp_path) -> Path:
 
 def test_finished_stages_are_not_run_again(lesson, copy, capsys):
     shutil.rmtree(copy / "from_scratch")
-    run(make_lesson(), copy, architecture=TINY)
+    run(make_lesson(), copy)
     printed = capsys.readouterr().out
     assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
     losses = [[row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, copy)]
@@ -273,14 +272,14 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     text = summary.read_text()
     summary.unlink()
     monkeypatch.setattr(lessons, "load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
-    run(make_lesson(), copy, architecture=TINY)
+    run(make_lesson(), copy)
     assert capsys.readouterr().out.count("finished before") == 5
 
 
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):
-    config = Lesson(source_classes=("0", "1"), data=DIGITS)
+    config = Lesson(source_classes=("0", "1"), data=DIGITS, network="tiny")
     with pytest.raises(ValueError, match="lies beyond the 2 outputs"):
-        run(config, tmp_path / "run", architecture=TINY)
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -294,8 +293,8 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys):
     }
     for stage in stages.values():
         stage.batch_size, stage.epochs = 16, 1
-    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, stages=stages)
-    run(config, tmp_path / "run", architecture=TINY)
+    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, network="tiny", stages=stages)
+    run(config, tmp_path / "run")
     said = [line for line in capsys.readouterr().out.splitlines() if "activations" in line]
     found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]
     made = ["conv4_block1compu", "conv5_block1compu", "headcompu"] * 2
@@ -320,8 +319,8 @@ def test_only_cuts_whose_frozen_half_stays_are_shared():
         "first": Stage("fine_tune", cut="conv4_block1"),
         "second": Stage("fine_tune", cut="conv5_block1"),
     }
-    lesson = Lesson(source_classes=("0",), stages=stages)
-    shared = lessons.find_shared_cuts(lesson, TINY)
+    lesson = Lesson(source_classes=("0",), stages=stages, network="tiny")
+    shared = lessons.find_shared_cuts(lesson)
     assert {name: [cut.start for cut in cuts] for name, cuts in shared.items()} == {
         "head": ["conv4_block1"],
         "first": [],
@@ -333,7 +332,7 @@ def test_a_cut_that_the_network_does_not_have_is_refused_before_anything_is_trai
     config = replace(make_lesson(), pretrained=str(lesson / "source"), source_classes=())
     config.stages["fine_tune"].cut = "conv4_block6"
     with pytest.raises(ValueError, match=r"config\.cut='conv4_block6' is no unit"):
-        run(config, tmp_path / "run", architecture=TINY)
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -363,7 +362,7 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
 )  # fmt: skip
 def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, said):
     with pytest.raises(ValueError) as error:
-        run(Lesson(data=DIGITS, stages=stages), tmp_path / "run", overwrite=True, architecture=TINY)
+        run(Lesson(data=DIGITS, network="tiny", stages=stages), tmp_path / "run", overwrite=True)
     assert str(error.value).startswith(said)
     assert not list(tmp_path.iterdir())
 
@@ -378,5 +377,5 @@ def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, s
 )
 def test_source_classes_want_a_stage_that_makes_the_weights_first(tmp_path, stages):
     with pytest.raises(ValueError, match=r"^config\.source_classes: the first of config\.stages must be 'source'"):
-        run(Lesson(source_classes=("0", "1"), data=DIGITS, stages=stages), tmp_path / "run", architecture=TINY)
+        run(Lesson(source_classes=("0", "1"), data=DIGITS, network="tiny", stages=stages), tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from tiny_runs import read_rows, read_summary
 
 from tljax.commands.from_config import run
 from tljax.config import Config, Data, Lesson
-from tljax.networks.resnet import Architecture
+from tljax.networks.resnet import NETWORKS, Architecture, Network
 from tljax.weights.pretrained import load_weights
 
 NETWORK = Architecture((1, 1, 1, 1), width=4)
@@ -32,6 +32,8 @@ CAME_TO = {
 def workdir(tmp_path, monkeypatch) -> Path:
     with tarfile.open(Path(__file__).parent / "fixtures" / "lesson_0.1.0.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
+    # Its network stands in the place of the one that version 0.1.0 had.
+    monkeypatch.setitem(NETWORKS, "resnet50", Network(NETWORK, keras_md5=""))
     # The configs of the stages name their sources by this path.
     monkeypatch.chdir(tmp_path)
     return Path("lesson")
@@ -45,7 +47,7 @@ def make_lesson() -> Lesson:
 
 
 def test_it_goes_on_where_it_was_stopped(workdir, capsys):
-    run(make_lesson(), workdir, architecture=NETWORK)
+    run(make_lesson(), workdir)
     said = capsys.readouterr()
     assert said.out.count("finished before") == 3 and not said.err
     assert "goes on after epoch 3, step 3 of the next" in said.out
@@ -59,7 +61,7 @@ def test_it_goes_on_where_it_was_stopped(workdir, capsys):
 def test_a_finished_stage_takes_more_epochs(workdir, capsys):
     config = Config(stage="from_scratch", cut="conv1", batch_size=8, epochs=3, data=Data(**vars(DIGITS)))
     config.data.classes = ("0", "1", "2")
-    run(config, workdir / "source", architecture=NETWORK)
+    run(config, workdir / "source")
     assert "goes on after epoch 2, step 0 of the next" in capsys.readouterr().out
     assert [row["epoch"] for row in read_rows(workdir / "source")] == [1, 2, 3]
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 
 from tljax.data.preprocessing import TORCH, preprocess
-from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, fold
+from tljax.networks.resnet import NETWORKS, VARIANTS, ResNet, abstract_variables, fold
 from tljax.training import inference
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, imagenet, pretrained
@@ -52,12 +53,20 @@ def randomize(model: keras.Model, seed: int) -> None:
             layer.set_weights([kernel, rng.normal(0, 0.1, bias.shape)])
 
 
+long = partial(pytest.param, marks=pytest.mark.long)
+
+
+@pytest.fixture(scope="module", params=["ResNet50", long("ResNet101"), long("ResNet152")])
+def network(request) -> Callable[..., keras.Model]:
+    return getattr(keras.applications, request.param)
+
+
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory) -> tuple[keras.Model, Path]:
+def peer(tmp_path_factory, network) -> tuple[keras.Model, Path]:
     allow_keras()
-    model = keras.applications.ResNet50(weights=None)
+    model = network(weights=None)
     randomize(model, seed=0)
-    path = tmp_path_factory.mktemp("weights") / "resnet50.h5"
+    path = tmp_path_factory.mktemp("weights") / "keras.h5"
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
     return model, path
@@ -82,7 +91,7 @@ def with_official_spelling(path: Path, target: Path) -> Path:
 
 def variables_of(path: Path, num_classes: int = 1000):
     source = pretrained.load_weights(str(path))
-    model = ResNet(num_classes, VARIANTS[source.variant])
+    model = ResNet(num_classes, VARIANTS[source.variant], source.architecture)
     merged = convert.match_leaves(flatten(abstract_variables(model)), source.leaves, name=source.name)
     return model, unflatten(merged), source
 
@@ -101,14 +110,14 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
     kernel, bias = keras_model.layers[-1].get_weights()
     theirs = np.asarray(headless(x)) @ kernel + bias
     probabilities = np.asarray(keras_model(x))
-    keras_model.save_weights(tmp_path / "resnet50.weights.h5")
+    keras_model.save_weights(tmp_path / "keras.weights.h5")
     strict = {"jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}
     for name, value in strict.items():
         jax.config.update(name, value)
 
     model, variables, source = variables_of(path)
     official = variables_of(with_official_spelling(path, tmp_path / "official.h5"))[1]
-    counters = variables_of(tmp_path / "resnet50.weights.h5")[1]
+    counters = variables_of(tmp_path / "keras.weights.h5")[1]
     for other in (official, counters):
         assert all(
             np.array_equal(a, b) for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(other), strict=True)
@@ -126,11 +135,11 @@ def test_logits_at_224_equal_keras_from_both_spellings_and_from_weights_h5(peer,
 
 
 @pytest.mark.parametrize("size", [32, 75])
-def test_features_at_small_and_odd_sizes_equal_keras(peer, size):
+def test_features_at_small_and_odd_sizes_equal_keras(network, peer, size):
     keras_model, path = peer
     x = np.random.default_rng(size).normal(0, 60, (3, size, size, 3)).astype(np.float32)
     allow_keras()
-    headless = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg")
+    headless = network(weights=None, include_top=False, input_shape=(size, size, 3), pooling="avg")
     headless.set_weights(keras_model.get_weights()[:-2])
     theirs = np.asarray(headless(x))
     jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -140,27 +149,25 @@ def test_features_at_small_and_odd_sizes_equal_keras(peer, size):
     assert_close(np.asarray(ours), theirs)
 
 
-long = partial(pytest.param, marks=pytest.mark.long)
-
-
 @pytest.mark.parametrize(
-    ("stage", "precision"),
+    ("name", "stage", "precision"),
     [
-        ("fine_tune", "float64"),
-        ("from_scratch", "float64"),
+        ("ResNet50", "fine_tune", "float64"),
+        ("ResNet50", "from_scratch", "float64"),
         # What float32 adds is rounding, and training the head is in fine_tune too.
-        long("fine_tune", "float32"),
-        long("from_scratch", "float32"),
-        long("feature_extraction", "float64"),
-        long("feature_extraction", "float32"),
+        long("ResNet50", "fine_tune", "float32"),
+        long("ResNet50", "from_scratch", "float32"),
+        long("ResNet50", "feature_extraction", "float64"),
+        long("ResNet50", "feature_extraction", "float32"),
+        long("ResNet101", "fine_tune", "float64"),
     ],
 )
-def test_training_equals_keras(stage, precision):
+def test_training_equals_keras(name, stage, precision):
     """20 steps in float64, every loss within 1e-7; 3 steps in float32 within 1e-4, where rounding soon takes over."""
     script = Path(__file__).parent / "peer_training.py"
     count, tolerance = {"float64": (20, 1e-7), "float32": (3, 1e-4)}[precision]
     as_users = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    peers = [sys.executable, script, stage, precision, str(count)]
+    peers = [sys.executable, script, name, stage, precision, str(count)]
     trained = subprocess.run(peers, capture_output=True, text=True, env=as_users)
     assert trained.returncode == 0, trained.stderr
     losses = json.loads(trained.stdout.splitlines()[-1])
@@ -168,7 +175,8 @@ def test_training_equals_keras(stage, precision):
     np.testing.assert_allclose(losses["tljax"], losses["keras"], rtol=tolerance)
 
 
-def test_v1_5_equals_torch(tmp_path):
+@pytest.mark.parametrize("name", ["resnet50", long("resnet101"), long("resnet152")])
+def test_v1_5_equals_torch(tmp_path, name):
     torch = pytest.importorskip("torch", reason="torch is the independent implementation of v1.5")
     import safetensors.numpy
 
@@ -190,12 +198,12 @@ def test_v1_5_equals_torch(tmp_path):
             y = functional.relu(self.bn2(self.conv2(y)))
             return functional.relu(self.bn3(self.conv3(y)) + (self.downsample(x) if hasattr(self, "downsample") else x))
 
-    class ResNet50(nn.Module):
+    class TorchResNet(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64)
             inputs = 64
-            for i, size in enumerate((3, 4, 6, 3)):
+            for i, size in enumerate(NETWORKS[name].architecture.stage_sizes):
                 blocks = []
                 for j in range(size):
                     blocks.append(Block(inputs, 64 * 2**i, 2 if i and not j else 1, j == 0))
@@ -210,21 +218,22 @@ def test_v1_5_equals_torch(tmp_path):
             return self.fc(x.mean((2, 3)))
 
     torch.manual_seed(0)
-    peer = ResNet50().eval()
+    peer = TorchResNet().eval()
     for module in peer.modules():
         if isinstance(module, nn.BatchNorm2d):
             for parameter, low, high in ((module.weight, 0.5, 1.5), (module.bias, -0.2, 0.2),
                                          (module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 1.5)):  # fmt: skip
                 nn.init.uniform_(parameter, low, high)
     arrays = {name: tensor.numpy() for name, tensor in peer.state_dict().items()}
-    safetensors.numpy.save_file(arrays, tmp_path / "resnet50.safetensors")
+    safetensors.numpy.save_file(arrays, tmp_path / "torch.safetensors")
 
     images = np.random.default_rng(3).integers(0, 256, (2, 75, 75, 3), np.uint8)
     mean, std = (np.asarray(v, np.float32) for v in (TORCH.mean, TORCH.std))
     x = (images.astype(np.float32) / 255 - mean) / std
     with torch.no_grad():
         theirs = peer(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    model, variables, source = variables_of(tmp_path / "resnet50.safetensors")
-    assert source.variant == "v1.5" and source.preprocessing == TORCH
+    model, variables, source = variables_of(tmp_path / "torch.safetensors")
+    assert source.architecture == NETWORKS[name].architecture and source.variant == "v1.5"
+    assert source.preprocessing == TORCH
     ours = jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)

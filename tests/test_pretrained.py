@@ -73,27 +73,27 @@ def test_an_h5_of_another_kind_is_refused(tmp_path):
         pretrained.load_weights(str(tmp_path / "w.h5"))
 
 
-def test_imagenet_without_a_network_says_which_file_to_put_where(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("network", "md5"),
+    [
+        (None, "2cb95161c43110f7111970584f804107"),
+        ("resnet101", "f1aeb4b969a6efcfb50fad2f0c20cfc5"),
+        ("resnet152", "100835be76be38e30d865e96f2aaae62"),
+    ],
+)
+def test_imagenet_without_a_connection_says_which_file_to_put_where(tmp_path, monkeypatch, network, md5):
     def offline(url, target, downloader):
         raise ConnectionError("no network")
 
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda self, *arguments: offline(*arguments))
     with pytest.raises(FileNotFoundError) as error:
-        pretrained.load_weights("imagenet")
-    for part in ("resnet50_weights_tf_dim_ordering_tf_kernels.h5", "2cb95161c43110f7111970584f804107", str(tmp_path)):
+        pretrained.load_weights("imagenet", network)
+    file = f"{network or 'resnet50'}_weights_tf_dim_ordering_tf_kernels.h5"
+    url = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{file}"
+    for part in (url, md5, str(tmp_path)):
         assert part in str(error.value)
     # A file put there by hand is taken only with the right checksum.
-    (tmp_path / "downloads" / "resnet50_weights_tf_dim_ordering_tf_kernels.h5").write_bytes(b"something else")
+    (tmp_path / "downloads" / file).write_bytes(b"something else")
     with pytest.raises(FileNotFoundError, match="put that file"):
-        pretrained.load_weights("imagenet")
-
-
-def test_imagenet_takes_the_file_with_the_right_checksum_from_the_cache(tmp_path, monkeypatch):
-    (tmp_path / "downloads").mkdir()
-    write_legacy(tmp_path / "downloads" / "w.h5")
-    checksum = pooch.file_hash(tmp_path / "downloads" / "w.h5", "md5")
-    download = pretrained.Download("https://example.org/w.h5", checksum)
-    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
-    monkeypatch.setitem(pretrained.DOWNLOADS, "imagenet", download)
-    assert pretrained.load_weights("imagenet").labels == imagenet.labels()
+        pretrained.load_weights("imagenet", network)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny_runs import TIMES, TINY, read_rows, read_summary, small
+from tiny_runs import TIMES, read_rows, read_summary, small
 
 from tljax.commands import preflight
 from tljax.commands.from_config import run
@@ -29,7 +29,7 @@ def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(epochs, "try_evaluate", evaluate)
     config = small("from_scratch")
     config.epochs = 2
-    run(config, tmp_path / "run", architecture=TINY)
+    run(config, tmp_path / "run")
     # Two epochs, and the best one evaluated once more.
     assert compiled == [1] * 5
 
@@ -37,10 +37,10 @@ def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
 def test_more_epochs_go_on_from_the_newest(tmp_path):
     """And come to what a run in one go does: runs repeat themselves."""
     config = small("from_scratch")
-    run(config, tmp_path / "run", architecture=TINY)
+    run(config, tmp_path / "run")
     config.epochs = 3
-    run(config, tmp_path / "run", architecture=TINY)
-    run(config, tmp_path / "whole", architecture=TINY)
+    run(config, tmp_path / "run")
+    run(config, tmp_path / "whole")
     extended, whole = (
         [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
         for name in ("run", "whole")
@@ -53,7 +53,7 @@ def test_more_epochs_go_on_from_the_newest(tmp_path):
 def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_path):
     config = small("from_scratch", patience=1, optimizer=Optimizer(learning_rate=0.3))
     config.epochs = 12
-    run(config, tmp_path / "run", architecture=TINY)
+    run(config, tmp_path / "run")
     summary, rows = read_summary(tmp_path / "run"), read_rows(tmp_path / "run")
     losses = [np.inf if row["val_loss"] is None else row["val_loss"] for row in rows]
     assert summary["epochs"] == len(rows) < 12
@@ -68,7 +68,7 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
 
 def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
-    run(small("from_scratch", data=data), tmp_path / "run", architecture=TINY)
+    run(small("from_scratch", data=data), tmp_path / "run")
     assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
     _, meta = checkpoints.read_run(tmp_path / "run")
     assert set(meta["data"]) == {"train", "validation", "test"}
@@ -77,7 +77,7 @@ def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
 def test_a_diverged_training_is_an_error(tmp_path):
     config = small("from_scratch", optimizer=Optimizer(learning_rate=1e30))
     with pytest.raises(ValueError, match="epoch 1/1: the loss of step 2 is nan"):
-        run(config, tmp_path / "run", architecture=TINY)
+        run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
 
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from tljax.config import Config, Data, Lesson
-from tljax.networks.resnet import RESNET50, Architecture
+from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network
 from tljax.runs import files
 
-# The networks of the tests: rows like those of the published ones.
+# The network of the tests: a row like those of the published ones.
 TINY = Architecture((1, 1, 1, 1), width=8)
+NETWORKS["tiny"] = Network(TINY, keras_md5="")
 # As deep as ResNet50, an eighth as wide.
 NARROW = RESNET50._replace(width=8)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
@@ -23,7 +24,7 @@ def read_summary(folder: Path) -> dict:
 
 
 def make_lesson() -> Lesson:
-    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS)
+    config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, network="tiny")
     for stage in config.stages.values():
         stage.batch_size, stage.epochs = 16, 2
     return config
@@ -31,4 +32,4 @@ def make_lesson() -> Lesson:
 
 def small(stage: str, **settings) -> Config:
     cut = "conv1" if stage == "from_scratch" else "head"
-    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut} | settings))
+    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut, "network": "tiny"} | settings))

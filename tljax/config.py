@@ -28,9 +28,11 @@ def check_choices(settings: Any, prefix: str) -> None:
     """Refuses a value that is none of its setting's choices: the command line checks them, a config file may hold
     anything."""
     for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal:
-            value, choices = getattr(settings, name), get_args(hint)
-            refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(choices)}")
+        literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
+        if literal is not None:
+            choices = (*get_args(literal), *(None for part in get_args(hint) if part is type(None)))
+            value = getattr(settings, name)
+            refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(map(str, choices))}")
 
 
 @dataclass
@@ -142,7 +144,8 @@ class Stage:
     """Which of the four stages this is."""
     cut: str = "head"
     """First unit that trains; everything before it is frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
-    head) or the index of a Keras layer of ResNet50(include_top=False), as in base.layers[:143] (conv5_block1)."""
+    head; other depths have more blocks) or the index of a layer of Keras's network without its head, as in
+    base.layers[:143], which for ResNet50 is conv5_block1."""
     epochs: int = 10
     """Most epochs of this stage."""
     patience: int = 5
@@ -161,6 +164,12 @@ class Shared:
     pretrained: str | None = None
     """Source weights: `imagenet`, a Keras .h5 or .weights.h5, a torchvision or timm .safetensors, the folder of an
     earlier run of one stage, or None."""
+    network: str | None = None
+    """A ResNet by name, such as resnet101; a wrong name is answered with all of them. None: that of the source weights;
+    for `imagenet` and from_scratch resnet50."""
+    variant: Literal["v1", "v1.5"] | None = None
+    """v1: Keras's, whose stages halve on their first 1x1 convolution; v1.5: torchvision's, on the 3x3. None: that of
+    the source weights; for from_scratch v1."""
     seed: int = 0
     """Initial weights, order of the data and augmentation follow from it."""
     data: Data = field(default_factory=Data)
@@ -200,6 +209,9 @@ class Config(Shared, Stage):
         else:
             wanted = f"{self.stage} needs source weights: imagenet, a weight file or the folder of a run"
             refuse_unless(self.pretrained is not None, "pretrained", self.pretrained, wanted)
+        if self.pretrained == "imagenet":
+            wanted = "the weights of imagenet are Keras's, v1; v1.5 is read from torchvision's .safetensors"
+            refuse_unless(self.variant in (None, "v1"), "variant", self.variant, wanted)
 
 
 # The stage of a lesson that makes its source weights, where `source_classes` ask for them.

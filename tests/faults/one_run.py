@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
 
-from tiny_runs import TINY
+import tiny_runs  # noqa: F401, the row of the configs beside this file
 
 import main
-from tljax.commands import from_config
 from tljax.data import splits
 from tljax.runs import checkpoints
 from tljax.training import epochs, features
@@ -91,6 +89,5 @@ phase("evaluating", epochs, "try_evaluate")
 phase("saving", checkpoints.Checkpoints, "save")
 if "STATUS" in os.environ:
     epochs.train_epoch, epochs.try_evaluate = report_status(epochs.train_epoch, epochs.try_evaluate)
-from_config.run = partial(from_config.run, architecture=TINY)
 if __name__ == "__main__":
     main.main(sys.argv[1:])

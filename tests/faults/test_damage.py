@@ -16,7 +16,6 @@ import orbax.checkpoint as ocp
 import pytest
 from harness import make_source, outcome
 from PIL import Image
-from tiny_runs import TINY
 
 from tljax.commands import from_config
 from tljax.config import Config, Data, Optimizer
@@ -30,12 +29,12 @@ def make_config(stage: str, folder: Path) -> Config:
     data = Data(name="digits", classes=("5", "6", "7"), max_images=40)
     settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Optimizer(learning_rate=1e-2)}
     if stage == "from_scratch":
-        return Config(stage=stage, cut="conv1", batch_norm="training", **settings)
+        return Config(stage=stage, cut="conv1", network="tiny", batch_norm="training", **settings)
     return Config(stage="feature_extraction", pretrained=str(folder / "source"), **settings)
 
 
 def run(config: Config, folder: Path) -> None:
-    from_config.run(config, folder, architecture=TINY)
+    from_config.run(config, folder)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from harness import SIGNALS, Run, command, environment, make_source, newest, outcome, start_together
-from tiny_runs import TINY
 
 from tljax.commands import from_config
 from tljax.config import Config, Data
@@ -82,7 +81,7 @@ def head(tmp_path_factory):
     folder = tmp_path_factory.mktemp("head")
     digits = Data(name="digits", classes=("5", "6", "7"), max_images=40)
     config = Config(pretrained=str(make_source(folder / "source")), batch_size=8, epochs=3, data=digits)
-    from_config.run(config, folder / "whole", architecture=TINY)
+    from_config.run(config, folder / "whole")
     return config, outcome(folder / "whole")
 
 
@@ -120,12 +119,12 @@ def test_a_signal_saves_what_is_done(tmp_path, head, monkeypatch, phase):
         patch.setattr(signals._Received, "number", 0)
         signals.listen()
         with pytest.raises(SystemExit) as stopped:
-            from_config.run(config, tmp_path / "run", architecture=TINY)
+            from_config.run(config, tmp_path / "run")
         assert stopped.value.code == 143
     for number, handler in zip(signals.SIGNALS, handlers, strict=True):
         signal.signal(number, handler)
     assert newest(tmp_path / "run") == kept
-    from_config.run(config, tmp_path / "run", architecture=TINY)
+    from_config.run(config, tmp_path / "run")
     assert outcome(tmp_path / "run") == expected
 
 

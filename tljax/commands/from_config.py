@@ -8,16 +8,12 @@ from tljax.commands.preflight import preflight
 from tljax.commands.stages import run_one
 from tljax.config import AnyConfig, Lesson, as_json
 from tljax.devices.processes import check_alike
-from tljax.networks.resnet import RESNET50, Architecture
 
 
-def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False, architecture: Architecture = RESNET50) -> None:
+def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False) -> None:
     """Runs one stage in `workdir`, or those of a lesson in its subfolders named like the stages.
 
     With `config.compile_for` it compiles what would run there, says what that takes, and touches nothing.
-
-    `architecture` is that of a from_scratch run (tests make a tiny one); the other stages have the network of their
-    source weights.
 
     A run of the same config that is in `workdir` goes on from its newest checkpoint, or is finished; with `overwrite`
     it is deleted.
@@ -32,6 +28,6 @@ def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False, architectu
     if config.compile_for is not None:
         preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
     elif isinstance(config, Lesson):
-        run_lesson(config, workdir, overwrite, architecture)
+        run_lesson(config, workdir, overwrite)
     else:
-        run_one(config, workdir, overwrite, architecture)
+        run_one(config, workdir, overwrite)

@@ -12,20 +12,20 @@ from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
 from tljax.data.splits import Dataset
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.cut import Cut, find_cut
-from tljax.networks.resnet import Architecture
+from tljax.networks.resnet import DEFAULT_VARIANT, find_architecture, name_architecture
 from tljax.report import pictures, tables
 from tljax.runs.files import read_rows, write_text
 from tljax.runs.workdir import FILES, METRICS, begin_run, claim, clear, find_run, mark_running
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
-from tljax.weights.pretrained import load_weights
+from tljax.weights.pretrained import Weights, load_weights
 
 
-def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
+def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
     """Every stage in a folder of its own; those that are finished are not run again."""
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
-        check_stage(config, architecture, name=name)
+        check_stage(config, name=name)
         check_overwrite(lesson.pretrained, workdir / name, overwrite)
     check_overwrite(lesson.pretrained, workdir, overwrite)
     with claim(workdir):
@@ -35,7 +35,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Arc
             finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
         # Whatever is there already is read before anything is trained: a mistake shows at once.
         left = {name: config for name, config in configs.items() if name not in finished}
-        cuts = find_shared_cuts(lesson, architecture) if left else {}
+        cuts = find_shared_cuts(lesson) if left else {}
         datasets = load_datasets(lesson, left)
 
         begin_run(workdir, lesson, overwrite=overwrite)
@@ -54,7 +54,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, architecture: Arc
                 if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                     summaries[name] = read_finished(workdir / name)
                     continue
-                source = load_source(config, architecture)
+                source = load_source(config)
                 summaries[name] = run_stage(
                     config, workdir / name, datasets[name], source, earlier_cuts=cuts.get(name, ())
                 )
@@ -102,11 +102,14 @@ def check_names(lesson: Lesson) -> None:
             )
 
 
-def find_shared_cuts(lesson: Lesson, architecture: Architecture) -> dict[str, tuple[Cut, ...]]:
+def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
     """For each stage the cuts of those that go on from it, as far as the units before them stay frozen until then:
     their activations are made in one pass with its own. First in the network comes first."""
+    architecture = find_architecture(lesson.network)
     if lesson.pretrained is not None:
-        architecture = load_weights(lesson.pretrained).architecture
+        weights = load_weights(lesson.pretrained, lesson.network, lesson.variant)
+        warn_of_other_networks(lesson, weights)
+        architecture = weights.architecture
     origins = lesson.origins()
     transfer = ("feature_extraction", "fine_tune")
     cuts = {name: find_cut(stage.cut, architecture) for name, stage in lesson.active.items() if stage.stage in transfer}
@@ -118,6 +121,18 @@ def find_shared_cuts(lesson: Lesson, architecture: Architecture) -> dict[str, tu
             shared[before][places[name]] = cut
             before = origins[before]
     return {name: tuple(found[place] for place in sorted(found)) for name, found in shared.items()}
+
+
+def warn_of_other_networks(lesson: Lesson, weights: Weights) -> None:
+    """Says so where a stage from scratch trains another network than that of the `weights`."""
+    architecture, variant = find_architecture(lesson.network), lesson.variant or DEFAULT_VARIANT
+    others = [name for name, stage in lesson.active.items() if stage.stage == "from_scratch"]
+    if others and (architecture, variant) != (weights.architecture, weights.variant):
+        theirs = name_architecture(weights.architecture)
+        print(
+            f"{', '.join(others)} trains {name_architecture(architecture)} ({variant}), {weights.name} is {theirs} "
+            f"({weights.variant}): --config.network={theirs} --config.variant={weights.variant} makes them alike"
+        )
 
 
 def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Dataset]:

@@ -16,7 +16,7 @@ from tljax.data.batches import Chunk, tiled_shape
 from tljax.data.image_source import PHOTOGRAPH_SIZE
 from tljax.devices import tpu
 from tljax.devices.mesh import by_column, by_row, round_up, whole
-from tljax.networks.resnet import RESNET50, abstract_variables, fold
+from tljax.networks.resnet import DEFAULT_NETWORK, DEFAULT_VARIANT, abstract_variables, fold
 from tljax.training import features
 from tljax.training.inference import Inference, classify, run_prefix
 from tljax.trees import Tree
@@ -41,25 +41,27 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
     """
     mesh, chip = tpu.topology_mesh(topology)
     for name, config in configs.items():
-        check_stage(config, RESNET50, mesh.size, name if in_lesson else None)
+        check_stage(config, mesh.size, name if in_lesson else None)
     for name, config in configs.items():
         size, classes = KNOWN.get(config.data.name, (PHOTOGRAPH_SIZE, 1000))
         size, classes = config.data.image_size or size, len(config.data.classes) or classes
         if config.stage == "zero_shot" and SOURCE not in configs:
             size, classes = PHOTOGRAPH_SIZE, 1000
-        print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes; compiled, not run")
+        network = f"{config.network or DEFAULT_NETWORK} {config.variant or DEFAULT_VARIANT}"
+        print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes, {network}; not run")
         for what, planned in plan(config, size, classes, mesh).items():
             print(f"compiling {what} ...", flush=True)
             print(tpu.describe_program(what, tpu.compile_program(what, *planned, chip), chip), flush=True)
 
 
 def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str, Planned]:
-    """The programs of a stage, by name, as a run on `mesh` would compile them for Keras's ResNet50.
+    """The programs of a stage, by name, as a run on `mesh` would compile them. The network is the one that `config`
+    names, whatever its source weights are.
 
     Where images or activations lie on the devices, it is one batch of them. Where nothing random stands before the
     cut, activations are taken to fit the limits of `config.cache`.
     """
-    setup = make_setup(config, RESNET50, classes, mesh)
+    setup = make_setup(config, None, classes, mesh)
     variables = as_shapes(abstract_variables(setup.model), mesh)
     size = round_up(config.batch_size, mesh.size)
     images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))

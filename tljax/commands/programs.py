@@ -13,10 +13,18 @@ from jax.sharding import Mesh
 
 from tljax.config import Config
 from tljax.data.augmentation import AUGMENTATIONS
-from tljax.data.preprocessing import CAFFE, Preprocessing
+from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.devices.mesh import compute_dtype, whole
 from tljax.networks.cut import Cut, find_cut
-from tljax.networks.resnet import VARIANTS, Architecture, ResNet, abstract_variables
+from tljax.networks.resnet import (
+    DEFAULT_VARIANT,
+    VARIANTS,
+    ResNet,
+    abstract_variables,
+    describe_network,
+    find_architecture,
+    name_architecture,
+)
 from tljax.training import steps
 from tljax.training.features import Prefix
 from tljax.training.inference import run_prefix, start_inference
@@ -35,25 +43,30 @@ class Setup(NamedTuple):
     cut: Cut
     mesh: Mesh
 
+    @property
+    def network(self) -> str:
+        """What a user calls the network, such as `resnet50 v1`."""
+        return f"{name_architecture(self.model.architecture)} {describe_network(self.model)['variant']}"
 
-def make_setup(config: Config, source: Weights | Architecture, classes: int, mesh: Mesh) -> Setup:
-    """The network that belongs to the weights of `source` or, where that is the row of a new network, Keras's variant
-    of it.
+
+def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh) -> Setup:
+    """The network that belongs to the weights of `source` or, where there are none, the one that `config` names.
 
     Raises:
       ValueError: if `config.cut` is no unit of that network.
     """
-    if isinstance(source, Weights):
-        variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
+    if source is None:
+        variant, architecture = config.variant or DEFAULT_VARIANT, find_architecture(config.network)
+        preprocessing = OF_VARIANT[variant]
     else:
-        variant, preprocessing, architecture = "v1", CAFFE, source
+        variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(classes, VARIANTS[variant], architecture, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
     return Setup(config, model, preprocessing, cut, mesh)
 
 
-def initialize(setup: Setup, source: Weights | Architecture, class_names: tuple[str, ...], key: jax.Array) -> Tree:
+def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:
     """The variables that training starts from: those of the weights of `source`, with a new head unless the stage is
     fine_tune, or random ones.
 
@@ -61,7 +74,7 @@ def initialize(setup: Setup, source: Weights | Architecture, class_names: tuple[
       ValueError: if the weights do not fit the network.
     """
     model = setup.model
-    if not isinstance(source, Weights):
+    if source is None:
         init = jax.jit(model.init, out_shardings=whole(setup.mesh))
         variables: Tree = init(key, np.zeros((1, 32, 32, 3), np.float32))
         return variables

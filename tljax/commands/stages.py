@@ -16,7 +16,7 @@ from tljax.data import splits
 from tljax.data.splits import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.cut import Cut, find_cut
-from tljax.networks.resnet import Architecture
+from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, claim, find_run
@@ -24,9 +24,7 @@ from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
 
-def check_stage(
-    config: Config, architecture: Architecture, devices: int | None = None, name: str | None = None
-) -> None:
+def check_stage(config: Config, devices: int | None = None, name: str | None = None) -> None:
     """Refuses what cannot run on so many `devices`, by default those that are there. `name` is the stage's in a lesson,
     where its settings are `config.stages.NAME`.
 
@@ -43,6 +41,7 @@ def check_stage(
     if config.stage != "zero_shot":
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
+    architecture = find_architecture(config.network)
     first = architecture.units[0]
     if config.stage == "from_scratch" and find_cut(config.cut, architecture).start != first:
         raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {first!r}")
@@ -54,15 +53,15 @@ def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> N
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 
 
-def load_source(config: Config, architecture: Architecture) -> Weights | Architecture:
-    """The weights that `config.pretrained` names or, where it names none, the row of the new network.
+def load_source(config: Config) -> Weights | None:
+    """The weights that `config.pretrained` names, None for a new network.
 
     Raises:
       ValueError: if they are not what the stage starts from, or have no unit `config.cut`.
     """
     if config.pretrained is None:
-        return architecture
-    weights = load_weights(config.pretrained)
+        return None
+    weights = load_weights(config.pretrained, config.network, config.variant)
     if config.stage == "fine_tune" and not weights.is_run:
         raise ValueError(
             f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
@@ -84,15 +83,15 @@ def load_data(config: Config) -> Dataset:
     return splits.load(bounded, seed=config.seed, training=False, **bounds)
 
 
-def run_one(config: Config, workdir: Path, overwrite: bool, architecture: Architecture) -> None:
+def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
     """One stage in `workdir`, unless it is finished there."""
-    check_stage(config, architecture)
+    check_stage(config)
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
         if not overwrite and find_run(workdir, config) == "finished":
             read_finished(workdir)
             return
-        source = load_source(config, architecture)
+        source = load_source(config)
         run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
 
 
@@ -100,7 +99,7 @@ def run_stage(
     config: Config,
     workdir: Path,
     dataset: Dataset,
-    source: Weights | Architecture,
+    source: Weights | None,
     *,
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,

@@ -14,7 +14,7 @@ from tljax.data.splits import Dataset
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted
 from tljax.networks.cut import Cut, verify_frozen
-from tljax.networks.resnet import Architecture, describe_network
+from tljax.networks.resnet import describe_network
 from tljax.report import pictures, tables
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
@@ -32,14 +32,14 @@ def train(
     config: Config,
     workdir: Path,
     dataset: Dataset,
-    source: Weights | Architecture,
+    source: Weights | None,
     *,
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,
 ) -> Row:
     """Trains one stage, from its newest checkpoint on if there is one; returns its part of `summary.json`.
 
-    `source` are the weights to start from, or the row of a new network. `earlier_cuts` are those of later stages that
+    `source` are the weights to start from, None for random ones. `earlier_cuts` are those of later stages that
     read the same activations; `overwrite` deletes first what `workdir` holds of an earlier run.
     """
     setup = make_setup(config, source, len(dataset.class_names), make_mesh())
@@ -47,7 +47,7 @@ def train(
     variables = initialize(setup, source, dataset.class_names, init_key)
     frozen = setup.cut.digest(variables)
     begin_run(workdir, config, overwrite=overwrite)
-    print(tables.network_summary(variables, setup.cut, config.batch_norm))
+    print(f"{setup.network}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     variables = put(variables, whole(setup.mesh))
     examples, from_activations = read_examples(setup, dataset, variables, frozen, earlier_cuts)
@@ -56,7 +56,7 @@ def train(
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # The epochs of a fine-tuning go on where those of its source ended.
-    earlier = source.history if isinstance(source, Weights) and config.stage == "fine_tune" else ()
+    earlier = source.history if source and config.stage == "fine_tune" else ()
     last = len(earlier) + config.epochs
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = describe_run(setup, dataset)

@@ -30,7 +30,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     variables = unflatten(convert.match_leaves(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
     begin_run(workdir, config, overwrite=overwrite)
     mark_running(workdir, config)
-    print(tables.network_summary(variables, setup.cut, config.batch_norm))
+    print(f"{setup.network}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
     run = partial(inference.program(partial(classify, size=weights.input_size)), inference.folded)

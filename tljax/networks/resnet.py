@@ -1,4 +1,4 @@
-"""ResNet50 as an ordered tuple of named units, which can be cut before any of them.
+"""ResNets of bottleneck blocks as ordered tuples of named units, which can be cut before any of them.
 
 Both published variants are fields of one network: Keras's (v1: the stride of a stage sits on the first 1x1
 convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits on the 3x3, no biases).
@@ -21,10 +21,10 @@ from tljax.networks.kernels.pooling import max_pool
 
 
 class Architecture(NamedTuple):
-    """How deep and how wide a network is: one row a published ResNet."""
+    """How deep and how wide a network is."""
 
     stage_sizes: tuple[int, ...]
-    """Blocks of each stage."""
+    """Blocks of each stage; the training steps want four stages."""
     width: int = 64
     """Features of the stem and of the first stage's inner convolutions."""
 
@@ -49,11 +49,46 @@ class Architecture(NamedTuple):
         return dict(zip(map(int, np.cumsum([0, *layers])), self.units, strict=True))
 
 
-RESNET50 = Architecture((3, 4, 6, 3))
+class Network(NamedTuple):
+    """A published ResNet."""
+
+    architecture: Architecture
+    keras_md5: str
+    """MD5 of Keras's file of ImageNet weights (`keras.applications.resnet.WEIGHTS_HASHES`)."""
+
+
+# By the name that `config.network` has. Names of units and of other frameworks' arrays, Keras's layer indices, numbers
+# of parameters and the official file all follow from a row.
+NETWORKS = {
+    "resnet50": Network(Architecture((3, 4, 6, 3)), "2cb95161c43110f7111970584f804107"),
+    "resnet101": Network(Architecture((3, 4, 23, 3)), "f1aeb4b969a6efcfb50fad2f0c20cfc5"),
+    "resnet152": Network(Architecture((3, 8, 36, 3)), "100835be76be38e30d865e96f2aaae62"),
+}
+# What None means where there are no source weights.
+DEFAULT_NETWORK, DEFAULT_VARIANT = "resnet50", "v1"
+RESNET50 = NETWORKS["resnet50"].architecture
+
+
+def find_architecture(name: str | None) -> Architecture:
+    """The row that `config.network` names; None: ResNet50's.
+
+    Raises:
+      ValueError: with the names that there are.
+    """
+    if (name or DEFAULT_NETWORK) not in NETWORKS:
+        raise ValueError(f"config.network={name!r} is none of {', '.join(NETWORKS)}")
+    return NETWORKS[name or DEFAULT_NETWORK].architecture
+
+
+def name_architecture(architecture: Architecture) -> str:
+    """The name of its row or, where it has none, what it is."""
+    names = [name for name, network in NETWORKS.items() if network.architecture == architecture]
+    blocks = "-".join(map(str, architecture.stage_sizes))
+    return names[0] if names else f"a ResNet with {blocks} blocks and {architecture.width} features"
 
 
 class Variant(NamedTuple):
-    """What differs between the published ResNet50s."""
+    """What differs between the published ResNets of one depth."""
 
     stride_on_3x3: bool
     """Where a stage's first block halves the resolution: on its 3x3 convolution (v1.5) or its first 1x1 (v1)."""
@@ -186,14 +221,14 @@ class Head(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet50 by default; the tests make tiny networks of other rows. The steps want four stages.
+    """A network of any row and variant; Keras's ResNet50 by default.
 
     `apply` needs the variables of those units only that it runs, so the halves on both sides of a cut can be held and
     differentiated apart.
     """
 
     num_classes: int
-    variant: Variant = VARIANTS["v1"]
+    variant: Variant = VARIANTS[DEFAULT_VARIANT]
     architecture: Architecture = RESNET50
     folded_units: tuple[str, ...] = ()
     """Units without BatchNorm, for the variables that `fold` gives."""

@@ -1,11 +1,12 @@
 """Weights of other frameworks by name: their arrays -> this network's leaves, all or nothing."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from tljax.networks.resnet import RESNET50
+from tljax.networks.resnet import NETWORKS, Architecture
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -23,7 +24,7 @@ _KERAS_HEADS = ("predictions", "probs")
 def from_keras(arrays: Arrays) -> dict[str, np.ndarray]:
     """Renames arrays such as `conv2_block1_1_conv/kernel` or `conv1_bn/gamma:0` to this network's paths.
 
-    The head is `predictions` or, in the official file, `probs`. A name that is none of Keras's ResNet50 stays as it
+    The head is `predictions` or, in the official file, `probs`. A name that is none of Keras's ResNets stays as it
     is, so that `match_leaves` reports it.
     """
     return {_keras_path(name.removesuffix(":0")): array for name, array in arrays.items()}
@@ -40,23 +41,23 @@ def _keras_path(name: str) -> str:
     return _KERAS_LEAVES[leaf].format("/".join(match.groups())) if match else name
 
 
-def _keras_layer_order() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the convolutions and of the BatchNorms of Keras's ResNet50 in the order of `model.layers`.
+def _keras_layer_order(architecture: Architecture) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the convolutions and of the BatchNorms of Keras's network in the order of `model.layers`.
 
     In a stage's first block the shortcut stands between the second convolution and the third.
     """
     parts = ["conv1_"]
-    for stage, size in enumerate(RESNET50.stage_sizes, start=2):
+    for stage, size in enumerate(architecture.stage_sizes, start=2):
         for block in range(1, size + 1):
             numbers = (1, 2, 0, 3) if block == 1 else (1, 2, 3)
             parts += [f"conv{stage}_block{block}_{number}_" for number in numbers]
     return tuple(p + "conv" for p in parts), tuple(p + "bn" for p in parts)
 
 
-def from_keras_counters(arrays: Arrays) -> dict[str, np.ndarray]:
+def from_keras_counters(arrays: Arrays, architecture: Architecture) -> dict[str, np.ndarray]:
     """Renames arrays of a Keras 3 `.weights.h5`, `layers/conv2d_7/vars/0`, which have a class, a counter in the order
     of `model.layers` and the position of the variable in its layer."""
-    convolutions, batch_norms = _keras_layer_order()
+    convolutions, batch_norms = _keras_layer_order(architecture)
     tables = {
         "conv2d": (convolutions, ("kernel", "bias")),
         "batch_normalization": (batch_norms, ("gamma", "beta", "moving_mean", "moving_variance")),
@@ -115,6 +116,36 @@ def _torch_path(name: str) -> str:
         if unit and kind.endswith("bn") and leaf in _TORCH_BN_LEAVES:
             return _TORCH_BN_LEAVES[leaf].format(f"{unit}/{kind}")
     return name
+
+
+class Kind(NamedTuple):
+    """Whose names a file has."""
+
+    convert: Callable[[Arrays, Architecture], dict[str, np.ndarray]]
+    variant: str
+    """Key of `resnet.VARIANTS`."""
+
+
+# By what `untrusted.read` calls them.
+KINDS = {
+    "keras": Kind(lambda arrays, _: from_keras(arrays), "v1"),
+    "keras_counters": Kind(from_keras_counters, "v1"),
+    "torch": Kind(lambda arrays, _: from_torch(arrays), "v1.5"),
+}
+
+
+def recognize(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Architecture]:
+    """A file's arrays by this network's paths, and the row of `NETWORKS` whose units they are.
+
+    Where no row has just these units it is the nearest, and `match_leaves` reports what differs.
+    """
+
+    def differences(found: tuple[dict[str, np.ndarray], Architecture]) -> int:
+        leaves, architecture = found
+        return len({path.split("/")[1] for path in leaves if "/" in path} ^ set(architecture.units))
+
+    rows = [network.architecture for network in NETWORKS.values()]
+    return min(((kind.convert(arrays, row), row) for row in rows), key=differences)
 
 
 def match_leaves(

@@ -1,42 +1,22 @@
 """Source weights by what the user wrote: a registry name, a file of Keras or torch, the folder of an earlier run."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tljax.data.preprocessing import CAFFE, TORCH, Preprocessing
-from tljax.networks.resnet import RESNET50, Architecture
+from tljax.data.preprocessing import OF_VARIANT, Preprocessing
+from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, imagenet, untrusted
 
-
-class Download(NamedTuple):
-    """A file that can be fetched, and its checksum."""
-
-    url: str
-    md5: str
-
-
-# Keras's own weights for ImageNet, top-1 74.9% (https://keras.io/api/applications).
-DOWNLOADS = {
-    "imagenet": Download(
-        "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-        "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
-        "2cb95161c43110f7111970584f804107",
-    )
-}
-
-
-# Of a weight file's names: how to read them, and what goes with such weights.
-KINDS: dict[str, tuple[Callable[[convert.Arrays], dict[str, np.ndarray]], str, Preprocessing]] = {
-    "keras": (convert.from_keras, "v1", CAFFE),
-    "keras_counters": (convert.from_keras_counters, "v1", CAFFE),
-    "torch": (convert.from_torch, "v1.5", TORCH),
-}
+# Keras's own weights for ImageNet, top-1 74.9%, 76.4% and 76.6% (https://keras.io/api/applications).
+IMAGENET = "imagenet"
+KERAS_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}_weights_tf_dim_ordering_tf_kernels.h5"
+)
 
 
 class Weights(NamedTuple):
@@ -59,23 +39,35 @@ class Weights(NamedTuple):
     is_run: bool = False
 
 
-def load_weights(pretrained: str) -> Weights:
-    """Reads `config.pretrained`.
+def load_weights(pretrained: str, network: str | None = None, variant: str | None = None) -> Weights:
+    """Reads `config.pretrained`; `config.network` chooses the file of `imagenet`.
 
     Raises:
-      ValueError: if it is nothing that can be read, saying what would be.
+      ValueError: if it is nothing that can be read, saying what would be, or has another network or variant than those
+        that are given.
       FileNotFoundError: if a file is missing, or cannot be downloaded.
     """
-    if pretrained in DOWNLOADS:
-        return _read_file(download(*DOWNLOADS[pretrained]), pretrained)
     path = Path(pretrained)
-    if path.is_dir():
-        return _read_run(path)
-    if path.is_file():
-        return _read_file(path, pretrained)
-    raise FileNotFoundError(
-        f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor one of: {', '.join(DOWNLOADS)}"
-    )
+    if pretrained == IMAGENET:
+        name = network or DEFAULT_NETWORK
+        weights = _read_file(download(KERAS_URL.format(name), NETWORKS[name].keras_md5), pretrained)
+    elif path.is_dir():
+        weights = _read_run(path)
+    elif path.is_file():
+        weights = _read_file(path, pretrained)
+    else:
+        raise FileNotFoundError(f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}")
+    _check_network(weights, network, variant)
+    return weights
+
+
+def _check_network(weights: Weights, network: str | None, variant: str | None) -> None:
+    wanted = "leave it out, or take other weights"
+    if network is not None and find_architecture(network) != weights.architecture:
+        found = name_architecture(weights.architecture)
+        raise ValueError(f"config.network={network!r}, but {weights.name} is {found}; {wanted}")
+    if variant not in (None, weights.variant):
+        raise ValueError(f"config.variant={variant!r}, but {weights.name} is {weights.variant}; {wanted}")
 
 
 def load_into(
@@ -104,16 +96,24 @@ def _read_file(path: Path, name: str) -> Weights:
             "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
         )
     try:
-        arrays, kind = untrusted.read(path)
+        arrays, names = untrusted.read(path)
     except ValueError as error:
         raise ValueError(f"config.pretrained={name!r}: {error}") from error
-    convert_names, variant, preprocessing = KINDS[kind]
-    variables = convert_names(arrays)
-    return Weights(name, variables, variant, preprocessing, 224, _head_labels(variables), RESNET50)
+    kind = convert.KINDS[names]
+    leaves, architecture = convert.recognize(arrays, kind)
+    return Weights(
+        name=name,
+        leaves=leaves,
+        variant=kind.variant,
+        preprocessing=OF_VARIANT[kind.variant],
+        input_size=224,
+        labels=_head_labels(leaves),
+        architecture=architecture,
+    )
 
 
-def _head_labels(variables: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
-    bias = variables.get("params/head/bias", np.empty(0))
+def _head_labels(leaves: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
+    bias = leaves.get("params/head/bias", np.empty(0))
     labels = imagenet.labels()
     return labels if bias.size == len(labels) else tuple((None, f"output_{i}") for i in range(bias.size))
 
