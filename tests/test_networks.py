@@ -12,6 +12,7 @@ from tiny_runs import DIGITS, TINY, read_summary, small
 from tljax.commands.from_config import run
 from tljax.config import Lesson
 from tljax.data.preprocessing import CAFFE, TORCH, preprocess
+from tljax.networks.cut import find_cut
 from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet, abstract_variables
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert
@@ -58,10 +59,10 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     ours = jax.jit(model.apply)(variables, preprocess(images, weights.preprocessing))
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
-    # A run, cut at the index of Keras's layer: a stem, then blocks of 12, 12, 10, 12, 10 and 12 layers.
+    # Cuts by the indices of Keras's layers: a stem, then blocks of 12, 12, 10, 12, 10 and 12 layers.
     index = {layer.name: i for i, layer in enumerate(keras_network.layers)}["conv5_block1_1_conv"]
-    assert index == 7 + 12 + 22 + 22
-    config = small("feature_extraction", pretrained="imagenet", network="resnet20", cut=str(index))
+    assert index == 7 + 12 + 22 + 22 and find_cut(str(index), row.architecture).start == "conv5_block1"
+    config = small("feature_extraction", pretrained="imagenet", network="resnet20", cut=str(index + 12))
     run(config, tmp_path / "run")
     assert "resnet20 v1\n" in capsys.readouterr().out
     assert read_summary(tmp_path / "run")["params"]["total"] == keras_network.count_params() - 2049 * 997
