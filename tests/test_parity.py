@@ -47,7 +47,9 @@ def randomize(model: keras.Model, seed: int) -> None:
         if isinstance(layer, keras.layers.BatchNormalization):
             gamma, beta, mean, var = (rng.uniform(low, high, layer.gamma.shape) for low, high in
                                       ((0.5, 1.5), (-0.2, 0.2), (-0.5, 0.5), (0.5, 1.5)))  # fmt: skip
-            layer.set_weights([gamma, beta, mean, var])
+            # Added up over fifty blocks, logits would grow until a softmax has a single class.
+            share = 0.3 if layer.name.endswith("_3_bn") else 1
+            layer.set_weights([share * gamma, share * beta, mean, var])
         elif layer.weights:
             kernel, bias = layer.get_weights()
             layer.set_weights([kernel, rng.normal(0, 0.1, bias.shape)])
