@@ -1,4 +1,4 @@
-"""The command line: a config and a workdir run, a subcommand reads what a run left.
+"""The command line: a config and a workdir make a run, a command reads what a run has left.
 
 main.py --config configs/X.py --workdir DIR [--config.SETTING=VALUE ...]
 main.py COMMAND ...
@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -24,7 +25,7 @@ from tljax.storage import signals
 
 
 class Command(NamedTuple):
-    """A subcommand. Its module has `add_arguments(parser)` and `run(flags)`, and is imported when it is asked for."""
+    """A command. Its module has `add_arguments(parser)` and `run(flags)`; it is imported only when it is called."""
 
     module: str
     about: str
@@ -32,21 +33,60 @@ class Command(NamedTuple):
 
 COMMANDS = {"show": Command("tljax.commands.show", "prints what a finished run or lesson came to")}
 
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with this program by name: beside its code where it is installed, else in `configs/`."""
+    package = Path(__file__).parent
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
 USAGE = f"""\
 usage: main.py --config FILE --workdir DIR [--config.SETTING=VALUE ...]
        main.py COMMAND ...
 
-A config runs: it trains, evaluates and reports into its workdir; the same command again goes on from there.
-  --config FILE     a file of configs/ or your own, with a function get_config()
+A config is run: it trains, evaluates and reports into its workdir. The same command again goes on from there.
+  --config FILE     the name of a shipped config ({", ".join(shipped_configs())})
+                    or a file of your own with a function get_config()
   --config FILE --help
                     lists all its settings with their defaults
-  --overwrite       replaces the run that is in the workdir
+  --overwrite       deletes the run that is in the workdir first
   --debug           shows the traceback of an error
   --version         says which version this is
 
-A command reads what is there:
+Commands:
 {chr(10).join(f"  {name:<17} {command.about}; {name} --help says more" for name, command in COMMANDS.items())}
 """
+
+
+def find_config(name: str) -> Path:
+    """A config by its path, or a shipped one by its name.
+
+    Raises:
+      SystemExit: with a line that names the shipped configs, if there is no such file.
+    """
+    shipped = shipped_configs()
+    if not Path(name).is_file() and name not in shipped:
+        sys.exit(f"main.py: --config {name}: there is no such file, and no shipped config but {', '.join(shipped)}")
+    return Path(name) if Path(name).is_file() else shipped[name]
+
+
+def load_defaults(name: str) -> Any:
+    """What `get_config()` of a config returns: the defaults of all settings.
+
+    Raises:
+      SystemExit: with a line that says where the config fails.
+    """
+    path = find_config(name)
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            sys.exit(f"main.py: --config {name}: it has no function get_config()")
+        return get_config()
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" line {lines[-1]}:" if lines else ""
+        sys.exit(f"main.py: --config {name}:{where} {type(error).__name__}: {error}")
 
 
 def parse_flags(arguments: list[str]) -> Any:
@@ -55,13 +95,8 @@ def parse_flags(arguments: list[str]) -> Any:
     first.add_argument("--config", metavar="FILE")
     known, rest = first.parse_known_args(arguments)
     if known.config is None:
-        sys.exit("main.py: --config FILE is needed, for example --config configs/demo.py (see configs/)")
-    if not Path(known.config).is_file():
-        sys.exit(f"main.py: --config {known.config}: there is no such file")
-    get_config = runpy.run_path(known.config).get("get_config")
-    if get_config is None:
-        sys.exit(f"main.py: --config {known.config}: it has no function get_config()")
-    defaults = get_config()
+        sys.exit(f"main.py: --config FILE is needed: a file, or one of {', '.join(shipped_configs())}")
+    defaults = load_defaults(known.config)
 
     @dataclass
     class Flags:
@@ -105,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_command(name: str, *arguments: str) -> None:
-    """A subcommand."""
+    """Runs a command."""
     if name not in COMMANDS:
         choices = ", ".join(COMMANDS)
         sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")
@@ -119,7 +154,7 @@ def run_command(name: str, *arguments: str) -> None:
 
 
 def run_config(arguments: list[str]) -> None:
-    """What a config says."""
+    """Runs what a config says, in this process and in all that work with it."""
     signals.listen()
     flags = parse_flags(arguments)
     import jax
@@ -138,11 +173,10 @@ def run_config(arguments: list[str]) -> None:
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
                 from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except signals.Stopped as stopped:
-        # Whoever reads this may have been ended by the same signal.
+        # The reader of this pipe may have been ended by the same signal.
         with contextlib.suppress(OSError):
-            print(
-                f"main.py: stopped by {stopped.name}; the same command goes on from here", file=sys.stderr, flush=True
-            )
+            line = f"main.py: stopped by {stopped.name}; the same command goes on from what is saved"
+            print(line, file=sys.stderr, flush=True)
         if jax.distributed.is_initialized() and not stopped.together:
             os._exit(stopped.exit_code)
         raise
@@ -150,8 +184,8 @@ def run_config(arguments: list[str]) -> None:
 
 @contextlib.contextmanager
 def one_line(debug: bool) -> Iterator[None]:
-    """A block whose errors end the process with one line, or with a traceback where that is asked for."""
-    # TFDS and Orbax warn about their own workings. What fails in their threads is raised here too.
+    """A block whose errors end the process with one line, or with a traceback if `debug`."""
+    # TFDS and Orbax log their inner workings. Errors of their threads are raised here too.
     logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = sys.__unraisablehook__ if debug else leave_out_cut_off_reads
@@ -160,21 +194,32 @@ def one_line(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        elif str(error).startswith("RESOURCE_EXHAUSTED"):
+            print(f"main.py: {out_of_memory(error)}", file=sys.stderr, flush=True)
         elif isinstance(error, (ValueError, OSError)):
             print(f"main.py: {error}", file=sys.stderr, flush=True)
         else:
             print(f"main.py: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True)
         if not debug:
-            # What libraries warn about while this process ends is no part of the answer.
+            # Libraries warn while the process ends. The error stays the last line.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         import jax
 
-        # In an orderly exit this process would wait for the others, which wait for it in the middle of their work.
+        # An orderly exit would wait for the other processes, and they wait for this one.
         os._exit(1) if jax.distributed.is_initialized() else sys.exit(1)
 
 
+def out_of_memory(error: Exception) -> str:
+    """What to do when a device has no memory left. JAX raises a RuntimeError whose text begins with the status code."""
+    needed = re.search(r"allocat\w+ ([\d.]+ ?\w+)", str(error))
+    return (
+        f"a device is out of memory{f' (it was asked for {needed[1]})' if needed else ''}: use a smaller "
+        "--config.batch_size or --config.data.image_size in a new --workdir, or a smaller --config.cache.memory_gib"
+    )
+
+
 def leave_out_cut_off_reads(unraisable: Any) -> None:
-    """Prints what Python cannot raise. After an error TensorStore's threads end reads and writes whose loop is closed:
-    not these."""
+    """Prints an exception that Python cannot raise, unless it is TensorStore's: after an error its threads end reads
+    and writes whose event loop is closed."""
     if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
         sys.__unraisablehook__(unraisable)

@@ -11,6 +11,7 @@ from tljax.commands.programs import Programs, Setup, compile_prefix, compile_pro
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.splits import Dataset
+from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted
 from tljax.networks.cut import Cut, verify_frozen
@@ -65,13 +66,22 @@ def train(
         )
         state, progress = resume(journal, setup, programs, variables)
         if not progress.is_done(last):
+            print(f"compiling for {describe_devices()} ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
+        first = progress.epoch
         with signals.deferred():
             while not (progress.is_done(last) or interrupted()):
                 name = f"epoch {progress.epoch}/{last}"
                 order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
                 state, done = epochs.train_epoch(
-                    state, progress.partial, training, order, train_steps, name=name, interrupted=interrupted
+                    state,
+                    progress.partial,
+                    training,
+                    order,
+                    train_steps,
+                    name=name,
+                    interrupted=interrupted,
+                    announce=progress.epoch == first,
                 )
                 evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
                 learning_rate = programs.learning_rate(int(state.step) - 1)
@@ -136,7 +146,8 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
     if restored is None:
         return programs.create(variables), progress
     restored = complete(restored, lambda: programs.create_beside(variables))
-    print(f"goes on after epoch {len(progress.history)}, step {progress.partial.steps} of the next")
+    steps = f", step {progress.partial.steps} of the next" if progress.partial.steps else ""
+    print(f"goes on after epoch {len(progress.history)}{steps}")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
 
 

@@ -36,7 +36,8 @@ def summary_line(summary: Row) -> str:
         f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
     ]
     if "best_epoch" in summary:
-        lines[0] += f" (best epoch {summary['best_epoch']}, {summary['epochs']} epochs run)"
+        epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
+        lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
     if "test" in summary:
         lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
     if summary.get("unmapped_classes"):

@@ -1,4 +1,4 @@
-"""The folder of a run: who works in it, how far the run is."""
+"""The folder of a run: which process works in it, how far the run is, what it runs on."""
 
 import fcntl
 import os
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tljax.config import AnyConfig, as_json
+from tljax.devices import environment
 from tljax.devices.processes import leads, wait
-from tljax.runs.files import read_json, write_json
+from tljax.runs.files import read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import fill_in, find_changes, growing
 
-CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
-FILES = (CONFIG, METRICS, "predictions.jsonl", "report.md", "figures", "checkpoints", SUMMARY)
+FILES = (CONFIG, ENVIRONMENT, METRICS, "predictions.jsonl", "report.md", "figures", "checkpoints", SUMMARY)
 LOCK = ".lock"
 
 
 @contextmanager
 def claim(workdir: Path) -> Iterator[None]:
-    """Makes `workdir` unless it is there, and keeps every other run out of it meanwhile. What was made for this and is
-    empty in the end is removed again.
+    """Makes `workdir` unless it is there, and keeps every other run out of it until the block ends. A folder that was
+    made for this and is still empty then is removed.
 
     Raises:
       OSError: if it cannot be made, or another run is at work there.
@@ -54,10 +55,10 @@ def _refuse_file(workdir: Path) -> None:
 
 
 def _lock(file: Any, workdir: Path) -> None:
-    # The system lets go of it however the process ends.
+    # The system releases this lock however the process ends.
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who was there a moment ago may have removed it.
+        # The run that was here a moment ago may have removed the file since it was opened.
         taken = not os.path.samestat(os.fstat(file.fileno()), (workdir / LOCK).stat())
     except (BlockingIOError, FileNotFoundError):
         taken = True
@@ -75,11 +76,11 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "finished"]:
-    """How far the run of `config` in `workdir` is. One with fewer epochs counts as begun.
+    """How far the run of `config` in `workdir` is. A finished run with fewer epochs than `config` counts as begun.
 
     Raises:
-      FileExistsError: if what is there is no run that could go on.
-      ValueError: if it is a run of another config, with what differs.
+      FileExistsError: if `workdir` holds files of a run without its config.
+      ValueError: if it holds a run of another config, with what differs.
     """
     _refuse_file(workdir)
     found = [name for name in FILES if (workdir / name).exists()]
@@ -97,13 +98,13 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
             f"{workdir} holds a run of another config ({'; '.join(changes)}); give its config, another --workdir, or "
             "--overwrite"
         )
-    # More epochs are no change; the other way round they would be.
+    # More epochs than before are allowed, fewer are not: compared the other way round, they show.
     longer = find_changes(now, before, may_grow)
     return "finished" if not longer and _is_whole(workdir) else "begun"
 
 
 def _is_whole(workdir: Path) -> bool:
-    """Whether there is what a finished run leaves."""
+    """Whether the files of a finished run are there."""
     try:
         stage = read_json(workdir / SUMMARY)["stage"]
     except (OSError, ValueError):
@@ -112,8 +113,8 @@ def _is_whole(workdir: Path) -> bool:
 
 
 def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool) -> None:
-    """Writes `config.json` where there is none; with `overwrite` it deletes first what an earlier run left. All
-    processes go on after that."""
+    """Writes `config.json` unless it is there; with `overwrite` it deletes the files of an earlier run first. All
+    processes wait until this is done."""
     wait(f"{workdir} is checked")
     if overwrite:
         clear(workdir)
@@ -123,15 +124,26 @@ def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool) -> None:
 
 
 def mark_running(workdir: Path, config: AnyConfig) -> None:
-    """From here on the run is one of `config`, and not finished."""
+    """Marks the run as one of `config` that is not finished, and records what this start runs on."""
     if leads():
         (workdir / SUMMARY).unlink(missing_ok=True)
     write_json(workdir / CONFIG, as_json(config))
+    record_environment(workdir)
+
+
+def record_environment(workdir: Path) -> None:
+    """Adds a row to `environment.jsonl`: command, versions, devices and machine of this start. A damaged file is
+    written anew, since no run depends on it."""
+    try:
+        earlier = read_rows(workdir / ENVIRONMENT)
+    except (OSError, ValueError):
+        earlier = []
+    write_rows(workdir / ENVIRONMENT, [*earlier, environment.describe()])
 
 
 def clear(workdir: Path) -> None:
-    """Deletes what a run left in `workdir`: its summary first, so that it is no finished run any more, its config last,
-    until when the folder is known as a run's."""
+    """Deletes the files of a run in `workdir`: its summary first, so that the run no longer counts as finished; its
+    config last, so that the folder is known as a run's until the end."""
     for path in (workdir / name for name in reversed(FILES) if leads()):
         if path.is_dir():
             shutil.rmtree(path)

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tljax.data.batches import Examples, progress_bar
+from tljax.devices.environment import describe_memory
 from tljax.devices.processes import max_over_processes
 from tljax.training import metrics
 from tljax.training.progress import PartialEpoch
@@ -83,6 +84,7 @@ def train_epoch(
     *,
     name: str,
     interrupted: Interrupted = never,
+    announce: bool = False,
 ) -> tuple[TrainState, PartialEpoch]:
     """A pass over `examples` in `order`, or what is left of it after `done`, with
     `train_steps(state, chunk, start, stop) -> (state, sums)`, which makes those steps of the chunk; `name` stands
@@ -100,14 +102,26 @@ def train_epoch(
     with progress_bar(examples.steps, name, unit="step", done=done.steps) as bar:
         steps = _run(train_steps, state, examples, order, bar, done.steps)
         with closing(steps):
+            began = time.perf_counter()
             for new_state, new_sums in steps:
                 state = new_state
+                seconds, began = time.perf_counter() - began, time.perf_counter()
+                if announce and seconds >= DISPATCH_SECONDS / 2:
+                    bar.write(describe_pace(name, examples.steps, seconds / len(new_sums.loss)))
+                    announce = False
                 _check_finite(new_sums, len(sums.loss), name)
                 sums = metrics.Sums(*(np.append(*pair).astype(float) for pair in zip(sums, new_sums, strict=True)))
                 bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.means(sums).items()}, refresh=False)
                 if interrupted():
                     break
     return state, PartialEpoch(len(sums.loss), sums, time.perf_counter() - started)
+
+
+def describe_pace(name: str, steps: int, step_seconds: float) -> str:
+    """What an epoch of `steps` will take, by the time of a step that was measured: a line for the reader."""
+    seconds = steps * step_seconds
+    epoch = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"{name}: {step_seconds:.2g} s a step, about {epoch} for {steps} steps; memory so far {describe_memory()}"
 
 
 def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
