@@ -206,9 +206,9 @@ def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monk
     assert exit_.value.code == 0
     lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
     for setting, text in [
-        ("--config.optimizer.learning_rate FLOAT", "Step size, constant. (default: 0.0001)"),
-        ("--config.epochs INT", "Most epochs of this stage. (default: 40)"),
-        ("--overwrite", "Replace the run that is in the workdir. (default: False)"),
+        ("--config.optimizer.learning_rate FLOAT", "Learning rate, constant. (default: 0.0001)"),
+        ("--config.epochs INT", "Most epochs that this stage trains. (default: 40)"),
+        ("--overwrite", "Delete the run that is in the workdir first. (default: False)"),
         ("--workdir PATH", "Folder that the run is written to. (required)"),
     ]:
         assert lines[lines.index(setting) + 1] == text

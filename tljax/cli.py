@@ -105,15 +105,15 @@ def parse_flags(arguments: list[str]) -> Any:
         workdir: Path
         """Folder that the run is written to."""
         overwrite: bool = False
-        """Replace the run that is in the workdir."""
+        """Delete the run that is in the workdir first."""
         debug: bool = False
         """Show the traceback of an error."""
         coordinator_address: str | None = None
-        """HOST:PORT of process 0, where JAX does not find out by itself that there are several processes."""
+        """HOST:PORT of process 0, for several processes that JAX does not find by itself."""
         num_processes: int | None = None
-        """How many there are."""
+        """Number of processes."""
         process_id: int | None = None
-        """Which of them this is, from 0."""
+        """Number of this process, from 0."""
 
     return tyro.cli(
         Flags,

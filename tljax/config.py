@@ -1,4 +1,4 @@
-"""Every setting, its default and what it means; each class refuses what it may not hold.
+"""Every setting with its default and its meaning. Each class checks its own values.
 
 The string below a field is its help text: `main.py --config configs/X.py --help` prints it. The classes are not
 frozen, so that a config file may change single attributes of a default.
@@ -14,19 +14,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
 STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune", "from_scratch")
 
-# What `max_images=None` means for zero_shot; the training stages then read everything.
+# The number of images that zero_shot reads where `data.max_images` is None. The other stages then read all.
 ZERO_SHOT_MAX_IMAGES = 1000
 
 
 def refuse_unless(ok: bool, setting: str, value: Any, wanted: str) -> None:
-    """Raises ValueError with the `setting`, its value and what is wanted, unless it is `ok`."""
+    """Raises ValueError with the `setting`, its value and what is `wanted`, unless `ok`."""
     if not ok:
         raise ValueError(f"config.{setting}={value!r}: {wanted}")
 
 
 def check_choices(settings: Any, prefix: str) -> None:
-    """Refuses a value that is none of its setting's choices: the command line checks them, a config file may hold
-    anything."""
+    """Raises ValueError for a value that is not among its setting's choices. The command line checks them, but a config
+    file may hold anything."""
     for name, hint in get_type_hints(type(settings)).items():
         literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
         if literal is not None:
@@ -37,28 +37,31 @@ def check_choices(settings: Any, prefix: str) -> None:
 
 @dataclass
 class Data:
-    """Where the images come from and how they are cut into splits."""
+    """Which images are read, and how they are split into training, validation and test."""
 
     name: str = "cifar10"
-    """A TensorFlow Datasets name, `folder:PATH` with a subfolder per class, or `digits` (scikit-learn's)."""
+    """`folder:PATH` with a subfolder per class, the name of a TensorFlow Datasets set, or `digits` (scikit-learn's)."""
     dir: str | None = None
     """TFDS's data_dir. None: TFDS's own default."""
     classes: tuple[str, ...] = ()
-    """Names of the classes to use, in this order; empty: all."""
+    """Names of the classes to use, in this order. Empty: all classes."""
     image_size: int | None = None
-    """Side of the square images in pixels. None: the data's own where it is small and fixed, else 224."""
+    """Side of the square images in pixels. None: the size of the data's images where all are small and alike, else
+    224."""
     validation_split: str | None = None
-    """Split evaluated after every epoch. None: `validation` or `val` where the data has one, else `test`. A slice of
-    train such as `train[90%:]` takes those rows out of training, and test_split is evaluated once at the end."""
+    """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one, else `test`. A
+    slice of train such as `train[90%:]` takes those images out of training; test_split is evaluated once at the end."""
     test_split: str | None = None
-    """Split evaluated once at the end when validation_split slices train. None: `test` where the data has it."""
+    """Split that is evaluated once at the end, where validation_split is a slice of train. None: `test` where the data
+    has one."""
     max_images: int | None = None
-    """Read at most this many images of each split, a seeded sample. None: all, and 1,000 for zero_shot."""
+    """Most images to read from each split, drawn at random by `seed`. None: all; 1,000 for zero_shot."""
     augment: Literal["none", "flip", "flip_crop"] = "none"
-    """Training images: mirrored at random, or mirrored and shifted by up to an eighth of their side."""
+    """Random changes of training images. flip: mirrored. flip_crop: mirrored, and shifted by up to an eighth of the
+    side."""
 
     def check(self) -> None:
-        """Raises ValueError for what no run can read."""
+        """Raises ValueError for values with which no data can be read."""
         check_choices(self, "data.")
         size, images = self.image_size, self.max_images
         refuse_unless(size is None or size >= 32, "data.image_size", size, "at least 32")
@@ -67,15 +70,16 @@ class Data:
 
 @dataclass
 class Cache:
-    """What is computed once and found again: decoded images, and the activations of frozen units."""
+    """What is computed once and kept: decoded images, and the activations of frozen units."""
 
     features: bool = True
-    """Run the frozen units once and train on their activations; off by itself where images are augmented."""
+    """On: the frozen units run once and training reads their activations, unless images are augmented. Off
+    (no_features): they run in every step."""
     memory_gib: float = 4.0
-    """A split up to this size lives on the device; a larger one is streamed to it."""
+    """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB."""
     disk_gib: float = 16.0
-    """Most that decoded images and activations take in the user's cache folder, what was unused longest goes first; 0
-    keeps none."""
+    """Most disk space for decoded images and activations in the user's cache folder, GiB. The least recently used are
+    deleted first. 0: none are kept."""
 
     def check(self) -> None:
         """Raises ValueError for a negative size."""
@@ -97,10 +101,10 @@ class Compute:
     """How the devices compute."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the blocks; parameters, statistics, averages, head and loss are float32 throughout. auto: bfloat16 on TPUs
-    and GPUs, float32 on CPUs."""
+    """Precision of the convolutions. Parameters, statistics, averages, head and loss are always float32. auto: bfloat16
+    on TPUs and GPUs, float32 on CPUs."""
     shard_optimizer: bool = False
-    """Every device keeps a part of the optimizer's state, not all of it."""
+    """Split the optimizer's state over the devices, instead of keeping all of it on each."""
 
 
 # The settings that an optimizer uses beside its learning rate.
@@ -109,21 +113,21 @@ OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
 
 @dataclass
 class Optimizer:
-    """How the weights that train are moved; the defaults are Keras's."""
+    """How the trainable weights are updated. The defaults are Keras's."""
 
     name: Literal["adam"] = "adam"
-    """adam: Adam in Keras's formula."""
+    """adam: Adam by Keras's formula."""
     learning_rate: float = 1e-3
-    """Step size, constant."""
+    """Learning rate, constant."""
     beta_1: float = 0.9
-    """Decay of the mean of the gradients."""
+    """Decay rate of the first moment (mean of the gradients)."""
     beta_2: float = 0.999
-    """Decay of the mean of their squares."""
+    """Decay rate of the second moment (mean of their squares)."""
     epsilon: float = 1e-7
-    """Added to the root of the uncorrected second moment, as Keras does."""
+    """Added to the square root of the second moment before bias correction, as in Keras."""
 
     def check(self) -> None:
-        """Raises ValueError for what the optimizer cannot be, or for a setting that `name` does not use."""
+        """Raises ValueError for a value out of range, or for a setting that the optimizer `name` does not use."""
         check_choices(self, "optimizer.")
         used = ("name", "learning_rate", *OPTIMIZER_USES[self.name])
         for setting in (f for f in dataclasses.fields(self) if f.name not in used):
@@ -138,45 +142,47 @@ class Optimizer:
 
 @dataclass
 class Stage:
-    """What one stage sets for itself."""
+    """The settings that each stage has for itself."""
 
     stage: StageName = "feature_extraction"
-    """Which of the four stages this is."""
+    """Which of the four stages this is: the network as it is, a new head, fine-tuning, or training from scratch."""
     cut: str = "head"
-    """First unit that trains; everything before it is frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
-    head; other depths have more blocks) or the index of a layer of Keras's network without its head, as in
-    base.layers[:143], which for ResNet50 is conv5_block1."""
+    """The first unit that trains; all units before it are frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
+    head; deeper networks have more blocks), or a layer's index in Keras's network without head: 143 freezes
+    base.layers[:143], which in ResNet50 is everything before conv5_block1."""
     epochs: int = 10
-    """Most epochs of this stage."""
+    """Most epochs that this stage trains."""
     patience: int = 5
-    """Stop at the patience-th epoch in a row without a lower val_loss, as Keras counts."""
+    """Early stopping: end at the patience-th epoch in a row without a lower val_loss, as in Keras."""
     batch_size: int = 256
-    """Images a step."""
+    """Images in a training step, of all devices together."""
     batch_norm: Literal["inference", "training"] = "inference"
-    """BatchNorm of the units that train: running statistics, or the batch's. Frozen units always use inference."""
+    """BatchNorm in the units that train. inference: with running statistics, which stay as they are. training: with the
+    statistics of the batch. Frozen units always use inference."""
     optimizer: Optimizer = field(default_factory=Optimizer)
 
 
 @dataclass
 class Shared:
-    """What the stages of a lesson have in common, and a run of one stage has too."""
+    """The settings that the stages of a lesson share. A run of one stage has them too."""
 
     pretrained: str | None = None
-    """Source weights: `imagenet`, a Keras .h5 or .weights.h5, a torchvision or timm .safetensors, the folder of an
-    earlier run of one stage, or None."""
+    """Source weights: `imagenet`, a .h5 or .weights.h5 file of Keras, a .safetensors file of torchvision or timm, or
+    the folder of an earlier run of one stage. None: random weights."""
     network: str | None = None
-    """A ResNet by name, such as resnet101; a wrong name is answered with all of them. None: that of the source weights;
-    for `imagenet` and from_scratch resnet50."""
+    """The network by name, such as resnet101; a wrong name is answered with all names. None: the network of the source
+    weights, or resnet50 for `imagenet` and from_scratch."""
     variant: Literal["v1", "v1.5"] | None = None
-    """v1: Keras's, whose stages halve on their first 1x1 convolution; v1.5: torchvision's, on the 3x3. None: that of
-    the source weights; for from_scratch v1."""
+    """v1: Keras's, with the strides on 1x1 convolutions. v1.5: torchvision's, with the strides on 3x3 convolutions.
+    None: the variant of the source weights, or v1 for from_scratch."""
     seed: int = 0
-    """Initial weights, order of the data and augmentation follow from it."""
+    """Seed of initial weights, order of the images and augmentation."""
     data: Data = field(default_factory=Data)
     cache: Cache = field(default_factory=Cache)
     compute: Compute = field(default_factory=Compute)
     compile_for: str | None = None
-    """A TPU slice such as v5e:4x4: compile for it, say what that takes, and run nothing. Needs `.[tpu-preflight]`."""
+    """A TPU slice such as v5e:4x4: compile the programs for it, print what they need, and run nothing. Needs
+    `pip install '.[tpu-preflight]'`."""
 
 
 @dataclass
@@ -184,11 +190,7 @@ class Config(Shared, Stage):
     """A run of one stage."""
 
     def check(self) -> None:
-        """Refuses a config that cannot run.
-
-        Raises:
-          ValueError: naming the setting, its value and what would be right.
-        """
+        """Raises ValueError for a config that cannot run, with the setting, its value and what is wanted."""
         check_choices(self, "")
         for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
@@ -214,12 +216,13 @@ class Config(Shared, Stage):
             refuse_unless(self.variant in (None, "v1"), "variant", self.variant, wanted)
 
 
-# The stage of a lesson that makes its source weights, where `source_classes` ask for them.
+# The name of the stage that trains a lesson's source weights on `source_classes`.
 SOURCE = "source"
 
 
 def four_stages() -> dict[str, Stage]:
-    """The lesson: a network as it is, a new head, its last stage of blocks, everything; and the source weights."""
+    """The stages of Keras's lesson (the network as it is, a new head, fine-tuning, from scratch), and before them the
+    one that trains source weights."""
     tuned = Optimizer(learning_rate=1e-4)
     return {
         SOURCE: Stage("from_scratch", cut="conv1", epochs=30),
@@ -232,14 +235,14 @@ def four_stages() -> dict[str, Stage]:
 
 @dataclass
 class Lesson(Shared):
-    """Several stages in one workdir, on the same data, in the order in which they stand.
+    """Several stages in one workdir and on the same data, run in their order.
 
-    A fine_tune goes on from the feature_extraction or fine_tune before it. The others start from `pretrained`, or from
-    the stage `source`, which runs only where there are `source_classes`.
+    A fine_tune starts from the feature_extraction or fine_tune before it. The other stages start from `pretrained`, or
+    from the stage `source`, which runs only if `source_classes` are given.
     """
 
     source_classes: tuple[str, ...] = ()
-    """Train the source weights first, from scratch, on these classes of the same data (stages.source); `pretrained` is
+    """Classes of the same data on which source weights are first trained from scratch (stages.source). `pretrained` is
     then None."""
     stages: dict[str, Stage] = field(default_factory=four_stages)
 
@@ -249,7 +252,7 @@ class Lesson(Shared):
         return {name: stage for name, stage in self.stages.items() if name != SOURCE or self.source_classes}
 
     def origins(self) -> dict[str, str | None]:
-        """For each stage that runs, the stage whose weights it starts from; None: `pretrained`, or none at all."""
+        """The stage from which each stage that runs takes its weights. None: from `pretrained`, or none."""
         source = SOURCE if self.source_classes else None
         tuned: str | None = source
         found: dict[str, str | None] = {}
@@ -275,12 +278,12 @@ AnyConfig = Config | Lesson
 
 
 def as_json(config: Any) -> Any:
-    """What `config.json` holds."""
+    """A config as `config.json` holds it."""
     return json.loads(json.dumps(jsonable(asdict(config))))
 
 
 def jsonable(value: Any) -> Any:
-    """`value` with tuples as lists and numbers that are not finite, which JSON does not have, as None."""
+    """`value` with tuples as lists, and None for numbers that are not finite, which JSON cannot hold."""
     if isinstance(value, Mapping):
         return {k: jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
