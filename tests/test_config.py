@@ -184,12 +184,34 @@ def test_an_argument_that_cannot_be_read_is_refused_by_name(argument, parts, cap
     [
         (["--workdir", "x"], "main.py: --config FILE is needed"),
         (["--config", "configs/nothing.py", "--workdir", "x"], "main.py: --config configs/nothing.py: there is no"),
+        (["--config", "nothing", "--workdir", "x"], "main.py: --config nothing: there is no such file, and no shipped"),
     ],
 )
 def test_without_a_config_file_there_is_a_line_and_no_traceback(arguments, message):
     with pytest.raises(SystemExit) as exit_:
         parse_flags(arguments)
     assert str(exit_.value.code).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "it has no function get_config()"),
+        ("def get_config():\n    return Config()\n", "line 2: NameError: name 'Config' is not defined"),
+        ("def get_config(:\n", "SyntaxError: "),
+    ],
+)
+def test_a_config_file_that_fails_is_a_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        parse_flags(["--config", str(tmp_path / "mine.py"), "--workdir", "x"])
+    assert str(exit_.value.code).startswith(f"main.py: --config {tmp_path / 'mine.py'}: {message}")
+
+
+def test_a_shipped_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    by_path = flags("demo").config
+    monkeypatch.chdir(tmp_path)
+    assert parse_flags(["--config", "demo", "--workdir", "x"]).config == by_path
 
 
 def test_the_workdir_is_required(capsys):

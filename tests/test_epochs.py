@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +87,24 @@ def test_an_epoch_that_was_broken_off_goes_on_to_the_same_end(memory, stop_after
     assert batches == all_batches
     assert metrics.means(done.sums) == metrics.means(whole.sums)
     assert epochs.train_epoch(state, done, examples, rows, train, name="x") == (state, done)
+
+
+def test_a_slow_epoch_says_once_what_it_will_take(capsys, monkeypatch):
+    monkeypatch.setattr(epochs, "DISPATCH_SECONDS", 0.02)
+    examples = make_examples(40)
+
+    def train(*arguments):
+        time.sleep(0.02)
+        carry, outputs = make_run(count, [])(*arguments)
+        return carry, outputs[0]
+
+    for announce in (True, False):
+        epochs.train_epoch(
+            0, PartialEpoch(), examples, draw_order(40, 4, seed=0, epoch=1), train, name="x", announce=announce
+        )
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"x: 0\.0\d+ s a step, about \d s for 10 steps; memory so far \d+\.\d GiB", line), line
+    assert "about 42 min for 10000 steps" in epochs.describe_pace("x", 10000, 0.25)
 
 
 @pytest.mark.parametrize("value", [NAN, INF])

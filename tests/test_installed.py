@@ -21,8 +21,8 @@ def installed(tmp_path_factory) -> Path:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = (folder / "wheel").glob("*.whl")
-    install = [sys.executable, *"-m pip install -q --no-deps --no-index --target".split(), str(folder / "site")]
-    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    install = ["install", "-q", "--no-deps", "--no-index", "--target", str(folder / "site"), str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
     return folder / "site"
 
 

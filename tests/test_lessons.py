@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,8 @@ def test_four_stages_leave_what_the_readme_names(lesson):
         folder = lesson / name
         assert read_summary(folder)["seconds"] > 0
         assert json.loads((folder / "config.json").read_text())["data"]["name"] == "digits"
+        start = json.loads((folder / "environment.jsonl").read_text())
+        assert start["versions"]["jax"] == version("jax") and "cpu" in start["devices"] and start["command"]
         pictures = {"samples.png", "predictions.png"} | ({"curves.png"} if name != "zero_shot" else set())
         assert {path.name for path in (folder / "figures").iterdir()} == pictures
         for picture in pictures:

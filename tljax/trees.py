@@ -1,4 +1,4 @@
-"""Nested dicts of arrays by path: flatten, digests, differences. Nothing here knows a network."""
+"""Nested dicts of arrays, of any network or none: leaves by path, their digests, and differences of digests."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,18 +8,18 @@ import jax
 import numpy as np
 
 Tree = dict[str, Any]
-# One line of numbers with names: an epoch's metrics, a summary. As JSON.
+# Named values that JSON can hold: an epoch's metrics, a summary.
 Row = dict[str, Any]
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by path, keys joined by `/`."""
+    """Leaves of a tree by path; a path is the keys joined by `/`."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def unflatten(leaves: dict[str, Any]) -> Tree:
-    """Undoes `flatten` for nested dicts."""
+    """The nested dicts from which `flatten` gives these leaves."""
     tree: Tree = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
@@ -31,19 +31,19 @@ def unflatten(leaves: dict[str, Any]) -> Tree:
 
 
 def sha256(array: np.ndarray) -> str:
-    """Digest of an array's bytes, type and shape."""
+    """SHA-256 digest of an array's bytes, dtype and shape, in hexadecimal."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
 def digest_leaves(tree: Any) -> dict[str, str]:
-    """SHA-256 of every leaf by path, several at a time."""
+    """`sha256` of every leaf by path; several threads compute them at once."""
     leaves = flatten(tree)
     with ThreadPoolExecutor() as pool:
         return dict(zip(leaves, pool.map(lambda leaf: sha256(np.asarray(leaf)), leaves.values()), strict=True))
 
 
 def find_differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Paths of the leaves that two digests do not have alike, sorted."""
+    """Sorted paths whose digests differ between `before` and `after`, or that only one of them has."""
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))

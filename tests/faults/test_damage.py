@@ -189,7 +189,7 @@ def test_arrays_that_orbax_reads_without_a_word_are_found_by_their_digests(stop,
     run(config, folder)
     captured = capfd.readouterr()
     assert re.search(f"checkpoints/{newest.name} is damaged: .* differ from what was saved", captured.err)
-    assert "goes on after epoch 3, step 0 of the next" in captured.out
+    assert "goes on after epoch 3\n" in captured.out
     assert (folder / "checkpoints" / f"{newest.name}.damaged").is_dir()
     assert outcome(folder) == expected
 

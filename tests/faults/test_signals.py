@@ -154,7 +154,7 @@ def test_a_signal_to_all_processes(tmp_path, number):
     assert blocked and all({15, 2} <= signals for signals in blocked), blocked
     os.killpg(run.process.pid, number)
     assert run.wait() == SIGNALS[number], run.lines
-    assert f"main.py: stopped by {number.name}; the same command goes on from here" in run.lines
+    assert f"main.py: stopped by {number.name}; the same command goes on from what is saved" in run.lines
     assert not any("Traceback" in line for line in run.lines), run.lines
     assert newest(tmp_path / "run") == run.steps
     wait_for_end(run)

@@ -1,4 +1,4 @@
-"""What a run runs on: versions, devices, machine, command."""
+"""The environment of a run: versions, devices, machine, command."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("tljax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 
 
 def describe_devices() -> str:
-    """How many devices of which kind, such as `4 x TPU v5 lite`; for a CPU with its cores."""
+    """Number and kind of all devices, such as `4 x TPU v5 lite`; for a CPU also the number of its cores."""
     devices = jax.devices()
     processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     cores = f" ({count_cores()} cores)" if devices[0].platform == "cpu" else ""
@@ -22,7 +22,7 @@ def describe_devices() -> str:
 
 
 def describe_memory() -> str:
-    """The most memory that a device has held so far and what it has, in GiB; on a CPU that of this process."""
+    """Peak memory use of the first local device, and its size if JAX knows it; on a CPU the peak of this process."""
     stats: dict[str, int] = jax.local_devices()[0].memory_stats() or {}
     used = stats.get("peak_bytes_in_use", peak_process_bytes())
     limit = stats.get("bytes_limit")
@@ -30,17 +30,17 @@ def describe_memory() -> str:
 
 
 def peak_process_bytes() -> int:
-    """The most memory that this process has held so far. Linux counts it in KiB, macOS in bytes."""
+    """Peak memory use of this process. `ru_maxrss` counts KiB on Linux and bytes on macOS."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def count_cores() -> int:
-    """CPUs that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-    """One start of a run as JSON: when, with which command, versions, devices and machine."""
+    """One start of a run as a JSON dict: time, command, versions, devices and machine."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,

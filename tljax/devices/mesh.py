@@ -1,4 +1,4 @@
-"""The devices as one mesh, of one process or several: what each of them holds, and how it comes there and back."""
+"""All devices, of one process or several, as one mesh: how arrays are sharded over it, put there and read back."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,28 +16,28 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the one axis `data` of `devices`, by default all there are."""
+    """A mesh of `devices` with one axis, `data`; by default of all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def whole(mesh: Mesh) -> NamedSharding:
-    """Every device holds all of an array."""
+    """Replicates an array: every device holds all of it."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_row(mesh: Mesh) -> NamedSharding:
-    """Of an array [rows, ...] every device holds some of the rows."""
+    """Shards an array [rows, ...] along its first axis: every device holds some of the rows."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def by_column(mesh: Mesh) -> NamedSharding:
-    """Of an array [rows, columns, ...] every device holds some of the columns."""
+    """Shards an array [rows, columns, ...] along its second axis: every device holds some of the columns."""
     return NamedSharding(mesh, PartitionSpec(None, AXIS))
 
 
 def by_largest_axis(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """An array is split along the largest of its axes that can be dealt out evenly; whole where there is none."""
+    """Shards an array along its largest axis that the devices divide evenly; replicates it if there is none."""
     axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     if not axes:
         return whole(mesh)
@@ -46,15 +46,15 @@ def by_largest_axis(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def round_up(n: int, devices: int) -> int:
-    """The least number from `n` on that can be dealt out evenly."""
+    """The smallest multiple of `devices` that is not less than `n`."""
     return -(-n // devices) * devices
 
 
 def check_batch_size(batch_size: int, devices: int, setting: str = "config.batch_size") -> None:
-    """Refuses a batch that cannot be dealt out evenly.
+    """Refuses a batch size that is not a multiple of the number of devices.
 
     Raises:
-      ValueError: naming the `setting` and the nearest sizes that can.
+      ValueError: in that case; the message names the `setting` and the nearest multiples.
     """
     if batch_size % devices:
         below, above = batch_size // devices * devices, round_up(batch_size, devices)
@@ -63,9 +63,9 @@ def check_batch_size(batch_size: int, devices: int, setting: str = "config.batch
 
 
 def compute_dtype(mesh: Mesh, precision: str) -> Any:
-    """The `dtype` of a network on these devices; None leaves it that of its input, which is float32.
+    """The `dtype` for a `ResNet` on these devices: bfloat16, or None for the dtype of its input, which is float32.
 
-    `auto` is bfloat16 but on CPUs, few of which multiply it any faster.
+    `auto` means float32 on CPUs, few of which multiply bfloat16 any faster, and bfloat16 on all other devices.
     """
     if precision == "auto":
         precision = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
@@ -73,7 +73,10 @@ def compute_dtype(mesh: Mesh, precision: str) -> Any:
 
 
 def gather(local: np.ndarray, rows: Int[np.ndarray, " n"], count: int) -> np.ndarray:
-    """All `count` rows of an array of which each process has those that `rows` name."""
+    """Collects an array of `count` rows from all processes; every process gets all of it.
+
+    `local` holds this process's rows, `rows` their indices in the whole array. A single process has all rows in order.
+    """
     if jax.process_count() == 1:
         return local
     padded = max_over_processes(len(rows))
@@ -86,8 +89,11 @@ def gather(local: np.ndarray, rows: Int[np.ndarray, " n"], count: int) -> np.nda
 
 
 def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
-    """Arrays of the host on the devices. Of what is split, each process gives its own part, in the order of the whole;
-    `size` is then that of the whole along the axis that is split."""
+    """Puts a tree of host arrays on the devices.
+
+    If `sharding` replicates, every process passes the whole arrays. If it shards, each process passes its own part, in
+    the order of the whole array, and `size` is the size of the whole array along the sharded axis.
+    """
 
     def put_array(x: Any) -> jax.Array:
         x, shape = np.asarray(x), list(x.shape)
@@ -99,7 +105,7 @@ def put(tree: Any, sharding: NamedSharding, size: int | None = None) -> Any:
 
 
 def distribute(tree: Any, shardings: Any) -> Any:
-    """Arrays of the host, of which every process has the whole, on the devices as `shardings` say."""
+    """Puts a tree of host arrays on the devices, each with its own sharding. Every process passes the whole arrays."""
 
     def distribute_array(x: Any, sharding: NamedSharding) -> jax.Array:
         x = np.asarray(x)
@@ -109,33 +115,38 @@ def distribute(tree: Any, shardings: Any) -> Any:
 
 
 def on_host(x: jax.Array) -> np.ndarray:
-    """All of an array, however it lies on the devices of all processes."""
+    """The whole array on the host, however it is sharded over the devices of all processes.
+
+    If no process holds the whole array, all processes must call this together.
+    """
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def rows_on_host(x: jax.Array) -> np.ndarray:
-    """What this process's devices hold of an array that is split by rows, in rising order."""
+    """The rows, in rising order, that this process's devices hold of an array that is sharded by rows."""
     if x.is_fully_addressable:
         return np.asarray(x)
     return np.concatenate([s.data for s in sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)])
 
 
 def full_batch(mesh: Mesh, batch_size: int, count: int) -> int:
-    """Examples of a batch: of `count` as many as there are, filled up for the devices, but not more than
-    `batch_size`."""
+    """Rows of a batch: `batch_size`, or `count` rounded up to a multiple of the number of devices if that is less."""
     return min(batch_size, round_up(count, mesh.size))
 
 
 def own_columns(mesh: Mesh, batch: int) -> Int[np.ndarray, " columns"]:
-    """Which examples of each batch this process's devices take, in rising order."""
+    """Indices within a batch of `batch` examples, in rising order, of the examples that this process's devices take."""
     share = np.arange(batch).reshape(mesh.size, -1)
     return np.concatenate([share[i] for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()])
 
 
 def own_rows(mesh: Mesh, batch_size: int, count: int) -> Int[np.ndarray, " rows"]:
-    """Which of `count` examples, in batches as they are stored, this process's devices take, in rising order."""
+    """Indices, in rising order, of the examples that this process's devices take, out of `count` examples.
+
+    Batches are consecutive examples in the order in which these are stored.
+    """
     batch = full_batch(mesh, batch_size, count)
     rows = np.arange(count)
     return rows[np.isin(rows % batch, own_columns(mesh, batch))] if batch else rows

@@ -1,4 +1,4 @@
-"""Several processes that run as one: who leads, what all of them agree on."""
+"""One run in several processes: how they join, which one leads, and values that all of them agree on."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,16 +10,18 @@ from jax.experimental import multihost_utils
 
 from tljax.storage import signals
 
-# Of a process that nothing was heard of for so long, the others know that it is dead, and end.
+# If a process sends no heartbeat for this long, the others take it for dead and end.
 HEARTBEAT_SECONDS = 30
 
 
 def join(coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several, if it is told of them or JAX finds the cluster that it runs in (TPU slices,
-    Slurm, Open MPI, Kubernetes). To be called before anything else asks JAX for a device.
+    """Connects this process to the other processes of the run, if there are any.
+
+    It uses the three arguments or, if they are None, the cluster that JAX detects (TPU slices, Slurm, Open MPI,
+    Kubernetes). Without a cluster the process runs alone. Call it before anything else asks JAX for a device.
 
     Raises:
-      ValueError: if only some of the three are given.
+      ValueError: if only some of the three arguments are given.
     """
     given = coordinator_address, num_processes, process_id
     if any(value is None for value in given) and any(value is not None for value in given):
@@ -28,26 +30,26 @@ def join(coordinator_address: str | None, num_processes: int | None, process_id:
         jax.distributed.initialize(
             coordinator_address, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
-    # What JAX says where it finds no cluster.
+    # JAX raises this error if it detects no cluster.
     except ValueError as error:
         if "coordinator_address should be defined" not in str(error):
             raise
 
 
 def leads() -> bool:
-    """Whether this process writes what a run needs only once."""
+    """Whether this process is the leader, which writes everything that a run needs only once."""
     return jax.process_index() == 0
 
 
 def wait(name: str) -> None:
-    """Until every process has come to the place of this `name`."""
+    """Waits until every process has called `wait` with this `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 @contextmanager
 def leader_first(name: str) -> Iterator[None]:
-    """A block that the others enter when the leader is through it: they find what it has made."""
+    """A block that the leader runs first. The other processes enter it afterwards and find the leader's files."""
     if not leads():
         wait(name)
     yield
@@ -56,10 +58,10 @@ def leader_first(name: str) -> Iterator[None]:
 
 
 def check_alike(what: str, text: str) -> None:
-    """Refuses to go on where the processes of a run do not have the same.
+    """Checks that all processes of a run have the same `text`; `what` names it in the error.
 
     Raises:
-      ValueError: naming a process that has another `text` than the first.
+      ValueError: if a process has another `text` than process 0; the message names the first such process.
     """
     if jax.process_count() == 1:
         return
@@ -76,12 +78,12 @@ def max_over_processes(value: int) -> int:
 
 
 def sum_over_processes(value: int) -> int:
-    """The sum of `value` over all processes modulo 2**31; each is below 2**31. Every process gets it."""
+    """The sum of `value` over all processes, modulo 2**31; every process gets it. Each `value` must be below 2**31."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).astype(np.int64).sum() % 2**31)
 
 
 def interrupted() -> int:
-    """The signal that any of the processes was told to end by, 0 if none. All processes ask together."""
+    """The number of the signal that any process has received, 0 if none has. All processes must call it together."""
     return max_over_processes(signals.noted())

@@ -1,4 +1,7 @@
-"""What a config's programs will take on a TPU slice, by the TPU's own compiler: without a TPU, data or weights."""
+"""Memory, speed limits and collectives of a config's programs on a TPU slice, without a TPU, data or weights.
+
+The figures come from the TPU's own compiler, which libtpu contains.
+"""
 
 import importlib.util
 import math
@@ -17,13 +20,14 @@ EXTRA = "pip install -e '.[tpu-preflight]'"
 
 
 class Chip(NamedTuple):
-    """One chip of a TPU, as published by its maker."""
+    """One chip of a TPU, with the figures that its maker publishes."""
 
     hbm_gib: float
+    """Size of its memory, GiB."""
     teraflops: float
-    """Peak in bfloat16, 10^12 operations a second."""
+    """Peak compute in bfloat16, 10^12 operations per second."""
     hbm_gb: float
-    """To and from its memory, 10^9 bytes a second."""
+    """Bandwidth of its memory, 10^9 bytes per second."""
 
 
 # cloud.google.com/tpu/docs/v4, v5e, v6e: "Peak compute per chip (bf16)", "HBM capacity and bandwidth".
@@ -33,8 +37,8 @@ CHIPS = {
     "v6e": Chip(32, 918, 1640),
 }
 
-# The slices that are sold (cloud.google.com/tpu/docs/v4, v5e, v6e): of v4 four small ones, and all whose sides are
-# multiples of four in rising order, up to a pod of 4,096 chips.
+# The slices that are sold (cloud.google.com/tpu/docs/v4, v5e, v6e). v4 has four small ones, and all slices whose sides
+# are multiples of four in rising order, up to a pod of 4,096 chips.
 _SIDES = range(4, 257, 4)
 CUBES = tuple(f"{a}x{b}x{c}" for a in _SIDES for b in _SIDES for c in _SIDES if a <= b <= c and a * b * c <= 4096)
 FLAT_SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -49,35 +53,38 @@ BITS = {"pred": 8, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s32": 32, "u32": 32
 
 
 class Program(NamedTuple):
-    """What the compiler says of one program on one chip, all of it a step."""
+    """The compiler's figures for one program on one chip, per step."""
 
     images: int
-    """That this chip works on."""
+    """Images that this chip processes."""
     arguments: int
-    """Bytes, as those that follow."""
+    """Bytes, as for all fields up to `code`."""
     donated: int
-    """Of the arguments: memory that results are written over."""
+    """The part of the arguments whose memory is reused for results."""
     results: int
     temporaries: int
     code: int
     flops: float
     traffic: float
-    """To and from the chip's memory."""
+    """Bytes to and from the chip's memory."""
     collectives: dict[str, tuple[int, int]]
-    """How many of each kind, and the bytes that they give."""
+    """For each kind: the number of collectives, and the bytes of their results."""
     compile_seconds: float
 
     @property
     def memory(self) -> int:
-        """Bytes in use at once."""
+        """Bytes in use at once; donated memory counts once."""
         return self.arguments + self.results - self.donated + self.temporaries + self.code
 
 
 def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
-    """A mesh over the chips of a slice such as `v5e:4x4`, which need not exist, and what one of them is.
+    """Returns a mesh over the chips of a slice such as `v5e:4x4`, and the figures of one chip.
+
+    No TPU needs to be there. The function sets environment variables for libtpu and switches JAX's compilation cache
+    off for this process.
 
     Raises:
-      ValueError: if there is no such slice, or libtpu is not installed.
+      ValueError: if no such slice is sold, libtpu is not installed, or libtpu refuses.
     """
     from jax.experimental import topologies
 
@@ -90,34 +97,34 @@ def topology_mesh(topology: str) -> tuple[Mesh, Chip]:
         raise ValueError(
             f"config.compile_for={topology!r}: no such slice is sold; the nearest is '{name}:{_nearest(shape, name)}'"
         )
-    # libtpu otherwise asks the machine which TPU it is part of.
+    # Otherwise libtpu asks the machine which TPU it is part of.
     for variable, value in (
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
-        # No chip is used, so others may use libtpu too.
+        # No chip is used here, so other processes may use libtpu at the same time.
         ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
     ):
         os.environ.setdefault(variable, value)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(f"config.compile_for={topology!r} needs the TPU's compiler: {EXTRA}")
-    # What is compiled for chips that are not here cannot be loaded from the cache of programs.
+    # Programs that were compiled for absent chips cannot be loaded from JAX's compilation cache.
     jax.config.update("jax_enable_compilation_cache", False)
-    # Of v4 both cores of a chip work as one device, on TPU VMs by themselves.
+    # On v4 both cores of a chip work as one device. On a TPU VM this is the default; here it must be set.
     settings: dict[str, Any] = {"chip_config_name": "megacore"} if name == "v4" else {}
-    # Other hosts than those of a single chip have four.
+    # A host has four chips, except in a slice of a single chip.
     if set(shape.split("x")) == {"1"}:
         settings["chips_per_host_bounds"] = (1, 1, 1)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings).devices
-    # libtpu refuses in its own ways, an unknown slice for example.
+    # libtpu raises exceptions of its own types, for an unknown slice for example.
     except Exception as error:
         raise ValueError(f"config.compile_for={topology!r}: {str(error).splitlines()[0]}") from error
     return make_mesh(devices), CHIPS[name]
 
 
 def _nearest(shape: str, name: str) -> str:
-    """Of the slices of a chip the one with the most similar number of chips, and with similar sides."""
+    """The slice of chip `name` that is nearest to `shape` in its number of chips, and then in its sides."""
     sides = [int(side) for side in re.findall(r"\d+", shape)] or [1]
 
     def distance(other: str) -> tuple[float, float]:
@@ -129,10 +136,12 @@ def _nearest(shape: str, name: str) -> str:
 
 
 def compile_program(name: str, run: Any, arguments: tuple[Any, ...], images: int, chip: Chip) -> Program:
-    """Compiles a jitted `run` for the devices that the abstract `arguments` name; `images` are those of one chip.
+    """Compiles a jitted `run` for the devices in the shardings of its abstract `arguments`.
+
+    `images` is the number of images that one chip processes per step; `name` names the program in the error.
 
     Raises:
-      ValueError: if it does not fit into the chip's memory.
+      ValueError: if the program does not fit into the chip's memory.
     """
     began = time.perf_counter()
     try:
@@ -160,7 +169,7 @@ def compile_program(name: str, run: Any, arguments: tuple[Any, ...], images: int
 
 
 def explain(message: str) -> str:
-    """By how much a program does not fit, in the compiler's message; else that message's own line."""
+    """Shortens the compiler's out-of-memory message to the memory needed and available, or else to its main line."""
     amounts = r"([\d.]+\w*) of ([\d.]+\w*) hbm"
     if used := re.search(rf"Used {amounts}", message):
         over = re.search(r"Exceeded hbm capacity by ([\d.]+\w*)", message)
@@ -173,9 +182,9 @@ def explain(message: str) -> str:
 
 
 def count_collectives(text: str) -> dict[str, tuple[int, int]]:
-    """How many collectives of each kind a compiled program has, and the bytes of what they give."""
+    """For each kind: the number of collectives in a compiled program's HLO `text`, and the bytes of their results."""
     found: dict[str, tuple[int, int]] = {}
-    # An asynchronous one has two lines; the second, `-done`, has its result alone for a type.
+    # An asynchronous collective has two lines, `-start` and `-done`. Only `-done` has the plain result as its type.
     for shapes, kind in re.findall(rf"= (.*?) ({'|'.join(COLLECTIVES)})(?:-done)?\(", text):
         count, size = found.get(kind, (0, 0))
         arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
@@ -188,7 +197,7 @@ def _bytes(dtype: str, sides: str) -> int:
 
 
 def describe_program(name: str, program: Program, chip: Chip) -> str:
-    """A few lines for people."""
+    """The figures of a program as text, with the speed that its compute or memory traffic allows at most."""
     rate = {
         "compute": program.images / (program.flops / chip.teraflops / 1e12),
         "memory traffic": program.images / (program.traffic / chip.hbm_gb / 1e9),

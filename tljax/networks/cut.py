@@ -12,7 +12,7 @@ from tljax.trees import Tree, digest_leaves, find_differences
 
 
 class Counts(NamedTuple):
-    """Numbers of parameters as Keras counts them: running statistics are non-trainable parameters."""
+    """Numbers of parameters as Keras counts them: all running statistics are non-trainable parameters."""
 
     total: int
     trainable: int
@@ -23,25 +23,26 @@ class Counts(NamedTuple):
 class Cut:
     """A position in a network: the units before `start` are frozen, `start` and all units after it train.
 
-    `units` are the network's, input to output; without a `start` nothing trains. `variables` are
-    `{"params": ..., "batch_stats": ...}` everywhere, each with units as its top-level keys, all of them or some.
+    `units` are the names of all units of the network, input to output. If `start` is None, nothing trains. The methods
+    take `variables` as `{"params": ..., "batch_stats": ...}`. The top-level keys of both are names of units; some units
+    may be missing.
     """
 
     units: tuple[str, ...]
     start: str | None
 
     def freezes(self, unit: str) -> bool:
-        """Whether `unit` stands before the cut.
+        """Whether `unit` lies before the cut.
 
         Raises:
-          ValueError: if it is no unit of the network.
+          ValueError: if the network has no unit of this name.
         """
         place = self.units.index(unit)
         return self.start is None or place < self.units.index(self.start)
 
     @property
     def position(self) -> str:
-        """The first unit that trains; frozen units run up to there.
+        """Name of the first unit that trains. The frozen units run up to its input.
 
         Raises:
           ValueError: if nothing trains.
@@ -52,11 +53,11 @@ class Cut:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The units that train, input to output."""
+        """Names of the units that train, input to output."""
         return tuple(unit for unit in self.units if not self.freezes(unit))
 
     def split(self, variables: Tree) -> tuple[Tree, Tree]:
-        """The variables of the frozen units, and of those that train; `merge` puts them together again."""
+        """Returns the variables of the frozen units and the variables of the units that train; `merge` joins them."""
 
         def select(frozen: bool) -> Tree:
             return {
@@ -72,7 +73,7 @@ class Cut:
         return {unit: jax.tree.map(lambda _, name=names[unit]: name, leaves) for unit, leaves in params.items()}
 
     def count(self, variables: Tree) -> Counts:
-        """Numbers of parameters. Leaves need a shape only."""
+        """Numbers of parameters in `variables`. Only the shapes of the leaves are read."""
 
         def size(tree: Any) -> int:
             return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
@@ -81,30 +82,33 @@ class Cut:
         return Counts(total, trainable, total - trainable)
 
     def digest(self, variables: Tree) -> dict[str, str]:
-        """SHA-256 of every frozen leaf by path, such as `params/conv1/conv/kernel`: its bytes, type and shape. Two
-        equal digests prove the leaves equal to the bit."""
+        """SHA-256 digest of every frozen leaf by path, such as `params/conv1/conv/kernel`.
+
+        A digest covers the bytes, dtype and shape of a leaf, so equal digests prove that two leaves are bitwise equal.
+        """
         return digest_leaves(self.split(variables)[0])
 
     def holds(self, path: str) -> bool:
-        """Whether the leaf at `path` belongs to the frozen variables."""
+        """Whether the leaf at `path` is a frozen variable; False for any path outside `params` and `batch_stats`."""
         kind, *rest = path.split("/")
         return kind in ("params", "batch_stats") and self.freezes(rest[0])
 
     def select(self, digests: dict[str, str]) -> dict[str, str]:
-        """The digests of the frozen leaves, out of those of more leaves."""
+        """The entries of `digests` (by path) that belong to frozen leaves."""
         return {path: value for path, value in digests.items() if self.holds(path)}
 
 
 def merge(frozen: Tree, trained: Tree) -> Tree:
-    """Undoes `Cut.split`."""
+    """Joins the two halves that `Cut.split` returns."""
     return {kind: {**frozen[kind], **trained[kind]} for kind in frozen}
 
 
 def find_cut(cut: str, architecture: Architecture) -> Cut:
-    """The cut that a user's `config.cut` means: a unit's name, or the index of a Keras layer where a unit starts.
+    """Returns the cut for a user's `config.cut`: a unit's name, or the index of the Keras layer where a unit starts.
 
     Raises:
-      ValueError: naming the nearest unit, or where the unit around the layer starts.
+      ValueError: if no unit has this name (the message gives the nearest name), or no unit starts at this layer (the
+        message gives the nearest starts), or the network has fewer layers.
     """
     units, starts = architecture.units, architecture.keras_layer_starts
     if cut in units:
@@ -125,10 +129,10 @@ def find_cut(cut: str, architecture: Architecture) -> Cut:
 
 
 def verify_frozen(before: dict[str, str], after: dict[str, str]) -> int:
-    """The number of frozen leaves, all proved equal to the bit by their digests.
+    """Verifies by digests that all frozen leaves are bitwise unchanged, and returns their number.
 
     Raises:
-      RuntimeError: naming the leaves that moved.
+      RuntimeError: if a leaf has changed; the message gives the number of changed leaves and the first path.
     """
     moved = find_differences(before, after)
     if moved:

@@ -1,7 +1,7 @@
-"""ResNets of bottleneck blocks as ordered tuples of named units, which can be cut before any of them.
+"""ResNets of bottleneck blocks. A network is an ordered tuple of named units and can be cut before any of them.
 
-Both published variants are fields of one network: Keras's (v1: the stride of a stage sits on the first 1x1
-convolution, convolutions have a bias) and torchvision's (v1.5: the stride sits on the 3x3, no biases).
+One class, `ResNet`, covers both published variants: Keras's (v1: a stage's stride is on its first 1x1 convolution,
+convolutions have a bias) and torchvision's (v1.5: the stride is on the 3x3 convolution, no biases).
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from tljax.networks.kernels.pooling import max_pool
 
 
 class Architecture(NamedTuple):
-    """How deep and how wide a network is."""
+    """Depth and width of a network."""
 
     stage_sizes: tuple[int, ...]
-    """Blocks of each stage; the training steps want four stages."""
+    """Number of blocks in each stage. The training steps need a unit `conv4_block1` (`inference.WHOLE_FROM`)."""
     width: int = 64
-    """Features of the stem and of the first stage's inner convolutions."""
+    """Number of features of the stem and of the first stage's 3x3 convolutions; each later stage doubles it."""
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Names of the units, input to output; also the top-level keys of the parameters."""
+        """Names of the units, input to output. They are also the top-level keys of the parameters."""
         blocks = (
             f"conv{stage}_block{block}"
             for stage, size in enumerate(self.stage_sizes, start=2)
@@ -40,10 +40,10 @@ class Architecture(NamedTuple):
 
     @property
     def keras_layer_starts(self) -> dict[int, str]:
-        """Index of the first layer of each unit in `model.layers` of Keras's headless network, an input layer first.
+        """The unit that starts at each layer index of `model.layers` in Keras's headless network.
 
-        A stem has 7 layers; a block has 10, and its stage's first block 2 more on the shortcut. The head starts after
-        the last layer.
+        The stem has 7 layers, the input layer included. A block has 10 layers; the first block of a stage has 2 more,
+        on the shortcut. The head's index is the number of layers, one past the last.
         """
         layers = [7] + [12 if block == 0 else 10 for size in self.stage_sizes for block in range(size)]
         return dict(zip(map(int, np.cumsum([0, *layers])), self.units, strict=True))
@@ -54,26 +54,26 @@ class Network(NamedTuple):
 
     architecture: Architecture
     keras_md5: str
-    """MD5 of Keras's file of ImageNet weights (`keras.applications.resnet.WEIGHTS_HASHES`)."""
+    """MD5 of Keras's file of ImageNet weights with the head (`keras.applications.resnet.WEIGHTS_HASHES`, first)."""
 
 
-# By the name that `config.network` has. Names of units and of other frameworks' arrays, Keras's layer indices, numbers
-# of parameters and the official file all follow from a row.
+# The keys are the values of `config.network`. All else about a network follows from its row: names of units and of
+# other frameworks' arrays, Keras's layer indices, numbers of parameters, and the official weights file.
 NETWORKS = {
     "resnet50": Network(Architecture((3, 4, 6, 3)), "2cb95161c43110f7111970584f804107"),
     "resnet101": Network(Architecture((3, 4, 23, 3)), "f1aeb4b969a6efcfb50fad2f0c20cfc5"),
     "resnet152": Network(Architecture((3, 8, 36, 3)), "100835be76be38e30d865e96f2aaae62"),
 }
-# What None means where there are no source weights.
+# The network and variant of a run whose config names none, if there are no source weights to take them from.
 DEFAULT_NETWORK, DEFAULT_VARIANT = "resnet50", "v1"
 RESNET50 = NETWORKS["resnet50"].architecture
 
 
 def find_architecture(name: str | None) -> Architecture:
-    """The row that `config.network` names; None: ResNet50's.
+    """Returns the architecture for a value of `config.network`; ResNet50's for None.
 
     Raises:
-      ValueError: with the names that there are.
+      ValueError: if `NETWORKS` has no such name; the message lists the names.
     """
     if (name or DEFAULT_NETWORK) not in NETWORKS:
         raise ValueError(f"config.network={name!r} is none of {', '.join(NETWORKS)}")
@@ -81,23 +81,23 @@ def find_architecture(name: str | None) -> Architecture:
 
 
 def name_architecture(architecture: Architecture) -> str:
-    """The name of its row or, where it has none, what it is."""
+    """The architecture's name in `NETWORKS` or, if it has none, a description such as "a ResNet with ..."."""
     names = [name for name, network in NETWORKS.items() if network.architecture == architecture]
     blocks = "-".join(map(str, architecture.stage_sizes))
     return names[0] if names else f"a ResNet with {blocks} blocks and {architecture.width} features"
 
 
 class Variant(NamedTuple):
-    """What differs between the published ResNets of one depth."""
+    """The differences between the published ResNets of the same depth."""
 
     stride_on_3x3: bool
-    """Where a stage's first block halves the resolution: on its 3x3 convolution (v1.5) or its first 1x1 (v1)."""
+    """True: a stage's first block halves the resolution in its 3x3 convolution (v1.5); False: in its first 1x1 (v1)."""
     conv_bias: bool
     bn_epsilon: float
     bn_momentum: float
-    """Share of the old running statistics that a training step keeps."""
+    """Fraction of the old running statistics that a training step keeps; PyTorch's `momentum` is 1 minus this."""
     batch_norm: bool = True
-    """False where the convolutions do what the BatchNorms behind them did (`fold`)."""
+    """False if `fold` has merged the BatchNorms into the convolutions before them."""
 
 
 VARIANTS = {
@@ -107,7 +107,7 @@ VARIANTS = {
 
 
 class Convolution(nn.Module):
-    """A convolution with symmetric zero padding; kernels start glorot-uniform as Keras's do."""
+    """A convolution with symmetric zero padding; kernels are initialized glorot-uniform, as in Keras."""
 
     features: int
     size: int = 1
@@ -116,8 +116,11 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n oh ow f"]:
-        """With `train` a BatchNorm follows that subtracts the batch's mean, the bias with it. It gets no gradient: that
-        would be rounding alone, which Adam makes steps of, and a pass over the map."""
+        """Applies the convolution. With `train` the bias gets no gradient: a BatchNorm in training mode follows.
+
+        That BatchNorm subtracts the batch's mean, and the bias with it, so the exact gradient is zero. The computed
+        one would be rounding error alone, which Adam turns into steps, and would cost a pass over the activations.
+        """
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(x.dtype)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
@@ -128,8 +131,11 @@ class Convolution(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm):
-    """Flax's over the last axis with scale and bias; in inference mode by Keras's formula, whose gradients a CPU adds
-    up fast. It computes in the type of the parameters and gives that of `x`."""
+    """Flax's BatchNorm over the last axis, with scale and bias. It computes in the parameters' dtype and returns `x`'s.
+
+    Inference mode, and training mode on 16-bit inputs, use Keras's formula: one multiplication and one addition per
+    value, whose gradients a CPU sums fast (`spread`).
+    """
 
     def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
         narrow = x.dtype.itemsize < 4
@@ -149,8 +155,11 @@ class BatchNorm(nn.BatchNorm):
 
 
 def _batch_statistics(x: Array, mask: Array | None) -> dict[str, Array]:
-    """Mean and variance of each feature. By sums of `x` and its squares, so that a backward pass needs `x` alone, which
-    is there in its narrow type; what is lost by the difference is little beside what that type has lost already."""
+    """Mean and variance of each feature over all positions of the rows where `mask` is true (None: all rows).
+
+    They come from the means of `x` and of its squares, so that the backward pass needs `x` alone, which is in memory
+    in its 16-bit dtype. The subtraction loses little precision compared with the rounding to 16 bits before it.
+    """
     mean, square = (jnp.mean(values, axis=(0, 1, 2), where=mask) for values in (x, jnp.square(x)))
     return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0)}
 
@@ -178,7 +187,8 @@ class Stem(nn.Module):
 class Bottleneck(nn.Module):
     """A residual block of 1x1, 3x3 and 1x1 convolutions, the last with four times the features.
 
-    Its parts have the names that Keras gives them: 1, 2 and 3 along the path, 0 on the shortcut.
+    Its layers have Keras's numbers: 1, 2 and 3 on the main path, 0 on the shortcut. With `project` the shortcut is a
+    1x1 convolution.
     """
 
     features: int
@@ -187,11 +197,11 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None, stride: int, keep: int) -> Array:
-        """`stride` is the block's own; of what it then gives, every `keep`-th row and column is computed."""
+        """Runs the block with `stride`, and computes only every `keep`-th row and column of its output."""
         v = self.variant
         train = train and v.batch_norm
         stride_1, stride_2 = (1, stride) if v.stride_on_3x3 else (stride, 1)
-        # Folded, the shortcut's convolution is a part of the last one: no sum of two large arrays.
+        # In a folded block the shortcut's convolution is part of the last one, which saves a sum of two large arrays.
         joined = self.project and not v.batch_norm
         if self.project and not joined:
             project = Convolution(4 * self.features, stride=stride * keep, use_bias=v.conv_bias, name="0_conv")
@@ -209,7 +219,7 @@ class Bottleneck(nn.Module):
 
 
 class Head(nn.Module):
-    """The unit `head`: a dense layer that gives logits."""
+    """The unit `head`: a dense layer whose outputs are the logits."""
 
     num_classes: int
 
@@ -221,20 +231,20 @@ class Head(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A network of any row and variant; Keras's ResNet50 by default.
+    """A network of any architecture and variant; Keras's ResNet50 by default.
 
-    `apply` needs the variables of those units only that it runs, so the halves on both sides of a cut can be held and
-    differentiated apart.
+    `apply` needs only the variables of the units that it runs. So the variables before and after a cut can be stored
+    and differentiated separately.
     """
 
     num_classes: int
     variant: Variant = VARIANTS[DEFAULT_VARIANT]
     architecture: Architecture = RESNET50
     folded_units: tuple[str, ...] = ()
-    """Units without BatchNorm, for the variables that `fold` gives."""
+    """Names of the units that run without BatchNorm, on the variables that `fold` returns."""
     dtype: Any = None
-    """That in which the blocks compute, None: that of their input. Parameters and statistics, averages and the head
-    keep their own."""
+    """The dtype in which the stem and the blocks compute; None: the dtype of their input. Parameters, running
+    statistics, the global average pooling and the head are not affected."""
 
     def setup(self) -> None:
         without = self.variant._replace(batch_norm=False, conv_bias=True)
@@ -254,27 +264,30 @@ class ResNet(nn.Module):
 
     @property
     def folded(self) -> "ResNet":
-        """The same network with all its units folded."""
+        """The same network with all units folded, to run on the variables that `fold` returns."""
         return self.clone(folded_units=self.units)
 
     def prefix(self, x: Float[Array, "n h w c"], end: str, start: str = "conv1") -> Float[Array, "n ..."]:
-        """Runs the units from `start` to before `end`, BatchNorm in inference mode: preprocessed images, or
-        activations at `start`, -> activations at `end`, as much of them as that unit reads: in v1 every second
-        position where it halves the resolution [n h w c], for the head their averages [n c]."""
+        """Runs the units from `start` up to, but not including, `end`, with BatchNorm in inference mode.
+
+        `x` are preprocessed images, or activations at `start`. Returns the activations that `end` reads: [n h w c], or
+        for the head their averages over all positions, [n c]. If `end` halves the resolution in v1, it reads only
+        every second row and column, so only these are computed.
+        """
         return self._run(x, self.units[self.units.index(start) : self.units.index(end)], False, None)
 
     def suffix(
         self, x: Float[Array, "n ..."], start: str, train: bool = False, mask: Bool[Array, " n"] | None = None
     ) -> Float[Array, "n classes"]:
-        """Runs `start` and everything after it: activations there -> logits.
+        """Runs `start` and all units after it: activations at `start` -> logits.
 
-        With `train` BatchNorm normalizes with the statistics of the batch's rows where `mask` is true, and updates
-        the running ones (apply with `mutable=["batch_stats"]`).
+        With `train`, BatchNorm normalizes with the statistics of the batch's rows where `mask` is true (None: all
+        rows), and updates the running statistics; for that, call `apply` with `mutable=["batch_stats"]`.
         """
         return self._run(x, self.units[self.units.index(start) :], train, mask)
 
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n classes"]:
-        """The whole network: preprocessed images -> logits."""
+        """Runs the whole network: preprocessed images -> logits."""
         return self.suffix(x, self.units[0], train)
 
     def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
@@ -287,7 +300,7 @@ class ResNet(nn.Module):
             elif name == "conv1":
                 x = unit(x, train, mask)
             else:
-                # What stands before these units is a frozen prefix, which never trains.
+                # If `before` is not in `units`, it ran in the frozen prefix, in inference mode whatever `train` is.
                 before = self.units[self.units.index(name) - 1]
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
@@ -299,10 +312,10 @@ class ResNet(nn.Module):
         return name.endswith("_block1") and not name.startswith("conv2_")
 
     def _hoists(self, name: str, train: bool) -> bool:
-        """Whether a block computes every second row and column only, because the next one reads no others.
+        """Whether block `name` computes only every second row and column, because the next block reads no others.
 
-        In v1 the first block of a stage reads its input with stride 2 on both of its paths. Under batch statistics
-        the positions that it skips count in the averages, so all must be there. In v1.5 its first 1x1 reads them all.
+        In v1 the first block of a stage reads its input with stride 2 on both of its paths. In v1.5 its first 1x1
+        convolution reads all positions. With `train` all positions count in the batch statistics, so none is skipped.
         """
         following = self.units[self.units.index(name) + 1]
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
@@ -310,13 +323,13 @@ class ResNet(nn.Module):
 
 @cache
 def abstract_variables(model: ResNet) -> dict[str, Any]:
-    """Shapes and types of the network's `params` and `batch_stats`, nothing computed."""
+    """Shapes and dtypes of the network's `params` and `batch_stats`; no arrays are computed."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
 
 
 def describe_network(model: ResNet) -> dict[str, Any]:
-    """What `build_network` needs to make `model` again, as JSON."""
+    """A JSON dict from which `build_network` builds `model` again, without its `dtype` and `folded_units`."""
     (variant,) = (name for name, row in VARIANTS.items() if row == model.variant)
     stage_sizes, width = model.architecture
     return {
@@ -328,7 +341,7 @@ def describe_network(model: ResNet) -> dict[str, Any]:
 
 
 def build_network(description: dict[str, Any]) -> ResNet:
-    """Undoes `describe_network`."""
+    """Builds the network that `describe_network` has described."""
     return ResNet(
         num_classes=description["num_classes"],
         variant=VARIANTS[description["variant"]],
@@ -337,12 +350,12 @@ def build_network(description: dict[str, Any]) -> ResNet:
 
 
 def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None = None) -> dict[str, Any]:
-    """The variables with which a network whose `folded_units` these are (None: all) does what `model` does in
-    inference mode.
+    """Returns `variables` with the BatchNorms of `units` (None: all units) merged into their convolutions.
 
+    With the result, `model.clone(folded_units=units)` computes the same as `model` in inference mode. The reason:
     `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + beta` is a convolution with another kernel and bias, and
-    the sum of two 1x1 convolutions is one over the features of both. Units that `variables` do not have are not in the
-    new ones. Kernels have the type that the network computes in.
+    the sum of two 1x1 convolutions is one convolution over the concatenated features. Units that are missing from
+    `variables` are missing from the result. Folded kernels have the dtype `model.dtype`; if that is None, their own.
     """
 
     def fold_unit(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
@@ -361,7 +374,7 @@ def fold(model: ResNet, variables: dict[str, Any], units: Sequence[str] | None =
         return folded
 
     params, stats = variables["params"], variables["batch_stats"]
-    # In the order of the units, not of a set: the program is then the same in every process, and found again.
+    # In the order of `params`, not of a set: every process then traces the same program and finds it in JAX's cache.
     chosen = [unit for unit in params if units is None or unit in units]
     folded = {unit: fold_unit(params[unit], stats.get(unit, {})) for unit in chosen}
     return {"params": params | folded, "batch_stats": {unit: stats[unit] for unit in stats if unit not in chosen}}

@@ -1,4 +1,4 @@
-"""What a run draws: samples, predictions, curves. Of several processes the leader draws."""
+"""The figures of a run: samples, predictions, curves. With several processes, only the leader writes them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -24,8 +24,12 @@ def draw_samples(
     predicted: Int[np.ndarray, " n"],
     guesses: Sequence[str],
 ) -> None:
-    """`samples.png`, a grid of pictures with their labels, and `predictions.png`, the same ones with what was predicted
-    above the label, green where that is right. `predicted` and `guesses`, a label and words, are of all examples."""
+    """Writes `samples.png` and `predictions.png` into `folder`: two grids of the same images, up to `SAMPLES`.
+
+    In the first, the title is the label. In the second, it is the guess above the label, green if the prediction is
+    right, else red. `predicted` (labels) and `guesses` (texts) have an entry for every example of the split, also for
+    those that other processes read.
+    """
     if not len(split.labels):
         return
     chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
@@ -40,10 +44,10 @@ def draw_samples(
 def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
-    # Of the side of a picture: room for two lines above it, and a margin.
+    # As fractions of a picture's side: the room for two lines of text above it, and the margin around it.
     title, margin = 0.22, 0.05
     figure = _figure_class()(figsize=(2.1 * columns, 2.1 * (1 + title) * rows))
-    # One system of axes for all: with one each, most of the time goes into ticks that nobody sees.
+    # All pictures share one Axes: with one Axes each, most of the time goes into ticks that nobody sees.
     axes = figure.add_axes((0, 0, 1, 1))
     for i, (image, text, color) in enumerate(zip(images, titles, colors, strict=True)):
         left, top = i % columns, i // columns * (1 + title) + title
@@ -56,10 +60,10 @@ def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Se
 
 
 def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
-    """Loss and accuracy over the epochs of each run, training dashed and validation solid, on one epoch axis.
+    """Draws loss and accuracy of each run over the epochs, training dashed and validation solid, into the file `path`.
 
-    A run whose rows name several stages, a fine_tune that went on from a feature_extraction, is one line; a dotted
-    rule stands where the stage changes.
+    `runs` has the metrics of each run by its name. A run may have several stages, such as a fine_tune that continued a
+    feature_extraction: it is one line, and a dotted vertical line marks where the stage changes.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -86,7 +90,8 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
 
 
 def _figure_class() -> Any:
-    # The class itself, not pyplot: no window system, no global state, and imported when a picture is drawn only.
+    # The class, not pyplot, which has global state and may need a window system. The import waits until a figure is
+    # drawn.
     from matplotlib.figure import Figure
 
     return Figure

@@ -1,4 +1,4 @@
-"""What a person reads on the screen: tables and lines."""
+"""The text that a run prints: tables and lines about networks, epochs and stages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,9 +7,9 @@ from tljax.trees import Row, Tree
 
 
 def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
-    """The network's units with parameters, trainable or frozen, and BatchNorm mode, then Keras's three totals.
+    """A table of the network's units (parameters, trainable or frozen, BatchNorm mode), then Keras's three totals.
 
-    As in Keras, running statistics count as non-trainable parameters.
+    As in Keras, running statistics count as non-trainable parameters. The sizes in MB are for float32.
     """
     lines = [f"{'unit':<14} {'parameters':>12}  {'':<9}  BatchNorm"]
     for unit in cut.units:
@@ -24,14 +24,14 @@ def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
 
 
 def epoch_line(row: Row, last: int) -> str:
-    """An epoch's metrics on a line."""
+    """The metrics of an epoch on one line; `last` is the number of the last epoch."""
     numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
     speed = f"{row['seconds']:.1f} s  {row['images_per_second']:.0f} images/s"
     return f"epoch {row['epoch']}/{last}  {numbers}  {speed}"
 
 
 def summary_line(summary: Row) -> str:
-    """What a stage came to, on a line or a few."""
+    """The results of a stage, on up to three lines. `summary` is the content of `summary.json`."""
     lines = [
         f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
     ]
@@ -52,7 +52,7 @@ def _accuracy(summary: Row) -> str:
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """The stages side by side, by name, in Markdown: loss, accuracy, trainable parameters, seconds."""
+    """A Markdown table with a row for each stage: loss, accuracy, trainable parameters, seconds."""
     head = ("stage", "loss", "accuracy", "trainable parameters", "seconds")
     rows = [
         (

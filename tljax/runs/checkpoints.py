@@ -1,6 +1,7 @@
-"""The checkpoints of a run: Orbax writes them, digests prove what was read.
+"""The checkpoints of a run: Orbax writes them, digests prove that a read gives what was saved.
 
-They are numbered by what was done before: a step counts one, and so does the evaluation at the end of an epoch.
+A checkpoint's number counts what was done before it: each training step counts one, and so does the evaluation at the
+end of an epoch.
 """
 
 import errno
@@ -28,21 +29,24 @@ from tljax.runs.files import sum_files, write_text
 from tljax.training.state import TrainState
 from tljax.trees import Tree, digest_leaves, find_differences, flatten, unflatten
 
+# The JSON part of a checkpoint: what the run is about, its progress, the digests of the arrays.
 Meta = dict[str, Any]
 T = TypeVar("T")
 
 FOLDER = "checkpoints"
-# The frozen half of a run never changes: it is written once, as if before the first step.
+# The number of the checkpoint with the frozen variables. They never change in a run, so they are written once, as if
+# before the first step.
 FROZEN = 0
-# What the system says of files that may be whole.
+# Errors of the operating system that do not prove damage: the files may be whole, but cannot be read now.
 NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
-# Where a damaged one is put aside.
+# A damaged checkpoint is put aside: its folder gets this suffix and stays, but Orbax does not list it any more.
 ASIDE = ".damaged"
-# Where one is moved before it is deleted: a kill in between must leave no part of it among the others.
+# A checkpoint's folder gets this suffix before it is deleted: a kill during the deletion must not leave an incomplete
+# checkpoint among the others.
 DELETED = ".deleted"
-# The digests of its files, in a checkpoint: `sha256sum -c` reads it.
+# The file in each checkpoint's folder with the digests of all others there; `sha256sum -c` reads it.
 LIST = "SHA256SUMS"
-# What a meta lacks that an older version wrote, with the value that behaves as that version did.
+# Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did.
 BEFORE: Meta = {}
 
 
@@ -51,7 +55,7 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run, by number. `open_checkpoints` makes it."""
+    """The checkpoints of one run, by number. `open_checkpoints` creates it."""
 
     def __init__(self, manager: ocp.CheckpointManager):
         self._manager = manager
@@ -59,11 +63,17 @@ class Checkpoints:
 
     @property
     def numbers(self) -> set[int]:
-        """Those that hold a step or an epoch."""
+        """The numbers of all checkpoints but `FROZEN`."""
         return set(self._manager.all_steps()) - {FROZEN}
 
     def keep_frozen(self, variables: Tree, cut: Cut, digests: dict[str, str]) -> None:
-        """Writes the variables before the cut unless they are there, undamaged; `digests` are those of its leaves."""
+        """Writes the variables before the cut as checkpoint `FROZEN`, unless it is there undamaged.
+
+        A damaged one is put aside first. `digests` are those of the frozen leaves; without any, nothing is written.
+
+        Raises:
+          OSError: if it cannot be written, or what is there cannot be read now.
+        """
         if not digests:
             return
         frozen = cut.split(variables)[0]
@@ -81,14 +91,15 @@ class Checkpoints:
         self._write(FROZEN, variables=ocp.args.PyTreeSave(frozen))
 
     def save(self, number: int, state: TrainState, cut: Cut, frozen: dict[str, str], meta: Meta) -> None:
-        """Writes the trainable half of the state with `meta` (JSON) and the digest of every leaf; `frozen` are the
-        digests of the frozen half. What is there already stays.
+        """Writes the state without its frozen variables, `meta` (JSON) and the digest of every leaf; `frozen` are the
+        digests of the frozen leaves. A checkpoint that exists already is left as it is.
 
-        The variables are an item of their own, so that a later run can start from them without the optimizer's state.
+        The variables are an Orbax item of their own, so that a later run can start from them without the optimizer's
+        state.
 
         Raises:
-          ValueError: if a number of the state is not finite.
-          OSError: if it cannot be written; what was written before stands.
+          ValueError: if a value in the state is not finite.
+          OSError: if the checkpoint cannot be written; those written before stay.
         """
         if number in self._manager.all_steps() or number == FROZEN:
             return
@@ -109,8 +120,11 @@ class Checkpoints:
         )
 
     def prune(self, keep: set[int]) -> None:
-        """Deletes all checkpoints but those in `keep` and the frozen half. Orbax's own retention can drop the newest
-        for a worse metric and can take NaN for the best."""
+        """Deletes all checkpoints but those in `keep` and `FROZEN`.
+
+        Orbax's own retention is not used: it can delete the newest checkpoint because its metric is worse, and can take
+        NaN for the best metric.
+        """
         for number in self.numbers - keep:
             deleted = self._move(number, DELETED)
             if leads():
@@ -119,17 +133,19 @@ class Checkpoints:
     def restore_newest(
         self, state: TrainState, cut: Cut, frozen: dict[str, str], about: Meta
     ) -> tuple[TrainState, Meta] | None:
-        """State and meta of the newest good checkpoint; None where there is none. `state` gives shapes and types; the
-        one returned is on the host, its `variables` the trainable half alone. A leaf that an older version did not
-        save stays a shape: `complete` gives it its first value. `frozen` are the digests of the frozen leaves that the
-        run has now, `about` is what its meta is to hold.
+        """The state and the meta of the newest good checkpoint; None if there is none.
 
-        A checkpoint is good if all of it is to the bit what was saved, and the variables of the one it names as the
-        best. A damaged one is named and put aside, and the one before is taken.
+        `state` gives shapes and dtypes. The returned state lies on this process's first device, and its `variables` are
+        the trainable ones only. A leaf that an older version did not save stays a `jax.ShapeDtypeStruct`: `complete`
+        gives it its initial value. `frozen` are the digests of the frozen leaves that the run has now. `about` is the
+        part of the meta that must be the same as when the run began.
+
+        A checkpoint is good if it is, to the bit, what was saved, and if the variables of the checkpoint that it names
+        as the best are too. A damaged one is reported and put aside; then the one before it is tried.
 
         Raises:
-          ValueError: if the run began with other frozen weights, or was about something else.
-          OSError: if the system does not let it read.
+          ValueError: if the run began with other frozen weights, or with another `about`.
+          OSError: if the system does not allow reading now.
         """
         numbers = self.numbers
         for number in sorted(numbers, reverse=True):
@@ -153,10 +169,11 @@ class Checkpoints:
         return None
 
     def read_meta(self, number: int) -> Meta:
-        """What was saved beside the arrays.
+        """The meta of a checkpoint; keys that an older version did not write come from `BEFORE`.
 
         Raises:
-          Damaged: if it is not what was saved.
+          Damaged: if the meta is not what was saved.
+          OSError: if the system does not allow reading now.
         """
         with self._reading(number):
             saved = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
@@ -165,10 +182,11 @@ class Checkpoints:
         return BEFORE | saved["content"]
 
     def restore_variables(self, number: int) -> tuple[Tree, Meta]:
-        """The variables of the whole network of a checkpoint, on the host, and its meta.
+        """The variables of the whole network, on this process's first device, and the meta of a checkpoint.
 
         Raises:
-          Damaged: if a leaf is not, to the bit, what was saved.
+          Damaged: if the meta or a leaf is not, to the bit, what was saved.
+          OSError: if the system does not allow reading now.
         """
         meta = self.read_meta(number)
         model = build_network(meta["network"])
@@ -185,7 +203,10 @@ class Checkpoints:
         return self.folder / str(number)
 
     def _look_after_others(self, number: int, best: int) -> None:
-        """Names what is damaged of the checkpoints beside `number`. Of the best one the arrays were read already."""
+        """Checks the files of all checkpoints but `number`, and puts damaged ones aside.
+
+        The best one is only reported: `_restore` has already checked its arrays.
+        """
         for other in sorted(self.numbers - {number}):
             _, damage = _agree(partial(self._check_files, other))
             if damage is not None and other == best:
@@ -196,7 +217,8 @@ class Checkpoints:
                 self._list_files(other)
 
     def _restore(self, number: int, state: TrainState, cut: Cut, about: Meta) -> tuple[TrainState, Meta]:
-        """The state of a good checkpoint, and its meta."""
+        """The state and the meta of a checkpoint, checked against the digests. The variables of the checkpoint that it
+        names as the best are checked too."""
         meta = self.read_meta(number)
         for name, value in json.loads(json.dumps(about)).items():
             if meta[name] != value:
@@ -221,9 +243,12 @@ class Checkpoints:
         return _place_leaves(TrainState(variables=variables, **progress), leaves), meta
 
     def _read(self, number: int, **items: dict[str, Any]) -> dict[str, Any]:
-        """The leaves of a checkpoint that `items` name by path with their shapes. Orbax casts other types without a
-        word: what comes from here is to be checked against digests, which hold the type."""
-        # Into this process, whatever devices the run had that wrote it.
+        """Leaves of a checkpoint by path. `items` gives, for each Orbax item, the paths to read and their shapes.
+
+        Orbax casts to the dtype asked for without a warning. So callers check the result against the digests, which
+        cover the dtype.
+        """
+        # A device of this process: the run that wrote the checkpoint may have had other devices.
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
         def ask(leaves: dict[str, Any]) -> Any:
@@ -239,9 +264,10 @@ class Checkpoints:
 
     @contextmanager
     def _reading(self, number: int) -> Iterator[None]:
+        """Turns every error of the block into `Damaged`, or into OSError if the files may be whole."""
         try:
             yield
-        # What is damaged in its midst raises errors of all kinds.
+        # Orbax raises errors of many types when a file is damaged inside.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
@@ -257,8 +283,11 @@ class Checkpoints:
             )
 
     def _check_files(self, number: int) -> None:
-        """Finds what digests of arrays do not: damage in files that nothing reads. The leader does it, with nothing in
-        it that all processes do together."""
+        """Checks the files of a checkpoint against its `LIST`. This finds damage in files that no read touches; the
+        digests of the arrays do not.
+
+        Only the leader does this. So nothing in here may wait for the other processes.
+        """
         folder = self.path(number)
         if not leads():
             return
@@ -277,19 +306,19 @@ class Checkpoints:
             print(f"checkpoint {folder}: {unlisted[0]}{more} not in {LIST}", flush=True)
 
     def _list_files(self, number: int) -> None:
-        """Writes the list of a checkpoint that is whole, unless it has one: a kill, or a full disk, can come
-        between."""
+        """Writes the `LIST` of an undamaged checkpoint if it is missing: a kill or a full disk can come between the
+        checkpoint and its list."""
         folder = self.path(number)
         if leads() and not (folder / LIST).exists():
             with suppress(OSError):
                 write_text(folder / LIST, sum_files(folder, LIST))
 
     def _write(self, number: int, **items: Any) -> None:
-        # Orbax would make it anew.
+        # Orbax would create a missing folder again.
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is gone; if the workdir was moved, the run goes on where it is now")
         try:
-            # Each of the threads that write prints what went wrong, too.
+            # Every thread that writes also prints its error to stderr; the OSError below says it once.
             with redirect_stderr(io.StringIO()):
                 self._manager.save(number, args=ocp.args.Composite(**items), force=True)
         except Exception as error:
@@ -305,7 +334,7 @@ class Checkpoints:
         self._move(number, ASIDE)
 
     def _move(self, number: int, ending: str) -> Path:
-        """A checkpoint to where Orbax sees none."""
+        """Adds `ending` to the name of a checkpoint's folder, so that Orbax does not list it; returns the new path."""
         path = self.path(number)
         moved = path.with_name(path.name + ending)
         if leads():
@@ -318,8 +347,11 @@ class Checkpoints:
 
 @contextmanager
 def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[Checkpoints]:
-    """The checkpoints of the run in `workdir`; of one's `own` run, what was left half written is deleted. Orbax may
-    hang at exit if its manager is not closed, so this is a context."""
+    """Opens the checkpoints of the run in `workdir`.
+
+    With `own`, the run belongs to the caller: what a kill left half written or half deleted is removed. This is a
+    context manager because Orbax may hang at exit if its own manager is not closed.
+    """
     if own:
         for pattern in ("*.orbax-checkpoint-tmp*", f"*{DELETED}") if leads() else ():
             for path in (workdir / FOLDER).glob(pattern):
@@ -331,10 +363,11 @@ def open_checkpoints(workdir: Path, *, own: bool = False) -> Iterator[Checkpoint
 
 
 def read_run(workdir: Path) -> tuple[Tree, Meta]:
-    """The best epoch's variables of the run in `workdir`, and its newest checkpoint's meta.
+    """The variables of the best epoch of the run in `workdir`, and the meta of its newest checkpoint.
 
     Raises:
-      ValueError: if there is no checkpoint of an epoch, or it is damaged.
+      ValueError: if there is no checkpoint of a finished epoch, or a checkpoint is damaged.
+      OSError: if the system does not allow reading now.
     """
     if not (workdir / FOLDER).is_dir():
         raise ValueError(f"{workdir} holds no {FOLDER}/: it is not the folder of a run that trained")
@@ -351,8 +384,10 @@ def read_run(workdir: Path) -> tuple[Tree, Meta]:
 
 
 def complete(restored: TrainState, fresh: Callable[[], TrainState]) -> TrainState:
-    """A restored state in which leaves that an older version did not save have their value before the first step, that
-    of `fresh()`."""
+    """`restored` with initial values for the leaves of the optimizer's state that an older version did not save.
+
+    The initial values come from `fresh()`, a state before its first step. It is called only if leaves are missing.
+    """
     if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(restored.opt_state)):
         return restored
 
@@ -363,7 +398,8 @@ def complete(restored: TrainState, fresh: Callable[[], TrainState]) -> TrainStat
 
 
 def _agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What `read` gives, and what is damaged for any of the processes: where one cannot read, none goes on from."""
+    """The result of `read`, and a message if any process found damage: a checkpoint that one process cannot read is
+    good for none. All processes call this together."""
     found, damage = None, None
     try:
         found = read()
@@ -373,12 +409,12 @@ def _agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def _select(state: TrainState, cut: Cut) -> tuple[Tree, Tree]:
-    """What a checkpoint holds of a state: variables that another run can start from, and the rest."""
+    """The part of a state that a checkpoint holds: the trainable variables, and the rest, in an Orbax item each."""
     return cut.split(state.variables)[1], {"opt_state": state.opt_state, "step": state.step}
 
 
 def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
-    """`state` with the leaves that are there in the place of their shapes."""
+    """`state` with `leaves` at their paths; where there is no leaf, the shape stays."""
     tree = state.variables | {"opt_state": state.opt_state, "step": state.step}
     found = [leaves.get(path, shape) for path, shape in flatten(tree).items()]
     placed = jax.tree.unflatten(jax.tree.structure(tree), found)

@@ -1,5 +1,5 @@
-"""The text files of a run: JSON, rows of JSON, lists of digests, written whole or not at all. Of several processes the
-leader writes, the others nothing."""
+"""The text files of a run: JSON, JSON Lines, lists of digests. They are written atomically, whole or not at all. With
+several processes, only the leader writes."""
 
 import hashlib
 import json
@@ -18,7 +18,11 @@ from tljax.trees import Row
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically: at any time `path` has either the old content or all of the new.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
     content = text.encode("utf-8")
     if not leads():
         return
@@ -41,10 +45,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """Reads a file of `write_json`.
 
     Raises:
-      ValueError: if it is damaged.
+      ValueError: if the file is not valid JSON.
+      OSError: if it cannot be read.
     """
     try:
         return json.loads(path.read_text("utf-8"))
@@ -55,20 +60,22 @@ def read_json(path: Path) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Writes `rows` as JSON, a line each."""
+    """Writes `rows` as JSON Lines, one row per line."""
     write_text(path, "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What `write_rows` wrote."""
+    """Reads a file of `write_rows`."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def sum_files(folder: Path, name: str) -> str:
-    """Digest and path of every file in `folder`, a line each, as sha256sum writes them, for a file `name` there.
+    """The SHA-256 digest and the relative path of every file below `folder`, one line each, in sha256sum's format.
+
+    `name` is the file in `folder` that is to hold these lines; it is left out.
 
     Raises:
-      OSError: if one cannot be read.
+      OSError: if a file or a folder cannot be read.
     """
 
     def line(path: str) -> str:
@@ -87,7 +94,8 @@ def sum_files(folder: Path, name: str) -> str:
 def write_predictions(
     workdir: Path, ids: Sequence[str], labels: np.ndarray, losses: np.ndarray, top5: Sequence[list]
 ) -> None:
-    """`predictions.jsonl`: a line an image with its label (int), cross-entropy (nats) and five likeliest outputs."""
+    """Writes `predictions.jsonl`, one line per image: its id, label (int), cross-entropy (nats) and five most probable
+    outputs (from `imagenet.top_k`)."""
     rows = zip(ids, labels, losses, top5, strict=True)
     write_rows(
         workdir / "predictions.jsonl",

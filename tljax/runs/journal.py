@@ -1,4 +1,4 @@
-"""What a training run writes as it goes, an epoch at a time, and what it goes on from."""
+"""What a training run writes after each epoch, and what it resumes from."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,11 @@ from tljax.trees import Row, Tree
 
 @dataclass
 class Journal:
-    """Checkpoints and `metrics.jsonl` of one run. The newest and the best epoch are kept, and those before them until
-    the next are there."""
+    """Checkpoints and `metrics.jsonl` of one run.
+
+    It keeps the newest checkpoint and the best epoch's. While the run is at work, it also keeps those that were the
+    newest and the best before the last save.
+    """
 
     workdir: Path
     checkpoints: Checkpoints
@@ -23,18 +26,21 @@ class Journal:
     frozen: dict[str, str]
     """Digests of the frozen leaves."""
     about: Meta
-    """What every checkpoint says of the run, the same in all of them."""
+    """What the run is about: a part of the meta of every checkpoint. A run resumes only with the same `about`."""
     earlier: tuple[Row, ...]
-    """The epochs of the run that this one goes on from."""
+    """The metrics of the epochs of the source run, if this run continues one."""
     steps: int
-    """Those of an epoch."""
+    """Training steps per epoch."""
     _kept: set[int] = field(default_factory=set)
 
     def read(self, shapes: TrainState) -> tuple[TrainState | None, Progress]:
-        """The newest good state, None if there is none, and how far it is.
+        """The state and the progress of the newest good checkpoint; if there is none, None and the initial progress.
+
+        `shapes` gives the state's shapes and dtypes; `Checkpoints.restore_newest` describes the state.
 
         Raises:
-          ValueError: if what is there belongs to another run.
+          ValueError: if the checkpoints belong to another run.
+          OSError: if the system does not allow reading them now.
         """
         found = self.checkpoints.restore_newest(shapes, self.cut, self.frozen, self.about)
         if found is None:
@@ -42,13 +48,13 @@ class Journal:
         return found[0], progress_from_json(found[1])
 
     def begin(self, variables: Tree, progress: Progress) -> None:
-        """Writes what stands there from the start: the frozen half, and the epochs that are done."""
+        """Writes the frozen variables, and the metrics of the finished epochs. To be called before any `write`."""
         self.checkpoints.keep_frozen(variables, self.cut, self.frozen)
         self._write_rows(progress)
         self._kept = set(self._number(progress))
 
     def write(self, state: TrainState, progress: Progress) -> None:
-        """A checkpoint, the rows of the epochs, and nothing left that is not needed any more."""
+        """Writes a checkpoint and the metrics, then deletes the checkpoints that are not needed any more."""
         now, best = self._number(progress)
         meta = self.about | progress_to_json(progress) | {"best": best}
         self.checkpoints.save(now, state, self.cut, self.frozen, meta)
@@ -57,13 +63,13 @@ class Journal:
         self._kept = {now, best}
 
     def read_best(self, progress: Progress) -> Tree:
-        """The variables of the best epoch; what was kept until now beside it and the newest is deleted."""
+        """The variables of the best epoch. Deletes all checkpoints but the best epoch's and the newest."""
         variables, _ = self.checkpoints.restore_variables(self._number(progress)[1])
         self.checkpoints.prune(set(self._number(progress)))
         return variables
 
     def _number(self, progress: Progress) -> tuple[int, int]:
-        """The number of the checkpoint of `progress`, and of its best epoch's."""
+        """The checkpoint's number for `progress`, and that for its best epoch."""
         epochs = (len(progress.history), progress.stopper.best_epoch)
         now, best = (max(0, n - len(self.earlier)) * (self.steps + 1) for n in epochs)
         return now + progress.partial.steps, best

@@ -1,4 +1,4 @@
-"""Configs that runs have saved: what an older version's lacks, and how one differs from another."""
+"""Saved configs of runs: adds the settings that an older version lacked, and compares two configs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,12 +9,15 @@ from tljax.config import SOURCE, AnyConfig, Config, Lesson, Stage, as_json
 
 
 def fill_in(saved: Any, kind: type) -> Any:
-    """A saved config as JSON with the settings that it lacks: those of a newer version, each with its default, which
-    behaves as the version that did not have it."""
+    """A saved config (JSON) of the class `kind`, with the settings added that its older version did not have.
+
+    Each added setting gets its default, which behaves as that older version did. A value that is no dict is returned as
+    it is.
+    """
     if not isinstance(saved, dict):
         return saved
     if kind is Lesson and isinstance(saved.get("stages"), dict):
-        # Version 0.1.0 had the four stages alone, and each was what its name says.
+        # Version 0.1.0 had only the four stages and the source, and a stage's name said which of the four it is.
         stages = {
             name: fill_in({"stage": "from_scratch" if name == SOURCE else name} | stage, Stage)
             for name, stage in saved["stages"].items()
@@ -27,12 +30,13 @@ def fill_in(saved: Any, kind: type) -> Any:
     return as_json(kind()) | filled
 
 
-# Settings of a run that exists which do not change its results.
+# Settings that may change when a run resumes, because they do not change its results.
 NO_CHANGE = ("cache.memory_gib", "cache.disk_gib", "data.dir")
 
 
 def growing(config: AnyConfig) -> tuple[str, ...]:
-    """Settings of a run that exists which may be more now: epochs, but not those of a stage that others go on from."""
+    """Paths of the settings that may increase when a run resumes: the epochs, except those of a stage whose weights
+    other stages start from."""
     if isinstance(config, Config):
         return ("epochs",)
     used = {SOURCE, *config.origins().values()}
@@ -41,8 +45,11 @@ def growing(config: AnyConfig) -> tuple[str, ...]:
 
 
 def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
-    """In which settings two configs differ, both as JSON, a few words each; another way to the same place, and more of
-    what `may_grow`, are no difference."""
+    """The settings in which two configs (JSON) differ, as a short text each.
+
+    Two paths of `pretrained` to the same place are equal. So are the values of a setting in `NO_CHANGE`, and those of a
+    setting in `may_grow` that has increased. `path` is the path of the two configs inside larger ones.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = before.keys() | now.keys()
         return [

@@ -1,4 +1,4 @@
-"""The user's cache folder: arrays computed once, kept, and checked when they are found again."""
+"""The user's cache folder: arrays are computed once, kept on disk, and verified when a later run reads them."""
 
 import fcntl
 import hashlib
@@ -22,11 +22,13 @@ LOCK = ".lock"
 
 
 def folder(name: str) -> Path:
-    """The folder `name` in the user's cache (TLJAX_CACHE_DIR, or where the system keeps caches), made unless it is
-    there. Nobody else can enter it: programs and numbers found there are run and believed.
+    """Returns the folder `name` in the user's cache folder, and creates it if it is missing.
+
+    The cache folder is TLJAX_CACHE_DIR, or else in the place where the system keeps caches. Only the user can enter it,
+    because runs execute the programs and trust the arrays that they find there.
 
     Raises:
-      OSError: if it cannot be made, or belongs to somebody else.
+      OSError: if the folder cannot be created, or the cache folder belongs to somebody else.
     """
     import pooch
 
@@ -37,9 +39,10 @@ def folder(name: str) -> Path:
 
 
 def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
-    """The arrays that `build` kept under the same `about`, memory-mapped and read-only, or None.
+    """The arrays that `build` kept under the same `about`, memory-mapped and read-only; None if there are none.
 
-    Every byte is checked against its digest; a damaged entry is deleted, with a line that says so.
+    The cache key is a digest of `about`. All bytes are verified by the digests of the arrays. A damaged entry is
+    deleted, and a printed line says so.
     """
     try:
         entry = folder("arrays") / _fingerprint(about)
@@ -63,10 +66,11 @@ def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
 def build(
     about: dict[str, Any], shapes: dict[str, ShapeDtypeStruct], disk_bytes: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Arrays of `shapes` to fill in, and others to add; kept under `about` (JSON, with `what`) once the block ends.
+    """Gives the block a dict of arrays of `shapes` to fill in, and keeps them under `about` when the block ends.
 
-    All that is kept stays within `disk_bytes`: what was unused longest goes. Arrays that do not fit are in memory
-    alone, and with a full disk too. A block that fails leaves nothing.
+    The block may add other arrays to the dict. `about` is a JSON dict, and its `what` names the arrays in messages. The
+    kept arrays stay within `disk_bytes`: the least recently used entries are deleted first. If the arrays do not fit
+    or the disk is full, they are in memory only and are not kept. If the block raises, nothing is kept.
     """
     size = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in shapes.values())
     unfinished = _make_room(about, size, disk_bytes)
@@ -88,7 +92,10 @@ def build(
 def _open_arrays(
     unfinished: Path, shapes: dict[str, ShapeDtypeStruct], about: dict[str, Any]
 ) -> dict[str, np.ndarray] | None:
-    """Arrays in files whose room is reserved: writing through a memory map to a full disk would kill the process."""
+    """Memory-mapped arrays in new files, or None, with a printed reason, if the disk has no room for them.
+
+    The room is reserved first, because writing through a memory map to a full disk would kill the process.
+    """
     arrays: dict[str, np.ndarray] = {}
     try:
         for name, s in shapes.items():
@@ -115,18 +122,21 @@ def _keep(
         print(f"{about['what']} are not kept: {unfinished.parent}: {error.strerror}")
         return
     forget(about)
-    # Another process may just have kept the same.
+    # Another process may have kept the same entry just before.
     with suppress(OSError):
         unfinished.rename(unfinished.with_name(_fingerprint(about)))
 
 
 def forget(about: dict[str, Any]) -> None:
-    """Deletes what is kept under `about`."""
+    """Deletes the entry that is kept under `about`, if there is one."""
     shutil.rmtree(folder("arrays") / _fingerprint(about), ignore_errors=True)
 
 
 def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None:
-    """A new folder that `size` bytes can be written to, or None, with the reason in a line."""
+    """A new folder with room for `size` bytes, made by deleting old entries, or None if that is not possible.
+
+    A printed line gives the reason for None, unless `disk_bytes` is 0.
+    """
     if not disk_bytes:
         return None
     if size > disk_bytes:
@@ -137,7 +147,7 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
         for path in root.glob(f"{UNFINISHED}*"):
             _delete_if_left(path)
         entries = sorted((path.stat().st_mtime, path) for path in root.iterdir())
-        # What another process is writing now is not to be touched.
+        # The unfinished entries that are left stay: other processes are writing them now.
         entries = [(at, path) for at, path in entries if not path.name.startswith(UNFINISHED)]
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for _, path in entries}
         while entries and sum(sizes.values()) + size > disk_bytes:
@@ -154,7 +164,10 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
 
 
 def _delete_if_left(unfinished: Path) -> None:
-    """The process that writes there holds a lock, which the system takes from it however it ends."""
+    """Deletes an unfinished entry if its writer is gone.
+
+    The writer holds a lock on it, which the system releases however the process ends.
+    """
     with suppress(OSError):
         with (unfinished / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Compiled programs: kept for later runs, and the memory that compiling took given back."""
+"""JAX's compilation cache, and the return of the memory that compilation took."""
 
 import ctypes
 import hashlib
@@ -12,20 +12,20 @@ import jaxlib
 
 from tljax.storage import cache
 
-# Of a compilation: shorter ones leave too little behind to look for it.
+# Compilations that take less leave too little freed memory to be worth a trim.
 TRIM_SECONDS = 0.5
 
 
 def set_up() -> None:
-    """Both of what follows, once a process and before anything is compiled."""
+    """Calls both functions below. Call it once per process, before anything is compiled."""
     keep_programs()
     give_back_memory()
 
 
 def keep_programs() -> None:
-    """Lets JAX find what earlier runs compiled; where JAX was told of another folder, that stays.
+    """Switches JAX's compilation cache on, in the user's cache folder; a folder that JAX has been given already stays.
 
-    JAX does not ask for which kind of processor a CPU program was compiled: each kind has a folder.
+    JAX does not check for which kind of processor a CPU program was compiled, so each kind has its own folder.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
@@ -43,9 +43,10 @@ def keep_programs() -> None:
 
 
 def give_back_memory() -> None:
-    """After every longer compilation from now on, glibc returns to the system what the compiler has freed.
+    """Makes glibc return freed memory to the system after every compilation longer than `TRIM_SECONDS`.
 
-    By itself it holds on to it: 0.5 GB after the training step of ResNet50.
+    Otherwise glibc keeps the memory that the compiler has freed: 0.5 GB after the training step of ResNet50. Without
+    glibc this does nothing.
     """
     trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 

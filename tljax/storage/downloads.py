@@ -1,4 +1,4 @@
-"""Files fetched once, with the right checksum, into the user's cache folder."""
+"""Files that are downloaded once into the user's cache folder, and verified by their checksums."""
 
 from pathlib import Path
 
@@ -6,17 +6,18 @@ from tljax.storage.cache import folder
 
 
 def download(url: str, md5: str) -> Path:
-    """The file at `url`, downloaded unless it is there already; its checksum is right.
+    """Downloads the file at `url` unless it is there already, verifies its MD5, and returns its path.
 
     Raises:
-      FileNotFoundError: without a network or with another checksum, naming the folder to put the file into by hand.
+      FileNotFoundError: if the download fails or the checksum is wrong; the message names the folder to put the file
+        into by hand.
     """
     import pooch
 
     target, file_name = folder("downloads"), url.rsplit("/", 1)[1]
     try:
         return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=target, progressbar=True))
-    # pooch lets through what requests raises without a network, and ValueError for a wrong checksum.
+    # Without a network pooch passes on the OSErrors of requests; for a wrong checksum it raises ValueError.
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {target}"

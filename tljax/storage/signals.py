@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: who trains is told and saves at the next step; all else ends at once, its checkpoints stand."""
+"""SIGTERM and Ctrl-C: training saves after the current step, all else ends at once; checkpoints stay intact."""
 
 import os
 import signal
@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds that a library, the compiler mostly, may hold the main thread before the process ends without it.
+# After a signal, a library (mostly the compiler) may block the main thread this many seconds; then the process ends.
 PATIENCE = 2.0
 
 
 class Stopped(SystemExit):
-    """The process ends because of a signal, with 143 for SIGTERM and 130 for Ctrl-C. `together`: all processes of the
-    run do, in order."""
+    """Ends the process because of a signal, with exit code 143 for SIGTERM and 130 for Ctrl-C.
+
+    `together` says that all processes of the run end now, so that each can shut down in order.
+    """
 
     def __init__(self, number: int, together: bool = False):
         self.exit_code = 128 + number
@@ -26,7 +28,7 @@ class Stopped(SystemExit):
 
 
 class _Received:
-    """Signals belong to the process, and so does this: which one came first, and whether it is only to be noted."""
+    """State of the process, since signals go to the process: the first signal, and whether signals are only noted."""
 
     number = 0
     deferred = False
@@ -34,12 +36,15 @@ class _Received:
 
 
 def listen() -> None:
-    """From now on `SIGNALS` are handled. To be called in the main thread, and again after anything that sets up a
-    handler of its own, such as `jax.distributed.initialize`."""
+    """Installs the handlers of `SIGNALS`.
+
+    Call it in the main thread, and again after anything that installs a handler of its own, such as
+    `jax.distributed.initialize`.
+    """
     if _Received.pipe is None:
         _Received.pipe = read, write = os.pipe()
         os.set_blocking(write, False)
-        # The number is written there when a signal comes, whatever holds the main thread.
+        # Python writes the number of a signal to this pipe at once, even while a library blocks the main thread.
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(read,), daemon=True).start()
     for number in SIGNALS:
@@ -47,18 +52,22 @@ def listen() -> None:
 
 
 def noted() -> int:
-    """The signal that came, 0 if none."""
+    """The number of the first signal that came, 0 if none has."""
     return _Received.number
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """A block in which a signal is only noted: what is in there asks for it and brings things to a good end."""
+    """A block in which a signal is only noted. The code in the block asks for it with `noted` and ends by itself.
+
+    Raises:
+      Stopped: at the end of the block, if a signal came.
+    """
     _Received.deferred = True
     try:
         yield
     finally:
-        # Of a signal that was noted, what is in there has taken care: nothing is to end the process in an orderly exit.
+        # The block has dealt with a noted signal. `_end_unless_deferred` must not cut off the orderly exit.
         _Received.deferred = bool(noted())
     if noted():
         raise Stopped(noted())
@@ -73,7 +82,7 @@ def _handle(number: int, _: Any) -> None:
 
 
 def _watch(read: int) -> None:
-    """Runs beside the main thread, where Python handles signals only between two calls of a library."""
+    """Reads signals in its own thread: in the main thread Python handles them only between two calls of a library."""
     first = 0.0
     while True:
         for number in os.read(read, 64):
@@ -83,10 +92,10 @@ def _watch(read: int) -> None:
                 first = time.monotonic()
                 threading.Thread(target=_end_unless_deferred, args=(number,), daemon=True).start()
                 if _Received.deferred:
-                    # Whoever reads this may have been ended by the same signal.
+                    # The process that reads stderr may have been ended by the same signal.
                     with suppress(OSError):
                         print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr, flush=True)
-            # Some schedulers send a signal twice; who presses Ctrl-C again means it.
+            # Some schedulers send a signal twice. Only a later Ctrl-C shows that a user wants an end at once.
             elif number == signal.SIGINT and time.monotonic() > first + 1:
                 os._exit(128 + number)
 

@@ -1,4 +1,4 @@
-"""Weights of other frameworks by name: their arrays -> this network's leaves, all or nothing."""
+"""Converts weights of other frameworks: renames their arrays to this network's leaves, and refuses a partial match."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -24,14 +24,14 @@ _KERAS_HEADS = ("predictions", "probs")
 def from_keras(arrays: Arrays) -> dict[str, np.ndarray]:
     """Renames arrays such as `conv2_block1_1_conv/kernel` or `conv1_bn/gamma:0` to this network's paths.
 
-    The head is `predictions` or, in the official file, `probs`. A name that is none of Keras's ResNets stays as it
+    The head is `predictions` or, in the official file, `probs`. A name that Keras's ResNets do not have stays as it
     is, so that `match_leaves` reports it.
     """
     return {_keras_path(name.removesuffix(":0")): array for name, array in arrays.items()}
 
 
 def _keras_path(name: str) -> str:
-    # Some writers repeat the layer: conv1_conv/conv1_conv/kernel.
+    # Some files repeat the layer's name: conv1_conv/conv1_conv/kernel.
     *layers, leaf = name.split("/")
     if not layers or len(set(layers)) > 1 or leaf not in _KERAS_LEAVES:
         return name
@@ -44,7 +44,7 @@ def _keras_path(name: str) -> str:
 def _keras_layer_order(architecture: Architecture) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the convolutions and of the BatchNorms of Keras's network in the order of `model.layers`.
 
-    In a stage's first block the shortcut stands between the second convolution and the third.
+    In a stage's first block, the shortcut (number 0) comes between the second and the third convolution.
     """
     parts = ["conv1_"]
     for stage, size in enumerate(architecture.stage_sizes, start=2):
@@ -55,8 +55,11 @@ def _keras_layer_order(architecture: Architecture) -> tuple[tuple[str, ...], tup
 
 
 def from_keras_counters(arrays: Arrays, architecture: Architecture) -> dict[str, np.ndarray]:
-    """Renames arrays of a Keras 3 `.weights.h5`, `layers/conv2d_7/vars/0`, which have a class, a counter in the order
-    of `model.layers` and the position of the variable in its layer."""
+    """Renames arrays of a Keras 3 `.weights.h5` to this network's paths.
+
+    A name such as `layers/conv2d_7/vars/0` has the layer's class, a counter per class in the order of `model.layers`,
+    and the position of the variable in its layer. A name that fits no layer stays, so that `match_leaves` reports it.
+    """
     convolutions, batch_norms = _keras_layer_order(architecture)
     tables = {
         "conv2d": (convolutions, ("kernel", "bias")),
@@ -86,8 +89,8 @@ _TORCH_BN_LEAVES = {
 def from_torch(arrays: Arrays) -> dict[str, np.ndarray]:
     """Renames and transposes torchvision's or timm's `layer1.0.conv1.weight` (OIHW) to this network's paths (HWIO).
 
-    `num_batches_tracked` counters have no counterpart and are left out; other unknown names stay for `match_leaves` to
-    report.
+    `num_batches_tracked` counters have no counterpart and are left out. Other unknown names stay, so that
+    `match_leaves` reports them.
     """
     converted = {}
     for name, array in arrays.items():
@@ -119,14 +122,14 @@ def _torch_path(name: str) -> str:
 
 
 class Kind(NamedTuple):
-    """Whose names a file has."""
+    """A naming scheme of weight files: how to convert its arrays, and the variant that its networks have."""
 
     convert: Callable[[Arrays, Architecture], dict[str, np.ndarray]]
     variant: str
     """Key of `resnet.VARIANTS`."""
 
 
-# By what `untrusted.read` calls them.
+# The keys are the names that `untrusted.read` returns.
 KINDS = {
     "keras": Kind(lambda arrays, _: from_keras(arrays), "v1"),
     "keras_counters": Kind(from_keras_counters, "v1"),
@@ -135,9 +138,9 @@ KINDS = {
 
 
 def recognize(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Architecture]:
-    """A file's arrays by this network's paths, and the row of `NETWORKS` whose units they are.
+    """A file's arrays by this network's paths, and the architecture in `NETWORKS` that has their units.
 
-    Where no row has just these units it is the nearest, and `match_leaves` reports what differs.
+    If no architecture has exactly these units, the nearest is returned, and `match_leaves` reports the differences.
     """
 
     def differences(found: tuple[dict[str, np.ndarray], Architecture]) -> int:
@@ -151,13 +154,14 @@ def recognize(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Archit
 def match_leaves(
     target: Arrays, source: Arrays, *, name: str, new: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """Every leaf of `target` from `source`, in float32; strict in both directions.
+    """The leaves of `target` with the values of `source`, as float32; no leaf may be missing or left over.
 
-    Leaves of `target` whose path starts with a prefix in `new` keep their value, of the others only the shape counts;
-    arrays of `source` whose path starts with a prefix in `ignored` are not used. Messages call the source `name`.
+    Leaves of `target` whose path starts with a prefix in `new` keep their own value; the others give only their shape.
+    Arrays of `source` whose path starts with a prefix in `ignored` are not used. Messages call the source `name`.
 
     Raises:
-      ValueError: with one line for every leaf that is missing (-), is not used (+) or has another shape (- and +).
+      ValueError: with a line for every leaf that is missing (-) or left over (+), and two lines (- and +) for every
+        leaf that has another shape or is not floating point.
     """
     wanted = {path: leaf for path, leaf in target.items() if not path.startswith(new)} if new else dict(target)
     given = {path: leaf for path, leaf in source.items() if not path.startswith(ignored)} if ignored else dict(source)

@@ -1,4 +1,4 @@
-"""The 1000 ImageNet classes, and what predictions over some classes say about others."""
+"""The 1000 ImageNet classes, and how predictions over the source's classes become predictions over other classes."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-# (WordNet id or None, name): what one output of a head stands for.
+# The class of one output of a head: (WordNet id or None, name).
 Label = tuple[str | None, str]
 
 
 @cache
 def labels() -> tuple[Label, ...]:
-    """WordNet id and name of each output of an ImageNet head, as Keras and torchvision order them.
+    """WordNet id and name of each output of an ImageNet head, in the order of Keras and torchvision.
 
-    The ids are sorted; a name is the first lemma of its WordNet 3.0 synset, spaces as underscores, which gives the
-    list that Keras's decode_predictions uses.
+    The ids are sorted. A name is the first lemma of its WordNet 3.0 synset, spaces as underscores: this gives the list
+    that Keras's decode_predictions uses.
     """
     lines = resources.files("tljax.weights").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
     return tuple((wordnet_id, name) for wordnet_id, name in (line.split() for line in lines))
@@ -50,10 +50,11 @@ def _normalize(name: str) -> str:
 
 
 def map_classes(class_names: Sequence[str], source: Sequence[Label]) -> dict[str, tuple[int, ...]]:
-    """For each target class, the outputs of the source's head that mean it; empty where there is none.
+    """For each target class, the indices of the outputs of the source's head that belong to it; empty if none does.
 
-    A class is found, where the source is ImageNet, in `EVERYDAY_GROUPS`, else by its WordNet id or its name (case,
-    spaces, `-` and `_` alike). Of `dog` and `beagle`, `dog` has the other breeds.
+    If the source is ImageNet, a class in `EVERYDAY_GROUPS` or `SYNONYMS` gets its group. Any other class is found by
+    its WordNet id or its name; upper and lower case are equal, and so are spaces, `-` and `_`. Outputs found this way
+    are removed from the groups: with `dog` and `beagle` as target classes, `dog` gets all other breeds.
     """
     groups = EVERYDAY_GROUPS if tuple(source) == labels() else {}
 
@@ -61,7 +62,7 @@ def map_classes(class_names: Sequence[str], source: Sequence[Label]) -> dict[str
         name = _normalize(class_name)
         return tuple(i for i, (wordnet_id, other) in enumerate(source) if name in (wordnet_id, _normalize(other)))
 
-    # The groups first: ImageNet's `plane` is a carpenter's.
+    # Groups before names: ImageNet's `plane` is a carpenter's tool.
     everyday = {name: groups.get(SYNONYMS.get(_normalize(name), _normalize(name)), ()) for name in class_names}
     named = {name: find_by_name(name) for name in class_names if not everyday[name]}
     taken = {i for outputs in named.values() for i in outputs}
@@ -69,8 +70,8 @@ def map_classes(class_names: Sequence[str], source: Sequence[Label]) -> dict[str
 
 
 class MappedPredictions(NamedTuple):
-    """`predicted`: target class of each image, -1 where no class has a counterpart; `unmapped_mass`: the probability
-    of each image that lies on outputs which no target class maps to."""
+    """`predicted`: the target class of each image; -1 for all images if no target class has any outputs.
+    `unmapped_mass`: for each image, the sum of the probabilities of all outputs that belong to no target class."""
 
     predicted: Int[np.ndarray, " n"]
     unmapped_mass: Float[np.ndarray, " n"]
@@ -79,10 +80,10 @@ class MappedPredictions(NamedTuple):
 def predict_mapped(
     probabilities: Float[np.ndarray, "n outputs"], groups: dict[str, tuple[int, ...]]
 ) -> MappedPredictions:
-    """Sums the source's probabilities over each target class's outputs and takes the largest sum.
+    """Sums the source's probabilities over the outputs of each target class; predicts the class with the largest sum.
 
-    `groups` has one entry a target class, in the order of the labels, as from `map_classes`. A class without outputs
-    is never predicted.
+    `groups` is the result of `map_classes`: one entry per target class, in the order of the labels. A class without
+    outputs is never predicted.
     """
     n = len(probabilities)
     mass = np.full((n, len(groups)), -1.0)
@@ -96,14 +97,18 @@ def predict_mapped(
 
 
 def top_k(probabilities: Float[np.ndarray, "n outputs"], source: Sequence[Label], k: int = 5) -> list[list[list]]:
-    """`[wordnet_id, name, probability]` of the k likeliest outputs of each image, likeliest first; fewer than k where
-    the head has fewer outputs."""
+    """`[wordnet_id, name, probability]` of the k most probable outputs of each image, the most probable first; fewer
+    than k if the head has fewer outputs."""
     best = np.argsort(probabilities, axis=1)[:, ::-1][:, :k]
     return [[[*source[i], float(row[i])] for i in order] for row, order in zip(probabilities, best, strict=True)]
 
 
 def check_head(outputs: int, class_names: tuple[str, ...], name: str) -> None:
-    """Zero-shot's loss takes a label for an output of the source's head."""
+    """Checks that the head of the source `name` can give a zero-shot loss, which uses each label as an output's index.
+
+    Raises:
+      ValueError: if the source has no head (`outputs` is 0), or if there are more classes than outputs.
+    """
     if outputs == 0:
         raise ValueError(f"{name} has no head, which zero_shot needs; choose weights with one")
     if len(class_names) > outputs:

@@ -1,4 +1,4 @@
-"""Source weights by what the user wrote: a registry name, a file of Keras or torch, the folder of an earlier run."""
+"""Loads source weights from the name `imagenet`, a weight file of Keras or PyTorch, or the folder of an earlier run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, imagenet, untrusted
 
-# Keras's own weights for ImageNet, top-1 74.9%, 76.4% and 76.6% (https://keras.io/api/applications).
+# Keras's own ImageNet weights: top-1 74.9% (ResNet50), 76.4% (101), 76.6% (152); https://keras.io/api/applications.
 IMAGENET = "imagenet"
 KERAS_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}_weights_tf_dim_ordering_tf_kernels.h5"
@@ -20,31 +20,31 @@ KERAS_URL = (
 
 
 class Weights(NamedTuple):
-    """Weights and all that belongs to them."""
+    """Weights, and all that is needed to use them."""
 
     name: str
-    """What they are called in messages."""
+    """The weights' name in messages."""
     leaves: dict[str, np.ndarray]
-    """Arrays by path, `params/conv1/conv/kernel`; float32 after `convert.match_leaves`."""
+    """Arrays by path, such as `params/conv1/conv/kernel`; `convert.match_leaves` makes them float32."""
     variant: str
     """Key of `resnet.VARIANTS`."""
     preprocessing: Preprocessing
     input_size: int
-    """Side of the images that the head was trained on."""
+    """Side in pixels of the images that the head was trained on."""
     labels: tuple[imagenet.Label, ...]
-    """What the outputs of the head stand for; empty without a head."""
+    """The class of each output of the head; empty without a head."""
     architecture: Architecture
     history: tuple[dict[str, Any], ...] = ()
-    """The metrics of the epochs before, where the source is a run; they hold its last epoch's number."""
+    """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
 
 
 def load_weights(pretrained: str, network: str | None = None, variant: str | None = None) -> Weights:
-    """Reads `config.pretrained`; `config.network` chooses the file of `imagenet`.
+    """Loads the weights that `config.pretrained` names. For `imagenet`, `network` chooses the file (None: ResNet50).
 
     Raises:
-      ValueError: if it is nothing that can be read, saying what would be, or has another network or variant than those
-        that are given.
+      ValueError: if `pretrained` cannot be read as weights, or if the weights have another network or variant than
+        `network` and `variant` (None: any).
       FileNotFoundError: if a file is missing, or cannot be downloaded.
     """
     path = Path(pretrained)
@@ -73,10 +73,11 @@ def _check_network(weights: Weights, network: str | None, variant: str | None) -
 def load_into(
     variables: dict[str, Any], weights: Weights, class_names: tuple[str, ...], *, keep_head: bool
 ) -> dict[str, Any]:
-    """`variables` of a network with all leaves but the head's replaced by those of `weights`, or the head's too.
+    """`variables` with every leaf replaced by that of `weights`; the head's leaves only with `keep_head`.
 
     Raises:
-      ValueError: if leaves are missing, left over or of another shape, or a kept head is for other classes.
+      ValueError: if leaves are missing, left over or have another shape, or if a kept head was trained on other classes
+        than `class_names`.
     """
     trained_on = tuple(name for _, name in weights.labels)
     if keep_head and trained_on != class_names:

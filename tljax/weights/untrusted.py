@@ -1,7 +1,7 @@
-"""Arrays of weight files that nobody vouches for.
+"""Reads the arrays of weight files that cannot be trusted.
 
-HDF5 is a large library that a file can break. So a process of its own, this file run as a script, reads the file within
-bounds of memory and time; what comes from there are plain arrays, or a line that says what is wrong.
+HDF5 is a large library that a bad file can break. So a separate process, which runs this module as a script, reads the
+weight file with limits on memory and time. It returns plain arrays, or one line that says what is wrong.
 """
 
 import json
@@ -17,24 +17,25 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-# ResNet50 takes 98 MiB; a head for more classes and numbers of 8 bytes make it a few times larger.
+# Limit for a file, and for all of its arrays together. ResNet50 takes 98 MiB; a head for more classes and numbers of
+# 8 bytes make it a few times larger.
 MOST_BYTES = 2**30
 MOST_OBJECTS = 20_000
-# Bytes of address space, and seconds, that reading may take.
+# Limits of the process that reads: bytes of address space, and seconds.
 MEMORY = 2**32
 SECONDS = 120
-# HDF5's own compression; any other is a library that it would look for and load.
+# HDF5's built-in filters by their ids. For any other filter, HDF5 would look for a plugin library and load it.
 FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3}
-# Zeros shrink to a thousandth, trained weights hardly at all.
+# Limit for an array's size over its compressed size: zeros shrink to a thousandth, trained weights hardly at all.
 MOST_COMPRESSED = 100
 
 
 def read(path: Path) -> tuple[Arrays, str]:
-    """Arrays by name of a .h5 or .safetensors file, and whose names they are: `keras`, `keras_counters` or `torch`.
+    """The arrays of a .h5 or .safetensors file by name, and their naming scheme: `keras`, `keras_counters` or `torch`.
 
     Raises:
-      ValueError: in one line, if it cannot be read, or holds what no weight file needs: links, arrays kept outside of
-        it or composed of others, compression by plugins, sizes beyond its own.
+      ValueError: in one line, if the file cannot be read, or holds what no weight file needs: links, arrays that lie in
+        other files or are composed of others, compression by plugins, arrays larger than the file's data for them.
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "arrays.npz"
@@ -54,7 +55,7 @@ def read(path: Path) -> tuple[Arrays, str]:
 
 
 def _read_safetensors(path: Path) -> tuple[Arrays, str]:
-    # NumPy knows bfloat16 by its name once this is there.
+    # This import registers bfloat16 with NumPy.
     import ml_dtypes  # noqa: F401
     from safetensors.numpy import load_file
 
@@ -85,7 +86,7 @@ def _text(name: Any) -> str:
 
 
 def _get(group: Any, name: str) -> Any:
-    """A member of a group, no link; `name` may be a path."""
+    """The member `name` (it may be a path) of a group. Refuses links: they can lead to other files."""
     import h5py
 
     for part in name.split("/"):
@@ -96,7 +97,11 @@ def _get(group: Any, name: str) -> Any:
 
 
 def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: list[int]) -> None:
-    """Adds all arrays below `group`; `room` are the bytes left for them."""
+    """Adds all arrays of numbers below `group` to `arrays`, by path.
+
+    `room[0]` is the number of bytes that they may still take. `seen` has the addresses of the objects so far; an object
+    that is there twice is refused.
+    """
     import h5py
 
     for name in group:
@@ -115,7 +120,7 @@ def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: lis
 
 
 def _checked_size(dataset: Any, name: str) -> int:
-    """Bytes of an array, all of which are in the file."""
+    """The size of an array in bytes. Refuses an array if the file itself does not hold all of it."""
     import h5py
 
     settings = dataset.id.get_create_plist()
@@ -142,9 +147,9 @@ def _main(path: Path, target: Path) -> None:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES / 2**30:g} GiB")
         arrays, kind = (_read_safetensors if path.suffix == ".safetensors" else _read_h5)(path)
-        # NumPy's files do not know this type, which is the first half of a float32.
+        # An .npz file cannot store bfloat16. Nothing is lost: a bfloat16 is the upper half of a float32.
         np.savez(target, *(a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays.values()))
-    # Damaged files make these libraries raise errors of all kinds.
+    # On damaged files, these libraries raise errors of many types.
     except Exception as error:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         sys.exit(" ".join(text.split()) or type(error).__name__)

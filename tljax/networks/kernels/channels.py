@@ -1,4 +1,4 @@
-"""One number a channel for every position, with a gradient that a CPU adds up fast."""
+"""Broadcasts one number per channel to all positions, with a gradient that a CPU sums fast."""
 
 from functools import partial
 
@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(values: Float[Array, " c"], shape: tuple[int, ...]) -> Float[Array, "... c"]:
-    """`values` at every position of an array of `shape`, whose last axis are the channels.
+    """Broadcasts `values` to an array of `shape`, whose last axis is the channels.
 
-    The gradient sums over all positions. On a CPU that is a product with ones: XLA's own sum down the columns of a
-    matrix of 1024 x 2048 takes 33 ms on 2 cores of an AMD EPYC, longer than multiplying it with 256 rows.
+    The gradient sums over all positions. On a CPU the sum is a matrix product with ones: XLA's own sum down the columns
+    of a 1024 x 2048 matrix takes 33 ms on 2 cores of an AMD EPYC, longer than multiplying that matrix with 256 rows.
     """
     return jnp.broadcast_to(values, shape)
 

@@ -1,4 +1,4 @@
-"""The stem's max-pool, with a gradient that reads instead of scattering."""
+"""The stem's max-pool, whose gradient gathers on a CPU instead of scattering."""
 
 import flax.linen as nn
 import jax
@@ -17,11 +17,11 @@ def _pool(x: Array) -> Array:
 
 @jax.custom_vjp
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow c"]:
-    """The largest value of every 3x3 window with stride 2, one pixel of padding around; `oh = (h - 1) // 2 + 1`.
+    """The maximum of every 3x3 window with stride 2 and one pixel of padding; `oh = (h - 1) // 2 + 1`.
 
-    The gradient goes to the first of equal values in a window, row by row, as in Keras and torch. XLA scatters it,
-    which a CPU does slowly: there it is gathered. On a TPU v5e, at 224, gathering adds 29 MB of traffic
-    an image to a training step of 273.
+    If several values of a window are the maximum, the gradient goes to the first, row by row, as in Keras and PyTorch.
+    XLA's gradient scatters, which is slow on a CPU, so there it gathers. On a TPU v5e, with images of 224x224 pixels,
+    gathering would add 29 MB of memory traffic per image to the 273 MB of a training step.
     """
     return _pool(x)
 
@@ -39,7 +39,7 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array]:
 def _gather(x: Array, y: Array, dy: Array) -> Array:
     _, height, width, _ = x.shape
     rows, columns = y.shape[1:3]
-    # An even side has no padding to read after its last window.
+    # On an even side the last window ends at the last pixel, so no padding follows.
     padding = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
     padded = jnp.pad(x, padding, constant_values=-jnp.inf)
     found = jnp.zeros(y.shape, bool)
@@ -50,7 +50,7 @@ def _gather(x: Array, y: Array, dy: Array) -> Array:
         parts[i, j] = jnp.where(first, dy, jnp.zeros((), dy.dtype))
 
     def before(part: Array, axis: int) -> Array:
-        """What the next window along `axis` gives: an odd position is its first tap and this window's last."""
+        """`part` of the next window along `axis`: an odd position is the last tap here and the first there."""
         size = part.shape[axis]
         shifted = lax.slice_in_dim(part, 1, size, axis=axis)
         return jnp.pad(shifted, [(0, int(a == axis)) for a in range(part.ndim)])

@@ -1,7 +1,8 @@
-"""The 3x3 convolution with stride 1 and padding 1 as sixteen products a 2x2 tile, for 36 of the plain sum.
+"""The 3x3 convolution with stride 1 and padding 1, with 16 products per 2x2 output tile instead of 36.
 
-F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section 4.1: the
-matrices B, G and A below are theirs. In float32 it differs from the plain sum by about 1e-6 of the largest output.
+This is F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, section
+4.1. `_input`, `_kernel` and `_output` multiply by the paper's matrices B^T, G and A^T. In float32 the result differs
+from the plain sum by about 1e-6 of the largest output.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,9 @@ Transform = Callable[[Sequence[Array]], list[Array]]
 
 @jax.custom_vjp
 def winograd(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c f"]) -> Float[Array, "n h w f"]:
-    """Cross-correlation of NHWC images with an HWIO kernel, stride 1, one pixel of zeros around.
+    """Cross-correlates NHWC images with an HWIO kernel, with stride 1 and one pixel of zeros on every side.
 
-    Both gradients are such products too: nothing scatters.
+    Both gradients are computed with 16 products per tile too; nothing scatters.
     """
     n, height, width, _ = x.shape
     tiles, weights = _tiles(x), _both(_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
@@ -30,7 +31,7 @@ def winograd(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c f"]) -> Flo
 
 
 def _both(transform: Transform, grid: Grid) -> Grid:
-    """`transform` along the columns of a grid, then along its rows."""
+    """Applies `transform` to each column of a grid, then to each row of the result."""
     columns = [transform(column) for column in zip(*grid, strict=True)]
     return [transform(row) for row in zip(*columns, strict=True)]
 
@@ -56,7 +57,7 @@ def _kernel_transposed(g: Sequence[Array]) -> list[Array]:
 
 
 def _tiles(x: Array) -> Grid:
-    """The sixteen inputs of the products, [n * tiles, c] each, of 4x4 tiles that overlap by two."""
+    """The 16 inputs of the products, [n * tiles, c] each. They come from 4x4 input tiles that overlap by two pixels."""
     _, height, width, channels = x.shape
     rows, columns = -(-height // 2), -(-width // 2)
     x = jnp.pad(x, ((0, 0), (1, 1 + 2 * rows - height), (1, 1 + 2 * columns - width), (0, 0)))
