@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py --peers PEERS_ENVIRONMENT/bin/python --out benchmarks/results.json
 
-In each round every contestant does the job once while the others wait, so that a slower hour of the machine meets all
-of them. Every measurement is kept in the results, those of other jobs stay there, and a table is written beside them.
+In each round every contestant does the job once while the others wait, so that a slower hour of the machine slows all
+of them. The results file keeps every measurement, earlier ones of other jobs too, and a table is written beside it.
 """
 
 import argparse
@@ -22,17 +22,18 @@ from protocol import BATCH, CLASSES
 from summary import ROWS, make_table, summarize, unit_of
 
 LARGE_IMAGES = 64
-# Six batches. Smaller ones at the end of an epoch are a shape more to compile, and no share of the work to scale.
+# Five batches to train and one to validate. A smaller batch at the end of an epoch would be one more shape to compile,
+# and that time does not scale with the number of images.
 WHOLE_BATCHES = 6 * BATCH
-# A waiting library's threads may go on spinning for a moment.
+# Seconds before each request: the threads of the library that was measured before may go on spinning for a moment.
 PAUSE = 1.0
-# Mean number of running processes from which on something else is in the way. It costs OpenMP, and so PyTorch, most:
-# all threads wait for the one that was interrupted.
+# A higher load average means that other processes disturb the times. OpenMP, and so PyTorch, loses most: all of its
+# threads wait for the one that was interrupted.
 BUSY = 0.5
 
 
 def save_arrays(path: Path, images: int) -> None:
-    """Noise: the work does not depend on what the pictures show."""
+    """Writes random images and labels to `path` (.npz). The work does not depend on what the pictures show."""
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {"large_images": rng.integers(0, 256, (LARGE_IMAGES, 224, 224, 3), np.uint8)}
     for split, n in split_images(images).items():
@@ -42,7 +43,7 @@ def save_arrays(path: Path, images: int) -> None:
 
 
 def measure(job: str, contestants: list[Contestant], rounds: int, plan: Plan) -> list[dict[str, dict[str, Any]]]:
-    """`rounds` times a dict of the answers of all contestants that know the job."""
+    """For each round, the answers of all contestants that support the job, by name."""
     measured = []
     for number in range(1, rounds + 1):
         answers = {}
@@ -58,7 +59,7 @@ def measure(job: str, contestants: list[Contestant], rounds: int, plan: Plan) ->
 
 
 def measure_peaks(contestants: list[Contestant], plan: Plan) -> list[dict[str, dict[str, Any]]]:
-    """The most memory that step_all takes, each contestant in a fresh process that has done nothing else."""
+    """The peak memory of step_all. Each contestant runs it in a fresh process that does nothing else."""
     answers = {}
     for contestant in contestants:
         contestant.stop()
@@ -119,7 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder) / "arrays.npz"
         save_arrays(arrays, plan.images)
-        # torch.compile keeps what it compiled on disk: here it starts with nothing, as the others do.
+        # torch.compile keeps compiled programs on disk. In an empty folder it starts with none, as the others do.
         environment = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         contestants = open_contestants(flags.peers, arrays, environment)
         try:

@@ -1,4 +1,4 @@
-"""The processes that `compare.py` asks in turn, and what it asks them."""
+"""The worker processes that `compare.py` asks in turn, and its requests to them."""
 
 import contextlib
 import json
@@ -19,25 +19,25 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
     "torch": {"torch eager": ["--eager"], "torch compile": ["--compile"]},
 }
 PEERS = ("keras", "torch")
-# Epochs of the lesson.
+# As many epochs as in the lesson.
 EPOCHS = {"job_feature_extraction": 10, "job_fine_tune": 7, "job_cached": 10}
-# With a cache tljax keeps what the frozen part gives: cold means that it has to be computed first.
+# tljax's cache keeps activations of the frozen units and compiled programs. With a cold cache a job makes them first.
 CACHES = ("cold", "warm")
 JOBS = ("forward_224", "forward_32", "step_head", "step_conv5", "step_all", *EPOCHS, "peak")
 
 
 class Plan(NamedTuple):
-    """How much work a comparison is. Of all images a sixth is for validation."""
+    """How much work a comparison does. A sixth of all images is for validation."""
 
     images: int
     peer_images: int
-    """What a peer's whole job is measured at, two epochs of it, unless that is all images."""
+    """Images with which a peer's whole job is measured, for two epochs; for all epochs if these are all images."""
     seconds: float
-    """How long at least a forward pass or a training step is repeated in each round."""
+    """In each round, a forward pass or a training step is repeated for at least this long."""
 
 
 class Contestant:
-    """A worker process, started when it is asked for the first time, or again after it has died."""
+    """A worker process. It starts at the first request and, if it has died, again at the next request."""
 
     def __init__(self, name: str, python: str, arrays: Path, environment: dict[str, str]) -> None:
         self.name, self.library = name, name.split()[0]
@@ -48,7 +48,7 @@ class Contestant:
         self.process: subprocess.Popen[str] | None = None
 
     def ask(self, request: Request) -> Answer:
-        """The answer to `request`; `{"error": ...}` also if the process dies over it."""
+        """The answer to `request`; `{"error": ...}` if the job fails, or if the process dies or does not start."""
         try:
             process = self.process or self._start()
             assert process.stdin and process.stdout
@@ -67,7 +67,7 @@ class Contestant:
         if process is None:
             return None
         assert process.stdin and process.stdout
-        # Of a dead process: something was left to write, and nobody reads it.
+        # If the process is dead, the rest of a request may still be in the buffer, and nobody reads it.
         with contextlib.suppress(OSError):
             process.stdin.close()
         code = process.wait()
@@ -88,7 +88,7 @@ class Contestant:
 
 
 def open_contestants(peers_python: str, arrays: Path, environment: dict[str, str]) -> list[Contestant]:
-    """All of them, tljax in this Python and the peers in theirs."""
+    """All contestants: tljax in this Python, the peers in `peers_python`."""
     return [
         Contestant(name, sys.executable if library == "tljax" else peers_python, arrays, environment)
         for library, settings in SETTINGS.items()
@@ -102,13 +102,13 @@ def split_images(images: int) -> Request:
 
 
 def requests(job: str, contestant: Contestant, plan: Plan) -> dict[str, Request]:
-    """What `contestant` is asked in each round of `job`, and the name under which its answer is kept."""
+    """The requests to `contestant` in each round of `job`, by the name under which the answer is kept."""
     name, library = contestant.name, contestant.library
     if job not in EPOCHS:
         return {name: {"job": job, "seconds": plan.seconds}}
     request = {"job": job, "epochs": EPOCHS[job], **split_images(plan.images)}
     if library == "tljax":
-        # What the expert does by hand for job_cached is what tljax does by itself when its cache is cold.
+        # In job_cached an expert computes the activations once, by hand. With a cold cache tljax does so by itself.
         own, caches = ("job_feature_extraction", CACHES[:1]) if job == "job_cached" else (job, CACHES)
         return {f"{name} {cache}": {**request, "job": own, "cache": cache} for cache in caches}
     if job == "job_cached" or plan.peer_images >= plan.images:
@@ -117,10 +117,10 @@ def requests(job: str, contestant: Contestant, plan: Plan) -> dict[str, Request]
 
 
 def complete(answer: Answer, request: Request, job: str, plan: Plan) -> Answer:
-    """`answer` with its `request`, and for a part of a whole job the `seconds` of all of it, and `scaled`.
+    """Returns `answer` with its `request`. Of a part of a whole job the `seconds` are scaled up, and `scaled` is set.
 
-    An epoch's work is proportional to the images. The first epoch compiles, so the second counts for all of them;
-    building the model and compiling for the first step are counted once, at full length.
+    An epoch's work is proportional to the images. The first epoch compiles, so the second one stands for all epochs.
+    Building the model and compiling the first step are counted once, unscaled.
     """
     answer = {**answer, "request": request}
     epochs = EPOCHS.get(job, 0)

@@ -1,4 +1,4 @@
-"""How the time of a run grows with images, input size and trainable depth: three points each, cold cache.
+"""Measures how the time of a run grows with images, input size and trainable depth: three points each.
 
 python benchmarks/growth.py
 """
@@ -19,7 +19,7 @@ STAGES = {"head": "feature_extraction", "conv5_block1": "fine_tune", "conv1": "f
 
 
 def measure(images: int, side: int, cut: str) -> tuple[float, float]:
-    """Seconds of a run with nothing kept before, and of the same run again."""
+    """Seconds of a run with an empty cache, and of the same run again with what the first has left there."""
     rng = np.random.default_rng(0)
     sizes = images - images // 6, images // 6
     arrays = [f(n) for n in sizes for f in (lambda n: rng.integers(0, 256, (n, side, side, 3), np.uint8),

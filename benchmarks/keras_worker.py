@@ -1,7 +1,7 @@
-"""The jobs with Keras on TensorFlow, `--jit` with XLA or `--no-jit` without.
+"""The jobs with Keras on TensorFlow, with XLA (`--jit`) or without it (`--no-jit`).
 
-BatchNorm is in inference mode in every job, and that needs a subclassed model: in a functional one, Keras 3.15
-overrides `base(inputs, training=False)` with the outer model's training=True while it fits.
+BatchNorm is in inference mode in every job. That needs a subclassed model: in a functional one, Keras 3.15 overrides
+`base(inputs, training=False)` with the outer model's training=True while it trains.
 """
 
 import os
@@ -19,7 +19,7 @@ from protocol import Arrays, Request, Stopwatch
 
 
 class Network(keras.Model):
-    """ResNet50 from pixels to logits, its layers before the unit `cut` frozen."""
+    """ResNet50 from pixels to logits; the layers before the unit `cut` are frozen."""
 
     def __init__(self, size: int, classes: int, cut: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Network(keras.Model):
 
 
 class Times(keras.callbacks.Callback):
-    """`on_epoch_end` comes after the evaluation."""
+    """Passes Keras's events on to the stopwatch. Keras calls `on_epoch_end` after the evaluation."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         super().__init__()
@@ -60,8 +60,10 @@ class KerasWorker:
         self.arrays, self.jit = arrays, jit
 
     def prepare(self, job: str) -> tuple[Callable[[], object], int]:
-        """The `*_on_batch` methods run the same compiled functions as `predict` and `fit` and set up no data pipeline
-        at every call."""
+        """Builds a job from the `*_on_batch` methods.
+
+        They run the same compiled functions as `predict` and `fit`, but set up no data pipeline at every call.
+        """
         arrays = self.arrays
         if job == "forward_224":
             model = self._build(224, protocol.LARGE_CLASSES, "head")

@@ -1,7 +1,7 @@
-"""What all workers share: a request of JSON a line on stdin, an answer of JSON a line on stdout.
+"""The part that all workers share: each line on stdin is a request in JSON, each line on stdout an answer in JSON.
 
-A worker is one process of one library, alive for a whole comparison, so that start-up and imports stay out of the
-times and the contestants can take turns. Needs NumPy only: it runs in the environments of the peers too.
+A worker is one process of one library. It lives for a whole comparison, so that start-up and imports stay out of the
+times and the contestants can take turns. This module needs NumPy only, because it also runs in the peers' environment.
 """
 
 import argparse
@@ -25,13 +25,13 @@ LARGE_BATCH = 16
 CLASSES = 10
 LARGE_CLASSES = 1000
 WARM_UP = 2
-# The first unit that trains.
+# The first unit that trains in each job.
 STEP_CUTS = {"step_head": "head", "step_conv5": "conv5_block1", "step_all": "conv1"}
 JOB_CUTS = {"job_feature_extraction": "head", "job_fine_tune": "conv5_block1"}
 
 
 class Stopwatch:
-    """The times of a whole job, started with it."""
+    """Measures the times of a whole job. It starts when it is created."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -42,12 +42,12 @@ class Stopwatch:
         self._epoch_started = time.perf_counter()
 
     def end_step(self) -> None:
-        """To be called after every training step, or the first: only that one counts."""
+        """Call it after the first training step, which ends the setup. After later steps it does nothing."""
         if self.setup is None:
             self.setup = time.perf_counter() - self.started
 
     def end_epoch(self) -> None:
-        """To be called after the evaluation, which belongs to the epoch."""
+        """Call it after the evaluation, which belongs to the epoch."""
         self.epochs.append(time.perf_counter() - self._epoch_started)
 
 
@@ -57,15 +57,21 @@ class Worker(Protocol):
     jobs: frozenset[str]
 
     def prepare(self, job: str) -> tuple[Callable[[], object], int]:
-        """Builds a `forward_*` or `step_*` job: what to repeat, which returns when its work is done, and how many
-        images one repetition takes."""
+        """Builds a `forward_*` or `step_*` job.
+
+        Returns the function to repeat and the number of images that one call takes. The function must not return
+        before its work is done.
+        """
 
     def run(self, job: str, request: Request, stopwatch: Stopwatch) -> None:
-        """Runs a whole `job_*` with the `train`, `val` and `epochs` of `request`, from building the model on."""
+        """Runs a whole `job_*`, from building the model on.
+
+        `request` gives the numbers of images `train` and `val` and the number of `epochs`.
+        """
 
 
 def arguments(description: str | None, settings: tuple[str, str] | None = None) -> argparse.Namespace:
-    """The command line of a worker: `--arrays`, and one of two `settings`, as the attribute `setting`."""
+    """Parses a worker's command line: `--arrays`, and a flag for one of two `settings`, which becomes `setting`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arrays", required=True, help="npz of train_, val_ and large_images, train_ and val_labels")
     if settings:
@@ -81,7 +87,11 @@ def load_arrays(path: str) -> Arrays:
 
 
 def take_rows(arrays: Arrays, request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The first `train` and `val` rows: training images and labels, validation images and labels."""
+    """The first `train` training images and labels, and the first `val` validation images and labels.
+
+    Raises:
+      ValueError: if there are fewer images, or none is asked for.
+    """
     rows = []
     for split in ("train", "val"):
         n, have = request[split], len(arrays[f"{split}_labels"])
@@ -92,8 +102,10 @@ def take_rows(arrays: Arrays, request: Request) -> tuple[np.ndarray, np.ndarray,
 
 
 def repeat_batches(size: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
-    """Batches of `size` rows of `arrays` (anything that slices), over and over; without a smaller one at the end, for
-    which a compiler would have to compile once more."""
+    """Repeats batches of `size` rows of `arrays` (anything that slices) without end.
+
+    A smaller batch at the end is left out, because a compiler would have to compile its shape too.
+    """
     n = len(arrays[0])
     starts = range(0, n - size + 1, size) or [0]
     for start in cycle(starts):
@@ -101,7 +113,7 @@ def repeat_batches(size: int, *arrays: Any) -> Iterator[tuple[Any, ...]]:
 
 
 def serve(make: Callable[[Arrays], Worker], arrays_path: str, versions: dict[str, str]) -> None:
-    """Answers requests until stdin ends; an exception is an answer too."""
+    """Answers requests until stdin ends. An exception becomes an answer with the key `error`."""
     answers = _take_stdout()
     worker = make(load_arrays(arrays_path))
     _answer(answers, "ready " + json.dumps(versions))
@@ -118,7 +130,7 @@ def serve(make: Callable[[Arrays], Worker], arrays_path: str, versions: dict[str
 def _handle(worker: Worker, request: Request, prepared: dict[str, tuple[Callable[[], object], int]]) -> dict[str, Any]:
     job = request["job"]
     if job == "peak":
-        # Linux counts in kB.
+        # On Linux, ru_maxrss is in kB.
         return {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
     if job not in worker.jobs:
         return {"unsupported": True}
@@ -144,7 +156,7 @@ def _handle(worker: Worker, request: Request, prepared: dict[str, tuple[Callable
 
 
 def _take_stdout() -> TextIO:
-    """The answers' own way out; whatever else is printed, by C++ too, goes to stderr."""
+    """Returns stdout for the answers alone. All else that is printed, by C++ libraries too, now goes to stderr."""
     sys.stdout.flush()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

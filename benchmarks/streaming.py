@@ -1,4 +1,4 @@
-"""Larger pictures in a folder, decoded once or in every pass: the same losses, at what speed.
+"""Trains on larger pictures in a folder, decoded once or in every pass, and prints the losses and speed of both.
 
 python benchmarks/streaming.py
 """
@@ -25,7 +25,7 @@ BOUNDS = {"decoded once": [], "decoded in every pass": ["--config.cache.memory_g
 
 
 def draw(path: Path, seed: int) -> None:
-    """About a photograph's worth of detail."""
+    """Saves a random picture with about as much detail as a photograph."""
     small = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 4, WIDTH // 4, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(path, quality=90)
@@ -38,7 +38,7 @@ def make_folder(folder: Path) -> None:
 
 
 def measure_decoding(folder: Path) -> None:
-    """Images a second of one pass at 224 pixels, and nothing beside it."""
+    """Prints the speed of a pass that only decodes, to 224 pixels, in threads and in processes."""
     images = splits.load(Data(name=f"folder:{folder}"), seed=0, memory_bytes=0).train.images  # type: ignore[union-attr]
     places = np.array_split(np.arange(len(images)), len(images) // 256)
     for name, batches in (("threads", (images[p] for p in places)), ("processes", read_ahead(images, places))):
@@ -53,7 +53,7 @@ def measure_speed(images: int, began: float) -> str:
 
 
 def train(folder: Path, workdir: Path, bounds: list[str]) -> list[dict]:
-    """The epochs of a run in a process of its own."""
+    """Trains in a process of its own; returns its rows of metrics, one for each epoch."""
     main = Path(__file__).parent.parent / "main.py"
     settings = [f"--config.data.name=folder:{folder}", f"--config.data.image_size={SIDE}"]
     settings += [f"--config.batch_size={BATCH}", "--config.epochs=2", *bounds]

@@ -1,4 +1,4 @@
-"""From all measurements to a row a job: medians, the better setting of each peer, ratios, targets."""
+"""Sums all measurements up in a table: medians, the better setting of each peer, ratios and targets."""
 
 from statistics import median
 from typing import Any, NamedTuple
@@ -9,7 +9,11 @@ Rounds = list[dict[str, dict[str, Any]]]
 
 
 class Row(NamedTuple):
-    """A line of the table: `job` as measured, `own` the contestant that stands for tljax."""
+    """A line of the table.
+
+    `job` is the measured job, `own` the name of tljax's measurements, `target` the ratio to reach, and `against` are
+    the peers that count for the ratio.
+    """
 
     job: str
     own: str = "tljax"
@@ -30,7 +34,7 @@ ROWS = (
     Row("job_cached", "tljax cold", 1.1),
     Row("peak", target=1.0, against=("torch",)),
 )
-# Key of the value in an answer, its unit, whether more is better.
+# By the start of a job's name: key of the value in an answer, its unit, whether more is better.
 UNITS = {"job_": ("seconds", "s", False), "peak": ("peak_mb", "MB", False)}
 RATE = ("images_per_second", "images/s", True)
 
@@ -40,8 +44,11 @@ def unit_of(job: str) -> tuple[str, str, bool]:
 
 
 def summarize(row: Row, rounds: Rounds) -> dict[str, Any]:
-    """The medians of tljax and of each peer's better setting; `ratio` is how many times better tljax is than the best
-    peer of those that count, in the medians, and `spread` the least and the largest in single rounds."""
+    """The medians of tljax and of each peer's better setting, and how they compare.
+
+    `ratio` is how many times better the median of tljax is than that of the best peer in `row.against`. `spread` is the
+    smallest and the largest ratio in a single round.
+    """
     key, unit, more_is_better = unit_of(row.job)
     names = [row.own, *(name for peer in PEERS for name in SETTINGS[peer])]
     values = {name: {i: r[name][key] for i, r in enumerate(rounds) if key in r.get(name, {})} for name in names}
@@ -70,7 +77,7 @@ def summarize(row: Row, rounds: Rounds) -> dict[str, Any]:
 
 
 def make_table(summaries: list[dict[str, Any]]) -> str:
-    """Markdown. A peer's cell names its better setting, and says if it was computed from a part of the job."""
+    """The table in Markdown. A peer's cell names its better setting, and says `scaled` if only a part was measured."""
     lines = [
         "| job | tljax | Keras | torch | tljax is better | in single rounds | target |",
         "| :-- | --: | --: | --: | --: | :-: | --: |",

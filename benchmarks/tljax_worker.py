@@ -1,4 +1,4 @@
-"""The jobs with tljax: its jitted steps, and its stages from the weights to the pictures."""
+"""The jobs with tljax: its jitted steps, and whole stages, from the source weights to the pictures."""
 
 import os
 import shutil
@@ -27,18 +27,18 @@ from tljax.training.inference import classify
 from tljax.trees import flatten
 from tljax.weights.pretrained import Weights
 
-# One dispatch makes so many steps; in a run it is as many as take half a second.
+# Steps in one dispatch. A run makes as many as take half a second.
 STEPS = 2
 KEY = jax.random.key(0)
 
 
 def init(classes: int) -> dict[str, dict]:
-    """Random variables of ResNet50."""
+    """ResNet50's variables with random initial values."""
     return jax.jit(ResNet(classes).init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
 
 
 def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray, val_labels: np.ndarray) -> Dataset:
-    """Splits as `data.load` gives them."""
+    """A data set like those that `tljax.data.splits.load` returns."""
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
         return Split(
@@ -50,14 +50,14 @@ def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray,
 
 
 def make_weights(dataset: Dataset) -> Weights:
-    """Random weights in the place of a feature_extraction run's, which both training stages take."""
+    """Random weights in place of those of a feature_extraction run, from which both measured stages can start."""
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(init(len(dataset.class_names))).items()}
     labels = tuple((None, name) for name in dataset.class_names)
     return Weights("random", leaves, "v1", CAFFE, dataset.image_size, labels, RESNET50, is_run=True)
 
 
 def run(stage: str, cut: str, epochs: int, dataset: Dataset, weights: Weights | None) -> None:
-    """A whole run with all its checkpoints and pictures, left nowhere."""
+    """A whole run with all its checkpoints and pictures, in a folder that is deleted afterwards."""
     config = Config(
         stage=stage,  # type: ignore[arg-type]
         cut=cut,
@@ -71,7 +71,7 @@ def run(stage: str, cut: str, epochs: int, dataset: Dataset, weights: Weights | 
 
 
 def use_cache(state: str) -> None:
-    """`cold`: nothing has been computed or compiled before; `warm`: what earlier jobs left is there."""
+    """`cold` empties the cache of activations and compiled programs; `warm` leaves it as earlier jobs left it."""
     if state == "cold":
         root = cache.folder("")
         for path in (path for path in root.rglob("*") if path.is_file()):
@@ -97,7 +97,7 @@ class TljaxWorker:
         return self._prepare_step(protocol.STEP_CUTS[job])
 
     def _prepare_step(self, cut: str) -> tuple[Callable[[], object], int]:
-        """On images, so that the frozen units run in every step."""
+        """A training step from images, so that the frozen units run in every step."""
         model, mesh = ResNet(protocol.CLASSES), make_mesh()
         setup = Setup(Config(cut=cut), model, CAFFE, Cut(model.units, cut), mesh)
         variables = init(protocol.CLASSES)

@@ -1,4 +1,4 @@
-"""The jobs with PyTorch, `--eager` or with `--compile` (torch.compile on inductor).
+"""The jobs with PyTorch, run eagerly (`--eager`) or with torch.compile on inductor (`--compile`).
 
 The network is Keras's ResNet50, not torchvision's: a stage's stride sits on its first 1x1 convolution, and
 convolutions have a bias. Everything is channels_last, the faster layout on a CPU.
@@ -39,7 +39,7 @@ def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Seq
 
 
 class Block(nn.Module):
-    """A bottleneck; ReLU and sum overwrite what nobody needs again, as in torchvision."""
+    """A bottleneck block. ReLU and the sum work in place, as in torchvision."""
 
     def __init__(self, inputs: int, width: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class Block(nn.Module):
 
 
 def build(classes: int, cut: str | None) -> tuple[nn.Sequential, nn.Sequential]:
-    """ResNet50 from pixels to logits, in inference mode: the part before the unit `cut`, frozen, and the rest.
+    """ResNet50 from pixels to logits, in inference mode: the frozen part before the unit `cut`, and the rest.
 
-    Without a cut nothing trains and all of it is in the first part.
+    Without a cut nothing trains, and the first part is the whole network.
     """
     stem = nn.Sequential(convolution(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1))
     units: dict[str, nn.Module] = {"conv1": nn.Sequential(Preprocess(), stem)}
@@ -79,13 +79,19 @@ def build(classes: int, cut: str | None) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def compile_whole(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Compiles one graph for one shape. Anything less is an error: torch.compile would go on in pieces, or eagerly."""
+    """Compiles one graph for one shape, or raises an error.
+
+    By default torch.compile would go on without one: with several graphs, or eagerly.
+    """
     return torch.compile(network, dynamic=False, fullgraph=True)
 
 
 def batches(images: Tensor, labels: Tensor, rows: Tensor, pad: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of `images` and `labels` in the order of `rows`. With `pad` the last one is filled up with the label
-    that cross_entropy ignores, or torch.compile would compile once more for its shape."""
+    """Batches of `images` and `labels` in the order of `rows`.
+
+    With `pad` the last batch is filled up with zeros and the label that cross_entropy ignores. Otherwise torch.compile
+    would compile once more for its shape.
+    """
     for chosen in rows.split(BATCH):
         x, y = images[chosen], labels[chosen]
         missing = BATCH - len(chosen)
@@ -95,7 +101,7 @@ def batches(images: Tensor, labels: Tensor, rows: Tensor, pad: bool) -> Iterator
 
 
 class Trainer:
-    """Trains `trained` with Adam behind `frozen`, and evaluates."""
+    """Trains the part `trained`, which follows `frozen`, with Adam, and evaluates the whole network."""
 
     def __init__(self, frozen: Callable[[Tensor], Tensor], trained: nn.Module, compiled: bool) -> None:
         self.frozen, self.pad = frozen, compiled
@@ -104,7 +110,7 @@ class Trainer:
         self.trained = compile_whole(trained) if compiled else trained
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One update; returns the sum of the losses and the number of right predictions, as they were before."""
+        """One update. Returns the sum of the losses and the number of correct predictions, both from before it."""
         with torch.no_grad():
             x = self.frozen(images)
         logits = self.trained(x)
@@ -175,7 +181,7 @@ class TorchWorker:
         trainer.fit(train, val, request["epochs"], stopwatch)
 
     def _features(self, embed: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        # Made outside of the inference mode, so that gradients may pass through what is computed from them.
+        # Created outside inference mode: autograd cannot save a tensor of inference mode for the backward pass.
         features = torch.empty(len(images), FEATURES)
         with torch.inference_mode():
             rows = torch.arange(len(images))
@@ -186,11 +192,11 @@ class TorchWorker:
     def _build(
         self, classes: int, cut: str | None, example: Tensor
     ) -> tuple[Callable[[Tensor], Tensor], nn.Sequential]:
-        """The frozen part of the network, compiled for `example` or not, and the rest.
+        """The frozen part of the network, with `--compile` compiled for the shape of `example`, and the rest.
 
-        `freezing` makes the frozen weights constants: BatchNorm goes into the convolutions, their weights are packed.
-        As an option of torch.compile it has no effect, Dynamo asks for the global setting, and compiles at the first
-        call: the setting is on for that, and off before anything that trains is compiled.
+        Inductor's `freezing` makes the frozen weights constants: BatchNorm is folded into the convolutions, and their
+        weights are packed. As an option of torch.compile it has no effect, because Dynamo reads the global setting. It
+        compiles at the first call. So the setting is on for that call, and off before anything that trains is compiled.
         """
         torch.compiler.reset()
         frozen, trained = build(classes, cut)

@@ -1,4 +1,4 @@
-"""Twice the same feature_extraction of a tiny network on so many CPU devices: computed, and found.
+"""Runs the same feature_extraction twice on DEVICES CPU devices: activations are computed, then found in the cache.
 
 python tests/features_on_devices.py DEVICES FOLDER
 """

@@ -1,5 +1,6 @@
-"""One of several processes that run the lesson of `tiny_runs.py`, each with a cache folder of its own,
-from weights that are there.
+"""One of several processes that together run the lesson of `tiny_runs.py` from the source weights in WEIGHTS.
+
+Each process has a cache folder of its own.
 
     python tests/one_of_several.py WEIGHTS WORKDIR PROCESSES PROCESS_ID PORT
 """

@@ -2,7 +2,7 @@
 
     python tests/peer_training.py ResNet50|ResNet101|ResNet152 STAGE float64|float32 STEPS
 
-A process of its own, because the precision of JAX and Keras is set for a whole process.
+It is a process of its own because JAX and Keras set their precision for a whole process.
 """
 
 import json
@@ -34,8 +34,8 @@ from tljax.weights import convert
 
 keras.config.set_floatx(precision)
 if precision == "float64":
-    # For Keras float64 and float32 promote to float32, so its BatchNorm and its means compute in float32 whatever
-    # floatx says: a difference of 1e-7 from the first layer on. The formulas stay; this widens their type.
+    # Keras promotes float64 with float32 to float32. So its BatchNorm and its means compute in float32 whatever floatx
+    # says, a difference of 1e-7 from the first layer on. This makes them compute in float64, with the same formulas.
     narrow = dtypes.result_type
     wide = lambda *types: "float64" if "float64" in map(str, types) else narrow(*types)  # noqa: E731
     dtypes.result_type = keras.src.backend.result_type = wide
@@ -62,8 +62,11 @@ for layer in base.layers[: starts[CUT]]:
 
 
 class Peer(keras.Model):
-    """BatchNorm in inference mode. In a functional model, Keras 3.15 overrides `base(inputs, training=False)` with the
-    outer model's training=True while it fits."""
+    """The network with BatchNorm in inference mode.
+
+    That needs a subclassed model: in a functional one, Keras 3.15 overrides `base(inputs, training=False)` with the
+    outer model's training=True while it trains.
+    """
 
     def __init__(self):
         super().__init__()
@@ -81,7 +84,7 @@ model.compile(keras.optimizers.Adam(RATE), loss)
 keras_losses = []
 for batch in images:
     x = keras.applications.resnet.preprocess_input(batch.astype(precision))
-    # Keras reports a running mean: of a single step after a reset, that step's loss.
+    # Keras reports the mean loss since the last reset. With a reset after every step it is the loss of one step.
     keras_losses.append(float(model.train_on_batch(x, labels)))
     model.reset_metrics()
 
@@ -97,7 +100,7 @@ procedure = steps.Procedure(network, cut, tx, partial(keep, classes=CLASSES), em
 step = jax.jit(partial(steps.train_step, procedure=procedure))
 losses = []
 for batch in images:
-    # Pixels in the precision of the comparison: uint8 would become float32.
+    # Pixels have the precision of the comparison; preprocessing would turn uint8 into float32.
     inputs = {"image": batch.astype(precision), "label": labels, "mask": np.ones(BATCH, bool)}
     state, sums = step(state, inputs, jax.random.key(0))
     losses.append(float(sums.loss) / BATCH)

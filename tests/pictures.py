@@ -1,4 +1,4 @@
-"""Folders of pictures in one color, for the tests of what is read from them."""
+"""Makes and loads folders of pictures in one color, for the tests of data sets."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def save(path: Path, image: Image.Image, **settings) -> Path:
 
 
 def make_folder(folder: Path, counts: dict[str, int]) -> Path:
-    """`counts` pictures below each subfolder, in the color that its name ends with."""
+    """Saves `counts[name]` pictures in each subfolder `name`, in the color that the last part of the name gives."""
     for name, count in counts.items():
         for i in range(count):
             save(folder / name / f"{i}.png", Image.new("RGB", (8, 8), COLORS[Path(name).name]))

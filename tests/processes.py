@@ -1,4 +1,4 @@
-"""Several processes of a script that work together."""
+"""Runs a script in several processes that work together."""
 
 import socket
 import subprocess
@@ -7,14 +7,17 @@ from pathlib import Path
 
 
 def find_port() -> int:
-    """A free one of this machine."""
+    """A free port of this machine."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         return free.getsockname()[1]
 
 
 def run_together(count: int, script: str, *arguments: object) -> list[str]:
-    """What `count` processes of `script` print, each given PROCESSES, PROCESS_ID and PORT after the `arguments`."""
+    """Runs `count` processes of `script` and returns what each has printed.
+
+    Each gets PROCESSES, PROCESS_ID and PORT after the `arguments`.
+    """
     port = find_port()
     path = Path(__file__).parent / script
     started = [

@@ -1,9 +1,9 @@
-"""Trains a tiny network on so many CPU devices of each of so many processes and prints what came out as JSON.
+"""Trains a tiny network on DEVICES CPU devices in each of PROCESSES processes and prints the results as JSON.
 
     python tests/several_devices.py FOLDER DEVICES PROCESSES PROCESS_ID PORT
 
-The last state is left in FOLDER as a checkpoint. A process of its own, because the number of devices is set for all of
-one.
+The last state is left in FOLDER as a checkpoint. It is a process of its own because JAX sets the number of devices for
+a whole process.
 """
 
 import json
@@ -37,7 +37,7 @@ from tljax.trees import digest_leaves
 BATCH, TRAIN, VALIDATION = 16, 70, 37
 if PROCESSES > 1:
     processes.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
-# Neighbours are of different processes, as they may be on a slice.
+# Neighbours in the mesh belong to different processes, as may happen on a TPU slice.
 DEVICES = mesh.make_mesh(np.array(jax.devices()).reshape(PROCESSES, -1).T.ravel().tolist())
 MODEL = ResNet(3, architecture=TINY)
 CUT = Cut(MODEL.units, "conv5_block1")
@@ -45,7 +45,7 @@ rng = np.random.default_rng(0)
 
 
 def make_examples(n: int) -> tuple[batches.Examples, batches.Examples]:
-    """The same, kept on the devices and streamed to them."""
+    """The same `n` examples twice: kept on the devices, and streamed to them."""
     images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
     own = mesh.own_rows(DEVICES, BATCH, n)
     kept, streamed = (
@@ -56,12 +56,12 @@ def make_examples(n: int) -> tuple[batches.Examples, batches.Examples]:
 
 
 def held(tree: Any) -> int:
-    """Bytes on the first device."""
+    """Bytes of `tree` on this process's first device."""
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
-    """What devices send to each other for a batch."""
+    """The collectives, by kind, that the devices run to take a batch from `chunk`."""
     return tpu.count_collectives(jax.jit(lambda chunk: chunk.batch(0)).lower(chunk).compile().as_text())
 
 
@@ -75,7 +75,7 @@ for batch_norm in ("inference", "training"):
     state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
     losses, val_losses = [], []
     for epoch in range(4):
-        # Every second epoch.
+        # Examples are kept on the devices in one epoch and streamed in the next.
         ((chunk, _),) = training[epoch % 2].chunks(batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch))
         for step in range(training[0].steps):
             state, sums = programs.train(state, chunk, np.int32(step), np.int32(step + 1), key=jax.random.key(0))

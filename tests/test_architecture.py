@@ -1,4 +1,4 @@
-"""The rooms: which package may import which, that nothing imports in a circle, and where programs are compiled."""
+"""The structure: which package may import which, that no imports are circular, and where programs are compiled."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -8,7 +8,7 @@ import pytest
 
 import tljax
 
-# A package may import those before it in this row, and nothing else of ours.
+# A package may import itself and the packages before it in this row, and nothing else of tljax.
 ROW = (
     "config",
     "trees",
@@ -32,7 +32,7 @@ FILES = {
 
 
 def find_imports(tree: ast.Module) -> set[str]:
-    """Our files that a file imports, as paths below tljax."""
+    """The files of tljax that a file imports, as dotted names below tljax."""
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
     ours = [node for node in froms if (node.module or "").split(".")[0] == "tljax"]
     found = set()
@@ -84,7 +84,7 @@ def test_packages_re_export_nothing():
 
 
 def test_the_loop_is_in_sight():
-    """Whoever opens `train` sees the epochs; nothing is mutated from within."""
+    """`train` itself contains the loop over epochs, and no function changes a variable of the function around it."""
     (train,) = (
         node for node in FILES["commands.train"].body if isinstance(node, ast.FunctionDef) and node.name == "train"
     )

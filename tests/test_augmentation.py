@@ -1,4 +1,4 @@
-"""Augmentation is a function of the key, an image at a time, and keeps labels, shape and type."""
+"""Augmentation is a function of the key, changes each image by itself, and keeps labels, shape and dtype."""
 
 from typing import get_args, get_type_hints
 
@@ -13,13 +13,13 @@ from tljax.data.augmentation import AUGMENTATIONS
 KEY = jax.random.key(0)
 
 
-# Every pixel has a number of its own, so that where it came from can be read off it.
+# Every pixel has a number of its own, which tells where it came from.
 SIDE, MARGIN, N = 16, 2, 64
 NUMBERED = np.arange(N * SIDE * SIDE * 3, dtype=np.int32).reshape(N, SIDE, SIDE, 3)
 
 
 def augment(images, key, kind):
-    """The images of a batch; labels and mask stay as they are."""
+    """The augmented images of a batch; checks that labels and mask stay as they are."""
     batch = {"image": images, "label": jnp.arange(len(images)), "mask": jnp.ones(len(images), bool)}
     augmented = AUGMENTATIONS[kind](batch, key, len(images))
     assert augmented["label"] is batch["label"] and augmented["mask"] is batch["mask"]
@@ -44,7 +44,10 @@ def test_flip_gives_the_image_or_its_mirror_and_both_occur():
 
 
 def shifts(out: np.ndarray) -> list[tuple[bool, int, int]]:
-    """Mirrored or not, and the corner of the cut, for each image; fails where an image is no shift of its own."""
+    """For each image of `out`: whether it is mirrored, and its top left corner in the padded original.
+
+    Fails if an image is not a shift of its own original.
+    """
     found = []
     for image, result in zip(NUMBERED, out, strict=True):
         matches = []
@@ -66,7 +69,7 @@ def test_flip_crop_shifts_each_image_by_itself_and_reaches_every_shift():
     assert {mirror for mirror, _, _ in found} == {False, True}
     assert {i for _, i, _ in found} == {j for _, _, j in found} == set(range(2 * MARGIN + 1))
     assert any(i != j for _, i, j in found)
-    # 64 images fall into 25 shifts: were the shift shared, there would be one.
+    # 64 images draw from 25 shifts. If a batch shared its shift, there would be only one.
     assert len({(i, j) for _, i, j in found}) > 15
 
 

@@ -1,4 +1,4 @@
-"""Every example once, in its order, whether the examples live on the device or are streamed to it."""
+"""A pass takes every example once, in order, whether the examples are kept on the device or streamed to it."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ def test_order_is_a_permutation_of_each_column(n, size):
     first = draw_order(n, size, seed=1, epoch=2)
     np.testing.assert_array_equal(np.sort(first, axis=0), np.broadcast_to(np.arange(len(first))[:, None], first.shape))
     places = first * size + np.arange(size)
-    # Only the last batch has places without an example, and those where the last row has none.
+    # Places without an example are in the last batch alone, in the columns where the last row has none.
     np.testing.assert_array_equal(places.reshape(-1) < n, np.arange(places.size) < n)
     np.testing.assert_array_equal(first, draw_order(n, size, seed=1, epoch=2))
     if len(first) > 8:
@@ -29,12 +29,12 @@ def test_every_example_is_as_likely_in_every_batch():
     n, size, epochs = 10, 2, 2000
     places = np.stack([draw_order(n, size, seed=0, epoch=e) * size + np.arange(size) for e in range(epochs)])
     counts = np.stack([np.bincount(batch.reshape(-1), minlength=n) for batch in places.transpose(1, 0, 2)])
-    # Five batches: a fifth of 2,000 epochs each, standard deviation 18.
+    # An example is in each of the five batches in a fifth of the 2,000 epochs, with a standard deviation of 18.
     np.testing.assert_allclose(counts, epochs / 5, atol=90)
 
 
 def make_images(n: int) -> np.ndarray:
-    """Of 192 numbers, which do not fill a tile."""
+    """Images of 192 numbers, which do not fill a tile; the first number of image i is i."""
     return np.arange(n, dtype=np.int32)[:, None, None, None] + 1000 * np.arange(192, dtype=np.int32).reshape(8, 8, 3)
 
 
@@ -44,7 +44,7 @@ def take_batch(chunk, i):
 
 
 def take(chunk, start) -> list[np.ndarray]:
-    """The labels of each batch of a chunk, the images checked against them."""
+    """The labels of each batch of a chunk from batch `start` on; checks that the images belong to them."""
     found = []
     for i in range(start, int(chunk.steps)):
         batch = {name: np.asarray(array) for name, array in take_batch(chunk, np.int32(i)).items()}
@@ -70,7 +70,7 @@ def test_a_pass_takes_every_example_once_in_its_order(monkeypatch, n, memory, st
     assert len(found) == examples.steps == -(-n // 4)
     assert all(len(labels) == size for labels in found[:-1])
     assert len({jax.tree.map(np.shape, chunk) for chunk, _ in chunks}) == 1
-    # One without any example runs the same program.
+    # A chunk without examples has the same shapes, so it runs the same program.
     blank = examples.blank()
     assert jax.tree.map(np.shape, blank) == jax.tree.map(np.shape, chunks[0][0]) and blank.steps == 0
     for skip in range(1, examples.steps):

@@ -1,4 +1,4 @@
-"""What is kept is found again whole or not at all, and never takes more room than it may."""
+"""Cached arrays are found again whole or not at all, and never take more room than they may."""
 
 import json
 import stat

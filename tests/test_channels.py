@@ -1,4 +1,4 @@
-"""Spread numbers and their gradients, on every backend."""
+"""`spread`, which broadcasts a number per channel to all positions, and its gradient on every backend."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""A checkpoint gives back to the bit what was saved, or is named; what an older version did not save has a value."""
+"""A checkpoint gives back, to the bit, what was saved, or is named as damaged.
+
+Values that an older version did not save are filled in.
+"""
 
 import json
 import shutil
@@ -30,7 +33,7 @@ def variables():
 
 @pytest.fixture(scope="module")
 def state(variables) -> TrainState:
-    """After three steps, with means that are not zero."""
+    """A state after three steps, whose optimizer's means are not zero."""
     tx = make_optimization(Optimizer(), CUT, 1).tx
     state = create_state(variables, tx, CUT)
     moved = jax.tree.map(lambda x: x + 1 if x.dtype == jnp.int32 else x + 0.5, state.opt_state)
@@ -39,7 +42,7 @@ def state(variables) -> TrainState:
 
 @pytest.fixture
 def saved(tmp_path, state):
-    """The folder of a run with its frozen half and the checkpoints 1 to 3, of which 2 is the best."""
+    """The folder of a run with checkpoints 1 to 3, 2 being the best, and the digests of its frozen half."""
     frozen = CUT.digest(state.variables)
     with open_checkpoints(tmp_path / "run", own=True) as kept:
         kept.keep_frozen(state.variables, CUT, frozen)
@@ -142,7 +145,7 @@ def test_what_an_older_meta_lacks_is_what_behaves_as_then(saved, state, monkeypa
 
 
 def test_a_state_that_an_older_version_did_not_save_has_its_first_value(saved, state):
-    """As if an average of the weights were new in this version."""
+    """As if this version had added an average of the weights to the optimizer's state."""
     folder, frozen = saved
     inner = state.opt_state.inner_states["train"]
 
@@ -156,7 +159,7 @@ def test_a_state_that_an_older_version_did_not_save_has_its_first_value(saved, s
     whole = complete(restored, lambda: newer)
     np.testing.assert_array_equal(whole.opt_state.inner_states["average"].trace, [7.0, 7.0])
     assert_equal(whole.opt_state.inner_states["train"], inner)
-    # Where nothing lacks, nothing is made.
+    # If no leaf is missing, no fresh state is made.
     assert complete(whole, lambda: pytest.fail("not needed")) is whole
 
 

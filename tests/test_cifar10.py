@@ -1,4 +1,4 @@
-"""CIFAR-10 from a small archive of the real layout, through TFDS and back."""
+"""CIFAR-10: a small archive with the real layout is prepared by TFDS and comes back unchanged."""
 
 import io
 import json
@@ -112,7 +112,7 @@ def test_offline_says_what_to_put_where(offline, tmp_path):
 
 
 def test_another_format_gives_a_command_for_another_folder(directory, tmp_path):
-    # What TFDS leaves behind by default.
+    # By default, TFDS prepares a data set in the format tfrecord.
     prepared, copy = Path(directory) / "cifar10" / cifar10.TFDS_VERSION, tmp_path / "cifar10" / cifar10.TFDS_VERSION
     copy.mkdir(parents=True)
     for path in prepared.iterdir():

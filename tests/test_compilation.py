@@ -1,4 +1,4 @@
-"""Programs that are found again, and what compiling leaves in memory."""
+"""Compiled programs are found again in the cache, and memory that compiling took is given back."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ print(hashlib.sha256(text.encode()).hexdigest())
 
 
 def test_a_program_is_the_same_in_every_process():
-    """Else it would never be found again."""
+    """Otherwise it would never be found in the compilation cache."""
     texts = [
         subprocess.run(
             [sys.executable, "-c", LOWERING], env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True

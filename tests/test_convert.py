@@ -1,4 +1,4 @@
-"""Weights by name: every layout gives the same leaves, and nothing is left over or missing."""
+"""Weights by name: every layout of files gives the same leaves, and none may be left over or missing."""
 
 import numpy as np
 import pytest

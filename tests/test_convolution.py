@@ -1,4 +1,4 @@
-"""On a CPU the convolution is a matrix product: same numbers, same gradients as XLA's own."""
+"""On a CPU the convolution is a matrix product, with the outputs and gradients of XLA's own convolution."""
 
 from itertools import product
 

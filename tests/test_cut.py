@@ -1,4 +1,4 @@
-"""The cut by name and by Keras index, Keras's counts to the unit, and a proof that what is frozen did not move."""
+"""Cuts by name and by Keras's layer index, exactly Keras's parameter counts, and digests that find every change."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_a_cut_works_for_any_network(architecture):
 def test_a_unit_of_a_larger_network_is_no_cut_of_a_smaller_one():
     with pytest.raises(ValueError, match=r"config\.cut='conv4_block6' is no unit"):
         find_cut("conv4_block6", TINY)
-    # A stem of 7 layers, four blocks of 12.
+    # The stem has 7 layers, each of the four blocks 12.
     assert find_cut("55", TINY).start == "head" and find_cut("43", TINY).start == "conv5_block1"
 
 
@@ -126,7 +126,7 @@ def test_units_and_counts_are_those_of_keras_s_network(name, layers):
     headless = variables | {"params": {unit: v for unit, v in variables["params"].items() if unit != "head"}}
     total = base.count_params()
     for cut in ("conv1", "conv4_block6", "conv5_block1"):
-        # What is frozen stays so: the next cut is after this one.
+        # The layers that an earlier cut froze stay frozen, because every later cut freezes them too.
         for layer in base.layers[: next(start for start, unit in starts.items() if unit == cut)]:
             layer.trainable = False
         trainable = sum(math.prod(weight.shape) for weight in base.trainable_weights)

@@ -1,4 +1,4 @@
-"""Which rows `load` takes."""
+"""The images that `splits.load` takes, and the splits that they are in."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ def test_a_slice_of_train_leaves_training(tmp_path):
     middle = load_folder(folder, validation_split="train[10%:20%]")
     assert middle.validation.ids == everything[3:6]
     assert middle.train.ids == everything[:3] + everything[6:]
-    # Shuffled files: a slice of a folder holds more than the last class.
+    # Files are shuffled, so a slice of a folder holds more than the last class.
     assert set(dataset.validation.labels.tolist()) == {0, 1}
 
 
@@ -152,7 +152,7 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
     save(picture, Image.fromarray(changed), quality=100)
     assert abs(int(read().train.images[0].mean()) - 77) < 3
     assert calls
-    # Without room nothing is kept.
+    # By default `disk_bytes` is 0, so nothing is kept.
     for path in (tmp_path / "cache" / "arrays").iterdir():
         shutil.rmtree(path)
     splits.load(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)

@@ -1,4 +1,4 @@
-"""Every pixel that `decode` gives, at once and in processes."""
+"""The pixels that `decode` gives, and decoding at once, on demand and in processes."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_decode_turns_a_photograph_as_its_exif_says(tmp_path):
     exif[0x0112] = 6
     path = save(tmp_path / "turned.jpg", halves(255, 0, "L", (32, 32)), exif=exif, quality=100)
     decoded = decode(path, 32)
-    # Orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
+    # A picture with orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
     assert decoded[:12].min() > 240
     assert decoded[20:].max() < 15
 

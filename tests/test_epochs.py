@@ -1,4 +1,4 @@
-"""An epoch counts every example once, however it is parted and wherever it was broken off."""
+"""An epoch counts every example once, however it is divided into dispatches and wherever it was interrupted."""
 
 import json
 import math
@@ -22,7 +22,10 @@ def make_examples(n: int, memory: int = 2**20) -> Examples:
 
 
 def make_run(step, calls):
-    """`step(carry, batch) -> (carry, outputs)` for the batches `start` to `stop`, outputs stacked, as the steps do."""
+    """Makes `run`, which does `step(carry, labels, mask) -> (carry, outputs)` for the batches `start` to `stop`.
+
+    It stacks the outputs, as `steps.train_steps` does, and adds its bounds to `calls`.
+    """
 
     def run(carry, chunk, start, stop):
         calls.append((int(start), int(stop)))
@@ -52,7 +55,7 @@ def test_an_epoch_counts_every_example_once(n, memory):
     state, done = epochs.train_epoch(0, PartialEpoch(), examples, rows, train, name="x")
     assert state == done.steps == -(-n // 4)
     assert metrics.means(done.sums) == {"loss": (n - 1) / 2, "accuracy": 1.0}
-    # Short at first, then as many as take half a second.
+    # The first dispatch is one step; later ones are as many as take half a second.
     assert calls[0] == (0, 1)
     assert [stop for _, stop in calls[:-1]] == [start for start, _ in calls[1:]]
     assert len(calls) < 10

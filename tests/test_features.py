@@ -1,4 +1,4 @@
-"""Activations take the place of images without changing a loss, and are never believed without a look."""
+"""Activations replace images without changing a loss, and cached ones are never used without a check."""
 
 import json
 from functools import partial
@@ -62,7 +62,7 @@ def compute(frozen, cuts=(HEAD,), images=IMAGES, calls=None, **settings):
 
 
 def embed(frozen, images, cut="head"):
-    """Through the network with its BatchNorms."""
+    """Activations at `cut` by the network with its BatchNorms, not folded."""
     return jax.jit(partial(MODEL.apply, method="prefix"), static_argnums=2)(frozen, preprocess(images, CAFFE), cut)
 
 
@@ -81,7 +81,7 @@ def test_one_pass_serves_several_cuts(frozen):
     earlier = compute(frozen, CUTS[:1], calls=calls)["train"]
     assert calls == [(None, "conv5_block1", 8)]
     np.testing.assert_allclose(earlier, embed(frozen, IMAGES["train"], "conv5_block1"), rtol=1e-4, atol=1e-5)
-    # Those of the head alone are gone: they follow from what is there.
+    # Delete the activations at the head alone: they are computed from those at the earlier cut.
     fingerprints = [path for path in cache.folder("arrays").iterdir() if "at head" in (path / "about.json").read_text()]
     for path in fingerprints:
         cache.shutil.rmtree(path)
@@ -101,7 +101,7 @@ def test_a_later_run_finds_them(frozen, capsys):
 
 def test_what_another_process_does_not_find_is_computed_again(frozen, monkeypatch):
     first, calls = np.array(compute(frozen)["train"]), []
-    # The other one found nothing.
+    # As if another process had found nothing.
     monkeypatch.setattr(features, "max_over_processes", lambda value: True if value is False else value)
     again = compute(frozen, calls=calls)["train"]
     assert calls == [(None, "head", 16)] * 3
@@ -174,7 +174,7 @@ DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=160)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with a source and the run that extracted its features."""
+    """A folder with the run `source` and the run `feature_extraction`, which started from it."""
     folder = tmp_path_factory.mktemp("features")
     source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
     scratch = Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, batch_size=16, data=source)
@@ -185,7 +185,7 @@ def runs(tmp_path_factory):
 
 
 def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
-    """The loss of every step of one epoch."""
+    """The loss of every training step of one epoch, for a run of `stage` with the cache `settings`."""
     source = {"feature_extraction": "source", "fine_tune": "feature_extraction"}[stage]
     cut = {"feature_extraction": "head", "fine_tune": "conv5_block1"}[stage]
     config = Config(stage=stage, pretrained=str(runs / source), cut=cut, epochs=1, batch_size=8, data=DIGITS)
@@ -195,13 +195,13 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "means", lambda sums: passes.append(sums.loss) or means(sums))
         from_config.run(config, workdir)
-    # The longest is the whole epoch's, an evaluation has fewer steps.
+    # The longest array is that of the whole epoch, because evaluations have fewer steps.
     return max(passes, key=len)
 
 
 @pytest.mark.parametrize("stage", ["feature_extraction", "fine_tune"])
 def test_losses_are_those_of_a_run_without(runs, tmp_path, stage):
-    """Kept on disk, in memory alone, streamed from the disk."""
+    """The activations are kept on disk, kept in memory alone, or streamed from disk."""
     without = find_losses(runs, tmp_path / "without", stage, Cache(features=False))
     assert len(without) == 20
     for name, settings in (

@@ -1,4 +1,4 @@
-"""What is installed works from anywhere: the wheel has the packages and the shipped configs."""
+"""The installed wheel works from any folder: it has the packages and the shipped configs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with the installed wheel alone, which stands before the checkout on the path."""
+    """A folder with the installed wheel alone. On PYTHONPATH it comes before the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "wheel")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

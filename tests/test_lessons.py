@@ -1,4 +1,4 @@
-"""Whole runs of a tiny network: what they leave, what they refuse, and that each goes on from the one before."""
+"""Lessons with a tiny network: files that they leave, input that they refuse, and stages that start from others."""
 
 import contextlib
 import io
@@ -75,7 +75,7 @@ def test_four_stages_leave_what_the_readme_names(lesson):
 
 def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
     outputs = run_together(2, "one_of_several.py", lesson / "source", tmp_path)
-    # The activations of 60 images in batches of 16: the second process has four places in the last one that are empty.
+    # 60 images in batches of 16: the second process has four empty places in the last batch.
     assert "activations at head of 32 images" in outputs[0]
     assert "activations at head of 28 images" in outputs[1]
     for name in STAGES:
@@ -127,14 +127,15 @@ def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
     tuned, meta = checkpoints.read_run(lesson / "fine_tune")
     assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
                           tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
-    # Adam moves a weight by about its rate a step: 8 steps of 1e-4 from the trained head, not from a new one.
+    # Adam moves a weight by about its learning rate a step. After 8 steps of 1e-4 the head is so near the trained one
+    # that it cannot have started anew.
     moved = np.abs(extracted["params"]["head"]["kernel"] - tuned["params"]["head"]["kernel"])
     assert 0 < moved.max() < 1.5e-3
     assert [row["epoch"] for row in meta["history"]] == [1, 2, 3, 4]
 
 
 def test_frozen_leaves_are_counted(lesson):
-    # A tiny network has 1 + 4 * 4 convolutions and as many BatchNorms, each with 2 parameters (and 2 statistics).
+    # A tiny network has 1 + 4 * 4 convolutions and as many BatchNorms: 2 parameters each, and 2 statistics a BatchNorm.
     assert read_summary(lesson / "feature_extraction")["frozen_leaves_unchanged"] == 17 * 6
     assert read_summary(lesson / "fine_tune")["frozen_leaves_unchanged"] == 13 * 6
     assert read_summary(lesson / "from_scratch")["frozen_leaves_unchanged"] == 0
@@ -181,7 +182,7 @@ def test_the_newest_and_the_best_epoch_are_kept(lesson):
     for name in ("source", "feature_extraction", "fine_tune"):
         summary, rows = read_summary(lesson / name), read_rows(lesson / name)
         kept = {int(path.name) for path in (lesson / name / "checkpoints").iterdir() if path.name.isdigit()}
-        # An epoch has four steps and an evaluation.
+        # The number of a checkpoint counts four steps and an evaluation for each epoch.
         earlier = rows[0]["epoch"] - 1
         assert kept - {checkpoints.FROZEN} == {5 * (n - earlier) for n in (summary["best_epoch"], rows[-1]["epoch"])}
         assert (checkpoints.FROZEN in kept) == (name != "source")
@@ -192,7 +193,7 @@ def test_frozen_leaves_are_written_once(lesson):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     folder = lesson / "feature_extraction" / "checkpoints"
-    # The head of a tiny network has 771 parameters of its 80,000.
+    # Only 771 of the 80,000 parameters of a tiny network are in the head.
     assert size(folder / "10") < size(folder / str(checkpoints.FROZEN)) / 4
 
 
@@ -254,7 +255,7 @@ def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsy
 def copy(lesson, tmp_path) -> Path:
     copy = tmp_path / "lesson"
     shutil.copytree(lesson, copy)
-    # Its weights lie elsewhere than those of the fixture: the configs are told.
+    # The copy has another path than the original, and the configs name their source weights by path.
     for name in ("zero_shot", "feature_extraction", "fine_tune"):
         path = copy / name / "config.json"
         path.write_text(path.read_text().replace(str(lesson), str(copy)))
@@ -287,7 +288,7 @@ def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_pa
 
 
 def test_a_lesson_may_have_other_stages(tmp_path, capsys):
-    """Two fine_tunes in a row, each with its own cut; one pass makes the activations of all three."""
+    """Two fine_tune stages in a row, each with its own cut; one pass computes the activations at all three cuts."""
     stages = {
         "source": Stage("from_scratch", cut="conv1"),
         "new_head": Stage("feature_extraction"),
@@ -316,7 +317,7 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys):
 
 
 def test_only_cuts_whose_frozen_half_stays_are_shared():
-    """The second fine_tune reads what the first has trained: its activations are new."""
+    """The first fine_tune trains units before the cut of the second, so activations at that cut cannot be shared."""
     stages = {
         "head": Stage("feature_extraction"),
         "first": Stage("fine_tune", cut="conv4_block1"),

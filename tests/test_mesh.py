@@ -1,4 +1,4 @@
-"""What a device holds, and that several devices compute what one does."""
+"""Each device holds its part, and several devices compute the same as one."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder) -> Callable[[str], dict]:
-    """What `several_devices.py` reports of "processes x devices of each"; it leaves a checkpoint in that folder."""
+    """Runs `several_devices.py` with a layout "PROCESSESxDEVICES", once; its checkpoint is in `folder / layout`."""
 
     @cache
     def run(layout: str) -> dict:
@@ -67,7 +67,7 @@ def test_eight_devices_train_as_one(run, layout, batch_norm):
     one, eight = run("1x1")[batch_norm], run(layout)[batch_norm]
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
-    # With the weights after five, ten, fifteen and twenty steps of Adam, in which rounding has grown.
+    # The weights after five, ten, fifteen and twenty steps of Adam, in which rounding errors have grown.
     np.testing.assert_allclose(eight["val_losses"], one["val_losses"], rtol=1e-4)
     # The last batch is ragged.
     assert one["evaluated"] == eight["evaluated"] == 37

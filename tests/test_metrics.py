@@ -1,4 +1,4 @@
-"""Sums over the examples that count: padding counts for nothing, parts merge to the whole."""
+"""Loss and accuracy as sums over examples: padding counts for nothing, and parts merge to the whole."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Parts of a batch give what the batch gives, on a CPU; elsewhere nothing is parted."""
+"""On a CPU, micro-batches give the same as the whole batch; other backends do not split the batch."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ IMAGE = 32 * 32 * 3
 
 @pytest.fixture
 def parts(monkeypatch):
-    """Two images of 32 pixels are a part."""
+    """Makes a micro-batch of two images of 32x32 pixels."""
     set_parts(monkeypatch)
 
 
@@ -94,7 +94,10 @@ def make_procedure(start: str, embed=None, train_batch_norm: bool = False) -> st
 
 
 def step(variables, *, n: int, train_batch_norm: bool):
-    """The state after one step with a ragged batch of `n` rows, the sums, and the lowered text of a CPU and a TPU."""
+    """One step with a batch of `n` rows, the last of which is padding.
+
+    Returns the new state, the sums, and the text of the program lowered for a CPU and for a TPU.
+    """
     images, labels = draw(n)
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels), "mask": jnp.arange(n) < n - 1}
     procedure = make_procedure("conv1", train_batch_norm=train_batch_norm)
@@ -111,7 +114,7 @@ def test_gradients_of_folded_micro_batches_are_those_of_the_plain_batch(variable
             nothing_folded.setattr(gradients, "WHOLE_FROM", "conv1")
             whole, sums, text, _ = step(variables, n=7, train_batch_norm=False)
         with monkeypatch.context() as all_folded:
-            # What other backends run.
+            # As on the other backends.
             all_folded.setattr(gradients, "WHOLE_FROM", "head")
             folded, folded_sums, folded_text, _ = step(variables, n=7, train_batch_norm=False)
         set_parts(monkeypatch)

@@ -1,4 +1,4 @@
-"""A network is a row: its name in a config, its official file, its cuts and its numbers all follow from that."""
+"""A network is a row of `NETWORKS`: its name in a config, official file, cuts and parameter counts follow from it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tljax.weights.pretrained import load_weights
 
 
 def make_keras_network(stage_sizes: tuple[int, ...]):
-    """Keras's own builder, with as many blocks in each stage."""
+    """A ResNet with `stage_sizes` blocks, made by Keras's own builder."""
     from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
     def stack(x):
@@ -48,7 +48,7 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(NETWORKS, "resnet20", row)
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
 
-    # `imagenet` by name, and a file that says by its own names how deep it is.
+    # `imagenet` needs the name of the network; the depth of any other file follows from the names of its arrays.
     weights = load_weights("imagenet", "resnet20")
     counters = load_weights(str(tmp_path / "counters.weights.h5"))
     assert weights.architecture == counters.architecture == row.architecture
@@ -59,7 +59,7 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     ours = jax.jit(model.apply)(variables, preprocess(images, weights.preprocessing))
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
-    # Cuts by the indices of Keras's layers: a stem, then blocks of 12, 12, 10, 12, 10 and 12 layers.
+    # A cut by the index of Keras's layer: a stem of 7 layers, then blocks of 12, 12, 10, 12, 10 and 12.
     index = {layer.name: i for i, layer in enumerate(keras_network.layers)}["conv5_block1_1_conv"]
     assert index == 7 + 12 + 22 + 22 and find_cut(str(index), row.architecture).start == "conv5_block1"
     config = small("feature_extraction", pretrained="imagenet", network="resnet20", cut=str(index + 12))
@@ -72,7 +72,7 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    """A run of torchvision's variant."""
+    """A from_scratch run of torchvision's variant."""
     folder = tmp_path_factory.mktemp("runs") / "source"
     run(small("from_scratch", variant="v1.5"), folder)
     return folder
@@ -124,6 +124,6 @@ def test_a_file_of_torch_says_how_deep_it_is(name):
     arrays = dict.fromkeys(["conv1.weight", *blocks], kernel) | {"fc.bias": np.zeros(3, np.float32)}
     _, architecture = convert.recognize(arrays, convert.KINDS["torch"])
     assert architecture == NETWORKS[name].architecture
-    # One that lacks a unit is still the nearest, so that what is missing can be said.
+    # For a file that lacks a unit, this is still the nearest architecture, so that an error can list what is missing.
     del arrays[blocks[-1]]
     assert convert.recognize(arrays, convert.KINDS["torch"])[1] == architecture

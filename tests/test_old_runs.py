@@ -1,4 +1,4 @@
-"""A lesson that version 0.1.0 left half done goes on, and its runs are read as weights.
+"""A lesson that version 0.1.0 left unfinished goes on, and its runs can be source weights.
 
 `fixtures/lesson_0.1.0.tar.xz` is the workdir `lesson` of that version (commit e301b29) without its pictures: source and
 four stages of a tiny network on digits, two epochs each, stopped by SIGTERM after three of the five steps of
@@ -19,7 +19,7 @@ from tljax.weights.pretrained import load_weights
 
 NETWORK = Architecture((1, 1, 1, 1), width=4)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=40)
-# What version 0.1.0 itself came to when it went on: loss and val_loss of every epoch.
+# Loss and val_loss of every epoch when version 0.1.0 itself went on with the lesson.
 CAME_TO = {
     "source": [(18.0764440536499, 7.6743239402771), (4.545124149322509, 1.253727126121521)],
     "feature_extraction": [(1.6960507869720458, 1.051382553577423), (0.9876991987228394, 1.0984002113342286)],
@@ -32,9 +32,9 @@ CAME_TO = {
 def workdir(tmp_path, monkeypatch) -> Path:
     with tarfile.open(Path(__file__).parent / "fixtures" / "lesson_0.1.0.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
-    # Its network stands in the place of the one that version 0.1.0 had.
+    # Version 0.1.0 had one network. The tiny one of the fixture takes its place.
     monkeypatch.setitem(NETWORKS, "resnet50", Network(NETWORK, keras_md5=""))
-    # The configs of the stages name their sources by this path.
+    # The stages' configs name their source weights by a path relative to this folder.
     monkeypatch.chdir(tmp_path)
     return Path("lesson")
 

@@ -1,4 +1,4 @@
-"""Adam as Keras computes it, and exact zeros for what is frozen."""
+"""Adam computes the same as Keras's Adam, and frozen leaves get updates of exactly zero."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def partitioned_adam(cut: str | None, **settings) -> optax.GradientTransformatio
     return make_optimization(Optimizer(**settings), Cut(RESNET50.units, cut), 1).tx
 
 
-# Twenty steps down a quadratic with a coordinate whose gradient starts near epsilon; both sides in float64.
+# Twenty steps of both optimizers down a quadratic, in float64. One coordinate's gradient starts near epsilon.
 COMPARE_WITH_KERAS = """
 import os
 os.environ["KERAS_BACKEND"] = "jax"
@@ -148,7 +148,7 @@ def test_the_rate_is_that_of_the_config_in_every_step():
 
 
 def test_an_optimizer_is_a_row_that_is_given_the_rate_of_each_step(monkeypatch):
-    """A made-up one, whose steps are the learning rate."""
+    """A made-up optimizer whose every update is minus the learning rate."""
 
     def row(optimizer, learning_rate):
         def update(grads, count, params=None):

@@ -28,7 +28,7 @@ jit = partial(jax.jit, compiler_options=AS_USERS)
 
 
 def allow_keras():
-    """Keras's own code promotes ranks and types."""
+    """Turns strict promotion off: Keras's own code promotes ranks and dtypes."""
     jax.config.update("jax_numpy_rank_promotion", "allow")
     jax.config.update("jax_numpy_dtype_promotion", "standard")
 
@@ -41,13 +41,13 @@ def strict_again():
 
 
 def randomize(model: keras.Model, seed: int) -> None:
-    """Weights as they start, statistics and scales away from 0 and 1, so that no BatchNorm is an identity."""
+    """Draws BatchNorms and biases at random and keeps the initial kernels, so that no BatchNorm is an identity."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             gamma, beta, mean, var = (rng.uniform(low, high, layer.gamma.shape) for low, high in
                                       ((0.5, 1.5), (-0.2, 0.2), (-0.5, 0.5), (0.5, 1.5)))  # fmt: skip
-            # Added up over fifty blocks, logits would grow until a softmax has a single class.
+            # Without it, the sum over fifty blocks would make the logits so large that the softmax has a single class.
             share = 0.3 if layer.name.endswith("_3_bn") else 1
             layer.set_weights([share * gamma, share * beta, mean, var])
         elif layer.weights:
@@ -75,7 +75,7 @@ def peer(tmp_path_factory, network) -> tuple[keras.Model, Path]:
 
 
 def with_official_spelling(path: Path, target: Path) -> Path:
-    """The same file as the official one spells it: `:0` behind every name, and the head is called `probs`."""
+    """Writes the same weights as the official file spells them: `:0` after every name, and the head is `probs`."""
     with h5py.File(path) as old, h5py.File(target, "w") as new:
         layers = [name.decode() if isinstance(name, bytes) else name for name in old.attrs["layer_names"]]
         new_name = {"predictions": "probs"}
@@ -156,7 +156,7 @@ def test_features_at_small_and_odd_sizes_equal_keras(network, peer, size):
     [
         ("ResNet50", "fine_tune", "float64"),
         ("ResNet50", "from_scratch", "float64"),
-        # What float32 adds is rounding, and training the head is in fine_tune too.
+        # These are for the long form: float32 adds nothing but rounding, and fine_tune trains the head too.
         long("ResNet50", "fine_tune", "float32"),
         long("ResNet50", "from_scratch", "float32"),
         long("ResNet50", "feature_extraction", "float64"),
@@ -165,7 +165,7 @@ def test_features_at_small_and_odd_sizes_equal_keras(network, peer, size):
     ],
 )
 def test_training_equals_keras(name, stage, precision):
-    """20 steps in float64, every loss within 1e-7; 3 steps in float32 within 1e-4, where rounding soon takes over."""
+    """Losses agree to 1e-7 for 20 steps in float64, and to 1e-4 for 3 in float32, where rounding soon dominates."""
     script = Path(__file__).parent / "peer_training.py"
     count, tolerance = {"float64": (20, 1e-7), "float32": (3, 1e-4)}[precision]
     as_users = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

@@ -1,4 +1,4 @@
-"""The max-pool and its gradient are XLA's own, equal values included."""
+"""The max-pool and its gradient equal XLA's own, also in windows with several maxima."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def plain(x):
 @pytest.mark.parametrize("values", [2, 1000])
 def test_values_and_gradients_are_those_of_xla(height, width, values):
     rng = np.random.default_rng(0)
-    # Few different values: most windows hold several that are largest, and the first takes the gradient.
+    # With few different values, most windows have several maxima, and the first gets the gradient.
     x = jnp.asarray(rng.integers(-values, values, (3, height, width, 2)), jnp.float32)
     y, pull = jax.vjp(max_pool, x)
     expected, pull_plain = jax.vjp(plain, x)

@@ -1,4 +1,4 @@
-"""Pixels in, the network's numbers out: against literal values, Keras, and a resize written another way."""
+"""Preprocessing and resizing against literal values, Keras, and a resize written another way."""
 
 import jax
 import jax.numpy as jnp

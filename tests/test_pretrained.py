@@ -1,4 +1,4 @@
-"""What `config.pretrained` may be, read from small files made here."""
+"""The kinds of weights that `config.pretrained` can name, read from small files made here."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""Early stopping counts as Keras's callback does; where a run is survives JSON."""
+"""Early stopping counts epochs as Keras's callback does, and the progress of a run survives JSON."""
 
 import json
 import math
@@ -21,7 +21,7 @@ NAN, INF = math.nan, math.inf
 
 
 def run_stopper(losses: list[float], patience: int) -> tuple[int | None, int]:
-    """The epoch at which it stops, if it does, and the best epoch, both from 1."""
+    """The epoch at which training stops, or None, and the best epoch; both count from 1."""
     stopper = EarlyStopper()
     for epoch, loss in enumerate(losses, start=1):
         stopper = update_stopper(stopper, epoch=epoch, val_loss=loss, patience=patience)
@@ -64,7 +64,7 @@ def test_it_stops_where_keras_stops_and_keeps_what_keras_restores(patience):
     rng = np.random.default_rng(patience)
     stops = set()
     for _ in range(300):
-        # Few different values: ties are common.
+        # With few different values ties are common.
         losses = rng.integers(0, rng.integers(2, 12), 12).astype(float).tolist()
         mine, keras = run_stopper(losses, patience), run_keras(losses, patience)
         assert mine[0] == keras[0], losses

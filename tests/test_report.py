@@ -1,4 +1,4 @@
-"""What a run prints and draws: tables to the character, pictures that open."""
+"""The tables that a run prints, to the character, and its pictures, which must open."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Stride hoisting leaves out what nobody reads: outputs, gradients and statistics are those of the plain network."""
+"""Stride hoisting leaves out positions that no unit reads.
+
+Outputs, gradients and statistics are still those of the plain network.
+"""
 
 from functools import partial
 
@@ -15,7 +18,7 @@ CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1",
 
 
 def run_plain(model, x, train=False, mask=None, units=None):
-    """Every unit at every position, one after the other."""
+    """Runs the units one after the other, each at all positions: without stride hoisting."""
     for name in units or model.units:
         unit = getattr(model, name)
         if name == "head":
@@ -35,7 +38,7 @@ def run_cut(model, x, cut):
 
 
 def draw(model, side: int, dtype=np.float64):
-    """Variables away from 0 and 1 and four images."""
+    """Random variables, away from their initial 0 and 1, and four random images."""
     rng = np.random.default_rng(side)
     with jax.enable_x64(False):
         variables = abstract_variables(model)
@@ -50,7 +53,7 @@ def draw(model, side: int, dtype=np.float64):
 
 
 def largest_difference(a, b) -> float:
-    """Of any leaf, relative to its largest value."""
+    """The largest difference in any leaf, relative to the largest absolute value of that leaf in `b`."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(jnp.abs(x - y).max() / (jnp.abs(y).max() + 1e-300)) for x, y in pairs)
 
@@ -59,7 +62,7 @@ def largest_difference(a, b) -> float:
     ("variant", "side"), [("v1", 32), ("v1", 33), ("v1", 64), ("v1", 75), ("v1", 224), ("v1.5", 33)]
 )
 def test_outputs_and_gradients_are_those_of_the_plain_network(variant, side):
-    # The last maps of the small images are of one pixel; the larger need fewer stages to show the same.
+    # The small images shrink to a pixel or two; the larger ones need fewer stages to show the same.
     model = ResNet(3, VARIANTS[variant], Architecture((1, 2, 1, 1) if side < 40 else (2, 1, 1), 4))
     with jax.enable_x64(True):
         variables, x = draw(model, side)
@@ -99,7 +102,7 @@ def test_batch_statistics_are_taken_over_all_positions(cut):
         h = run_plain(model, x, units=model.units[:index]) if index else x
         return run_plain(model, h, True, units=model.units[index:])
 
-    # Flax's BatchNorm names float32 beside float64.
+    # Flax's BatchNorm promotes float32 with float64.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         variables, x = draw(model, 64)
         train = lambda m, x: m.suffix(m.prefix(x, cut), cut, True)  # noqa: E731
@@ -154,7 +157,7 @@ def test_a_folded_network_gives_what_the_plain_one_does(variant, side):
 def test_batch_norm_in_inference_mode_is_flax_s():
     rng = np.random.default_rng(0)
     draw = lambda low, *shape: jnp.asarray(rng.uniform(low, 2, shape or 3))  # noqa: E731
-    # Flax's BatchNorm names float32 beside float64.
+    # Flax's BatchNorm promotes float32 with float64.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         params, stats, x = (
             {"scale": draw(-2), "bias": draw(-2)},

@@ -1,11 +1,11 @@
-"""A config that an older version saved is completed with what behaves as then, before it is compared."""
+"""A config that an older version saved gets values that behave as that version did, before it is compared."""
 
 from dataclasses import replace
 
 from tljax.config import Config, Lesson, Optimizer, as_json
 from tljax.runs.saved_configs import fill_in, find_changes
 
-# What version 0.1.0 wrote of these settings, which had neither a stage's `stage` nor an optimizer's `name`.
+# The optimizer as version 0.1.0 saved it: an optimizer had no `name` then, and a stage no `stage`.
 ADAM = {"learning_rate": 0.5, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
 

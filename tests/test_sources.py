@@ -33,7 +33,7 @@ def test_stratified_split_is_always_the_same_and_has_every_class(tmp_path):
     assert collections.Counter(dataset.train.labels.tolist()) == {0: 1, 1: 3, 2: 27}
     assert not set(dataset.train.ids) & set(dataset.validation.ids)
     assert load_folder(folder).validation.ids == dataset.validation.ids
-    # A fine-tuning with another seed must not validate on what its source was trained on.
+    # A fine_tune run with another seed must not validate on images that its source was trained on.
     assert load_folder(folder, seed=1).validation.ids == dataset.validation.ids
 
 

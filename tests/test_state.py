@@ -1,4 +1,4 @@
-"""A state begins with the trainable half in the optimizer, and lies on the devices as it is told."""
+"""The optimizer of a new state starts from the trainable half, and a state is sharded as asked."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def test_every_device_holds_the_variables_and_may_share_the_optimizers_state(sta
     shardings = shard(state, MESH, optimizer_too)
     assert {s.spec for s in jax.tree.leaves(shardings.variables)} == {PartitionSpec()}
     specs = {path: s.spec for path, s in flatten(shardings.opt_state).items()}
-    # A kernel [1 1 c f] is parted along its longest axis, the number of updates not at all.
+    # A kernel [1 1 c f] is sharded along its longest axis, the number of updates is not sharded.
     parted = [spec for path, spec in specs.items() if path.endswith("3_conv/kernel")]
     assert len(parted) == 2
     assert all((spec != PartitionSpec()) == optimizer_too for spec in parted)

@@ -1,4 +1,4 @@
-"""A training step moves exactly what stands from the cut on, and padding counts for nothing."""
+"""A training step changes exactly the units from the cut on, and padding counts for nothing."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def variables():
     variables = jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
-    # Statistics away from 0 and 1 and parameters away from 0, -0.0 among them: nothing is equal by chance.
+    # Statistics are away from 0 and 1, parameters away from 0, so that nothing is equal by chance. One bias is -0.0.
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda x: x + rng.uniform(0, 0.1, x.shape).astype(np.float32), variables)
     bias = variables["params"]["conv1"]["bn"]["bias"]
@@ -49,7 +49,7 @@ def make_procedure(start: str, model=MODEL, augmentation="none", learning_rate=1
 
 
 def make_step(start: str, **settings):
-    """A step from images, and the state that it starts from by the variables."""
+    """A function from variables to the state before the first step, and the jitted training step."""
     procedure = make_procedure(start, **settings)
     step = jax.jit(partial(steps.train_step, procedure=procedure))
     return partial(create_state, tx=procedure.tx, cut=procedure.cut), step
@@ -74,7 +74,7 @@ def test_exactly_the_units_from_the_cut_on_move(variables, start, train_batch_no
         }
         still = {path for path in old if train_batch_norm and path.endswith("conv/bias")}
         if train_batch_norm and start in ("conv1", "conv4_block1"):
-            # Behind several small BatchNorms two more gradients are lost in rounding.
+            # Behind several small BatchNorms, rounding makes two more gradients vanish.
             assert moved.isdisjoint(still) and bool(moved) == moves, unit
         else:
             assert moved == (old.keys() - still if moves else set()), unit
@@ -104,7 +104,7 @@ def test_padding_changes_nothing(variables, train_batch_norm):
 
 
 def test_activations_can_take_the_place_of_images(variables):
-    """What a frozen prefix gives can be computed once and fed instead of the images."""
+    """The activations at the cut can be computed once and fed instead of the images."""
     cut, batch = Cut(MODEL.units, "conv5_block1"), make_batch()
     h = steps.embed_images(cut.split(variables)[0], batch["image"], model=MODEL, cut=cut, preprocessing=CAFFE)
     create, from_images = make_step("conv5_block1")
@@ -152,7 +152,7 @@ def test_soft_targets_that_name_one_class_train_as_hard_ones(variables, start, t
 
 
 def test_an_augmentation_may_mix_images_with_their_labels(variables):
-    """Two images, one upon the other: the loss of the mixture is the mean of what each label gives."""
+    """Images are mixed half and half. The loss of the mixture is the mean of its losses with either label."""
 
     def mix(batch, key):
         order = jnp.arange(len(batch["image"]))[::-1]
@@ -181,14 +181,14 @@ def test_the_stride_of_v1_5_sits_on_the_3x3():
 
 @pytest.fixture(scope="module")
 def deep():
-    """As deep as ResNet50, an eighth as wide, its vectors away from 0 and 1."""
+    """Variables of a network as deep as ResNet50 and an eighth as wide; its vectors are away from 0 and 1."""
     variables = jax.jit(ResNet(10, architecture=NARROW).init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: x + rng.uniform(0, 0.1, x.shape).astype(x.dtype) if x.ndim == 1 else x, variables)
 
 
 def test_bfloat16_stays_near_float32(deep):
-    """Features within 2% (the norm of the difference), the same classes, both in float32."""
+    """With bfloat16 the features differ by less than 2% in norm, classes are the same, and outputs are float32."""
     images = make_batch(16)["image"]
     found = {}
     for dtype in (None, jnp.bfloat16):
@@ -208,7 +208,7 @@ def test_bfloat16_stays_near_float32(deep):
 
 
 def test_evaluation_sees_the_features_that_training_sees(deep):
-    """The averages are float32 where the blocks are not."""
+    """The averages, which the head reads, are float32 where the blocks are bfloat16."""
     model = ResNet(10, architecture=NARROW, dtype=jnp.bfloat16)
     procedure = make_procedure("head", model=model, embed=steps.pass_activations)
     state = create_state(deep, procedure.tx, procedure.cut)

@@ -1,4 +1,4 @@
-"""A signal ends what has nothing to save, and waits for what has."""
+"""A signal ends a process with nothing to save at once, and is only noted where something is to be saved."""
 
 import signal
 
@@ -14,7 +14,7 @@ def nothing_received(monkeypatch):
 
 
 def receive(number: int) -> None:
-    """As Python calls the handler. A real signal would also wake the thread that ends the process a second later."""
+    """Calls the handler as Python does. A real signal would also start a thread that ends the process 2 s later."""
     signals._handle(number, None)
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program takes is read off right, and what cannot be compiled is said in a line."""
+"""The needs of a compiled program are read off correctly, and one line says what cannot be compiled."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -115,7 +115,7 @@ def test_a_batch_that_a_slice_cannot_deal_out_is_named_by_its_stages_setting(tmp
 
 
 def test_it_says_what_it_is_compiling(tmp_path, monkeypatch, capsys):
-    """With this machine in the place of a slice, and nothing compiled."""
+    """This machine takes the place of a TPU slice, and nothing is compiled."""
     monkeypatch.setattr(tpu, "topology_mesh", lambda topology: (make_mesh(), CHIPS["v5e"]))
     said = []
 

@@ -30,12 +30,12 @@ def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
     config = small("from_scratch")
     config.epochs = 2
     run(config, tmp_path / "run")
-    # Two epochs, and the best one evaluated once more.
+    # Training and evaluation in two epochs, and a last evaluation of the best one.
     assert compiled == [1] * 5
 
 
 def test_more_epochs_go_on_from_the_newest(tmp_path):
-    """And come to what a run in one go does: runs repeat themselves."""
+    """The result is that of a run in one go, because runs are reproducible."""
     config = small("from_scratch")
     run(config, tmp_path / "run")
     config.epochs = 3
@@ -83,7 +83,7 @@ def test_a_diverged_training_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_program_lowers_for_every_platform(stage):
-    """On this machine, whatever it has: the backend is chosen when a program is lowered."""
+    """This works on any machine, because the backend is chosen when a program is lowered."""
     cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
     config = Config(stage=stage, cut=cut, batch_size=2)
     programs = preflight.plan(config, 32, 10, make_mesh())

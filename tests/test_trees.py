@@ -1,4 +1,4 @@
-"""Trees by path, and digests that see every bit."""
+"""Leaves of a tree by path, and digests that depend on every bit."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Files of weights are read by a process of their own: arrays by name and whose names they are, or one line."""
+"""A process of its own reads a weight file: arrays by name and the kind of the names, or a line that says why not."""
 
 import h5py
 import ml_dtypes

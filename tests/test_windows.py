@@ -1,4 +1,4 @@
-"""What the taps of a window see, put together, is the map again."""
+"""The views of the taps of a window, joined, give the map again."""
 
 import jax.numpy as jnp
 import numpy as np

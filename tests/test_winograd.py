@@ -1,4 +1,4 @@
-"""Winograd's products give the convolution and its gradients, in both precisions."""
+"""Winograd's products give the convolution and its gradients, in float64 and in float32."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny network: what they are given, and how what they leave is read."""
+"""Whole runs of a tiny network: their configs, and functions that read the files that they leave."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tljax.config import Config, Data, Lesson
 from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network
 from tljax.runs import files
 
-# The network of the tests: a row like those of the published ones.
+# The network of the tests, in a row like the published ones.
 TINY = Architecture((1, 1, 1, 1), width=8)
 NETWORKS["tiny"] = Network(TINY, keras_md5="")
 # As deep as ResNet50, an eighth as wide.

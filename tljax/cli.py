@@ -127,7 +127,7 @@ def parse_flags(arguments: list[str]) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Does what the command line asks for; an error is one line, or with --debug a traceback."""
+    """The program. An error is printed as one line, or as a traceback with --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--version" in arguments[:1]:
         print(f"tljax {version('tljax')}")

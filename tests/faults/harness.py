@@ -1,8 +1,8 @@
-"""Runs of `one_run.py` that are stopped in all ways, and what they come to.
+"""Starts runs of `one_run.py`, stops them in all ways, and digests their results.
 
     PYTHONPATH=.:tests python tests/faults/harness.py FOLDER ...
 
-prints what the runs in these folders came to, so that two versions can be compared.
+prints digests of the results in these folders, so that two versions can be compared.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 
 
 def make_source(folder: Path, seed: int = 0) -> Path:
-    """The folder of a run of a tiny network that stands at its initial weights, for other runs to start from."""
+    """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
     model = ResNet(3, architecture=TINY)
     variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
     cut = Cut(model.units, "conv1")
@@ -73,8 +73,11 @@ def environment(cache: Path, **more: str) -> dict[str, str]:
 
 
 def outcome(folder: Path) -> dict[str, str]:
-    """SHA-256 of what a finished run came to, by stage: every leaf of its newest and best checkpoint, its progress, and
-    its files, all without times."""
+    """SHA-256 of the results of a finished run, by stage.
+
+    It covers every leaf of the newest and the best checkpoint, the progress, the metrics and the summary, all without
+    times.
+    """
 
     def without_times(value: Any) -> Any:
         if isinstance(value, dict):
@@ -94,7 +97,7 @@ def outcome(folder: Path) -> dict[str, str]:
 
 
 class Run:
-    """A process of `one_run.py`, and what it says."""
+    """A process of `one_run.py`, and the lines that it prints."""
 
     def __init__(self, arguments: Sequence[str], env: dict[str, str]):
         self.process = subprocess.Popen(
@@ -115,7 +118,7 @@ class Run:
             self.changed.notify_all()
 
     def wait_for(self, text: str, times: int = 1, timeout: float = 120) -> bool:
-        """Until it has said `text` so many times; False if it ended before."""
+        """Waits until the process has printed the line `text` so many `times`; False if it ended before."""
         with self.changed:
             met = self.changed.wait_for(lambda: self.lines.count(text) >= times or self.lines[-1:] == ["END"], timeout)
         assert met, self.lines[-20:]
@@ -128,12 +131,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Of its stage, as it said last."""
+        """The number of steps of its stage, as it printed last."""
         return next((int(line.split()[1]) for line in reversed(self.lines) if line.startswith("STEPS ")), 0)
 
 
 def start_together(count: int, config: str, folder: Path, env: dict[str, str], *arguments: str) -> list[Run]:
-    """A run of so many processes."""
+    """Starts a run of `count` processes."""
     if count == 1:
         return [Run(command(config, folder, *arguments), env)]
     port = find_port()
@@ -145,15 +148,17 @@ def start_together(count: int, config: str, folder: Path, env: dict[str, str], *
 
 
 def is_saving(folder: Path) -> bool:
-    """Whether a checkpoint is half written there."""
+    """Whether a checkpoint in `folder`, or in a stage's folder in it, is half written."""
     with suppress(FileNotFoundError):
         return any(list(folder.glob(f"{pattern}checkpoints/*orbax-checkpoint-tmp*")) for pattern in ("", "*/"))
     return False
 
 
 def kill_at_random(run: Run, folder: Path, longest: float, rng: random.Random, in_save: bool) -> bool | None:
-    """SIGKILL after up to `longest` seconds, or in the middle of one of its next saves; whether it was in a save, None
-    if it ended before."""
+    """Sends SIGKILL after up to `longest` seconds or, with `in_save`, in the middle of one of its next saves.
+
+    Returns whether the run was in a save, or None if it ended before.
+    """
     end = time.monotonic() + rng.uniform(0, longest)
     skip = rng.randrange(4)
     saving = False
@@ -186,7 +191,10 @@ def kill_until_done(
     most: int,
     saves: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Starts a run again and again and kills it at most so many times, then lets it end."""
+    """Starts a run again and again, kills it at most `most` times, then lets it end.
+
+    `saves` says before each kill whether it is to come in a save.
+    """
     kills = in_saves = 0
     said: list[str] = []
     while True:

@@ -1,4 +1,4 @@
-"""The head of a tiny network, whose folder is to be given, on a few digits."""
+"""The head of a tiny network on a few digits; `--config.pretrained` must name the folder of the network."""
 
 from tljax.config import Config, Data
 

@@ -1,10 +1,12 @@
-"""`main.py` with a tiny network, saying on standard error where it is: `PHASE name` as it enters each, `STEPS n` after
-each dispatch, n being the steps of this process's stage.
+"""`main.py` with a tiny network. It says on standard error where it is.
+
+It says `PHASE name` as it enters a phase, and `STEPS n` after each dispatch, n being the steps of its stage so far.
 
     python tests/faults/one_run.py --config tests/faults/tiny.py --workdir DIR [...]
 
-SLOW=seconds in the environment makes every phase take that much longer, so that it can be met. With STATUS it says
-after each epoch how much memory it has, how many open files, and how often the steps were compiled.
+SLOW=seconds in the environment makes every phase take that much longer, so that a signal can come in it. With STATUS in
+the environment it says after each epoch how much memory (MiB) and how many open files it has, and how often each kind
+of step was compiled.
 """
 
 import os
@@ -22,7 +24,7 @@ import jax
 
 jax.config.update("jax_disable_most_optimizations", True)
 
-import tiny_runs  # noqa: F401, the row of the configs beside this file
+import tiny_runs  # noqa: F401, adds the network of the configs beside this file
 
 import main
 from tljax.data import splits
@@ -37,7 +39,7 @@ def say(text: str) -> None:
 
 
 def phase(name: str, module: Any, function: str) -> None:
-    """`function` says that it is entered."""
+    """Makes `function` of `module` say when it is entered, and then wait `SLOW` seconds."""
     plain = getattr(module, function)
 
     def announced(*arguments: Any, **settings: Any) -> Any:
@@ -62,7 +64,7 @@ def count_steps(train_epoch: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def report_status(train_epoch: Callable[..., Any], try_evaluate: Callable[..., Any]) -> tuple[Any, Any]:
-    """Both, and a line after each evaluation of an epoch."""
+    """Both functions, wrapped so that they print a line after each evaluation of an epoch."""
     programs: dict[str, Any] = {}
 
     def trained(state: Any, done: Any, examples: Any, order: Any, train_steps: Any, **settings: Any) -> Any:

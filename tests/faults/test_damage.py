@@ -1,6 +1,6 @@
-"""A checkpoint with damaged files is named, and the run goes on from the one before to what it comes to undamaged.
+"""A damaged checkpoint is named, and the run goes on from the one before to the same results as without damage.
 
-The long form damages five hundred: `pytest tests/faults/test_damage.py -m long -s`
+The long form damages five hundred checkpoints: `pytest tests/faults/test_damage.py -m long -s`
 """
 
 import errno
@@ -39,7 +39,7 @@ def run(config: Config, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stop(tmp_path_factory):
-    """A run of a stage that was stopped after four epochs of six, and what all six come to."""
+    """For a stage: the folder of a run stopped after four of six epochs, its config, and the outcome of all six."""
     folder = tmp_path_factory.mktemp("stopped")
     make_source(folder / "source")
 
@@ -56,14 +56,14 @@ def stop(tmp_path_factory):
 
 
 def run_and_stop(config: Config, folder: Path) -> None:
-    """Told to stop before its first step."""
+    """Runs `config` until before its first step, where it is told to stop."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
         patch.setattr(signals, "noted", lambda: 15)
         run(config, folder)
 
 
 def find_saved(folder: Path) -> list[Path]:
-    """Checkpoints, the newest last."""
+    """The folders of the checkpoints, the newest last."""
     paths = (path for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
     return sorted(paths, key=lambda path: int(path.name))
 
@@ -81,7 +81,10 @@ def damage(path: Path, way: str, rng: random.Random) -> None:
 
 
 def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capfd) -> tuple[str, bool, str]:
-    """What was damaged, whether it was named, and what became of the run."""
+    """Damages a file in a copy of a stopped run and lets the run go on.
+
+    Returns the damage, whether it was named, and whether the results are the same.
+    """
     folder = tmp_path / stage
     shutil.rmtree(folder, ignore_errors=True)
     four, config, expected = stop(stage)
@@ -179,7 +182,7 @@ def test_a_file_that_somebody_put_there_is_no_damage(stop, tmp_path, capfd):
 
 @pytest.mark.parametrize("item", ["variables", "progress"])
 def test_arrays_that_orbax_reads_without_a_word_are_found_by_their_digests(stop, tmp_path, capfd, item):
-    """Those of the newest checkpoint are whole, but of the epoch before."""
+    """The newest checkpoint gets the arrays of the one before, which are intact."""
     four, config, expected = stop("feature_extraction")
     folder = tmp_path / "run"
     shutil.copytree(four, folder)
@@ -212,7 +215,7 @@ def test_other_source_weights_are_refused_and_change_nothing(stop, tmp_path):
 
 @pytest.mark.parametrize("what", ["data", "network"])
 def test_other_images_are_refused_and_change_nothing(tmp_path, what):
-    """Files are gone, or a class is new, under the same config."""
+    """Under the same config, a file is gone or a class is new."""
     pictures = tmp_path / "pictures"
     rng = np.random.default_rng(0)
     for i in range(36):

@@ -1,4 +1,4 @@
-"""A run goes on with another number of devices, at the same place of the data.
+"""A run goes on with another number of devices, at the same position in the data.
 
 `pytest tests/faults/test_devices.py -m long`
 """
@@ -16,7 +16,7 @@ from tljax.runs import checkpoints, files
 @pytest.mark.long
 def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
     env = environment(tmp_path / "cache")
-    # Eight devices add in another order than one; with a larger rate the losses soon drift apart.
+    # Eight devices add in another order than one: with a larger learning rate the losses would soon drift apart.
     rate = "--config.optimizer.learning_rate=1e-5"
     whole = Run(command("augmented.py", tmp_path / "whole", rate), env)
     assert whole.wait() == 0, whole.lines
@@ -30,7 +30,7 @@ def test_saved_on_eight_devices_restored_on_four_and_on_one(tmp_path):
         assert run.wait() == (143 if devices > 1 else 0), run.lines
         said += [line for line in run.lines if line.startswith("goes on")]
         digests.append(newest(folder))
-    # In the midst of the second and of a later epoch.
+    # It was stopped in the middle of the second and of a later epoch.
     assert len(said) == 2 and said[0].startswith("goes on after epoch 1, step ") and "step 0" not in said[0], said
     rows, expected = (files.read_rows(path / "metrics.jsonl") for path in (folder, tmp_path / "whole"))
     assert [row["epoch"] for row in rows] == [row["epoch"] for row in expected]

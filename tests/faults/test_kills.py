@@ -1,4 +1,4 @@
-"""A run that is killed again and again comes to what it comes to without.
+"""A run that is killed again and again comes to the same results as an undisturbed one.
 
 The long form kills a hundred times: `pytest tests/faults/test_kills.py -m long -s`
 """
@@ -14,7 +14,7 @@ from harness import command, environment, kill_at_random, kill_until_done, make_
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Of each config: what it comes to, and seconds from its start to its end with all programs compiled."""
+    """For each config: the outcome of a run, its seconds when all programs are in the cache, and its environment."""
     found = {}
 
     def run(config: str):
@@ -39,7 +39,7 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
         config = configs[runs % len(configs)]
         expected, seconds, env = undisturbed(config)
         folder = tmp_path / str(runs)
-        # Half of them, and more if need be, in a save.
+        # Every second kill comes in a save, and more of them until half of all kills did.
         late = iter(range(10**6))
         now = total.copy()
         found = kill_until_done(
@@ -53,7 +53,7 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
 
 
 def test_a_killed_run_comes_to_the_same(tmp_path):
-    """In the midst of a save."""
+    """The kill comes in the middle of a save."""
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
     env = environment(tmp_path / "cache")
     whole = Process(command("head.py", tmp_path / "whole", weights), env)

@@ -1,6 +1,6 @@
-"""SIGTERM and Ctrl-C in every phase, to one of one or two processes or to all.
+"""SIGTERM and Ctrl-C in every phase of a run of one or two processes, sent to one process or to all.
 
-The long form takes all of them: `pytest tests/faults/test_signals.py -m long -s`
+The long form takes all combinations: `pytest tests/faults/test_signals.py -m long -s`
 """
 
 import itertools
@@ -25,7 +25,8 @@ from tljax.training import epochs, features
 STEPS = 13
 PHASES = ("reading", "compiling", "training", "evaluating", "saving")
 SAVED = ("training", "evaluating", "saving")
-# Seconds from the signal to the end: a step and a save, or what the main thread may be held by a library, and closing.
+# Most seconds from the signal to the end: time for a step and a save, or for a library that holds the main thread, and
+# for closing.
 IN_TIME = 6
 
 
@@ -45,7 +46,11 @@ def undisturbed(tmp_path_factory):
 
 
 def stop(folder: Path, undisturbed, processes: int, every: bool, phase: str, number: int, delay: float) -> dict:
-    """A run that gets the signal in its second time in the phase; what became of it, and of one that goes on."""
+    """Sends a signal `delay` seconds after a run enters `phase` (the second time, if the phase is one of `SAVED`).
+
+    Then the run goes on to its end. Returns the stopped run's exit codes, seconds from the signal, lost steps and last
+    process's lines, and whether the outcome is the same.
+    """
     expected, env = undisturbed(processes)
     runs = start_together(processes, "augmented.py", folder, env)
     assert runs[0].wait_for(f"PHASE {phase}", 2 if phase in SAVED else 1)
@@ -65,7 +70,7 @@ def stop(folder: Path, undisturbed, processes: int, every: bool, phase: str, num
 
 def check(found: dict, phase: str, number: int, every: bool, processes: int) -> None:
     code = SIGNALS[number]
-    # Where nothing is to be saved, the others of several processes end because one is gone.
+    # In a phase that saves nothing, the other processes end because one is gone, with another code.
     together = phase in SAVED or every or processes == 1
     assert (set(found["codes"]) == {code}) if together else (found["codes"][-1] == code and 0 not in found["codes"])
     assert found["same"], found
@@ -77,7 +82,7 @@ def check(found: dict, phase: str, number: int, every: bool, processes: int) -> 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A run in this process, of the head of a tiny network: its config, what it comes to."""
+    """Config and outcome of a run, in this process, that trains the head of a tiny network."""
     folder = tmp_path_factory.mktemp("head")
     digits = Data(name="digits", classes=("5", "6", "7"), max_images=40)
     config = Config(pretrained=str(make_source(folder / "source")), batch_size=8, epochs=3, data=digits)
@@ -85,8 +90,8 @@ def head(tmp_path_factory):
     return config, outcome(folder / "whole")
 
 
-# What is entered in each phase, how often before the signal comes, and the checkpoint that is there then: five steps an
-# epoch, and its evaluation.
+# For each phase: module and name of the function that is entered, at which of its calls the signal comes, and the number
+# of the newest checkpoint when the run has stopped. An epoch counts five steps and an evaluation.
 MOMENTS = {
     "reading": (splits, "load", 1, 0),
     "computing": (features, "compute", 1, 0),
@@ -109,11 +114,11 @@ def test_a_signal_saves_what_is_done(tmp_path, head, monkeypatch, phase):
             signal.raise_signal(signal.SIGTERM)
         return plain(*arguments, **settings)
 
-    # This process is to live on.
+    # The process of the test must not end.
     monkeypatch.setattr(signals, "_end_unless_deferred", lambda number: None)
     handlers = [signal.getsignal(number) for number in signals.SIGNALS]
     with monkeypatch.context() as patch:
-        # One step a dispatch, however slow the machine is.
+        # A dispatch makes one step, whatever the speed of the machine.
         patch.setattr(epochs, "DISPATCH_SECONDS", 0)
         patch.setattr(module, function, signalled)
         patch.setattr(signals._Received, "number", 0)
@@ -143,8 +148,10 @@ def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_to_all_processes(tmp_path, number):
-    """As a terminal sends Ctrl-C and schedulers send SIGTERM, in the first epoch: to those that decode, too, which do
-    not hear it."""
+    """As a terminal sends Ctrl-C and schedulers send SIGTERM, in the first epoch.
+
+    The processes that decode images get it too; they block it, so that the run can save first.
+    """
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
     streamed = ("--config.cache.no_features", "--config.cache.memory_gib=0", "--config.cache.disk_gib=0")
     env = environment(tmp_path / "cache", SLOW="0.2")
@@ -159,7 +166,7 @@ def test_a_signal_to_all_processes(tmp_path, number):
     assert newest(tmp_path / "run") == run.steps
     wait_for_end(run)
 
-    # Nobody tells those that decode when the run is killed.
+    # A killed run cannot tell the processes that decode; they must notice and end.
     done, run = run.steps, Run(command("head.py", tmp_path / "run", weights, *streamed), env)
     assert run.wait_for(f"STEPS {done + 1}"), run.lines
     run.process.kill()
@@ -168,7 +175,7 @@ def test_a_signal_to_all_processes(tmp_path, number):
 
 
 def find_blocked(run: Run) -> list[set[int]]:
-    """Signals that the processes which decode for the run do not hear."""
+    """The signals that each process which decodes for the run blocks."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -180,7 +187,7 @@ def find_blocked(run: Run) -> list[set[int]]:
 
 
 def wait_for_end(run: Run) -> None:
-    """Of all processes of the run."""
+    """Waits until all processes of the run have ended."""
     end = time.monotonic() + 10
     with suppress(ProcessLookupError):
         while time.monotonic() < end:
@@ -191,7 +198,7 @@ def wait_for_end(run: Run) -> None:
 
 @pytest.mark.long
 def test_of_two_processes_one_is_killed(tmp_path, undisturbed):
-    """The other ends with an error once it has heard nothing for the heartbeat; the same commands go on."""
+    """The other ends with an error when the heartbeat times out, and the same commands go on."""
     expected, env = undisturbed(2)
     runs = start_together(2, "augmented.py", tmp_path / "run", env)
     assert runs[0].wait_for("PHASE training", 3)
@@ -206,7 +213,7 @@ def test_of_two_processes_one_is_killed(tmp_path, undisturbed):
 
 @pytest.mark.long
 def test_two_processes_agree_on_what_is_damaged(tmp_path, undisturbed):
-    """The leader alone looks at files that nothing reads."""
+    """The damaged file is one that only the leader checks, because no process reads it."""
     expected, env = undisturbed(2)
     runs = start_together(2, "augmented.py", tmp_path / "run", env)
     assert runs[0].wait_for("PHASE training", 3)

@@ -1,4 +1,4 @@
-"""Ten thousand steps with kills between: nothing of ours grows, and each program is compiled once a process.
+"""Ten thousand steps with kills in between: nothing of tljax grows, and a process compiles each program once.
 
 `pytest tests/faults/test_soak.py -m long -s`
 """
@@ -10,8 +10,8 @@ import time
 import pytest
 from harness import Run, command, environment, outcome
 
-# MiB: 0.19 were measured, and a margin. TensorStore keeps half a KiB of each of the 250 arrays that it writes, however
-# large it is, and a little for each save (docs/reliability.md).
+# Memory in MiB that each checkpoint leaves behind: 0.19 were measured, the rest is a margin. TensorStore keeps half a
+# KiB for each of the 250 arrays that it writes, whatever their size, and a little for each save (docs/reliability.md).
 KEPT_A_CHECKPOINT = 0.25
 
 
@@ -41,7 +41,7 @@ def test_ten_thousand_steps(tmp_path):
         [tuple(map(int, re.findall(r"\d+", line))) for line in lines if line.startswith("STATUS")] for lines in parts
     ]
     for report in reports:
-        # Memory in MiB, open files and programs of either kind of step, after a tenth of its epochs and at the end.
+        # Memory in MiB, open files and compiled programs of both kinds of step, a tenth of the way in and at the end.
         print(
             "STATUS (MiB, files, train_steps, eval_steps):", len(report), report[len(report) // 10 :][:1], report[-1:]
         )

@@ -1,4 +1,4 @@
-"""Weight files and images that nobody vouches for: one line for what is wrong, nothing run, memory bounded.
+"""Weight files and images from untrusted sources: one line says what is wrong, nothing is run, memory is bounded.
 
 The long form takes a thousand weight files and two hundred images: `pytest tests/faults/test_untrusted.py -m long -s`
 """
@@ -27,7 +27,7 @@ SHAPE = (7, 7, 3, 64)
 
 
 class Payload:
-    """Unpickled, it makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -37,7 +37,10 @@ class Payload:
 
 
 def write_h5(path: Path, fill=None, **settings) -> Path:
-    """A file as Keras writes it, with one layer, whose kernel `fill(group, name)` makes."""
+    """Writes a file with one layer, as Keras does.
+
+    `fill(group, name)` makes the kernel; without it, the kernel is all ones, and h5py stores it with `settings`.
+    """
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [b"conv1_conv"]
         group = file.create_group("conv1_conv")
@@ -113,7 +116,7 @@ def plugin(group, name):
 
 
 def crafted(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files made to do harm, and what is said of them."""
+    """Files made to do harm, each with a part of the message that it must lead to."""
     ones = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     files = {
         "virtual": (write_h5(folder / "virtual.h5", virtual(folder)), "composed of others"),
@@ -151,7 +154,7 @@ def crafted(folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 def refuse(path: Path) -> str:
-    """What is said of a weight file; empty if it is read."""
+    """The message that refuses a weight file; empty if it is read."""
     try:
         pretrained.load_weights(str(path))
     except ValueError as error:
@@ -184,7 +187,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     if way == 0:
         del changed[rng.randrange(len(changed)) :]
     elif way == 1:
-        # Where the structure stands: flips among the numbers change nothing but weights.
+        # Only in the first bytes, which hold the structure: flips in the numbers would change nothing but weights.
         for _ in range(rng.randrange(1, 20)):
             changed[rng.randrange(min(len(changed), 6000))] ^= 1 << rng.randrange(8)
     elif way == 2:
@@ -244,7 +247,7 @@ def encode(image: Image.Image, kind: str, **settings) -> bytes:
 
 
 def decode_all(encoded: list[bytes]) -> list[str]:
-    """What is said of each; empty if it is decoded."""
+    """The message that refuses each image; empty if it is decoded."""
     ids = tuple(f"image {i}" for i in range(len(encoded)))
     images = Encoded(lambda rows: [encoded[i] for i in rows], np.arange(len(encoded)), ids, 32, "")
     found = []
@@ -258,7 +261,7 @@ def decode_all(encoded: list[bytes]) -> list[str]:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A picture of that size that takes no room: its header alone is larger than what there is."""
+    """A small file whose header says that it holds `width` x `height` pixels."""
     small = bytearray(encode(Image.new("RGB", (8, 8)), "PNG"))
     small[16:24] = struct.pack(">II", width, height)
     small[29:33] = struct.pack(">I", __import__("zlib").crc32(bytes(small[12:29])))

@@ -1,4 +1,4 @@
-"""All four stages of a tiny network on a few digits; BatchNorm in training mode where it trains most."""
+"""All four stages of a tiny network on a few digits, with BatchNorm in training mode in source and fine_tune."""
 
 from tljax.config import Data, Lesson
 

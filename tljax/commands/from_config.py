@@ -1,4 +1,4 @@
-"""What a config asks for: one stage, a lesson of several, or only what a TPU's compiler says of them."""
+"""Runs a config: one stage, a lesson of several stages, or only the TPU compiler's report on them."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,17 @@ from tljax.devices.processes import check_alike
 
 
 def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False) -> None:
-    """Runs one stage in `workdir`, or those of a lesson in its subfolders named like the stages.
+    """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages.
 
-    With `config.compile_for` it compiles what would run there, says what that takes, and touches nothing.
+    With `config.compile_for` it compiles the programs for that TPU slice, prints what they need, and writes nothing.
 
-    A run of the same config that is in `workdir` goes on from its newest checkpoint, or is finished; with `overwrite`
-    it is deleted.
+    A run of the same config in `workdir` goes on from its newest checkpoint, unless it is finished. With `overwrite` it
+    is deleted first.
 
     Raises:
-      ValueError, OSError: if the config, the weights or the data cannot be used, `workdir` holds a run of another
-        config, or another one is at work there; `workdir` is then as it was, unless earlier stages of a lesson have
-        run, or an image that is decoded in every pass is damaged.
+      ValueError, OSError: if the config, the weights or the data cannot be used, if `workdir` holds a run of another
+        config, or if another run is at work there. `workdir` is then as it was, unless earlier stages of the lesson
+        have run or a damaged image was found during training.
       signals.Stopped: if a signal ends the run.
     """
     check_alike("config", json.dumps(as_json(config), sort_keys=True))

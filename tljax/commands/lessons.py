@@ -1,4 +1,4 @@
-"""A lesson: its stages in the order of their names, each in a folder of its own, and one report."""
+"""A lesson: its stages one after the other, each in a folder of its own, and one report."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from tljax.weights.pretrained import Weights, load_weights
 
 
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
-    """Every stage in a folder of its own; those that are finished are not run again."""
+    """Runs every stage of a lesson that is not finished yet, then writes the report."""
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
         check_stage(config, name=name)
@@ -33,7 +33,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
         if not overwrite:
             find_run(workdir, lesson)
             finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
-        # Whatever is there already is read before anything is trained: a mistake shows at once.
+        # Weights and data are read before anything is trained, so that a mistake shows at once.
         left = {name: config for name, config in configs.items() if name not in finished}
         cuts = find_shared_cuts(lesson) if left else {}
         datasets = load_datasets(lesson, left)
@@ -50,7 +50,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
                 summaries[name] = read_finished(workdir / name)
                 continue
             with claim(workdir / name):
-                # A run of this stage alone may have been at work there until now.
+                # A run of this stage alone may have finished here in the meantime.
                 if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                     summaries[name] = read_finished(workdir / name)
                     continue
@@ -63,7 +63,11 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
 
 
 def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
-    """The configs of the stages that run, by name and in their order; one config is one stage."""
+    """The configs of the stages that run, by stage name and in order. A config of one stage gives itself.
+
+    Raises:
+      ValueError: if the stages' names or the lesson's source weights do not go together.
+    """
     if isinstance(config, Config):
         return {config.stage: config}
     check_names(config)
@@ -86,11 +90,7 @@ def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
 
 
 def check_names(lesson: Lesson) -> None:
-    """Refuses names of stages that are no folders of their own in the workdir.
-
-    Raises:
-      ValueError: with the name.
-    """
+    """Raises ValueError for a stage whose name cannot be a folder of its own in the workdir."""
     if not lesson.stages:
         raise ValueError("config.stages is empty; a lesson has at least one stage")
     for name in lesson.stages:
@@ -103,8 +103,11 @@ def check_names(lesson: Lesson) -> None:
 
 
 def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
-    """For each stage the cuts of those that go on from it, as far as the units before them stay frozen until then:
-    their activations are made in one pass with its own. First in the network comes first."""
+    """For each stage the cuts of later stages that read the same frozen activations, in the network's order.
+
+    Later stages go on from its weights. If the units before their cuts are still as in the source, one pass computes
+    the activations at all these cuts.
+    """
     architecture = find_architecture(lesson.network)
     if lesson.pretrained is not None:
         weights = load_weights(lesson.pretrained, lesson.network, lesson.variant)
@@ -124,7 +127,7 @@ def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
 
 
 def warn_of_other_networks(lesson: Lesson, weights: Weights) -> None:
-    """Says so where a stage from scratch trains another network than that of the `weights`."""
+    """Prints a line if a from_scratch stage trains another network than that of `weights`."""
     architecture, variant = find_architecture(lesson.network), lesson.variant or DEFAULT_VARIANT
     others = [name for name, stage in lesson.active.items() if stage.stage == "from_scratch"]
     if others and (architecture, variant) != (weights.architecture, weights.variant):
@@ -136,11 +139,15 @@ def warn_of_other_networks(lesson: Lesson, weights: Weights) -> None:
 
 
 def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Dataset]:
-    """What these stages read, each data set once."""
+    """The data set of each stage; stages with the same data share one.
+
+    Raises:
+      ValueError: if the head of the source weights does not fit the classes.
+    """
     known: dict[Any, Dataset] = {}
 
     def load(config: Config) -> Dataset:
-        # What one of several processes reads of the data follows from the size of a batch.
+        # With several processes, the batch size decides which images each of them reads.
         share = config.batch_size if jax.process_count() > 1 else None
         key = config.stage == "zero_shot", config.data.classes, share
         if key not in known:
@@ -155,7 +162,7 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
 
 
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) -> None:
-    """The stages side by side: `report.md`, and their curves."""
+    """Writes `report.md`, a table of the stages, and their curves."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = tables.stages_table(shown)
     pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
@@ -165,7 +172,8 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) ->
 
 
 def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:
-    """The epochs of each stage that trains and that no other goes on from, after those of the stages before it."""
+    """A curve for each training stage from which no other goes on: its epochs, after those of the stages that it goes
+    on from."""
     origins = lesson.origins()
     curves: dict[str, list[Row]] = {}
     for name, stage in lesson.active.items():

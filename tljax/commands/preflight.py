@@ -1,4 +1,4 @@
-"""What the programs of a config will take on a TPU slice, by the TPU's own compiler; nothing runs."""
+"""What the programs of a config need on a TPU slice, by the TPU's own compiler; nothing runs."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,12 +21,12 @@ from tljax.training import features
 from tljax.training.inference import Inference, classify, run_prefix
 from tljax.trees import Tree
 
-# Side and classes of the data that the configs name, where nothing is to be read.
+# Image side and number of classes of the shipped configs' data: the preflight reads no data.
 KNOWN = {"cifar10": (32, 10), "digits": (32, 10)}
 
 
 class Planned(NamedTuple):
-    """A program that a run would compile, the shapes of its arguments, and the images that one chip has of them."""
+    """A program that a run would compile, the shapes of its arguments, and the number of images on one chip."""
 
     program: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -34,10 +34,10 @@ class Planned(NamedTuple):
 
 
 def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) -> None:
-    """Compiles the programs of each stage for a slice such as `v5e:4x4` and prints what they take.
+    """Compiles the programs of each stage for a slice such as `v5e:4x4` and prints what they need.
 
     Raises:
-      ValueError: if a config cannot run there, or does not fit.
+      ValueError: if a config cannot run there, or a program needs more memory than a chip has.
     """
     mesh, chip = tpu.topology_mesh(topology)
     for name, config in configs.items():
@@ -55,11 +55,10 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
 
 
 def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str, Planned]:
-    """The programs of a stage, by name, as a run on `mesh` would compile them. The network is the one that `config`
-    names, whatever its source weights are.
+    """The programs of a stage, by name, as a run on `mesh` would compile them.
 
-    Where images or activations lie on the devices, it is one batch of them. Where nothing random stands before the
-    cut, activations are taken to fit the limits of `config.cache`.
+    Weights and data are not read, so three things are assumed: the network is the one that `config` names; the images
+    or activations on the devices are one batch; and activations fit the limits of `config.cache`.
     """
     setup = make_setup(config, None, classes, mesh)
     variables = as_shapes(abstract_variables(setup.model), mesh)
@@ -84,7 +83,7 @@ def plan_classify(setup: Setup, variables: Tree, images: Shape) -> Planned:
 
 
 def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Shape]:
-    """The frozen units' pass, and the activations that it gives for a batch of images."""
+    """The pass through the frozen units, and the shape of its activations for a batch of images."""
     config, mesh = setup.config, setup.mesh
     inference = describe_inference(setup, frozen)
     program = inference.program(partial(run_prefix, end=setup.cut.position, start=None))
@@ -113,11 +112,11 @@ def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bo
 
 
 def describe_inference(setup: Setup, variables: Tree) -> Inference:
-    """As `start_inference`, of shapes."""
+    """`start_inference` for shapes instead of arrays."""
     folded = jax.eval_shape(partial(fold, setup.model), variables)
     return Inference(setup.model, setup.preprocessing, as_shapes(folded, setup.mesh), setup.mesh)
 
 
 def as_shapes(tree: Any, mesh: Mesh) -> Any:
-    """Shapes of arrays that every device holds whole."""
+    """The shapes of `tree`'s arrays, each replicated on every device."""
     return jax.tree.map(lambda x: Shape(x.shape, x.dtype, sharding=whole(mesh)), tree)

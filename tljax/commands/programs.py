@@ -1,6 +1,6 @@
-"""What a run computes with: its network, where that is cut, and the programs that work on it, compiled.
+"""The network of a run, its cut, and its compiled programs.
 
-A run gives these programs arrays, the preflight gives them shapes: both compile the same.
+A run calls these programs with arrays and the preflight with shapes, so both compile the same.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from tljax.weights.pretrained import Weights, load_into
 
 
 class Setup(NamedTuple):
-    """The network of a run, where it is cut, and the devices that it runs on."""
+    """The network of a run, its cut, and the devices that it runs on."""
 
     config: Config
     model: ResNet
@@ -50,10 +50,10 @@ class Setup(NamedTuple):
 
 
 def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh) -> Setup:
-    """The network that belongs to the weights of `source` or, where there are none, the one that `config` names.
+    """The network of the weights `source` or, without them, the one that `config` names.
 
     Raises:
-      ValueError: if `config.cut` is no unit of that network.
+      ValueError: if there is no such network, or `config.cut` is none of its units.
     """
     if source is None:
         variant, architecture = config.variant or DEFAULT_VARIANT, find_architecture(config.network)
@@ -67,8 +67,8 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
 
 
 def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:
-    """The variables that training starts from: those of the weights of `source`, with a new head unless the stage is
-    fine_tune, or random ones.
+    """The variables that training starts from: those of `source`, with a new head unless the stage is fine_tune, or
+    random ones without a source.
 
     Raises:
       ValueError: if the weights do not fit the network.
@@ -86,7 +86,7 @@ def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...
 
 
 def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Prefix:
-    """The units before the cut, as `features.compute` runs them; `digests` are those of their leaves."""
+    """The frozen prefix as `features.compute` runs it; `digests` are those of its leaves."""
     model, preprocessing = setup.model, setup.preprocessing
     inference = start_inference(model, preprocessing, setup.cut.split(variables)[0], setup.mesh)
 
@@ -103,26 +103,30 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
 
 
 class Programs(NamedTuple):
-    """The programs of a training stage, each compiled when it is first called."""
+    """The programs of a training stage. Each is compiled at its first call."""
 
     shapes: TrainState
-    """A state without its numbers, and below where on the devices each array lies."""
+    """The shapes and types of a state."""
     shardings: TrainState
+    """How each array of a state is laid out on the devices."""
     create: Callable[[Tree], TrainState]
-    """variables -> the first state; it takes their place in memory."""
+    """variables -> the first state. It reuses their memory: they are gone afterwards."""
     create_beside: Callable[[Tree], TrainState]
-    """variables -> the first state; they stay."""
+    """variables -> the first state. The variables stay."""
     train: Callable[..., Any]
     """`steps.train_steps`: (state, chunk, start, stop, key) -> (state, sums)"""
     evaluate: Callable[..., Any]
     """`steps.eval_steps`: (state, chunk, start, stop) -> (sums, predicted labels)"""
     learning_rate: Schedule
-    """That of a step, by the number of steps before it."""
+    """Number of steps before -> the learning rate of the next step."""
 
 
 def compile_programs(setup: Setup, variables: Tree, steps_of_run: int, *, from_activations: bool) -> Programs:
-    """`variables` are the whole network's, arrays or shapes; `from_activations` says what a batch holds: activations at
-    the cut, or images."""
+    """The programs of a training stage. `variables` are those of the whole network, arrays or shapes.
+
+    `steps_of_run` is the number of steps of all epochs. Batches hold activations at the cut if `from_activations`, else
+    images.
+    """
     config, model, preprocessing, cut, mesh = setup
     tx, learning_rate = make_optimization(config.optimizer, cut, steps_of_run)
     create = partial(create_state, tx=tx, cut=cut)

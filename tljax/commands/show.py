@@ -1,4 +1,4 @@
-"""show: what a finished run, or the stages of a lesson, came to."""
+"""show: prints the results of a finished run or lesson."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from tljax.trees import Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of this command."""
+    """Adds the arguments of this command."""
     parser.add_argument("run", type=Path, help="the workdir of a run, or of a lesson")
 
 
@@ -20,11 +20,11 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def show(run: Path) -> str:
-    """As a person reads it.
+    """The summary of a run, or the table of a lesson's finished stages, as text.
 
     Raises:
-      FileNotFoundError: if nothing there is finished.
-      ValueError: if a summary is none of ours.
+      FileNotFoundError: if no run is finished there.
+      ValueError: if a summary cannot be read.
     """
     if not run.is_dir():
         raise FileNotFoundError(f"{run} is no folder; give the workdir of a run or of a lesson")
@@ -37,7 +37,7 @@ def show(run: Path) -> str:
 
 
 def _read_summary(path: Path) -> Row:
-    """A summary that can be shown."""
+    """A summary that `tables.summary_line` accepts."""
     try:
         row: Row = json.loads(path.read_text("utf-8"))
         tables.summary_line(row)

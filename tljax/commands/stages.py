@@ -1,4 +1,4 @@
-"""One stage: what it needs, how far its run is, and what it leaves."""
+"""One stage: its checks, its source weights and data, its run, its summary."""
 
 import re
 import time
@@ -25,11 +25,12 @@ from tljax.weights.pretrained import Weights, load_weights
 
 
 def check_stage(config: Config, devices: int | None = None, name: str | None = None) -> None:
-    """Refuses what cannot run on so many `devices`, by default those that are there. `name` is the stage's in a lesson,
-    where its settings are `config.stages.NAME`.
+    """Checks that a stage can run on `devices` devices (None: those of this machine).
+
+    `name` is the stage's name in a lesson, where its settings are called `config.stages.NAME`.
 
     Raises:
-      ValueError: naming the setting, its value and what would be right.
+      ValueError: with the setting, its value and what is wanted.
     """
     try:
         config.check()
@@ -48,16 +49,16 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
 
 
 def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> None:
-    """Raises ValueError if the run to delete is the one that the weights come from."""
+    """Raises ValueError if `overwrite` would delete the run that the weights come from."""
     if overwrite and pretrained is not None and Path(pretrained).resolve() == workdir.resolve():
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 
 
 def load_source(config: Config) -> Weights | None:
-    """The weights that `config.pretrained` names, None for a new network.
+    """The weights that `config.pretrained` names. None for a new network.
 
     Raises:
-      ValueError: if they are not what the stage starts from, or have no unit `config.cut`.
+      ValueError: if the stage cannot start from them, or `config.cut` is no unit of their network.
     """
     if config.pretrained is None:
         return None
@@ -68,13 +69,13 @@ def load_source(config: Config) -> Weights | None:
             "--config.pretrained=RUN/feature_extraction"
         )
     if config.stage != "zero_shot":
-        # Before any data is read.
+        # A wrong cut shows here, before any data is read.
         find_cut(config.cut, weights.architecture)
     return weights
 
 
 def load_data(config: Config) -> Dataset:
-    """What the stage reads: every split, or for zero_shot some images of the one that is evaluated."""
+    """The data of a stage: every split, or for zero_shot some images of the validation split."""
     bounds: Any = {"disk_bytes": config.cache.disk_bytes, "memory_bytes": config.cache.memory_bytes}
     if config.stage != "zero_shot":
         own = partial(own_rows, make_mesh(), config.batch_size)
@@ -84,7 +85,7 @@ def load_data(config: Config) -> Dataset:
 
 
 def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
-    """One stage in `workdir`, unless it is finished there."""
+    """Runs one stage in `workdir`, unless it is finished there."""
     check_stage(config)
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
@@ -104,8 +105,7 @@ def run_stage(
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,
 ) -> Row:
-    """One stage on a data set, from its newest checkpoint on if there is one; returns what `summary.json` holds. The
-    arguments are those of `train`."""
+    """Runs one stage and returns what `summary.json` holds. The arguments are those of `train`."""
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
     if config.stage == "zero_shot":
@@ -120,7 +120,7 @@ def run_stage(
 
 
 def read_finished(workdir: Path) -> Row:
-    """The summary of a finished run, once more for the reader."""
+    """The summary of a finished run, which is printed again."""
     summary: Row = read_json(workdir / SUMMARY)
     print(f"\n== finished before in {workdir}\n{tables.summary_line(summary)}")
     return summary

@@ -1,4 +1,4 @@
-"""Training: the units from the cut on learn, the best epoch is kept, the others are proved unmoved."""
+"""Training: the units from the cut on are trained, the best epoch is kept, the frozen units are proved unchanged."""
 
 import math
 from functools import partial
@@ -38,10 +38,15 @@ def train(
     earlier_cuts: tuple[Cut, ...] = (),
     overwrite: bool = False,
 ) -> Row:
-    """Trains one stage, from its newest checkpoint on if there is one; returns its part of `summary.json`.
+    """Trains one stage, from its newest checkpoint if there is one, and returns its part of `summary.json`.
 
-    `source` are the weights to start from, None for random ones. `earlier_cuts` are those of later stages that
-    read the same activations; `overwrite` deletes first what `workdir` holds of an earlier run.
+    `source` are the weights to start from, None for random ones. `earlier_cuts` are the cuts of later stages: their
+    activations are computed in the same pass. `overwrite` deletes an earlier run in `workdir` first.
+
+    Raises:
+      ValueError: if the weights or the checkpoints do not fit, or the training diverges.
+      RuntimeError: if a frozen leaf has changed.
+      signals.Stopped: if a signal ends the run; what is done is saved.
     """
     setup = make_setup(config, source, len(dataset.class_names), make_mesh())
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
@@ -56,7 +61,7 @@ def train(
     programs = compile_programs(setup, variables, config.epochs * training.steps, from_activations=from_activations)
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
-    # The epochs of a fine-tuning go on where those of its source ended.
+    # Fine-tuning continues the epochs of its source.
     earlier = source.history if source and config.stage == "fine_tune" else ()
     last = len(earlier) + config.epochs
     with open_checkpoints(workdir, own=True) as checkpoints:
@@ -104,8 +109,11 @@ def train(
 def read_examples(
     setup: Setup, dataset: Dataset, variables: Tree, frozen: dict[str, str], earlier_cuts: tuple[Cut, ...]
 ) -> tuple[dict[str, Examples], bool]:
-    """Each split as the steps read it, and whether that is activations at the cut: they take the place of images where
-    something is frozen and nothing random stands before the cut. `frozen` are the digests of the frozen leaves."""
+    """Each split as the training steps read it, and whether it holds activations at the cut instead of images.
+
+    Activations replace images if there are frozen units and nothing random happens before the cut. `frozen` are the
+    digests of the frozen leaves.
+    """
     config, mesh = setup.config, setup.mesh
     inputs: dict[str, Any] = {name: split.images for name, split in dataset.splits.items()}
     activations = None
@@ -123,7 +131,7 @@ def read_examples(
 
 
 def describe_run(setup: Setup, dataset: Dataset) -> Meta:
-    """What a run is about: it can go on only where all of this is the same."""
+    """What identifies a run, as JSON: a checkpoint is resumed only if all of this is equal."""
     return {
         "stage": setup.config.stage,
         "cut": setup.cut.position,
@@ -136,7 +144,11 @@ def describe_run(setup: Setup, dataset: Dataset) -> Meta:
 
 
 def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) -> tuple[TrainState, Progress]:
-    """The state to go on from: that of the newest checkpoint, or a first one of `variables`."""
+    """The state and progress of the newest checkpoint or, without one, a first state of `variables`.
+
+    Raises:
+      ValueError: if the source weights are of another run than when this run began.
+    """
     restored, progress = journal.read(programs.shapes)
     if repr(progress.history[: len(journal.earlier)]) != repr(journal.earlier):
         pretrained = setup.config.pretrained
@@ -154,8 +166,10 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
 def record_epoch(
     progress: Progress, config: Config, done: PartialEpoch, evaluation: Evaluation | None, images: int, rate: float
 ) -> Progress:
-    """The progress after an epoch of so many training `images`, or after a part of it, where there is no `evaluation`;
-    `rate` is the learning rate of its last step."""
+    """The progress after an epoch, or after a part of one where `evaluation` is None.
+
+    The epoch has `images` training images; `rate` is the learning rate of its last step.
+    """
     if evaluation is None:
         return progress._replace(partial=done)
     row = {
@@ -171,13 +185,13 @@ def record_epoch(
 
 
 def print_epoch(progress: Progress, last: int) -> None:
-    """A line about the epoch that is done; none where it was broken off."""
+    """Prints a line about the epoch that ended. Prints nothing if it was interrupted."""
     if progress.partial.steps == 0:
         print(tables.epoch_line(progress.history[-1], last), flush=True)
 
 
 def check_converged(progress: Progress, config: Config) -> None:
-    """Raises ValueError if no epoch was any good."""
+    """Raises ValueError if no epoch had a finite validation loss."""
     if math.isinf(progress.stopper.best):
         raise ValueError(
             f"no epoch had a finite validation loss: the training diverged; try a smaller "
@@ -186,7 +200,7 @@ def check_converged(progress: Progress, config: Config) -> None:
 
 
 def draw(config: Config, workdir: Path, dataset: Dataset, evaluation: Evaluation, progress: Progress) -> None:
-    """Some validation images with what was predicted, and the curves of all epochs."""
+    """Draws some validation images with their predictions, and the curves of all epochs."""
     folder, names, predicted = workdir / "figures", dataset.class_names, evaluation.predicted
     guesses = [names[i] for i in predicted]
     pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
@@ -195,8 +209,11 @@ def draw(config: Config, workdir: Path, dataset: Dataset, evaluation: Evaluation
 
 
 def summarize(progress: Progress, earlier: int, found: dict[str, Evaluation], cut: Cut, best: Tree, proved: int) -> Row:
-    """What came out: of the best epoch, of the last one, and on a test split. `earlier` epochs were another run's,
-    `best` are the variables of the best one, so many frozen leaves of which are `proved` unchanged."""
+    """The training part of `summary.json`: the best epoch, the last one, and the test split.
+
+    The first `earlier` epochs are those of the source run. `best` are the variables of the best epoch; `proved` is the
+    number of frozen leaves that are proved unchanged.
+    """
     if proved:
         print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
     last = progress.history[-1]

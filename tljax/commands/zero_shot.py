@@ -1,4 +1,4 @@
-"""Zero-shot: the source's own head on the target's images. Nothing trains."""
+"""Zero-shot: the source network with its own head classifies the target's images. Nothing is trained."""
 
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,13 @@ from tljax.weights.pretrained import Weights
 
 
 def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights, *, overwrite: bool = False) -> Row:
-    """Classifies the validation split and returns its part of `summary.json`. Of several processes each reads all
-    images and classifies its part."""
+    """Classifies the validation split and returns its part of `summary.json`.
+
+    With several processes each reads all images and classifies its share.
+
+    Raises:
+      ValueError: if the head does not fit the classes, or the weights do not fit the network.
+    """
     split, names = dataset.validation, dataset.class_names
     imagenet.check_head(len(weights.labels), names, weights.name)
     setup = make_setup(config, weights, len(weights.labels), make_mesh())

@@ -1,7 +1,7 @@
-"""Augmentation: random variants of a batch, images and labels together, each a pure function.
+"""Augmentation: pure functions from a batch to a random variant of it, images and labels together.
 
-A batch is augmented whole, before it is parted for devices or for their caches, and draws are made per image: the
-result does not depend on how many devices there are.
+An augmentation sees the whole batch, not a device's shard or a micro-batch of it, and draws random numbers per image:
+the result does not depend on the number of devices.
 """
 
 from collections.abc import Callable
@@ -10,32 +10,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, Num
 
-# image [n h w 3], label int [n] or float [n, classes], mask bool [n]; a row with a false mask is no example.
+# image [n h w 3], label int [n] or float [n, classes], mask bool [n]; rows with a false mask are padding.
 Batch = dict[str, Array]
 Images = Num[Array, "n h w 3"]
-# (batch, key, number of classes) -> batch. Whoever mixes images gives labels [n, classes], and draws who meets whom: an
-# image has the same place in the batches of all epochs (`batches.draw_order`).
+# (batch, key, number of classes) -> batch. An augmentation that mixes images returns labels [n, classes]. It must draw
+# the pairs at random, because an image has the same place within its batch in all epochs (`batches.draw_order`).
 Augmentation = Callable[[Batch, Key[Array, ""], int], Batch]
 
 
 def keep(batch: Batch, key: Key[Array, ""], classes: int) -> Batch:
-    """The batch as it is."""
+    """Returns the batch unchanged."""
     return batch
 
 
 def flip(batch: Batch, key: Key[Array, ""], classes: int) -> Batch:
-    """Each image is mirrored left to right with probability 1/2."""
+    """Mirrors each image left to right with probability 1/2."""
     flip_key, _ = jax.random.split(key)
     return batch | {"image": _flip(batch["image"], flip_key)}
 
 
 def flip_crop(batch: Batch, key: Key[Array, ""], classes: int) -> Batch:
-    """Each image is mirrored as by `flip` and shifted by up to an eighth of its side, reflecting at the border."""
+    """Mirrors each image as `flip` does, then shifts it by up to an eighth of its side, reflecting at the border."""
     flip_key, shift_key = jax.random.split(key)
     return batch | {"image": _shift(_flip(batch["image"], flip_key), shift_key)}
 
 
-# By the values of `config.data.augment`.
+# Keys are the values of `config.data.augment`.
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": keep,
     "flip": flip,

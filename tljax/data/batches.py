@@ -1,4 +1,4 @@
-"""What the steps take: examples on the device, or on their way to it, and which of them make up a batch."""
+"""Examples as the steps read them: on the devices or streamed to them, and in which order they form batches."""
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -19,21 +19,23 @@ from tljax.data.decoding import read_ahead
 from tljax.devices.mesh import by_column, by_row, full_batch, own_columns, put, round_up, rows_on_host
 from tljax.devices.processes import leads, max_over_processes
 
-# The label where there is no example.
+# The label of padding, where there is no example.
 EMPTY = -1
-# Of a split that does not fit, as much is on the device at a time, and as much on its way.
+# Size of a process's part of one chunk, where a split does not fit on the devices. One chunk is on the devices while
+# the next is on its way.
 STREAMED_BYTES = 2**27
-# On a TPU arrays lie in tiles of such rows. Of examples that fill tiles it takes one without touching the others; of
-# any others, pixels for example, it first copies all that are on it, to twice the memory.
+# A TPU stores arrays in tiles of `ROWS` x `LANES` numbers. Where every example fills whole tiles, the TPU takes one
+# example without touching the others. Otherwise, as with plain pixels, it first copies all examples that it holds, and
+# needs twice the memory.
 ROWS, LANES = 8, 128
 
 
 def draw_order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, "steps batch"]:
-    """Which row of each column makes up each batch (int32), a function of `n`, `batch_size`, `seed` and `epoch` alone.
+    """The row (int32) that each batch takes from each column; it depends only on the four arguments.
 
-    Examples lie in columns: 0 to `batch_size - 1` are the first row, and so on. Each column is shuffled on its own, and
-    a batch takes one example of each. So every example is taken once, and a device that holds some of the columns
-    needs no others, however many devices there are. Places without an example, in the last row, come last.
+    Example `i` is in row `i // batch_size` of column `i % batch_size`. Each column is shuffled on its own, and a batch
+    takes one example from each. So every example is taken once, and a device that holds some of the columns needs no
+    others, whatever the number of devices. Padding, which is in the last row only, comes last.
     """
     steps = -(-n // batch_size)
     draws = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), epoch), (batch_size, steps))
@@ -43,18 +45,18 @@ def draw_order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndar
 
 @struct.dataclass
 class Chunk:
-    """Examples on the devices, in columns, and the batches to take from them."""
+    """Examples on the devices, in columns as in `draw_order`, and the batches to take from them."""
 
     images: Num[Array, "rows batch blocks lanes"]
-    """Pixels 0..255, or activations at a cut, each as `to_tiles` lays it out."""
+    """Pixels 0..255, or activations at the cut; each example is laid out by `to_tiles`."""
     labels: Int[Array, "rows batch"]
-    """`EMPTY` where there is no example."""
+    """`EMPTY` marks padding."""
     rows: Int[Array, "steps batch"]
-    """The row of each column that a batch takes."""
+    """The row that each batch takes from each column."""
     steps: Any
-    """So many batches hold examples (int32 scalar)."""
+    """The number of batches to take (int32 scalar); the last chunk of a pass may have more rows than that."""
     shape: tuple[int, ...] = struct.field(pytree_node=False)
-    """That of an example."""
+    """The shape of one example."""
     mesh: Mesh = struct.field(pytree_node=False)
 
     def batch(self, i: Int[Array, ""]) -> dict[str, Array]:
@@ -63,7 +65,7 @@ class Chunk:
         def pick(columns: Array, rows: Array) -> Array:
             return columns[rows, jnp.arange(len(rows))]
 
-        # Left to itself, the compiler does not see that a device needs no columns but its own.
+        # Without shard_map, the compiler does not see that a device needs no columns but its own.
         column_spec, row_spec = by_column(self.mesh).spec, by_row(self.mesh).spec
         pick_own = jax.shard_map(pick, mesh=self.mesh, in_specs=(column_spec, row_spec), out_specs=row_spec)
         images, labels = (pick_own(x, self.rows[i]) for x in (self.images, self.labels))
@@ -72,7 +74,7 @@ class Chunk:
 
 
 def to_tiles(images: Num[np.ndarray, "rows batch ..."]) -> Num[np.ndarray, "rows batch blocks lanes"]:
-    """Each example as tiles of `ROWS` rows of `LANES` numbers, the last filled up."""
+    """Lays each example out in tiles of `ROWS` x `LANES` numbers; the last tile is padded with zeros."""
     flat = images.reshape(*images.shape[:2], -1)
     blocks, lanes = tiled_shape(images.shape[2:])
     if missing := blocks * lanes - flat.shape[2]:
@@ -81,15 +83,18 @@ def to_tiles(images: Num[np.ndarray, "rows batch ..."]) -> Num[np.ndarray, "rows
 
 
 def tiled_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """What an example of this shape has after `to_tiles`."""
+    """The shape (blocks, lanes) that `to_tiles` gives to an example of `shape`."""
     return -(-math.prod(shape) // (ROWS * LANES)) * ROWS, LANES
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images or activations with their labels, as the steps read them: in columns on the devices where they fit, laid
-    out as in a `Chunk`, else this process's part on the host, one after another, perhaps memory-mapped. `count` are
-    those of all processes, `shape` is that of one."""
+    """Images or activations with their labels, from which the steps get their chunks.
+
+    Where they fit, they are on the devices, laid out as in a `Chunk`. Otherwise this process's part [n, ...] stays on
+    the host: in memory, memory-mapped, or `Encoded`. `count` is the number of examples of all processes, `shape` the
+    shape of one example.
+    """
 
     images: Any
     labels: Any
@@ -103,14 +108,17 @@ class Examples:
 
     @property
     def steps(self) -> int:
-        """Batches of a pass."""
+        """The number of batches in a pass."""
         return -(-self.count // self.batch_size)
 
     def chunks(
         self, order: Int[np.ndarray, "steps batch"] | None = None, skip: int = 0
     ) -> Generator[tuple[Chunk, int]]:
-        """A pass over all examples in `order` if given, else as they are stored, without its first `skip` batches:
-        chunks, all of one shape, and the first batch to take of each."""
+        """Yields the chunks of one pass, all of the same shapes, each with the index of its first batch to take.
+
+        The pass takes the examples in `order` (by `draw_order`) or, with None, as they are stored. Its first `skip`
+        batches are left out.
+        """
         rows = _rows(self.steps, self.batch_size) if order is None else order
         rows = rows[:, own_columns(self.mesh, self.batch_size)]
         if isinstance(self.images, jax.Array):
@@ -126,7 +134,7 @@ class Examples:
             images, labels = self._put(next(examples))
             return self._chunk(images, labels, in_place, len(part)), 0
 
-        # While the devices work on one chunk, the next is on its way.
+        # The thread gathers and transfers the next chunk while the devices work on this one.
         with closing(examples), ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(gather, parts[0])
             for part in parts[1:]:
@@ -135,7 +143,7 @@ class Examples:
             yield ahead.result()
 
     def blank(self) -> Chunk:
-        """A chunk like those of a pass, but with nothing to take from it."""
+        """A chunk of the same shapes as those of a pass, but with no batch to take: for compiling the steps."""
         columns = len(own_columns(self.mesh, self.batch_size))
         if isinstance(self.images, jax.Array):
             return self._chunk(self.images, self.labels, self._put(_rows(self.steps, columns)), 0)
@@ -146,7 +154,7 @@ class Examples:
 
     @property
     def _length(self) -> int:
-        """Batches of a chunk, of what does not lie on the devices."""
+        """The number of batches in a chunk, where the examples are streamed."""
         columns = len(own_columns(self.mesh, self.batch_size))
         row_bytes = columns * math.prod(tiled_shape(self.shape)) * self.images.dtype.itemsize
         return min(self.steps, max(1, STREAMED_BYTES // row_bytes))
@@ -161,8 +169,10 @@ class Examples:
 def take(
     images: Any, labels: Int[np.ndarray, " n"], parts: Sequence[Int[np.ndarray, "steps batch"]], length: int
 ) -> Generator[tuple[Num[np.ndarray, "length batch blocks lanes"], Int[np.ndarray, "length batch"]]]:
-    """For each of `parts` the examples that its rows name, laid out, as the first of `length` rows; the others have
-    none."""
+    """Yields for each of `parts` the examples at its rows, laid out by `to_tiles`, and their labels.
+
+    A part is padded to `length` rows. Padding, and a place beyond the last example, has the label `EMPTY`.
+    """
 
     def find(rows: np.ndarray) -> np.ndarray:
         places = rows * rows.shape[1] + np.arange(rows.shape[1])
@@ -184,10 +194,10 @@ def place_examples(
     memory: int,
     mesh: Mesh,
 ) -> Examples:
-    """Examples on the devices of `mesh` if the images, an array [n, ...] or not decoded yet, take at most `memory`
-    bytes, else left on the host to be streamed.
+    """Puts examples on the devices of `mesh` if the images take at most `memory` bytes, else leaves them for streaming.
 
-    They are those of `count` that `mesh.own_rows` gives to this process, and all of them where there is but one.
+    `images` is an array [n, ...] of images or activations, or `Encoded`. The `n` examples are those that
+    `devices.mesh.own_rows` gives to this process, out of `count`. If one process must stream, all processes do.
     """
     size, shape = full_batch(mesh, batch_size, count), images.shape[1:]
     if max_over_processes(images.nbytes > memory):
@@ -199,12 +209,12 @@ def place_examples(
 
 
 def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
-    """Each column from its first row to its last."""
+    """The order in which the examples are stored: batch `i` takes row `i` of every column."""
     return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
 def progress_bar(total: int, name: str, *, unit: str, done: int = 0) -> tqdm:
-    """On a terminal, and of several processes the leader's."""
+    """A progress bar that shows only on a terminal, and only in the leader process."""
     disable = None if leads() else True
     return tqdm(total=total, initial=done, desc=name, unit=unit, leave=False, disable=disable, dynamic_ncols=True)
 
@@ -218,11 +228,11 @@ def map_batches(
     name: str,
     rows: Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
-    """`f` of so many of the `rows` (None: all) of `arrays`, or of images that are not decoded yet, at a time: which
-    ones, and each of its outputs for them, on the host.
+    """Applies `f` to `rows` (None: all) of `arrays` in batches; yields slices of `rows` with their outputs on the host.
 
-    The last batch is filled up. The devices work on one batch while another is handed out. Of several processes each
-    gives and gets rows of its own.
+    `f` takes a batch of each of `arrays`, which may be `Encoded`, and returns a tuple of arrays. The last batch is
+    padded; outputs for padding are dropped. The devices work on one batch while the caller gets the outputs of the one
+    before. `batch_size` counts rows of all processes; each process passes its own rows and gets their outputs.
     """
     rows = np.arange(len(arrays[0])) if rows is None else rows
     n, processes = len(rows), jax.process_count()

@@ -1,4 +1,4 @@
-"""CIFAR-10 as the TFDS data set `cifar10`, prepared without TensorFlow, which TFDS's own builder needs."""
+"""Prepares CIFAR-10 as the TFDS data set `cifar10`, without TensorFlow, which TFDS's own builder needs."""
 
 import io
 import tarfile
@@ -11,21 +11,21 @@ from jaxtyping import Int, UInt8
 
 from tljax.storage.downloads import download
 
-# Address and format are those of https://www.cs.toronto.edu/~kriz/cifar.html, where the checksum is published too.
+# Address, format and checksum are from https://www.cs.toronto.edu/~kriz/cifar.html.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 FOLDER = "cifar-10-batches-bin"
 FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 # The lines of batches.meta.txt in the archive.
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# TFDS's version of these images; `tfds.builder("cifar10")` looks for no other.
+# TFDS's version number of this data set; `tfds.builder("cifar10")` looks for no other.
 TFDS_VERSION = "3.0.2"
 SIZE = 32
 RECORD_BYTES = 1 + 3 * SIZE * SIZE
 
 
 def read_records(binary: bytes) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int[np.ndarray, " n"]]:
-    """Images and labels (int32) of one batch file: a byte of label, then the red, green and blue planes.
+    """Images and labels (int32) of one binary file. A record is a label byte, then the red, green and blue planes.
 
     Raises:
       ValueError: if `binary` is not a whole number of records.
@@ -46,11 +46,11 @@ def _examples(archive: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]
             member = tar.extractfile(f"{FOLDER}/{file_name}")
             assert member is not None, "these members are files"
             for image, label in zip(*read_records(member.read()), strict=True):
-                # A file object is stored as it is; an array would be encoded with TensorFlow.
+                # TFDS stores a file object unchanged; it would encode an array with TensorFlow.
                 png = io.BytesIO()
                 Image.fromarray(image).save(png, "png")
                 png.seek(0)
-                # TFDS orders the images by a hash of this key: the row, as in its own builder, gives the same order.
+                # TFDS orders the images by a hash of this key. Its own builder uses the row too: the order is the same.
                 yield row, {"id": f"{split}_{row:05d}", "image": png, "label": int(label)}
                 row += 1
 
@@ -59,13 +59,13 @@ def prepare(data_dir: str | None) -> None:
     """Downloads CIFAR-10 and writes it below `data_dir` (None: TFDS's default) as array_record, images as PNG.
 
     Raises:
-      FileNotFoundError: if the archive is not there and cannot be downloaded.
+      FileNotFoundError: if the archive was not downloaded before and cannot be now.
     """
     import tensorflow_datasets as tfds
 
     archive = download(URL, MD5)
 
-    # Not registered: the name belongs to TFDS's own builder, which is to find what this one writes.
+    # Not registered: the name belongs to TFDS's own builder, which later finds the files that this one writes.
     class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc,call-arg]
         name = "cifar10"
         VERSION = tfds.core.Version(TFDS_VERSION)

@@ -1,4 +1,4 @@
-"""From pictures in files and records to pixels: at once, or whenever they are asked for and ahead of it."""
+"""Decodes images from files and records when they are read, and prefetches decoded images in other processes."""
 
 import gc
 import io
@@ -21,22 +21,25 @@ from jaxtyping import Int, UInt8
 from tljax.data.image_source import Rows
 from tljax.storage.signals import SIGNALS
 
-# Images up to this side decode faster in one thread than in several, which then mostly wait for the interpreter.
+# Images decoded to at most this side (pixels) decode faster in one thread than in several, which would mostly wait for
+# the interpreter (the GIL).
 SMALL_SIZE = 64
-# So many images at a time come from a process that decodes.
+# The number of images that a decoding process returns at a time.
 PIECE = 32
-# What Pillow decodes by itself; among the others are some that start programs.
+# Formats that Pillow decodes by itself; for some of the others it starts programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-# Of a picture: four bytes each while it is decoded.
+# The most pixels that a picture may have: each takes four bytes of memory while it is decoded.
 MOST_PIXELS = 10**8
 
 
 def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture in RGB: turned as its EXIF says, alpha on white, 16 bits scaled to 8, the centre square, bilinear.
+    """Decodes a picture to RGB, crops it to its centre square and resizes that bilinearly to `size` pixels a side.
 
-    A picture of exactly `size` keeps its pixels.
+    The EXIF orientation is applied, transparency is blended with white, and 16-bit values are scaled to 8 bits. A
+    picture of exactly `size` x `size` keeps its pixels.
 
     Raises:
+      ValueError: if the picture has more than `MOST_PIXELS` pixels.
       Exception: whatever Pillow raises for a damaged file.
     """
     from PIL import Image, ImageOps
@@ -45,7 +48,7 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
         ImageOps.exif_transpose(image, in_place=True)
-        # "I" and "I;16", "I;16B": Pillow would clip them at 255.
+        # The modes "I", "I;16" and "I;16B" hold 16-bit values, which Pillow would clip at 255.
         if image.mode.startswith("I"):
             rgb = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
             rgb = rgb.convert("RGB")
@@ -61,16 +64,16 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """Images that are asked for like those of an array, uint8 [n, size, size, 3], and decoded then."""
+    """Images that are indexed like an array, uint8 [n, size, size, 3], and decoded whenever they are read."""
 
     fetch: Callable[[Rows], Sequence[bytes | Path]]
-    """Encoded images of rows."""
+    """Rows of the split -> encoded images, as bytes or paths."""
     rows: Rows
-    """Of the images."""
+    """The row of each image within the split."""
     ids: tuple[str, ...]
     size: int
     fingerprint: str
-    """Others have another one."""
+    """Digest that identifies these images in cache keys."""
 
     dtype = np.dtype(np.uint8)
 
@@ -83,18 +86,19 @@ class Encoded:
 
     @property
     def nbytes(self) -> int:
-        """Of all of them, decoded."""
+        """The size of all images, decoded."""
         return len(self) * self.size * self.size * 3
 
     def __getitem__(self, places: Int[np.ndarray, "..."]) -> UInt8[np.ndarray, "... size size 3"]:
-        """
+        """The images at `places`, decoded; black for a place beyond the last image.
+
         Raises:
-          ValueError: naming an image that cannot be read.
+          ValueError: if an image cannot be read; the message names it.
         """
         return self.decode(places, os.cpu_count() if self.size > SMALL_SIZE else 1)
 
     def decode(self, places: Int[np.ndarray, "..."], threads: int | None) -> UInt8[np.ndarray, "... size size 3"]:
-        """Those at `places`, in so many threads; black where a place lies beyond the last one."""
+        """As `self[places]`, but decoded in `threads` threads (None: the default of ThreadPoolExecutor)."""
         chosen = np.asarray(places).ravel()
         images = np.zeros((len(chosen), self.size, self.size, 3), np.uint8)
         there = np.flatnonzero(chosen < len(self))
@@ -119,7 +123,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """What Grain's processes make, piece by piece."""
+    """The source that Grain's worker processes read: item `i` is the decoded images at `places[i]`."""
 
     images: Encoded
     places: list[Int[np.ndarray, " n"]]
@@ -132,7 +136,7 @@ class _Pieces:
 
 
 def _end_with_parent(*_: int) -> None:
-    """To be called in a process that decodes: it ends when the run does, however that came about."""
+    """Makes a decoding process end when the run ends, for whatever reason it does. To be called in that process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -144,8 +148,10 @@ def _end_with_parent(*_: int) -> None:
 
 
 def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
-    """`images[p]` for each p of `places`, with anything at all for places beyond the last image. Of `Encoded` images
-    processes of Grain's make the next ones meanwhile."""
+    """Yields `images[p]` for each `p` of `places`; the content for places beyond the last image is undefined.
+
+    `Encoded` images are prefetched: Grain's worker processes decode the next ones while the caller uses these.
+    """
     if not isinstance(images, Encoded):
         some = images if len(images) else np.zeros((1, *images.shape[1:]), images.dtype)
         yield from (some[np.where(p < len(some), p, 0)] for p in places)
@@ -153,7 +159,7 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     import grain
     from absl import flags
 
-    # Grain asks for flags of its own, which nobody has parsed unless absl starts the program.
+    # Grain reads absl flags of its own. Unless absl started the program, nobody has parsed them, and absl would raise.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     made: Any = None
@@ -164,8 +170,9 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     dataset = source.mp_prefetch(options, worker_init_fn=_end_with_parent)
     try:
         with closing(iter(dataset)) as ready:
-            # Terminals and schedulers tell all processes; these would end before the run has saved. The first of them
-            # would start Python's resource tracker, which lets signals through again.
+            # Terminals and schedulers signal all processes. Workers inherit this mask; without it they would end before
+            # the run has saved. The first worker would start Python's resource tracker, which unblocks the signals, so
+            # the tracker is started before.
             multiprocessing.resource_tracker.ensure_running()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
@@ -175,6 +182,6 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
             for p, parts in zip(places, pieces, strict=True):
                 yield np.concatenate([next(made) for _ in parts]).reshape(*np.shape(p), *images.shape[1:])
     finally:
-        # A closed iterator still refers to itself and to what it gave last, which lies in memory shared with processes.
+        # A closed iterator still refers to itself and to its last piece, which lies in memory shared with the workers.
         ready = made = None
         gc.collect()

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which need no network."""
+"""scikit-learn's handwritten digits. They come with the package: nothing is downloaded."""
 
 import io
 from pathlib import Path
@@ -9,6 +9,7 @@ from tljax.data.image_source import SMALLEST_SIZE, ImageSource, Rows, stratify
 
 
 def open_digits() -> ImageSource:
+    """The digits as an image source, with the splits train and val of `stratify`."""
     import sklearn.datasets
     from PIL import Image
 

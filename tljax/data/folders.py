@@ -1,4 +1,4 @@
-"""Folders of pictures: a subfolder per class, or splits with a subfolder per class in each."""
+"""Folders of pictures: a subfolder per class, or a subfolder per split with a subfolder per class in each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    """Files and labels of the classes below `folder`, shuffled, so that a slice holds all classes; always the same."""
+    """Files and labels of the classes below `folder`, shuffled with a fixed seed, so that a slice holds all classes."""
     pairs: list[tuple[Path, int]] = []
     for label, name in enumerate(class_names):
         if not (folder / name).is_dir():
@@ -31,16 +31,23 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], 
 
 
 def open_folder(folder: Path) -> ImageSource:
+    """`folder` as an image source, with the splits of its subfolders or, if they are classes, those of `stratify`.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+      ValueError: if it has no classes, if a class has no image or is missing in a split, or if the subfolders look like
+        splits but cannot be used as such.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
     found = _subfolders(folder)
-    # A test/ without classes has no labels: it is not read.
+    # A folder test/ without class subfolders has no labels, so it is not read.
     named = [name for name in SPLIT_FOLDERS if name in found and (name != "test" or _subfolders(folder / name))]
     if len(found) > 1 and not named and {name.lower() for name in found} <= {*SPLIT_FOLDERS, "dev", "testing"}:
         raise ValueError(f"{folder}: the subfolders {', '.join(found)} look like splits; name them train and val")
     if found == ["train"]:
         return open_folder(folder / "train")
-    # Among other folders, one named train may be a class.
+    # Among other folders, `train` alone may be a class, and so may other splits without `train`.
     if named and (set(found) <= set(SPLIT_FOLDERS) or ("train" in named and len(named) > 1)):
         names = sorted({name for split in named for name in _subfolders(folder / split)})
         splits = {split: _list_images(folder / split, names) for split in named}

@@ -1,4 +1,4 @@
-"""What every place of images offers: classes, rows of splits, and encoded images."""
+"""The interface of all image sources: class names, splits of rows, and encoded images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,22 +7,23 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-# What the split to evaluate on is called, by TFDS and in folders.
+# Names of the validation split in TFDS and in folders, the preferred one first.
 VALIDATION_NAMES = ("validation", "val", "valid")
 PHOTOGRAPH_SIZE = 224
-# The smallest input that Keras's ResNet50 takes.
+# The smallest input side (pixels) that Keras's ResNet50 takes.
 SMALLEST_SIZE = 32
-# Records that are in memory at a time.
+# The number of records that are in memory at a time.
 CHUNK = 512
 
 Rows = Int[np.ndarray, " n"]
 
 
 class ImageSource(NamedTuple):
-    """A place of images: classes, the side it suggests, rows of each split, and how to get at the rows.
+    """A source of images.
 
-    `describe(split, rows)` is labels (int) and ids; `fetch(split, rows)` is encoded images (bytes or files);
-    `files(split)` is all that they are read from.
+    `image_size` is the image side in pixels that it suggests, `sizes` the number of rows of each split.
+    `describe(split, rows)` returns labels (int) and ids; `fetch(split, rows)` returns encoded images (bytes or paths);
+    `files(split)` returns the paths of all files that the split is read from.
     """
 
     class_names: tuple[str, ...]
@@ -34,9 +35,10 @@ class ImageSource(NamedTuple):
 
 
 def stratify(labels: np.ndarray) -> dict[str, Rows]:
-    """Rows of train and val, 90% and 10% of each class, at least one of val where a class has two.
+    """The rows of train and val: 90% and 10% of each class, at least one row of val for a class with two rows or more.
 
-    The seed is always the same: a later run with another one must not validate on what its source was trained on.
+    The random seed is fixed, whatever the seed of the run: a run that starts from the weights of another run must not
+    validate on images that the other one was trained on.
     """
     rng = np.random.default_rng(0)
     held_out: list[int] = []

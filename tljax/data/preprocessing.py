@@ -1,4 +1,4 @@
-"""From pictures to the network's input: pure functions, their constants passed as arguments."""
+"""Turns images into the network's input: pure functions, which get their constants as arguments."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,10 @@ from jaxtyping import Array, Float, Num
 
 
 class Preprocessing(NamedTuple):
-    """How a set of weights wants its input: `(channels(x) * scale - mean) / std`, pixels 0..255 in RGB."""
+    """The input that a set of weights expects: `(channels(x) * scale - mean) / std` of RGB pixels `x`, 0..255.
+
+    `mean` and `std` are in the order of `channels`.
+    """
 
     channels: Literal["rgb", "bgr"]
     scale: float
@@ -16,18 +19,18 @@ class Preprocessing(NamedTuple):
     std: tuple[float, float, float]
 
 
-# Means of the ImageNet training set in the order of the channels, as in the Caffe models from which Keras's ResNet50
+# Channel means of the ImageNet training set in BGR order, as in the Caffe models from which Keras's ResNet50
 # preprocessing comes (keras.applications.resnet.preprocess_input).
 CAFFE = Preprocessing("bgr", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 # torchvision's and timm's constants for ImageNet.
 TORCH = Preprocessing("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# What goes with each of `resnet.VARIANTS`.
+# The preprocessing of each of `resnet.VARIANTS`.
 OF_VARIANT = {"v1": CAFFE, "v1.5": TORCH}
 
 
 def preprocess(images: Num[Array, "n h w 3"], preprocessing: Preprocessing) -> Float[Array, "n h w 3"]:
-    """Normalizes RGB pixels 0..255; integers become float32, floating point keeps its type."""
-    # Turned around before they get larger.
+    """Normalizes RGB pixels 0..255; integers become float32, floating point keeps its dtype."""
+    # The channels are reversed before the cast to float32, while they are small.
     x = images[..., ::-1] if preprocessing.channels == "bgr" else images
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
     mean, std = (jnp.asarray(v, x.dtype).reshape(1, 1, 1, 3) for v in (preprocessing.mean, preprocessing.std))
@@ -35,7 +38,10 @@ def preprocess(images: Num[Array, "n h w 3"], preprocessing: Preprocessing) -> F
 
 
 def resize(images: Num[Array, "n h w 3"], size: int) -> Num[Array, "n size size 3"]:
-    """Bilinear with half-pixel centres and without antialiasing, as tf.image.resize; the identity at `size`."""
+    """Resizes as tf.image.resize does: bilinear, half-pixel centres, no antialiasing. Integers become float32.
+
+    Images that have the side `size` already are returned unchanged.
+    """
     n, height, width, channels = images.shape
     if (height, width) == (size, size):
         return images

@@ -1,6 +1,6 @@
-"""Where images come from: a TFDS data set, a folder of photographs, scikit-learn's digits.
+"""The image sources: a TFDS data set, a folder of pictures, scikit-learn's digits.
 
-Each says what it has and fetches encoded images; choosing rows and decoding are the same for all (`splits.py`).
+A source lists its splits and fetches encoded images. `splits.py` chooses rows and decodes, the same way for all.
 """
 
 import difflib
@@ -14,11 +14,11 @@ from tljax.data.tfds_sets import open_tfds
 
 
 def open_source(config: Data) -> ImageSource:
-    """The place of images that `config.name` means, its classes checked against `config.classes`.
+    """Opens the image source that `config.name` names and checks that it has all of `config.classes`, each named once.
 
     Raises:
-      ValueError: naming the class, folder or data set that is wrong.
-      FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
+      ValueError: if a class, the folder or the data set is wrong; the message names it.
+      FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
     """
     if config.name == "digits":
         source = open_digits()

@@ -1,4 +1,4 @@
-"""Images and labels: which rows of which split, decoded once or in every pass."""
+"""The splits of a run, images and labels: chooses their rows, and decodes them once or again in every pass."""
 
 import hashlib
 import json
@@ -22,15 +22,16 @@ from tljax.devices.processes import leader_first, sum_over_processes
 from tljax.storage import cache
 from tljax.trees import sha256
 
-# To be raised when `decode` gives other pixels: decoded images that were kept are then not found.
+# Part of the cache key. Increase it when `decode` gives other pixels: images in the cache are then not found.
 DECODING = 2
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` in RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source.
+    """The part of a split that this process reads; all of it, unless there are several processes.
 
-    They are those in the `rows` of `count` that this process reads: all of them, unless there are several.
+    `images` are RGB, `labels` (int32) are indices into the class names, `ids` name the images within the source. The
+    whole split has `count` images; `rows` are the positions of this part in it.
     """
 
     images: UInt8[np.ndarray, "n size size 3"] | Encoded
@@ -40,7 +41,7 @@ class Split:
     count: int
 
     def identity(self) -> list[int]:
-        """How many there are, and a checksum of which, in which places and with which labels."""
+        """The number of images in the whole split, and a checksum of their positions, ids and labels."""
         examples = zip(self.rows, self.ids, self.labels, strict=True)
         own = sum(zlib.crc32(f"{row} {name} {label}".encode()) for row, name, label in examples)
         return [self.count, sum_over_processes(own % 2**31)]
@@ -48,7 +49,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What one run reads. `test` is there only when validation is a slice of train."""
+    """The splits that one run reads. `train` is None without training, `test` unless validation is a slice of train."""
 
     class_names: tuple[str, ...]
     image_size: int
@@ -58,14 +59,13 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """Those that are there, by name."""
+        """The splits that are not None, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in named.items() if split is not None}
 
 
 class Reading(NamedTuple):
-    """How the splits of a data set are read: the side of the images, what may be kept of them on the disk and in
-    memory, and which of so many images this process reads."""
+    """The arguments of `load` that apply to every split; `size` is the side of the decoded images in pixels."""
 
     config: Data
     size: int
@@ -86,14 +86,13 @@ def load(
 ) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
-    `own` gives those of so many images of a split that this process reads. The sample of `max_images` follows from
-    `seed`. Decoded images are kept in the user's cache folder as long as all that is kept stays within `disk_bytes`,
-    and found again while the files that they came from have not changed. Those of a split that are larger than that
-    and than `memory_bytes` are decoded whenever they are asked for.
+    `own(n)` returns which of a split's `n` images this process reads. `seed` draws the sample of `max_images`. Decoded
+    images are kept in the user's cache folder, which stays within `disk_bytes`; later runs find them there until the
+    source files change. A split that fits neither there nor into `memory_bytes` is decoded whenever it is read.
 
     Raises:
-      ValueError: naming the setting, class, split or image that is wrong.
-      FileNotFoundError: if the folder is not there, or CIFAR-10 cannot be downloaded.
+      ValueError: if a setting, class, split or image is wrong; the message names it.
+      FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
     """
     with leader_first("data"):
         source = open_source(config)
@@ -182,7 +181,7 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
         kept = cache.find(about) if disk_bytes else None
         if kept is None:
             with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as made:
-                # Without room on the disk they would be in memory, which may be too small for them.
+                # Without room on the disk, `build` gives an array in memory, which may be too small for the images.
                 if isinstance(made["images"], np.memmap) or encoded.nbytes <= memory_bytes:
                     _decode(encoded, made["images"], split)
                     images = made["images"]
@@ -192,8 +191,8 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
 
 
 def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> dict[str, np.ndarray]:
-    """`rows` within the split, `labels` (int32) and `ids` of what this process reads, which ones those are of all that
-    are chosen (`own`), and how many there are of these (`count`)."""
+    """Chooses the images of a split: `rows` within it, `labels` (int32) and `ids` of those that this process reads,
+    their positions among all chosen images (`own`), and the number of all chosen images (`count`)."""
 
     config, own = reading.config, reading.own
 
@@ -202,7 +201,7 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
             return rows
         return np.sort(np.random.default_rng(reading.seed).choice(rows, config.max_images, replace=False))
 
-    # Without a choice of classes only what is read is looked at.
+    # Without `config.classes`, labels are needed only for the images that this process reads.
     if not config.classes:
         rows = sample(rows)
         count, mine = len(rows), own(len(rows))
@@ -231,7 +230,7 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
 
 
 def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
-    """Fills `images`."""
+    """Decodes all images into `images`."""
     from tqdm import tqdm
 
     with tqdm(total=len(images), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None) as bar:

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets that are prepared as array_record, read without TensorFlow."""
+"""Reads TensorFlow Datasets (TFDS) that are prepared as array_record, without TensorFlow."""
 
 import difflib
 from pathlib import Path
@@ -9,11 +9,18 @@ import numpy as np
 from tljax.data import cifar10
 from tljax.data.image_source import CHUNK, PHOTOGRAPH_SIZE, SMALLEST_SIZE, ImageSource, Rows
 
-# Pictures of a fixed side up to this are taken as they are.
+# Square images whose side (pixels) is fixed and at most this keep it, but not below `SMALLEST_SIZE`.
 LARGEST_NATIVE_SIZE = 64
 
 
 def open_tfds(name: str, directory: str | None) -> ImageSource:
+    """The TFDS data set `name`, prepared below `directory` (None: TFDS's default), as an image source.
+
+    Raises:
+      ValueError: if there is no such data set, if it is not prepared as array_record, or if its examples are not one
+        image with one class label.
+      FileNotFoundError: if CIFAR-10 cannot be downloaded.
+    """
     import tensorflow_datasets as tfds
 
     builder = _find_builder(name, directory)
@@ -22,11 +29,11 @@ def open_tfds(name: str, directory: str | None) -> ImageSource:
     image: Any = features.get(image_key)
     label: Any = features.get(label_key)
     has_both = isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)
-    # TFDS stores floating point pixels as the bytes of a picture in four colors.
+    # TFDS stores a float32 pixel as the four bytes of a pixel in a four-channel picture.
     if not has_both or image.np_dtype == np.float32:
         raise ValueError(f"config.data.name={name!r}: no image with one class label; it has {', '.join(features)}")
 
-    # Pictures are decoded here, all others (a mask, say) not at all.
+    # TFDS decodes nothing: tljax decodes the image itself, and no other picture of an example (a mask, say) is needed.
     skip = {key: tfds.decode.SkipDecoding() for key, f in features.items() if isinstance(f, tfds.features.Image)}
     splits = {split: builder.as_data_source(split, decoders=skip) for split in builder.info.splits}
 
@@ -54,7 +61,7 @@ def open_tfds(name: str, directory: str | None) -> ImageSource:
 
 
 def _find_builder(name: str, directory: str | None) -> Any:
-    """The TFDS builder of a set that is prepared as array_record; CIFAR-10 is prepared where it is not yet."""
+    """The TFDS builder of a data set that is prepared as array_record. Prepares CIFAR-10 if nobody has."""
     import tensorflow_datasets as tfds
 
     try:
@@ -67,7 +74,7 @@ def _find_builder(name: str, directory: str | None) -> Any:
         raise ValueError(
             f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are folder:PATH and digits"
         ) from error
-    # Each builder has its own ways to refuse a version or a config.
+    # Builders raise different exceptions for a version or a config that they do not have.
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"config.data.name={name!r}: {reason}") from error

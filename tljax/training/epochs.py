@@ -1,4 +1,4 @@
-"""One epoch: a training pass and an evaluation over examples, many steps a dispatch, broken off where asked."""
+"""One epoch: a training pass and an evaluation. A dispatch makes many steps; signals interrupt between dispatches."""
 
 import time
 from collections.abc import Callable, Generator
@@ -16,22 +16,24 @@ from tljax.training import metrics
 from tljax.training.progress import PartialEpoch
 from tljax.training.state import TrainState
 
-# The aim for one dispatch of many steps: the time between two movements of the progress bar.
+# Target time of one dispatch of many steps, and so the time between two updates of the progress bar.
 DISPATCH_SECONDS = 0.5
 
-# Whether a pass is to be broken off: a signal's number, or 0. Asked after every dispatch.
+# Returns the number of the signal that interrupts a pass, or 0. Called after every dispatch.
 Interrupted = Callable[[], int]
 
 
 def never() -> int:
-    """Nothing interrupts the pass."""
+    """The `Interrupted` of a pass that no signal interrupts."""
     return 0
 
 
 def next_size(size: int, seconds: float) -> int:
-    """How many steps the next dispatch makes after one of `size` steps took `seconds`: what takes about
-    `DISPATCH_SECONDS`, at least one, and not more than eight times as many. How an epoch is parted changes nothing
-    but when the progress bar moves and a signal is heard."""
+    """The number of steps of the next dispatch, after one of `size` steps took `seconds`.
+
+    It should take about `DISPATCH_SECONDS`, has at least one step and at most `8 * size`. How an epoch is split into
+    dispatches changes only when the progress bar moves and when a signal is noticed.
+    """
     return max(1, min(8 * size, int(size * DISPATCH_SECONDS / max(seconds, 1e-9))))
 
 
@@ -43,8 +45,8 @@ def _run(
     bar: tqdm,
     skip: int = 0,
 ) -> Generator[tuple[Any, Any]]:
-    """A pass over `examples`, without its first `skip` steps, with `call(carry, chunk, start, stop) -> (carry,
-    outputs)`: after each dispatch the carry and the outputs of its steps on the host, [steps, ...]."""
+    """Makes a pass over `examples`, without its first `skip` steps, with `call(carry, chunk, start, stop) -> (carry,
+    outputs)`. Yields after each dispatch the carry, and the outputs of its steps on the host, [steps, ...]."""
     size = 1
     with closing(examples.chunks(order, skip)) as chunks:
         for chunk, start in chunks:
@@ -67,8 +69,11 @@ def warm_up(
     train_steps: Callable[..., Any],
     eval_steps: Callable[..., Any],
 ) -> TrainState:
-    """Makes no step with either: the compiler is through with both before the first one, and nobody who wants to stop
-    the run waits for it. Returns the state as it was."""
+    """Compiles `train_steps` and `eval_steps` by calling them with no steps to make; returns the state unchanged.
+
+    After that, a signal never has to wait for the compiler. `train_steps` may donate the buffers of `state`: use the
+    returned one.
+    """
     zero = np.int32(0)
     state, _ = train_steps(state, training.blank(), zero, zero)
     jax.block_until_ready(eval_steps(state, validation.blank(), zero, zero))
@@ -86,14 +91,16 @@ def train_epoch(
     interrupted: Interrupted = never,
     announce: bool = False,
 ) -> tuple[TrainState, PartialEpoch]:
-    """A pass over `examples` in `order`, or what is left of it after `done`, with
-    `train_steps(state, chunk, start, stop) -> (state, sums)`, which makes those steps of the chunk; `name` stands
-    before the progress bar. After each dispatch it asks whether it is `interrupted`.
+    """Trains on `examples` in `order`, from the step after `done` to the end of the pass or until `interrupted`.
 
-    Returns the state and what is done. The sums are as they were before each update, which is what Keras reports.
+    `train_steps(state, chunk, start, stop) -> (state, sums)` makes the steps `start` to `stop - 1` of a chunk. `name`
+    labels the progress bar. With `announce`, a line says once how fast the steps are.
+
+    Returns the new state and the finished part of the epoch. The sums of a step are those before its update, which
+    Keras reports too.
 
     Raises:
-      ValueError: if the loss of a step is not finite, naming the step.
+      ValueError: if the loss of a step is not finite; the message names the step.
     """
     if done.steps >= examples.steps:
         return state, done
@@ -118,7 +125,7 @@ def train_epoch(
 
 
 def describe_pace(name: str, steps: int, step_seconds: float) -> str:
-    """What an epoch of `steps` will take, by the time of a step that was measured: a line for the reader."""
+    """A line with the measured `step_seconds`, the time that an epoch of `steps` will take, and the memory used."""
     seconds = steps * step_seconds
     epoch = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     return f"{name}: {step_seconds:.2g} s a step, about {epoch} for {steps} steps; memory so far {describe_memory()}"
@@ -135,7 +142,7 @@ def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: mean `loss` and `accuracy`, the predicted label of every example (int [n]), and the
+    """The result of an evaluation: mean `loss` and `accuracy`, the predicted label of every example (int [n]), and the
     seconds that it took."""
 
     means: dict[str, float]
@@ -153,7 +160,7 @@ def evaluate(state: TrainState, examples: Examples, eval_steps: Callable[..., An
 def try_evaluate(
     state: TrainState, examples: Examples, eval_steps: Callable[..., Any], interrupted: Interrupted
 ) -> Evaluation | None:
-    """`evaluate`, None if it was `interrupted`."""
+    """Does the same as `evaluate`, but stops and returns None if it is `interrupted`."""
     if interrupted():
         return None
     began = time.perf_counter()

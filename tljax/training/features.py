@@ -1,4 +1,7 @@
-"""What the frozen units give, computed once: activations at the cut in place of images, kept and found again."""
+"""Activations at the cut, which the frozen units compute once; the steps read them in place of images.
+
+Activations at a unit are the inputs of that unit. They are kept in the user's cache folder for later runs.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,12 +23,13 @@ from tljax.networks.cut import Cut
 from tljax.storage import cache
 from tljax.trees import sha256
 
-# Activations that were found are compared with those of a few images, computed anew at each start. The same network
-# at another batch size differs by 1e-6 of the largest; computing in bfloat16, whose numbers are 0.8% apart, by more.
+# At each start, cached activations of a few images are compared with newly computed ones. Tolerances are relative to
+# the largest activation. The same network at another batch size differs by 1e-6 of it; in bfloat16, whose numbers are
+# 0.8% apart, by more.
 CHECKED = 8
 TOLERANCE = 1e-4
 TOLERANCE_16_BITS = 2e-2
-# Of a batch, a device: its images and what they become are in memory at once.
+# The most pixels of a batch per device: the images and all that is computed from them are in memory at once.
 PIXELS = 2**20
 
 Run = Callable[[np.ndarray], Array]
@@ -33,19 +37,19 @@ SplitImages = UInt8[np.ndarray, "n size size 3"] | Encoded
 
 
 class Prefix(NamedTuple):
-    """The frozen units of a network, and what their activations follow from."""
+    """The frozen units of a network, and everything but the images that their activations depend on."""
 
     run: Callable[[str | None, str], Run]
-    """(None or a unit, a later unit) -> the function from images, or from activations at the one, to activations at
-    the other."""
+    """(start, end) -> a function that returns activations at the unit `end`, from images if `start` is None, else from
+    activations at the unit `start`."""
     weights: dict[str, str]
-    """Digests of all frozen leaves."""
+    """Digests of all frozen leaves, by path."""
     about: dict[str, Any]
-    """All else, as JSON; `compute` is the type in which the blocks compute."""
+    """Everything else, as JSON; `compute` is the dtype in which the blocks compute."""
 
 
 class Pass(NamedTuple):
-    """How the frozen units go over images: on which devices, how many at a time, and what may be kept of it."""
+    """How the frozen units run over the images: their devices, their batch size, and the limit of the cache folder."""
 
     prefix: Prefix
     mesh: Mesh
@@ -56,14 +60,14 @@ class Pass(NamedTuple):
 def compute(
     images: dict[str, SplitImages], cuts: Sequence[Cut], prefix: Prefix, config: Config, mesh: Mesh
 ) -> dict[str, Float[np.ndarray, "n ..."]] | None:
-    """Activations at the last of `cuts` of each split of `images`, or None, with the reason in a line, where the
-    frozen units must run in every step. Those at the other cuts are made on the way and kept too.
+    """Activations of each split of `images` at the last of `cuts`, or None if the frozen units must run in every step.
 
-    The cache key is a digest of the images, of the frozen weights before the cut, and of `prefix.about`. What is found
-    is believed only if it is what `prefix.run` gives for some of the images.
+    With None, a printed line gives the reason. Activations at the other cuts are computed on the way, and cached too
+    if they fit on the disk. The cache key is a digest of the images, of the frozen weights before the cut, and of
+    `prefix.about`. Cached activations are used only if those of a few images agree with the results of `prefix.run`.
     """
     total, size = max_over_processes(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
-    # As many as are compared below: the function is traced once for both.
+    # As many images as `_find` compares: the function is then traced once for both.
     checked = round_up(CHECKED, mesh.size)
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
@@ -88,12 +92,12 @@ def compute(
 
 
 def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
-    """SplitImages that the frozen units take at a time."""
+    """The number of images that the frozen units process at a time, on all devices together."""
     return min(config.batch_size, max(1, PIXELS // image_size**2) * mesh.size)
 
 
 def why_not(config: Config) -> str | None:
-    """Why the settings keep the frozen units in every step, whatever the data; None where they do not."""
+    """The reason why these settings run the frozen units in every step, whatever the data; None if they do not."""
     if not config.cache.features:
         return "config.cache.features=False"
     if config.data.augment != "none":
@@ -112,9 +116,9 @@ def _too_large(config: Config, gib: float) -> str | None:
 def _compute_split(
     images: SplitImages, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass
 ) -> np.ndarray:
-    """From the last cut whose activations are kept, or from the images, on to the last of `abouts`, cut by cut.
+    """Activations at the last of `abouts`, computed cut by cut from the last cut in the cache, or else from the images.
 
-    Several processes go through this together: what one of them does not find, all of them compute.
+    All processes do this together: activations that one process does not find in its cache, all processes compute.
     """
     fingerprint = images.fingerprint if isinstance(images, Encoded) else sha256(images)
     abouts = {cut: about | {"images": fingerprint} for cut, about in abouts.items()}
@@ -154,7 +158,7 @@ def _find(about: dict[str, Any], images: SplitImages, run: Run, mesh: Mesh) -> n
 
 def _run(inputs: Any, run: Run, about: dict[str, Any], shape: ShapeDtypeStruct, over: Pass) -> np.ndarray:
     began = time.perf_counter()
-    # NumPy's files do not know bfloat16.
+    # NumPy's files cannot hold bfloat16.
     stored = ShapeDtypeStruct(shape.shape, np.uint16 if shape.dtype == jnp.bfloat16 else shape.dtype)
     with cache.build(about, {"activations": stored}, over.disk_bytes) as arrays:
         batches = map_batches(lambda x: (run(x),), (inputs,), over.batch_size, over.mesh, name=about["what"])

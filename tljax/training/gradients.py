@@ -1,4 +1,4 @@
-"""Gradients of the trainable half by the fastest exact way of each backend: units folded, batches in parts."""
+"""Exact gradients of the trainable units, by the fastest method on each backend: folded units, micro-batches."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from tljax.trees import Tree
 
 
 class Rows(NamedTuple):
-    """A batch at the cut. Rows with a false `mask` are padding and count for nothing."""
+    """A batch of activations at the cut, with targets. Rows with a false `mask` are padding and have no effect."""
 
     h: Float[Array, "n ..."]
     targets: Targets
@@ -26,8 +26,8 @@ class Rows(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the mean loss by parameter, the sums that the loss comes from, and new running statistics of the
-    units that have any."""
+    """Gradients of the mean loss by parameter, the sums from which that loss is computed, and the new running
+    statistics, which are empty unless BatchNorm normalizes with those of the batch."""
 
     params: Tree
     sums: Sums
@@ -37,14 +37,16 @@ class Gradients(NamedTuple):
 def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: Rows, *, train_batch_norm: bool) -> Gradients:
     """Gradients of the units from the cut on; `trained` are their variables.
 
-    With `train_batch_norm` they normalize with the batch's statistics. Without, they are folded: a folded unit has
-    nothing to normalize at each position of its maps, and less to keep for the backward pass. On a CPU only those
-    before `WHOLE_FROM` are folded, since folding larger kernels takes longer than it saves on small maps; if there are
-    any, the gradients of micro-batches are added.
+    With `train_batch_norm`, the units normalize with the batch's statistics. Without it, they are folded: their
+    BatchNorms become part of the convolutions (`resnet.fold`), and the gradients are converted to those of the original
+    parameters. A folded unit does not normalize its maps, and keeps less for the backward pass.
+
+    A CPU folds only the units before `WHOLE_FROM`, since folding larger kernels takes longer than it saves on small
+    maps. If there are any, it adds up the gradients of micro-batches.
     """
     blocks = cut.trained[:-1]
     if train_batch_norm or not blocks:
-        # Batch statistics are those of what the convolutions themselves give.
+        # Batch statistics need the outputs of the convolutions as they are, not folded.
         return Gradients(*_differentiate(trained, rows, (), False, model, cut, train_batch_norm))
     large = [unit for unit in blocks if model.units.index(unit) < model.units.index(WHOLE_FROM)]
     settings: dict[str, Any] = {"model": model, "cut": cut, "train_batch_norm": False}
@@ -67,7 +69,7 @@ def _differentiate(
     cut: Cut,
     train_batch_norm: bool,
 ) -> tuple[Tree, Sums, Tree]:
-    """What `Gradients` holds, with these units folded, over all rows at once or in micro-batches."""
+    """The fields of `Gradients`, with `folded_units` folded, over all rows at once or in micro-batches."""
     network = model.clone(folded_units=tuple(folded_units))
     dtype = trained["params"]["head"]["kernel"].dtype
     examples = jnp.maximum(jnp.sum(rows.mask.astype(dtype)), 1)
@@ -95,6 +97,6 @@ def _differentiate(
 
 
 def _fold_units(model: ResNet, stats: Tree, units: Sequence[str], params: Tree) -> tuple[Tree, Tree]:
-    """Parameters with `units` folded, and the statistics of the others."""
+    """The parameters with `units` folded, and the running statistics of the other units."""
     folded = fold(model, {"params": params, "batch_stats": stats}, units)
     return folded["params"], folded["batch_stats"]

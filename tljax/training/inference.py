@@ -1,6 +1,6 @@
 """A network in inference mode: pure functions of folded variables, and one way to run them on the devices.
 
-Whoever asks a network for features or logits goes through here: evaluation, zero_shot, and the frozen units' pass.
+Evaluation, zero_shot, and the frozen units all use these functions. Activations at a unit are the inputs of that unit.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,14 @@ from tljax.networks.resnet import ResNet, fold
 from tljax.training import metrics
 from tljax.trees import Tree
 
-# From here on the maps are so small that a few images make small matrix products. On 2 cores of an AMD EPYC, images of
-# 32 pixels, batch 256: forward 1,443 images/s, 1,359 with micro-batches to conv3_block1 only, 1,281 without any.
+# A CPU runs this unit and all after it on whole batches: their maps are so small that a micro-batch would make small
+# matrix products. On 2 cores of an AMD EPYC, images of 32 pixels, batch 256, a forward pass does 1,443 images/s this
+# way, 1,359 with micro-batches to conv3_block1 only, 1,281 without any.
 WHOLE_FROM = "conv4_block1"
 
 
 class Inference(NamedTuple):
-    """A network with its BatchNorms folded, as `fold` gives its variables: arrays on the devices, or their shapes."""
+    """A network with folded BatchNorms. `folded` is the result of `fold`: arrays on the devices, or their shapes."""
 
     model: ResNet
     preprocessing: Preprocessing
@@ -32,13 +33,13 @@ class Inference(NamedTuple):
     mesh: Mesh
 
     def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function(folded, *rows, model=..., preprocessing=...)` compiled; what it returns is split by rows."""
+        """`function(folded, *rows, model=..., preprocessing=...)`, jitted, with its outputs sharded by rows."""
         bound = partial(function, model=self.model, preprocessing=self.preprocessing)
         return jax.jit(bound, out_shardings=by_row(self.mesh))
 
 
 def start_inference(model: ResNet, preprocessing: Preprocessing, variables: Tree, mesh: Mesh) -> Inference:
-    """Folds `variables`, all of the network or the units of one end, which lie whole on the devices of `mesh`."""
+    """Folds `variables`, those of the network or of its units on one side of a cut; every device of `mesh` has all."""
     folded = jax.jit(partial(fold, model), out_shardings=whole(mesh))(variables)
     return Inference(model, preprocessing, folded, mesh)
 
@@ -52,7 +53,7 @@ def run_prefix(
     preprocessing: Preprocessing,
     start: str | None = None,
 ) -> Float[Array, "n ..."]:
-    """RGB pixels 0..255, or activations at `start`, -> activations at `end`."""
+    """Activations at `end`, computed from RGB pixels 0..255 or, with `start`, from activations there."""
     prepare = partial(preprocess, preprocessing=preprocessing) if start is None else lambda x: x
     return run_units(model.folded, folded, x, end=end, start=start or model.units[0], prepare=prepare)
 
@@ -66,7 +67,7 @@ def run_units(
     start: str,
     prepare: Callable[[Array], Array] = lambda x: x,
 ) -> Float[Array, "n ..."]:
-    """What `model.prefix` gives of `prepare(x)`; a CPU runs the units before `WHOLE_FROM` in micro-batches."""
+    """`model.prefix` applied to `prepare(x)`; a CPU runs the units before `WHOLE_FROM` in micro-batches."""
 
     def run(x: Array, start: str, end: str) -> Array:
         h: Any = model.apply(variables, x, end, start, method="prefix")
@@ -79,13 +80,13 @@ def run_units(
 
 
 def read_head(folded: Tree, averages: Float[Array, "n features"], model: ResNet) -> Float[Array, "n classes"]:
-    """What the head makes of the features that it reads: logits."""
+    """Logits: the head applied to its inputs, the averaged features."""
     logits: Any = model.folded.apply(folded, averages, "head", method="suffix")
     return logits
 
 
 def run_suffix(folded: Tree, h: Float[Array, "n ..."], *, model: ResNet, start: str) -> Float[Array, "n classes"]:
-    """Activations at `start` -> logits."""
+    """Logits, computed from activations at `start`."""
     return read_head(folded, run_units(model.folded, folded, h, end="head", start=start), model)
 
 
@@ -98,7 +99,7 @@ def classify(
     preprocessing: Preprocessing,
     size: int,
 ) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
-    """Probabilities and cross-entropies (nats) of RGB pixels 0..255, resized to the `size` that the weights want."""
+    """Probabilities and cross-entropies (nats) of RGB images, pixels 0..255, which are first resized to `size`."""
     averages = run_prefix(folded, resize(images, size), model=model, end="head", preprocessing=preprocessing)
     logits = read_head(folded, averages, model)
     return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)

@@ -1,6 +1,6 @@
-"""Optimizers and their learning rates. Whatever the optimizer, it cannot touch what is frozen.
+"""Optimizers and their learning rates. No optimizer can change frozen parameters.
 
-An optimizer is a row of `OPTIMIZERS`; its settings are fields of `config.Optimizer`.
+An optimizer is an entry of `OPTIMIZERS`; its settings are fields of `config.Optimizer`.
 """
 
 from collections.abc import Callable
@@ -14,23 +14,22 @@ from jaxtyping import Array, Int
 from tljax.config import Optimizer
 from tljax.networks.cut import Cut
 
-# From the number of updates done before, int32 or a Python int, to the learning rate of the next one.
+# Number of updates so far (int32 or a Python int) -> learning rate of the next update.
 Schedule = Callable[[Any], Any]
 
 
 class Optimization(NamedTuple):
-    """How the trainable half is moved."""
+    """The optimizer of the trainable units, and its learning rate."""
 
     tx: optax.GradientTransformation
     learning_rate: Schedule
 
 
 def make_optimization(optimizer: Optimizer, cut: Cut, steps: int) -> Optimization:
-    """The optimizer of `optimizer.name` for the units from the cut on, and its learning rate over a run of so many
-    `steps`.
+    """The optimizer `optimizer.name` for the units from the cut on, and its learning rate in a run of `steps` steps.
 
-    The labels are made from whatever tree comes in: a training step passes the trainable half alone; passing the whole
-    tree freezes just the same, with exact zeros, and keeps no moments for what is frozen.
+    Each leaf of the given tree is labelled "train" or "freeze". A training step passes only the trainable half. With
+    the whole tree, frozen leaves get updates of exactly zero, and no moments are kept for them.
     """
     learning_rate = constant(optimizer, steps)
     transforms = {"train": OPTIMIZERS[optimizer.name](optimizer, learning_rate), "freeze": optax.set_to_zero()}
@@ -38,7 +37,7 @@ def make_optimization(optimizer: Optimizer, cut: Cut, steps: int) -> Optimizatio
 
 
 def constant(optimizer: Optimizer, steps: int) -> Schedule:
-    """The same rate in every step."""
+    """The same learning rate in every step."""
     return lambda step: optimizer.learning_rate
 
 
@@ -55,7 +54,7 @@ def keras_adam(adam: Optimizer, learning_rate: Schedule) -> optax.GradientTransf
 
         update = -lr * sqrt(1 - beta_2^t) / (1 - beta_1^t) * mean / (sqrt(square) + epsilon)
 
-    optax.adam adds epsilon after the bias correction of `square`, which early in training is another step size. The
+    optax.adam adds epsilon after the bias correction of `square`, which gives other step sizes early in training. The
     formula is the one "just before Section 2.1" of Kingma and Ba (arXiv:1412.6980), which Keras cites.
     """
 
@@ -79,13 +78,15 @@ def keras_adam(adam: Optimizer, learning_rate: Schedule) -> optax.GradientTransf
     return optax.GradientTransformation(init, update)
 
 
-# By the values of `config.optimizer.name`.
+# Keys are the values of `config.optimizer.name`.
 OPTIMIZERS: dict[str, Callable[[Optimizer, Schedule], optax.GradientTransformation]] = {"adam": keras_adam}
 
 
 def whole_outside(tx: optax.GradientTransformation, sharding: jax.sharding.Sharding) -> optax.GradientTransformation:
-    """`tx` with gradients and updates that lie as `sharding` says, however its state is dealt out: the compiler would
-    deal out the parameters and the backward pass in the same way."""
+    """`tx` with its gradients and updates constrained to `sharding`, whatever the sharding of its state.
+
+    Without this, the compiler would shard the parameters and the backward pass like the state.
+    """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = tx.update(jax.lax.with_sharding_constraint(grads, sharding), state, params)

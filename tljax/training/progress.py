@@ -1,4 +1,4 @@
-"""Where a run is: its epochs, when it stops early, and what is done of the epoch under way."""
+"""The progress of a run: its finished epochs, early stopping, and the finished part of the current epoch."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from tljax.trees import Row
 
 
 class EarlyStopper(NamedTuple):
-    """The best validation loss so far, its epoch (0: none yet), epochs since, and whether to stop."""
+    """The best validation loss so far, its epoch (0: none yet), the number of epochs since, and whether to stop."""
 
     best: float = math.inf
     best_epoch: int = 0
@@ -17,11 +17,10 @@ class EarlyStopper(NamedTuple):
 
 
 def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patience: int) -> EarlyStopper:
-    """Counts as keras.callbacks.EarlyStopping(restore_best_weights=True, min_delta=0): stops at the `patience`-th
-    epoch in a row without a lower `val_loss`.
+    """The stopper after one more epoch; it stops at the `patience`-th epoch in a row without a lower `val_loss`.
 
-    The first epoch is the best until another is lower, whatever its value; a value that is not finite never beats
-    one that is.
+    It counts as keras.callbacks.EarlyStopping(restore_best_weights=True, min_delta=0) does. The first epoch is the best
+    until another one is lower, whatever its value. A later `val_loss` that is not finite is never the best.
     """
     if stopper.best_epoch == 0:
         return EarlyStopper(val_loss if math.isfinite(val_loss) else math.inf, epoch)
@@ -32,7 +31,7 @@ def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patien
 
 
 class PartialEpoch(NamedTuple):
-    """What is done of an epoch: training steps, the sums of each of them, the seconds they took."""
+    """The finished part of an epoch: its number of training steps, the sums of each step, and the seconds they took."""
 
     steps: int = 0
     sums: metrics.Sums = metrics.Sums((), (), ())
@@ -40,33 +39,33 @@ class PartialEpoch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """All that a run takes, beside its state, to go on as if it had never stopped."""
+    """Everything that a run needs, beside its `TrainState`, to continue as if it had never stopped."""
 
     history: tuple[Row, ...] = ()
-    """A row for every epoch that is done; where the source was a run, its epochs come first."""
+    """One row for every finished epoch; in a fine-tuning, the epochs of its source run come first."""
     stopper: EarlyStopper = EarlyStopper()
     partial: PartialEpoch = PartialEpoch()
-    """The epoch after those of `history`."""
+    """The finished part of the epoch after those of `history`."""
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch under way, from 1."""
+        """The number of the current epoch; the first is 1."""
         return len(self.history) + 1
 
     def is_done(self, last: int) -> bool:
-        """Whether there is no epoch left to run, `last` being the last one."""
+        """Whether no epoch is left to run; `last` is the number of the last one."""
         return self.stopper.stopped or len(self.history) >= last
 
 
 def finish_epoch(progress: Progress, row: Row, patience: int) -> Progress:
-    """The progress after an epoch, of which `row` says what came out."""
+    """The progress after an epoch that ended with the metrics `row`."""
     stopper = update_stopper(progress.stopper, epoch=row["epoch"], val_loss=row["val_loss"], patience=patience)
     return Progress((*progress.history, row), stopper)
 
 
 def progress_to_json(progress: Progress) -> dict[str, Any]:
-    """As JSON, every number to its last digit. `begun` is what checkpoints have called the partial epoch from the
-    first."""
+    """`progress` as a dict for JSON, with numbers in full precision. The partial epoch is stored as `begun`, its name
+    in checkpoints since the first version."""
     steps, sums, seconds = progress.partial
     begun = {"steps": steps, "sums": [[float(x) for x in part] for part in sums], "seconds": seconds}
     return {"history": list(progress.history), "stopper": progress.stopper._asdict(), "begun": begun}

@@ -1,4 +1,4 @@
-"""What a training step reads and writes, and where on the devices it lies."""
+"""The state that a training step reads and writes, and its sharding over the devices."""
 
 from typing import Any, NamedTuple
 
@@ -14,8 +14,11 @@ from tljax.trees import Tree
 
 
 class TrainState(NamedTuple):
-    """`variables` are the whole network's, `{"params": ..., "batch_stats": ...}`; `opt_state` is the optimizer's state
-    of the half that trains; `step` counts updates (int32 scalar)."""
+    """The state of a training.
+
+    `step` counts updates (int32 scalar). `variables` are the whole network's, `{"params": ..., "batch_stats": ...}`;
+    `opt_state` is the optimizer's state for the trainable half.
+    """
 
     step: Int[Array, ""]
     variables: Tree
@@ -23,12 +26,15 @@ class TrainState(NamedTuple):
 
 
 def create_state(variables: Tree, tx: optax.GradientTransformation, cut: Cut) -> TrainState:
-    """A state before its first step; the optimizer starts from the trainable half of the given weights."""
+    """The state before the first step, with a new optimizer state for the trainable half of `variables`."""
     return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(cut.split(variables)[1]["params"]))
 
 
 def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
-    """What each device holds of a state: all of it or, with `optimizer_too`, only a part of the optimizer's state."""
+    """The sharding of each array of `state`: every device holds all of it.
+
+    With `optimizer_too`, a device holds only a part of the optimizer's state.
+    """
     everything = jax.tree.map(lambda _: whole(mesh), state)
     if not optimizer_too:
         return everything
@@ -36,6 +42,9 @@ def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
 
 
 def place_state(restored: TrainState, variables: Tree, cut: Cut, shardings: TrainState) -> TrainState:
-    """A restored state on the devices: its trainable half comes from the host, the frozen half is `variables`'."""
+    """Puts a restored state, whose variables are the trainable half alone, on the devices as `shardings` say.
+
+    The frozen half is that of `variables`, which is on the devices already.
+    """
     state = distribute(restored, shardings._replace(variables=cut.split(shardings.variables)[1]))
     return state._replace(variables=merge(cut.split(variables)[0], state.variables))

@@ -1,4 +1,4 @@
-"""The steps as pure functions, un-jitted: state and batch in, new state and sums out; and many steps in one."""
+"""The training and evaluation steps as pure functions, not jitted: single steps, and loops of many steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,39 +22,39 @@ from tljax.trees import Tree
 
 
 class Procedure(NamedTuple):
-    """What all steps of a run follow."""
+    """Everything that all steps of a run have in common: network, cut, optimizer and options."""
 
     model: ResNet
     cut: Cut
     tx: optax.GradientTransformation
     augment: Callable[[Batch, Key[Array, ""]], Batch]
-    """Training batches pass through it, whole."""
+    """Applied to each training batch as a whole."""
     embed: Callable[[Tree, Array], Array]
-    """(variables of the frozen units, images) -> activations at the cut."""
+    """(variables of the frozen units, images or activations at the cut) -> activations at the cut."""
     train_batch_norm: bool
-    """The units that train normalize with the batch's statistics, not the running ones."""
+    """Whether the trainable units normalize with the batch's statistics instead of the running statistics."""
 
 
 def embed_images(
     frozen: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, cut: Cut, preprocessing: Preprocessing
 ) -> Float[Array, "n ..."]:
-    """RGB pixels 0..255 -> activations at the cut, through preprocessing and the frozen units."""
+    """Activations at the cut: RGB pixels 0..255 go through preprocessing and the frozen units."""
     return run_prefix(fold(model, frozen), images, model=model, end=cut.position, preprocessing=preprocessing)
 
 
 def pass_activations(frozen: Tree, h: Array) -> Array:
-    """Stands for `embed_images` where the batch holds activations at the cut already."""
+    """Replaces `embed_images` if batches hold activations at the cut already: returns them unchanged."""
     return h
 
 
 def train_step(
     state: TrainState, batch: Batch, key: Key[Array, ""], procedure: Procedure
 ) -> tuple[TrainState, metrics.Sums]:
-    """One update of the units from the cut on; returns the new state and the sums before the update.
+    """Makes one update of the units from the cut on; returns the new state and the sums before the update.
 
-    `batch`: image [n ...], label int [n] or float [n, classes], mask bool [n]; rows with a false mask count for
-    nothing, neither in the mean loss nor in batch statistics. `key` is the run's: the step folds in its own number.
-    Frozen leaves are passed through untouched.
+    `batch` holds image [n ...], label int [n] or float [n, classes], and mask bool [n]. Rows with a false mask count
+    neither in the mean loss nor in batch statistics. `key` is the key of the run; the step folds in its own number.
+    Frozen leaves are returned unchanged.
     """
     model, cut, tx = procedure.model, procedure.cut, procedure.tx
     frozen, trained = cut.split(state.variables)
@@ -74,11 +74,11 @@ def train_step(
 
 
 def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Int[Array, " n"]]:
-    """Sums over one batch and its predicted labels, BatchNorm in inference mode, nothing augmented."""
+    """Sums over one batch, and its predicted labels, with BatchNorm in inference mode and without augmentation."""
     model, cut = procedure.model, procedure.cut
     frozen, trained = cut.split(state.variables)
     h = procedure.embed(frozen, batch["image"])
-    # No gradient is wanted, and the compiler folds before the loop over the batches, not in it.
+    # Folding pays off: no gradient is needed, and the compiler folds once, before the loop over the batches.
     logits = run_suffix(fold(model, trained), h, model=model, start=cut.position)
     return metrics.sum_examples(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
 
@@ -91,8 +91,10 @@ def train_steps(
     key: Key[Array, ""],
     procedure: Procedure,
 ) -> tuple[TrainState, metrics.Sums]:
-    """`train_step` for the batches `start` to `stop` of `chunk`; returns the sums of each, [steps], zero where no step
-    was made."""
+    """Runs `train_step` on the batches `start` to `stop - 1` of `chunk`; returns the new state and the sums.
+
+    The sums are arrays [steps] with one number for each batch of the chunk, zero where no step was made.
+    """
     step = partial(train_step, key=key, procedure=procedure)
     return _run_steps(step, state, metrics.zeros(len(chunk.rows), _dtype(state)), chunk, start, stop)
 
@@ -100,22 +102,27 @@ def train_steps(
 def eval_steps(
     state: TrainState, chunk: Chunk, start: Int[Array, ""], stop: Int[Array, ""], procedure: Procedure
 ) -> tuple[metrics.Sums, Int[Array, "steps n"]]:
-    """`eval_step` for the batches `start` to `stop` of `chunk`, as `train_steps`."""
+    """Runs `eval_step` on the batches `start` to `stop - 1` of `chunk`; returns sums and predicted labels.
+
+    Both have one entry for each batch of the chunk, zero where no step was made.
+    """
     step = lambda _, batch: ((), eval_step(state, batch, procedure))  # noqa: E731
     zeros = metrics.zeros(len(chunk.rows), _dtype(state)), jnp.zeros(chunk.rows.shape, jnp.int32)
     return _run_steps(step, (), zeros, chunk, start, stop)[1]
 
 
 def _dtype(state: TrainState) -> Any:
-    """That of logits and losses."""
+    """The dtype of logits and losses."""
     return state.variables["params"]["head"]["kernel"].dtype
 
 
 def _run_steps(
     step: Callable[..., Any], carry: Any, outputs: Any, chunk: Chunk, start: Array, stop: Array
 ) -> tuple[Any, Any]:
-    """`outputs` [steps ...] are filled in. The bounds are arguments: one program runs any number of steps, and none of
-    them is masked."""
+    """Runs `step` on the batches `start` to `stop - 1` of `chunk` and writes its results into `outputs` [steps ...].
+
+    The bounds are arguments, not constants: one compiled program runs any number of steps, without masked ones.
+    """
 
     def body(i: Array, both: tuple[Any, Any]) -> tuple[Any, Any]:
         carry, outputs = both
