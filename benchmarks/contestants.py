@@ -117,7 +117,7 @@ def requests(job: str, contestant: Contestant, plan: Plan) -> dict[str, Request]
 
 
 def complete(answer: Answer, request: Request, job: str, plan: Plan) -> Answer:
-    """Returns `answer` with its `request`. Of a part of a whole job the `seconds` are scaled up, and `scaled` is set.
+    """Returns `answer` with its `request`. If it measured part of a job, `seconds` are scaled up and `scaled` is set.
 
     An epoch's work is proportional to the images. The first epoch compiles, so the second one stands for all epochs.
     Building the model and compiling the first step are counted once, unscaled.

@@ -1,4 +1,4 @@
-"""Measures how the time of a run grows with images, input size and trainable depth: three points each.
+"""Measures a run's time by images, input size and trainable depth: three points each, with cold and warm cache.
 
 python benchmarks/growth.py
 """

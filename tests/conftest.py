@@ -1,4 +1,4 @@
-"""Settings of every test: JAX promotes no dtypes or ranks by itself, and Keras, the peer, runs on JAX."""
+"""Settings of every test: implicit promotion of dtypes and ranks is an error, and Keras, the peer, runs on JAX."""
 
 import os
 import tempfile

@@ -67,7 +67,7 @@ def test_eight_devices_train_as_one(run, layout, batch_norm):
     one, eight = run("1x1")[batch_norm], run(layout)[batch_norm]
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
-    # The weights after five, ten, fifteen and twenty steps of Adam, in which rounding errors have grown.
+    # These come from the weights after 5, 10, 15 and 20 steps of Adam, in which rounding errors have grown.
     np.testing.assert_allclose(eight["val_losses"], one["val_losses"], rtol=1e-4)
     # The last batch is ragged.
     assert one["evaluated"] == eight["evaluated"] == 37

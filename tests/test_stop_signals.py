@@ -14,7 +14,7 @@ def nothing_received(monkeypatch):
 
 
 def receive(number: int) -> None:
-    """Calls the handler as Python does. A real signal would also start a thread that ends the process 2 s later."""
+    """Calls the handler as Python does. A real signal would also wake a thread that ends it (`signals.PATIENCE`)."""
     signals._handle(number, None)
 
 

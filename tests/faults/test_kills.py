@@ -39,7 +39,7 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
         config = configs[runs % len(configs)]
         expected, seconds, env = undisturbed(config)
         folder = tmp_path / str(runs)
-        # Every second kill comes in a save, and more of them until half of all kills did.
+        # Every second kill is to come in a save; every one, if fewer than half have so far.
         late = iter(range(10**6))
         now = total.copy()
         found = kill_until_done(

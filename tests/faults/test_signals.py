@@ -90,8 +90,8 @@ def head(tmp_path_factory):
     return config, outcome(folder / "whole")
 
 
-# For each phase: module and name of the function that is entered, at which of its calls the signal comes, and the number
-# of the newest checkpoint when the run has stopped. An epoch counts five steps and an evaluation.
+# For each phase: module and name of the function that is entered, at which of its calls the signal comes, and the
+# number of the newest checkpoint when the run has stopped. An epoch counts five steps and an evaluation.
 MOMENTS = {
     "reading": (splits, "load", 1, 0),
     "computing": (features, "compute", 1, 0),
