@@ -64,7 +64,7 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     assert index == 7 + 12 + 22 + 22 and find_cut(str(index), row.architecture).start == "conv5_block1"
     config = small("feature_extraction", pretrained="imagenet", network="resnet20", cut=str(index + 12))
     run(config, tmp_path / "run")
-    assert "resnet20 v1\n" in capsys.readouterr().out
+    assert "resnet20 v1 on 1 x cpu (" in capsys.readouterr().out
     assert read_summary(tmp_path / "run")["params"]["total"] == keras_network.count_params() - 2049 * 997
     tuned = load_weights(str(tmp_path / "run"), "resnet20")
     assert tuned.is_run and tuned.architecture == row.architecture

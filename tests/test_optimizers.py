@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from tljax.config import Optimizer
+from tljax.config import OPTIMIZER_USES, Optimizer
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import RESNET50
 from tljax.training.optimizers import OPTIMIZERS, constant, keras_adam, make_optimization, whole_outside
@@ -145,6 +146,22 @@ def test_the_trainable_half_alone_is_updated_as_within_the_whole():
 def test_the_rate_is_that_of_the_config_in_every_step():
     _, rate = make_optimization(Optimizer(learning_rate=3e-4), Cut(RESNET50.units, "head"), 100)
     assert [rate(step) for step in (0, 1, 99)] == [3e-4] * 3
+
+
+def test_every_choice_of_the_config_is_a_row():
+    assert set(OPTIMIZERS) == set(OPTIMIZER_USES) == set(get_args(get_type_hints(Optimizer)["name"]))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("cut", ["conv5_block1", "head"])
+def test_no_optimizer_touches_what_is_frozen(name, cut):
+    cut = Cut(RESNET50.units, cut)
+    tx, _ = make_optimization(Optimizer(name=name), cut, 10)
+    updates, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    moved = {unit for unit in PARAMS if any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(updates[unit]))}
+    assert moved == {unit for unit in PARAMS if not cut.freezes(unit)}
+    shapes = {x.shape for unit in PARAMS if cut.freezes(unit) for x in jax.tree.leaves(PARAMS[unit])}
+    assert not shapes & {x.shape for x in jax.tree.leaves(state)}, "the optimizer keeps no state for what is frozen"
 
 
 def test_an_optimizer_is_a_row_that_is_given_the_rate_of_each_step(monkeypatch):

@@ -129,14 +129,20 @@ def parse_flags(arguments: list[str]) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """The program. An error is printed as one line, or as a traceback with --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "--version" in arguments[:1]:
-        print(f"tljax {version('tljax')}")
-    elif arguments[:1] in (["--help"], ["-h"]):
-        print(USAGE)
-    elif arguments and not arguments[0].startswith("-"):
-        run_command(*arguments)
-    else:
-        run_config(arguments)
+    try:
+        if "--version" in arguments[:1]:
+            print(f"tljax {version('tljax')}")
+        elif arguments[:1] in (["--help"], ["-h"]):
+            print(USAGE)
+        elif arguments and not arguments[0].startswith("-"):
+            run_command(*arguments)
+        else:
+            run_config(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output has closed it, as `| head` does. Python would report that once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 def run_command(name: str, *arguments: str) -> None:

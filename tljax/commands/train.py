@@ -53,7 +53,7 @@ def train(
     variables = initialize(setup, source, dataset.class_names, init_key)
     frozen = setup.cut.digest(variables)
     begin_run(workdir, config, overwrite=overwrite)
-    print(f"{setup.network}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
+    print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     variables = put(variables, whole(setup.mesh))
     examples, from_activations = read_examples(setup, dataset, variables, frozen, earlier_cuts)
@@ -71,7 +71,7 @@ def train(
         )
         state, progress = resume(journal, setup, programs, variables)
         if not progress.is_done(last):
-            print(f"compiling for {describe_devices()} ...", flush=True)
+            print("compiling ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
         first = progress.epoch
         with signals.deferred():

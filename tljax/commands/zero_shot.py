@@ -9,6 +9,7 @@ from tljax.commands.programs import make_setup
 from tljax.config import Config
 from tljax.data.batches import map_batches
 from tljax.data.splits import Dataset
+from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
 from tljax.report import pictures, tables
@@ -35,7 +36,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     variables = unflatten(convert.match_leaves(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
     begin_run(workdir, config, overwrite=overwrite)
     mark_running(workdir, config)
-    print(f"{setup.network}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
+    print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
     run = partial(inference.program(partial(classify, size=weights.input_size)), inference.folded)
