@@ -46,7 +46,7 @@ def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray,
         )
 
     names = tuple(f"class_{i}" for i in range(protocol.CLASSES))
-    return Dataset(names, images.shape[1], split(images, labels), split(val_images, val_labels), None)
+    return Dataset(names, images.shape[1], split(images, labels), split(val_images, val_labels), None, {})
 
 
 def make_weights(dataset: Dataset) -> Weights:

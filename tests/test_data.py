@@ -47,7 +47,7 @@ def test_class_without_an_image_is_refused(tmp_path):
 
 def test_a_slice_of_train_leaves_training(tmp_path):
     folder = make_folder(tmp_path, {"train/red": 15, "train/blue": 15, "test/red": 2, "test/blue": 1})
-    everything = load_folder(folder).train.ids
+    everything = load_folder(folder, holdout="test").train.ids
     dataset = load_folder(folder, validation_split="train[80%:]")
     assert dataset.validation.ids == everything[24:]
     assert dataset.train.ids == everything[:24]

@@ -1,5 +1,9 @@
 """The tables that a run prints, to the character, and its pictures, which must open."""
 
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +130,35 @@ def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "side"), [(1, (281, 231)), (6, (281, 1386)), (7, (563, 1386)), (18, (845, 1386)), (30, (845, 1386))]
+    ("n", "side"), [(1, (281, 231)), (5, (281, 1155)), (6, (563, 1155)), (25, (1409, 1155)), (30, (1409, 1155))]
 )
-def test_samples_are_a_grid_of_up_to_six_columns(tmp_path, n, side):
+def test_samples_are_a_grid_of_up_to_five_columns(tmp_path, n, side):
     draw(tmp_path, [0] * n, [0] * n)
     for name in ("samples.png", "predictions.png"):
         assert read_picture(tmp_path / name).shape == (*side, 3)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, monkeypatch):
+    split = Split(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("a", "b"), np.arange(2), 2)
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in", r"$\wrong{"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures.draw_samples(*arguments)
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "predictions.png"}
+    assert not capsys.readouterr().out
+    monkeypatch.setattr(pictures, "_save", lambda *_: 1 / 0)
+    pictures.draw_samples(*arguments)
+    pictures.draw_curves(tmp_path / "curves.png", {"a": [row("a", 1, 0.6)]})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("is not drawn (ZeroDivisionError: division by zero)" in line for line in lines)
+
+
+def test_a_notebook_s_backend_in_the_environment_is_not_asked_for():
+    code = "from tljax.report import pictures; pictures._figure_class()().savefig('/dev/null', format='png')"
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 def test_without_examples_nothing_is_drawn(tmp_path):

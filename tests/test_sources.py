@@ -58,16 +58,26 @@ def test_hidden_files_other_files_and_case_of_extensions(tmp_path):
     assert sorted(load_folder(folder).train.ids)[1:] == ["train/red/0.png", "train/red/1.PNG"]
 
 
-def test_empty_class_is_named(tmp_path):
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_class_without_a_picture_in_val_is_a_warning(tmp_path, empty):
     folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1})
-    (folder / "val/blue").mkdir()
-    with pytest.raises(ValueError, match="val/blue has no image"):
+    if empty:
+        (folder / "val/blue").mkdir()
+    dataset = load_folder(folder)
+    assert dataset.class_names == ("blue", "red")
+    (warning,) = dataset.description["warnings"]
+    assert warning == "val has no picture of blue: that class is not measured there"
+    # Not for a class that is not used.
+    assert not load_folder(
+        make_folder(folder, {"train/green": 1, "val/green": 1}), classes=("red", "green")
+    ).description["warnings"]
+
+
+def test_a_class_without_a_picture_to_learn_from_is_refused(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 1, "val/red": 1, "val/blue": 1})
+    (folder / "train/blue").mkdir()
+    with pytest.raises(ValueError, match="train has no picture of the class blue: add some, or remove it"):
         load_folder(folder)
-
-
-def test_class_missing_in_a_split_is_named(tmp_path):
-    with pytest.raises(ValueError, match="val has no subfolder for the class 'blue'"):
-        load_folder(make_folder(tmp_path, {"train/red": 1, "val/red": 1, "train/blue": 1}))
 
 
 def test_missing_and_empty_folder(tmp_path):
@@ -112,7 +122,7 @@ def test_digits_split_is_always_the_same():
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({"Train/red": 1, "Val/red": 1}, "look like splits; name them train and val"),
+        ({"cats_train/red": 1, "cats_test/red": 1}, "cats_test, cats_train look like splits, not classes: rename them"),
         ({"pictures/red": 3}, "has the one class 'pictures'"),
     ],
 )

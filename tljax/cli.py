@@ -171,6 +171,7 @@ def run_config(arguments: list[str]) -> None:
 
     try:
         with one_line(flags.debug):
+            use_float32()
             processes.join(flags.coordinator_address, flags.num_processes, flags.process_id)
             signals.listen()
             compilation.set_up()
@@ -186,6 +187,15 @@ def run_config(arguments: list[str]) -> None:
         if jax.distributed.is_initialized() and not stopped.together:
             os._exit(stopped.exit_code)
         raise
+
+
+def use_float32() -> None:
+    """Turns off JAX's 64-bit mode, in which a run would have other types than its checkpoints."""
+    import jax
+
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        print("JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16")
+        jax.config.update("jax_enable_x64", False)
 
 
 @contextlib.contextmanager

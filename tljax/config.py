@@ -54,6 +54,9 @@ class Data:
     test_split: str | None = None
     """Split that is evaluated once at the end, where validation_split is a slice of train. None: `test` where the data
     has one."""
+    holdout: Literal["train", "test"] = "train"
+    """What a folder with train and test but no val is validated on. train: a tenth of train, and test is evaluated once
+    at the end. test: the pictures of test."""
     max_images: int | None = None
     """Most images to read from each split, drawn at random by `seed`. None: all; 1,000 for zero_shot."""
     augment: Literal["none", "flip", "flip_crop"] = "none"

@@ -10,8 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from harness import HERE, Run, command, environment, make_source, newest, outcome
+from tiny_runs import small
+
+from tljax import cli
+from tljax.commands import from_config
+from tljax.runs import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +73,41 @@ def test_what_tensorstore_ends_late_is_not_printed(then, printed):
     run.wait()
     assert printed in run.lines[-2], run.lines
     assert not any("is closed" in line or "RuntimeWarning" in line for line in run.lines), run.lines
+
+
+def test_a_path_from_which_nothing_can_be_read_back_is_refused_at_the_start(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoints cannot be read from a path with '\['; give another --workdir"):
+        from_config.run(small("from_scratch"), tmp_path / "run [1]" / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_read_back_ends_the_run_in_its_first_epoch(tmp_path, monkeypatch):
+    def fail(self, number):
+        raise checkpoints.Damaged("nothing there")
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore_variables", fail)
+    with pytest.raises(OSError, match=r"just written cannot be read back .* not fit for checkpoints"):
+        from_config.run(small("from_scratch"), tmp_path / "run")
+
+
+def test_the_variable_for_64_bits_is_ignored_and_that_is_said(capsys):
+    jax.config.update("jax_enable_x64", True)
+    try:
+        cli.use_float32()
+        assert jax.numpy.arange(2.0).dtype == "float32"
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    cli.use_float32()
+    assert capsys.readouterr().out == "JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16\n"
+
+
+@pytest.mark.long
+def test_the_run_is_the_same_with_x64(tmp_path, undisturbed):
+    expected, env = undisturbed
+    run = Run(command("augmented.py", tmp_path / "run"), env | {"JAX_ENABLE_X64": "1"})
+    assert run.wait() == 0, run.lines
+    assert any("JAX_ENABLE_X64 is ignored" in line for line in run.lines)
+    assert outcome(tmp_path / "run") == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody, root neither, can write to /proc")

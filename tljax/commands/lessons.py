@@ -15,7 +15,7 @@ from tljax.networks.cut import Cut, find_cut
 from tljax.networks.resnet import DEFAULT_VARIANT, find_architecture, name_architecture
 from tljax.report import pictures, tables
 from tljax.runs.files import read_rows, write_text
-from tljax.runs.workdir import FILES, METRICS, begin_run, claim, clear, find_run, mark_running
+from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
@@ -23,6 +23,7 @@ from tljax.weights.pretrained import Weights, load_weights
 
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
     """Runs every stage of a lesson that is not finished yet, then writes the report."""
+    lesson = lesson if overwrite else as_begun(workdir, lesson)
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
         check_stage(config, name=name)

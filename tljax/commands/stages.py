@@ -19,7 +19,7 @@ from tljax.networks.cut import Cut, find_cut
 from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
-from tljax.runs.workdir import SUMMARY, claim, find_run
+from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -79,9 +79,12 @@ def load_data(config: Config) -> Dataset:
     bounds: Any = {"disk_bytes": config.cache.disk_bytes, "memory_bytes": config.cache.memory_bytes}
     if config.stage != "zero_shot":
         own = partial(own_rows, make_mesh(), config.batch_size)
-        return splits.load(config.data, seed=config.seed, **bounds, own=own)
-    bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-    return splits.load(bounded, seed=config.seed, training=False, **bounds)
+        dataset = splits.load(config.data, seed=config.seed, **bounds, own=own)
+    else:
+        bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
+        dataset = splits.load(bounded, seed=config.seed, training=False, **bounds)
+    print(tables.data_summary(dataset.description))
+    return dataset
 
 
 def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
@@ -89,6 +92,7 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
     check_stage(config)
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
+        config = config if overwrite else as_begun(workdir, config)
         if not overwrite and find_run(workdir, config) == "finished":
             read_finished(workdir)
             return
@@ -113,7 +117,8 @@ def run_stage(
         found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
     else:
         found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
-    summary = {"stage": config.stage, **found, "seconds": round(time.perf_counter() - started, 2)}
+    seconds = round(time.perf_counter() - started, 2)
+    summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
     write_json(workdir / SUMMARY, summary)
     print(tables.summary_line(summary))
     return summary

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num, UInt8
 
 from tljax.data.image_source import Rows
 from tljax.storage.signals import SIGNALS
@@ -30,36 +30,88 @@ PIECE = 32
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # The most pixels that a picture may have: each takes four bytes of memory while it is decoded.
 MOST_PIXELS = 10**8
+# The most bytes of a PNG's color profile or text, unpacked. Pillow's own limit of 1 MiB refuses good pictures.
+MOST_TEXT = 2**26
+# EXIF's and TIFF's tags, and the turns of `PIL.Image.Transpose` by the value of the orientation.
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Decodes a picture to RGB, crops it to its centre square and resizes that bilinearly to `size` pixels a side.
 
-    The EXIF orientation is applied, transparency is blended with white, and 16-bit values are scaled to 8 bits. A
-    picture of exactly `size` x `size` keeps its pixels.
+    The EXIF orientation is applied, transparency is blended with white, and values of more than 8 bits are scaled to 8
+    bits (`scale_values`). A picture of exactly `size` x `size` keeps its pixels.
 
     Raises:
-      ValueError: if the picture has more than `MOST_PIXELS` pixels.
+      ValueError: if the picture has more than `MOST_PIXELS` pixels, or values of an unknown range.
       Exception: whatever Pillow raises for a damaged file.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, PngImagePlugin
 
+    PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
-        ImageOps.exif_transpose(image, in_place=True)
-        # The modes "I", "I;16" and "I;16B" hold 16-bit values, which Pillow would clip at 255.
-        if image.mode.startswith("I"):
-            rgb = Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-            rgb = rgb.convert("RGB")
+        # Pillow's `exif_transpose` rewrites all tags and fails on odd ones. Only the orientation counts here.
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+        # These modes hold numbers of more than eight bits, which Pillow would clip at 255.
+        if image.mode.startswith("I") or image.mode == "F":
+            rgb = Image.fromarray(scale_values(np.asarray(image), image.mode, _bits(image))).convert("RGB")
         elif image.has_transparency_data:
             rgba = image.convert("RGBA")
             rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         else:
             rgb = image.convert("RGB")
+    rgb = rgb if turn is None else rgb.transpose(Image.Transpose(turn))
     if rgb.size != (size, size):
         rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
+
+
+def scale_values(values: Num[np.ndarray, "h w"], mode: str, bits: int) -> UInt8[np.ndarray, "h w"]:
+    """Gray values of more than eight bits as 0..255. `mode` is Pillow's, `bits` the number that the file states.
+
+    Raises:
+      ValueError: if the range of the values is not certain: the picture could come out black or white.
+    """
+    low, high = values.min(), values.max()
+    wanted = "save it with 8 bits, or with 16 bits and their whole range"
+    if mode == "F":
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"float values from {low:g} to {high:g}, of which only 0 to 1 are sure; {wanted}")
+        largest = 1.0
+    elif bits in (12, 14):
+        largest = 2.0**bits - 1
+    elif bits > 16:
+        raise ValueError(f"{bits}-bit values from {low} to {high}, whose range is not known; {wanted}")
+    elif 0 < high < 4096:
+        raise ValueError(f"16-bit values up to {high} only, which may be 12-bit ones; {wanted}")
+    else:
+        largest = 65535.0
+    return (values.astype(np.float64) * (255 / largest)).round().clip(0, 255).astype(np.uint8)
+
+
+def _bits(image: Any) -> int:
+    """Bits of a gray value, as a TIFF file states them; PNG has 16."""
+    return int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]) if image.format == "TIFF" else 16
+
+
+class BrokenPictures(ValueError):
+    """Pictures that cannot be read: `reasons` by name. The message has the first ten."""
+
+    def __init__(self, reasons: dict[str, str]):
+        self.reasons = reasons
+        if len(reasons) == 1:
+            ((name, reason),) = reasons.items()
+            super().__init__(f"{name} is no readable image ({reason}): replace or remove it")
+            return
+        some = "; ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items())[:10])
+        others = f" and {len(reasons) - 10} others" if len(reasons) > 10 else ""
+        super().__init__(f"{len(reasons)} images cannot be read: {some}{others}: replace or remove them")
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.reasons,)
 
 
 @dataclass(frozen=True)
@@ -93,7 +145,7 @@ class Encoded:
         """The images at `places`, decoded; black for a place beyond the last image.
 
         Raises:
-          ValueError: if an image cannot be read; the message names it.
+          BrokenPictures: if images cannot be read.
         """
         return self.decode(places, os.cpu_count() if self.size > SMALL_SIZE else 1)
 
@@ -108,16 +160,17 @@ class Encoded:
                 image[:] = decode(encoded, self.size)
             # Pillow's decoders raise all kinds of errors for damaged files.
             except Exception as error:
-                name = self.ids[place]
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                raise ValueError(f"{name} is no readable image ({reason}): replace or remove it") from error
+                broken[self.ids[place]] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
+        broken: dict[str, str] = {}
         arguments = chosen[there], self.fetch(self.rows[chosen[there]]), [images[i] for i in there]
         if threads == 1:
             list(map(decode_into, *arguments))
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(decode_into, *arguments))
+        if broken:
+            raise BrokenPictures(broken)
         return images.reshape(*np.shape(places), *self.shape[1:])
 
 

@@ -1,75 +1,67 @@
-"""Folders of pictures: a subfolder per class, or a subfolder per split with a subfolder per class in each."""
+"""Folders of pictures: a subfolder for each class, or a subfolder for each split with a subfolder for each class."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from tljax.data.image_source import PHOTOGRAPH_SIZE, VALIDATION_NAMES, ImageSource, Rows, stratify
+from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows, stratify
+from tljax.data.layouts import recognize
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLIT_FOLDERS = ("train", *VALIDATION_NAMES, "test")
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+Pictures = tuple[list[str], np.ndarray]
 
 
-def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    """Files and labels of the classes below `folder`, shuffled with a fixed seed, so that a slice holds all classes."""
-    pairs: list[tuple[Path, int]] = []
-    for label, name in enumerate(class_names):
-        if not (folder / name).is_dir():
-            raise ValueError(f"{folder} has no subfolder for the class {name!r}, which another split has: add it")
-        files = [path for path in sorted((folder / name).rglob("*")) if path.suffix.lower() in EXTENSIONS]
-        files = [path for path in files if "/." not in path.relative_to(folder).as_posix()]
-        if not files:
-            raise ValueError(f"{folder / name} has no image ({' '.join(EXTENSIONS)}): add some or remove the class")
-        pairs.extend((path, label) for path in files)
-    shuffled = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
-    return [path for path, _ in shuffled], np.array([label for _, label in shuffled])
+def open_folder(
+    folder: Path, classes: tuple[str, ...] = (), holdout: Literal["train", "test"] = "train"
+) -> ImageSource:
+    """`folder` as an image source, with the splits of its subfolders.
 
-
-def open_folder(folder: Path) -> ImageSource:
-    """`folder` as an image source, with the splits of its subfolders or, if they are classes, those of `stratify`.
+    Without a split val, `stratify` divides the split train; with `holdout="test"` only if there is no test either.
+    `classes` are the classes that will be used, empty for all.
 
     Raises:
       FileNotFoundError: if there is no such folder.
-      ValueError: if it has no classes, if a class has no image or is missing in a split, or if the subfolders look like
-        splits but cannot be used as such.
+      PermissionError: if a folder cannot be read.
+      ValueError: if it has no classes, or `recognize` refuses its layout.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
-    found = _subfolders(folder)
-    # A folder test/ without class subfolders has no labels, so it is not read.
-    named = [name for name in SPLIT_FOLDERS if name in found and (name != "test" or _subfolders(folder / name))]
-    if len(found) > 1 and not named and {name.lower() for name in found} <= {*SPLIT_FOLDERS, "dev", "testing"}:
-        raise ValueError(f"{folder}: the subfolders {', '.join(found)} look like splits; name them train and val")
-    if found == ["train"]:
-        return open_folder(folder / "train")
-    # Among other folders, `train` alone may be a class, and so may other splits without `train`.
-    if named and (set(found) <= set(SPLIT_FOLDERS) or ("train" in named and len(named) > 1)):
-        names = sorted({name for split in named for name in _subfolders(folder / split)})
-        splits = {split: _list_images(folder / split, names) for split in named}
-    else:
-        names = found
-        files, labels = _list_images(folder, names) if names else ([], np.empty(0, int))
-        splits = {s: ([files[i] for i in rows], labels[rows]) for s, rows in stratify(labels).items()}
+    found = recognize(folder, classes)
+    names = list(next(iter(found.splits.values()), {}))
     if not names:
         raise ValueError(f"config.data.name='folder:{folder}': no subfolders; put the images of each class into one")
+    splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
+    whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
+    divided = whole is not None and (holdout == "train" or "test" not in splits)
+    if whole is not None and divided:
+        splits |= {split: _choose(whole, rows) for split, rows in stratify(whole[1]).items()}
 
     def fetch(split: str, rows: Rows) -> list[Path]:
-        return [splits[split][0][i] for i in rows]
+        return [found.base / splits[split][0][i] for i in rows]
 
     def describe(split: str, rows: Rows) -> tuple[np.ndarray, list[str]]:
-        return splits[split][1][rows], [path.relative_to(folder).as_posix() for path in fetch(split, rows)]
+        return splits[split][1][rows], [splits[split][0][i] for i in rows]
 
-    sizes = {split: len(files) for split, (files, _) in splits.items()}
     return ImageSource(
         class_names=tuple(names),
         image_size=PHOTOGRAPH_SIZE,
-        sizes=sizes,
+        sizes={split: len(paths) for split, (paths, _) in splits.items()},
         describe=describe,
         fetch=fetch,
-        files=lambda split: splits[split][0],
+        files=lambda split: [found.base / path for path in splits[split][0]],
+        left_out=dict(found.left_out),
+        notes=(*found.notes, *(["validation is a tenth of each class of train, always the same"] if divided else [])),
+        warnings=tuple(found.warnings),
+        test_at_end=divided and "test" in splits,
     )
+
+
+def _shuffle(by_class: list[list[str]]) -> Pictures:
+    """The pictures of all classes and their labels, shuffled by a fixed seed: every slice then holds all classes."""
+    paths = [path for pictures in by_class for path in pictures]
+    labels = np.repeat(np.arange(len(by_class)), [len(pictures) for pictures in by_class])
+    return _choose((paths, labels), np.random.default_rng(0).permutation(len(paths)))
+
+
+def _choose(pictures: Pictures, rows: Rows) -> Pictures:
+    return [pictures[0][i] for i in rows], pictures[1][rows]

@@ -1,7 +1,8 @@
 """The interface of all image sources: class names, splits of rows, and encoded images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,10 @@ class ImageSource(NamedTuple):
     `image_size` is the image side in pixels that it suggests, `sizes` the number of rows of each split.
     `describe(split, rows)` returns labels (int) and ids; `fetch(split, rows)` returns encoded images (bytes or paths);
     `files(split)` returns the paths of all files that the split is read from.
+
+    `left_out` counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings`
+    lines about what may be wrong. `test_at_end` says that validation was held out of train, so that the split test is
+    evaluated once at the end.
     """
 
     class_names: tuple[str, ...]
@@ -32,6 +37,10 @@ class ImageSource(NamedTuple):
     describe: Callable[[str, Rows], tuple[np.ndarray, Sequence[str]]]
     fetch: Callable[[str, Rows], Sequence[bytes | Path]]
     files: Callable[[str], Sequence[Path]]
+    left_out: Mapping[str, int] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    test_at_end: bool = False
 
 
 def stratify(labels: np.ndarray) -> dict[str, Rows]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tljax.config import Data
 from tljax.data.digits import open_digits
 from tljax.data.folders import open_folder
-from tljax.data.image_source import ImageSource
+from tljax.data.image_source import VALIDATION_NAMES, ImageSource
 from tljax.data.tfds_sets import open_tfds
 
 
@@ -23,7 +23,10 @@ def open_source(config: Data) -> ImageSource:
     if config.name == "digits":
         source = open_digits()
     elif config.name.startswith("folder:"):
-        source = open_folder(Path(config.name.removeprefix("folder:")).expanduser())
+        folder = Path(config.name.removeprefix("folder:")).expanduser()
+        # With a split that the user chose, train stays whole.
+        chosen = config.validation_split not in (None, *VALIDATION_NAMES)
+        source = open_folder(folder, config.classes, "test" if chosen else config.holdout)
     else:
         source = open_tfds(config.name, config.dir)
     for i, name in enumerate(config.classes):

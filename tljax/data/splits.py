@@ -15,15 +15,15 @@ from jax import ShapeDtypeStruct
 from jaxtyping import Int, UInt8
 
 from tljax.config import Data
-from tljax.data.decoding import Encoded
+from tljax.data.decoding import BrokenPictures, Encoded
 from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
 from tljax.data.sources import open_source
 from tljax.devices.processes import leader_first, sum_over_processes
 from tljax.storage import cache
-from tljax.trees import sha256
+from tljax.trees import Row, sha256
 
 # Part of the cache key. Increase it when `decode` gives other pixels: images in the cache are then not found.
-DECODING = 2
+DECODING = 3
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,24 @@ class Split:
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels."""
         examples = zip(self.rows, self.ids, self.labels, strict=True)
-        own = sum(zlib.crc32(f"{row} {name} {label}".encode()) for row, name, label in examples)
-        return [self.count, sum_over_processes(own % 2**31)]
+        texts = (f"{row} {name} {label}".encode("utf-8", "surrogateescape") for row, name, label in examples)
+        own = sum(map(zlib.crc32, texts))
+        return [self.count, int(sum_over_processes(np.array(own % 2**31)))]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits that one run reads. `train` is None without training, `test` unless validation is a slice of train."""
+    """The splits that one run reads, and what `summary.json` says about them.
+
+    `train` is None without training; `test` is None unless validation was taken out of train.
+    """
 
     class_names: tuple[str, ...]
     image_size: int
     train: Split | None
     validation: Split
     test: Split | None
+    description: Row
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -96,6 +101,11 @@ def load(
     """
     with leader_first("data"):
         source = open_source(config)
+    if source.sizes.get("train") and source.sizes.get("val") == 0:
+        raise ValueError(
+            f"config.data.name={config.name!r}: every class has one picture, which leaves none to validate on; add a "
+            "second picture of a class, or a folder val/ with classes"
+        )
     has = f"the data has {', '.join(source.sizes)}"
     default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
     spec = config.validation_split or default
@@ -111,7 +121,8 @@ def load(
         if not len(parts["train"][1]):
             raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
     test_split = config.test_split or ("test" if "test" in source.sizes else None)
-    if training and held_out == "train" and test_split:
+    from_train = held_out == "train" or (source.test_at_end and held_out == "val")
+    if training and from_train and test_split:
         parts["test"] = _find_rows(test_split, source.sizes, "test_split")
         if parts["test"][0] == "train":
             raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
@@ -124,7 +135,23 @@ def load(
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
-    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"))
+    description = {
+        "name": config.name,
+        "image_size": size,
+        "splits": {
+            part: {"of": parts[part][0], "images": split.count, "classes": _count_classes(split, names)}
+            for part, split in splits.items()
+        },
+        "left_out": dict(source.left_out),
+        "notes": list(source.notes),
+        "warnings": list(source.warnings),
+    }
+    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"), description)
+
+
+def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:
+    counts = sum_over_processes(np.bincount(split.labels, minlength=len(names)))
+    return dict(zip(names, map(int, counts), strict=True))
 
 
 def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Rows]:
@@ -230,11 +257,21 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
 
 
 def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
-    """Decodes all images into `images`."""
+    """Decodes all images into `images`.
+
+    Raises:
+      BrokenPictures: with all images that cannot be read.
+    """
     from tqdm import tqdm
 
+    broken: dict[str, str] = {}
     with tqdm(total=len(images), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None) as bar:
         for start in range(0, len(images), CHUNK):
             places = np.arange(start, min(start + CHUNK, len(images)))
-            images[places] = encoded[places]
+            try:
+                images[places] = encoded[places]
+            except BrokenPictures as error:
+                broken |= error.reasons
             bar.update(len(places))
+    if broken:
+        raise BrokenPictures(broken)

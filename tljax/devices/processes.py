@@ -77,11 +77,11 @@ def max_over_processes(value: int) -> int:
     return value if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
-def sum_over_processes(value: int) -> int:
-    """The sum of `value` over all processes, modulo 2**31; every process gets it. Each `value` must be below 2**31."""
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """The sum of `values` over all processes, modulo 2**31; every process gets it. Each value must be below 2**31."""
     if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.process_allgather(np.int32(value)).astype(np.int64).sum() % 2**31)
+        return values
+    return np.asarray(multihost_utils.process_allgather(values.astype(np.int32)).astype(np.int64).sum(axis=0) % 2**31)
 
 
 def interrupted() -> int:

@@ -1,6 +1,9 @@
 """The figures of a run: samples, predictions, curves. With several processes, only the leader writes them."""
 
-from collections.abc import Mapping, Sequence
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from tljax.data.splits import Split
 from tljax.devices.processes import leads
 from tljax.trees import Row
 
-SAMPLES = 18
+# As many as the Keras lesson shows.
+SAMPLES, COLUMNS = 25, 5
 
 
 def draw_samples(
@@ -30,8 +34,19 @@ def draw_samples(
     right, else red. `predicted` (labels) and `guesses` (texts) have an entry for every example of the split, also for
     those that other processes read.
     """
-    if not len(split.labels):
-        return
+    if len(split.labels):
+        with _going_on(folder):
+            _draw_samples(folder, seed, split, class_names, predicted, guesses)
+
+
+def _draw_samples(
+    folder: Path,
+    seed: int,
+    split: Split,
+    class_names: Sequence[str],
+    predicted: Int[np.ndarray, " n"],
+    guesses: Sequence[str],
+) -> None:
     chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
     images, rows = split.images[chosen], split.rows[chosen]
     labels = [class_names[i] for i in split.labels[chosen]]
@@ -42,7 +57,7 @@ def draw_samples(
 
 
 def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
-    columns = min(6, len(images))
+    columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
     # As fractions of a picture's side: the room for two lines of text above it, and the margin around it.
     title, margin = 0.22, 0.05
@@ -53,7 +68,9 @@ def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Se
         left, top = i % columns, i // columns * (1 + title) + title
         extent = (left + margin, left + 1 - margin, top + 1 - 2 * margin, top)
         axes.imshow(image, extent=extent)
-        axes.text(left + 0.5, top - 0.01, text, fontsize=9, color=color, ha="center", va="bottom")
+        position = left + 0.5, top - 0.01
+        # Names are text, not formulas: `$` is a dollar.
+        axes.text(*position, text, fontsize=9, color=color, ha="center", va="bottom", parse_math=False)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + title), 0), aspect="auto")
     axes.set_axis_off()
     _save(figure, path)
@@ -65,6 +82,11 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
     `runs` has the metrics of each run by its name. A run may have several stages, such as a fine_tune that continued a
     feature_extraction: it is one line, and a dotted vertical line marks where the stage changes.
     """
+    with _going_on(path):
+        _draw_curves(path, runs)
+
+
+def _draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure_class()(figsize=(10, 4), layout="constrained")
@@ -91,10 +113,24 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
 
 def _figure_class() -> Any:
     # The class, not pyplot, which has global state and may need a window system. The import waits until a figure is
-    # drawn.
+    # drawn. A notebook names its own backend in the environment, which a process started from there does not have.
+    os.environ["MPLBACKEND"] = "agg"
     from matplotlib.figure import Figure
 
     return Figure
+
+
+@contextmanager
+def _going_on(path: Path) -> Iterator[None]:
+    """A block that draws. If it fails, it says so in one line, and the run goes on: a figure is not worth a run."""
+    try:
+        with warnings.catch_warnings():
+            # A font that lacks the letters of a class name draws boxes.
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+            yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        print(f"{path} is not drawn ({reason}); the run goes on without it")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -102,5 +138,5 @@ def _save(figure: Any, path: Path) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     unfinished = path.with_name(f"unfinished_{path.name}")
-    figure.savefig(unfinished, dpi=110)
+    figure.savefig(unfinished, dpi=110, backend="agg")
     unfinished.replace(path)

@@ -23,6 +23,29 @@ def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
     return "\n".join(lines)
 
 
+def data_summary(data: Row) -> str:
+    """What was read, for a reader: splits with their classes, what was left out, notes and warnings. `data` is the
+    description of a `Dataset`."""
+    classes = len(next(iter(data["splits"].values()))["classes"])
+    lines = [f"data: {data['name']}, {classes} classes, {data['image_size']} pixels"]
+    for part, split in data["splits"].items():
+        lines.append(f"  {part:<11} {split['images']:,} images of {split['of']}: {_describe_counts(split['classes'])}")
+    left_out = [f"{count:,} {reason}" for reason, count in data["left_out"].items()]
+    lines += [f"  left out    {', '.join(left_out)}"] * bool(left_out)
+    return "\n".join([*lines, *(f"  note        {note}" for note in data["notes"]),
+                      *(f"  WARNING     {warning}" for warning in data["warnings"])])  # fmt: skip
+
+
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    """The number of images of each class: of all of them, or of the smallest and the largest."""
+    smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[smallest] == counts[largest]:
+        return f"{counts[smallest]:,} of each class"
+    if len(counts) <= 12:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return f"from {counts[smallest]:,} of {smallest} to {counts[largest]:,} of {largest}"
+
+
 def epoch_line(row: Row, last: int) -> str:
     """The metrics of an epoch on one line; `last` is the number of the last epoch."""
     numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))

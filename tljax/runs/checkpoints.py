@@ -198,6 +198,20 @@ class Checkpoints:
         self._check(number, expected, leaves)
         return unflatten(leaves), meta
 
+    def read_back(self, number: int) -> None:
+        """Reads the variables of a checkpoint that was just written.
+
+        Raises:
+          OSError: if they cannot be read, or are not what was saved.
+        """
+        try:
+            self.restore_variables(number)
+        except Damaged as error:
+            raise OSError(
+                f"the checkpoint that was just written cannot be read back ({error}): this folder is not fit for "
+                "checkpoints; give another --workdir"
+            ) from error
+
     def path(self, number: int) -> Path:
         """The folder of a checkpoint."""
         return self.folder / str(number)

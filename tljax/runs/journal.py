@@ -32,6 +32,7 @@ class Journal:
     steps: int
     """Training steps per epoch."""
     _kept: set[int] = field(default_factory=set)
+    _read_back: bool = False
 
     def read(self, shapes: TrainState) -> tuple[TrainState | None, Progress]:
         """The state and the progress of the newest good checkpoint; if there is none, None and the initial progress.
@@ -54,10 +55,16 @@ class Journal:
         self._kept = set(self._number(progress))
 
     def write(self, state: TrainState, progress: Progress) -> None:
-        """Writes a checkpoint and the metrics, then deletes the checkpoints that are not needed any more."""
+        """Writes a checkpoint and the metrics, then deletes the checkpoints that are not needed any more.
+
+        The first checkpoint of this start is read back at once: a folder that is not fit for checkpoints shows early.
+        """
         now, best = self._number(progress)
         meta = self.about | progress_to_json(progress) | {"best": best}
         self.checkpoints.save(now, state, self.cut, self.frozen, meta)
+        if not self._read_back:
+            self.checkpoints.read_back(now)
+            self._read_back = True
         self._write_rows(progress)
         self.checkpoints.prune({now, best} | self._kept)
         self._kept = {now, best}

@@ -3,9 +3,23 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from tljax.config import SOURCE, AnyConfig, Config, Lesson, Stage, as_json
+from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Stage, as_json
+
+ConfigT = TypeVar("ConfigT", Config, Lesson)
+
+
+# What older versions did, for settings whose default now does something else.
+BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
+
+
+def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
+    """`config` with the values of `BEFORE` for the data settings that a run's saved config lacks: the run goes on with
+    the splits that it began with."""
+    known = saved.get("data", {}) if isinstance(saved, dict) else {}
+    before = {name: value for name, value in BEFORE[Data].items() if name not in known}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **before))
 
 
 def fill_in(saved: Any, kind: type) -> Any:
@@ -27,7 +41,7 @@ def fill_in(saved: Any, kind: type) -> Any:
     nested = {name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type)}
     nested = {name: hint for name, hint in nested.items() if dataclasses.is_dataclass(hint)}
     filled = {name: fill_in(value, nested[name]) if name in nested else value for name, value in saved.items()}
-    return as_json(kind()) | filled
+    return as_json(kind()) | BEFORE.get(kind, {}) | filled
 
 
 # Settings that may change when a run resumes, because they do not change its results.

@@ -12,7 +12,7 @@ from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
 from tljax.runs.files import read_json, read_rows, write_json, write_rows
-from tljax.runs.saved_configs import fill_in, find_changes, growing
+from tljax.runs.saved_configs import ConfigT, fill_in, find_changes, go_on_as_begun, growing
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
@@ -52,6 +52,11 @@ def claim(workdir: Path) -> Iterator[None]:
 def _refuse_file(workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
+    # Orbax finds its files by a pattern that begins with this path.
+    if "[" in str(workdir.resolve()):
+        raise ValueError(
+            f"{workdir.resolve()}: checkpoints cannot be read from a path with '['; give another --workdir"
+        )
 
 
 def _lock(file: Any, workdir: Path) -> None:
@@ -101,6 +106,14 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
     # More epochs than before are allowed, fewer are not: compared the other way round, they show.
     longer = find_changes(now, before, may_grow)
     return "finished" if not longer and _is_whole(workdir) else "begun"
+
+
+def as_begun(workdir: Path, config: ConfigT) -> ConfigT:
+    """`config` for the run in `workdir`: settings that an older version did not have are as that version behaved."""
+    try:
+        return go_on_as_begun(config, read_json(workdir / CONFIG))
+    except OSError:
+        return config
 
 
 def _is_whole(workdir: Path) -> bool:
