@@ -1,8 +1,10 @@
 """The images that `splits.load` takes, and the splits that they are in."""
 
+import io
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from pictures import COLORS, load_folder, make_folder, save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import decoding, splits
+from tljax.data import decoding, sources, splits
+from tljax.data.image_source import ImageSource
 
 
 def test_damaged_image_is_named(tmp_path):
@@ -166,3 +169,28 @@ from tljax.data import splits
 splits.load(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
 assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sources_are_told_apart_in_the_cache_and_without_files_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
+    gray = [10]
+
+    def open_gray(files):
+        def fetch(split, rows):
+            picture = io.BytesIO()
+            Image.fromarray(np.full((32, 32, 3), gray[0], np.uint8)).save(picture, "png")
+            return [picture.getvalue()] * len(rows)
+
+        describe = lambda split, rows: (rows % 2, [f"gray_{row}" for row in rows])  # noqa: E731
+        return ImageSource(("a", "b"), 32, {"train": 8, "val": 4}, describe, fetch, lambda split: files)
+
+    def first_pixel(name):
+        return int(splits.load(Data(name=name), seed=0, disk_bytes=2**20).train.images[0, 0, 0, 0])
+
+    monkeypatch.setitem(sources.SOURCES, "one", lambda: open_gray([Path(__file__)]))
+    monkeypatch.setitem(sources.SOURCES, "other", lambda: open_gray([Path(__file__)]))
+    monkeypatch.setitem(sources.SOURCES, "no files", lambda: open_gray([]))
+    assert (first_pixel("one"), first_pixel("no files")) == (10, 10)
+    gray[0] = 20
+    # Found again by its name and files; another source, and one without files, is not.
+    assert (first_pixel("one"), first_pixel("other"), first_pixel("no files")) == (10, 20, 20)

@@ -210,7 +210,7 @@ def test_the_units_before_fine_tunings_cut_run_once(lesson):
     ("config", "message"),
     [
         (small("fine_tune", pretrained="{lesson}"), "holds several runs; take one of them: .*feature_extraction"),
-        (small("fine_tune", pretrained="imagenet"), "--config.pretrained=RUN/feature_extraction"),
+        (small("fine_tune", pretrained="imagenet"), "--config.pretrained=FOLDER"),
         (small("fine_tune", pretrained="{lesson}/source"), "trained on the classes 0, 1, 2, the data has 5, 6, 7"),
         (small("feature_extraction", pretrained="{lesson}/zero_shot"), "not the folder of a run that trained"),
         (small("feature_extraction", pretrained="nowhere"), "neither a file, nor a folder"),

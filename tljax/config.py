@@ -49,8 +49,9 @@ class Data:
     """Side of the square images in pixels. None: the size of the data's images where all are small and alike, else
     224."""
     validation_split: str | None = None
-    """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one, else `test`. A
-    slice of train such as `train[90%:]` takes those images out of training; test_split is evaluated once at the end."""
+    """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one; else `test`, or a
+    tenth of train for a folder. A slice of train such as `train[90%:]` takes those images out of training; test_split
+    is then evaluated once at the end."""
     test_split: str | None = None
     """Split that is evaluated once at the end, where validation_split is a slice of train. None: `test` where the data
     has one."""
@@ -76,8 +77,8 @@ class Cache:
     """What is computed once and kept: decoded images, and the activations of frozen units."""
 
     features: bool = True
-    """On: the frozen units run once and training reads their activations, unless images are augmented. Off
-    (no_features): they run in every step."""
+    """Run the frozen units once and train on their activations, unless images are augmented; `no_features` runs them in
+    every step. (default: once)"""
     memory_gib: float = 4.0
     """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB."""
     disk_gib: float = 16.0
@@ -116,18 +117,18 @@ OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
 
 @dataclass
 class Optimizer:
-    """How the trainable weights are updated. The defaults are Keras's."""
+    """How the trainable weights are updated. The defaults are those of Keras's Adam."""
 
     name: Literal["adam"] = "adam"
     """adam: Adam by Keras's formula."""
     learning_rate: float = 1e-3
     """Learning rate, constant."""
     beta_1: float = 0.9
-    """Decay rate of the first moment (mean of the gradients)."""
+    """adam: decay rate of the first moment (mean of the gradients)."""
     beta_2: float = 0.999
-    """Decay rate of the second moment (mean of their squares)."""
+    """adam: decay rate of the second moment (mean of their squares)."""
     epsilon: float = 1e-7
-    """Added to the square root of the second moment before bias correction, as in Keras."""
+    """adam: added to the square root of the second moment before bias correction, as in Keras."""
 
     def check(self) -> None:
         """Raises ValueError for a value out of range, or for a setting that the optimizer `name` does not use."""
@@ -209,7 +210,7 @@ class Config(Shared, Stage):
             wanted = "from_scratch starts from no weights; leave it out, or take the stage fine_tune"
             refuse_unless(self.pretrained is None, "pretrained", self.pretrained, wanted)
         elif self.stage == "fine_tune":
-            wanted = "fine_tune goes on from a run: --config.pretrained=RUN/feature_extraction"
+            wanted = "fine_tune goes on from a run of feature_extraction: --config.pretrained=FOLDER"
             refuse_unless(self.pretrained not in (None, "imagenet"), "pretrained", self.pretrained, wanted)
         else:
             wanted = f"{self.stage} needs source weights: imagenet, a weight file or the folder of a run"

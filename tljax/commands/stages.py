@@ -12,7 +12,7 @@ import jax
 from tljax.commands.train import train
 from tljax.commands.zero_shot import zero_shot
 from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
-from tljax.data import splits
+from tljax.data import sources, splits
 from tljax.data.splits import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.cut import Cut, find_cut
@@ -42,6 +42,7 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
     if config.stage != "zero_shot":
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
+    sources.check_place(config.data)
     architecture = find_architecture(config.network)
     first = architecture.units[0]
     if config.stage == "from_scratch" and find_cut(config.cut, architecture).start != first:
@@ -63,10 +64,12 @@ def load_source(config: Config) -> Weights | None:
     if config.pretrained is None:
         return None
     weights = load_weights(config.pretrained, config.network, config.variant)
+    for note in weights.notes:
+        print(f"{weights.name}: {note}")
     if config.stage == "fine_tune" and not weights.is_run:
         raise ValueError(
-            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run: "
-            "--config.pretrained=RUN/feature_extraction"
+            f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run of feature_extraction: "
+            "--config.pretrained=FOLDER"
         )
     if config.stage != "zero_shot":
         # A wrong cut shows here, before any data is read.

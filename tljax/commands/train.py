@@ -71,7 +71,7 @@ def train(
         )
         state, progress = resume(journal, setup, programs, variables)
         if not progress.is_done(last):
-            print("compiling ...", flush=True)
+            print("compiling; the first time this takes a minute or two ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
         first = progress.epoch
         with signals.deferred():

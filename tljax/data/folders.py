@@ -20,12 +20,9 @@ def open_folder(
     `classes` are the classes that will be used, empty for all.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
       PermissionError: if a folder cannot be read.
       ValueError: if it has no classes, or `recognize` refuses its layout.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
     found = recognize(folder, classes)
     names = list(next(iter(found.splits.values()), {}))
     if not names:

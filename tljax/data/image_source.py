@@ -22,9 +22,14 @@ Rows = Int[np.ndarray, " n"]
 class ImageSource(NamedTuple):
     """A source of images.
 
-    `image_size` is the image side in pixels that it suggests, `sizes` the number of rows of each split.
-    `describe(split, rows)` returns labels (int) and ids; `fetch(split, rows)` returns encoded images (bytes or paths);
-    `files(split)` returns the paths of all files that the split is read from.
+    `image_size` is the image side in pixels that it suggests, `sizes` the number of rows of each split. Rows are
+    positions within a split.
+
+    - `describe(split, rows)` returns labels (int array) and ids (strings, each only once in the source).
+    - `fetch(split, rows)` returns encoded images: bytes of a picture file, or paths.
+    - `files(split)` returns the paths of all files that the split's images and labels come from: decoded images are
+      found again in the cache by these files, and are not kept if there are none. A source that makes its images itself
+      gives its own module, `[Path(__file__)]`.
 
     `left_out` counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings`
     lines about what may be wrong. `test_at_end` says that validation was held out of train, so that the split test is

@@ -4,6 +4,7 @@ A source lists its splits and fetches encoded images. `splits.py` chooses rows a
 """
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from tljax.config import Data
@@ -11,6 +12,20 @@ from tljax.data.digits import open_digits
 from tljax.data.folders import open_folder
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource
 from tljax.data.tfds_sets import open_tfds
+
+# The sources that need nothing but a name. Every other name is a folder's or a TFDS data set's.
+SOURCES: dict[str, Callable[[], ImageSource]] = {"digits": open_digits}
+
+
+def check_place(config: Data) -> None:
+    """Checks that a folder of pictures is there, before anything is downloaded.
+
+    Raises:
+      FileNotFoundError: if it is not.
+    """
+    folder = Path(config.name.removeprefix("folder:")).expanduser()
+    if config.name.startswith("folder:") and not folder.is_dir():
+        raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
 
 
 def open_source(config: Data) -> ImageSource:
@@ -20,15 +35,16 @@ def open_source(config: Data) -> ImageSource:
       ValueError: if a class, the folder or the data set is wrong; the message names it.
       FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
     """
-    if config.name == "digits":
-        source = open_digits()
+    if config.name in SOURCES:
+        source = SOURCES[config.name]()
     elif config.name.startswith("folder:"):
+        check_place(config)
         folder = Path(config.name.removeprefix("folder:")).expanduser()
         # With a split that the user chose, train stays whole.
         chosen = config.validation_split not in (None, *VALIDATION_NAMES)
         source = open_folder(folder, config.classes, "test" if chosen else config.holdout)
     else:
-        source = open_tfds(config.name, config.dir)
+        source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH"))
     for i, name in enumerate(config.classes):
         if name not in source.class_names:
             near = ", ".join(difflib.get_close_matches(name, source.class_names, cutoff=0.0))

@@ -183,7 +183,10 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
 def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> Split:
     config, size, seed, disk_bytes, memory_bytes, own = reading
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
+    # Without files nothing would tell that the images have changed.
+    disk_bytes = disk_bytes if files else 0
     about = {
+        "source": config.name,
         "decoding": DECODING,
         "pillow": version("pillow"),
         "class_names": source.class_names,

@@ -1,6 +1,7 @@
 """Reads TensorFlow Datasets (TFDS) that are prepared as array_record, without TensorFlow."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tljax.data.image_source import CHUNK, PHOTOGRAPH_SIZE, SMALLEST_SIZE, Image
 LARGEST_NATIVE_SIZE = 64
 
 
-def open_tfds(name: str, directory: str | None) -> ImageSource:
+def open_tfds(name: str, directory: str | None, others: Sequence[str] = ()) -> ImageSource:
     """The TFDS data set `name`, prepared below `directory` (None: TFDS's default), as an image source.
 
     Raises:
@@ -23,7 +24,7 @@ def open_tfds(name: str, directory: str | None) -> ImageSource:
     """
     import tensorflow_datasets as tfds
 
-    builder = _find_builder(name, directory)
+    builder = _find_builder(name, directory, others)
     features: dict[str, Any] = dict(builder.info.features.items())
     image_key, label_key = (builder.info.supervised_keys or ("image", "label"))[:2]
     image: Any = features.get(image_key)
@@ -60,7 +61,7 @@ def open_tfds(name: str, directory: str | None) -> ImageSource:
     return ImageSource(tuple(label.names), size, sizes, describe, fetch, files.__getitem__)
 
 
-def _find_builder(name: str, directory: str | None) -> Any:
+def _find_builder(name: str, directory: str | None, others: Sequence[str]) -> Any:
     """The TFDS builder of a data set that is prepared as array_record. Prepares CIFAR-10 if nobody has."""
     import tensorflow_datasets as tfds
 
@@ -72,7 +73,7 @@ def _find_builder(name: str, directory: str | None) -> Any:
         if Path(name).is_dir():
             raise ValueError(f"config.data.name={name!r} is a folder: write folder:{name}") from error
         raise ValueError(
-            f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are folder:PATH and digits"
+            f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are {', '.join(others)}"
         ) from error
     # Builders raise different exceptions for a version or a config that they do not have.
     except Exception as error:

@@ -94,9 +94,12 @@ def _draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
         axes = figure.add_subplot(1, 2, column + 1)
         for i, (name, rows) in enumerate(runs.items()):
             epochs = [row["epoch"] for row in rows]
-            for key, style, split in ((metric, "--", "train"), (f"val_{metric}", "-", "validation")):
+            for key, style, marker, split in (
+                (metric, "--", "x", "train"),
+                (f"val_{metric}", "-", ".", "validation"),
+            ):
                 values = [np.nan if row[key] is None else row[key] for row in rows]
-                axes.plot(epochs, values, style, marker=".", color=f"C{i}", label=f"{name}, {split}")
+                axes.plot(epochs, values, style, marker=marker, color=f"C{i}", label=f"{name}, {split}")
             for before, after in pairwise(rows):
                 if before["stage"] != after["stage"]:
                     axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")

@@ -65,6 +65,9 @@ def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: st
     setting in `may_grow` that has increased. `path` is the path of the two configs inside larger ones.
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
+        if not path and ("stages" in before) != ("stages" in now):
+            kinds = ("a lesson", "one stage") if "stages" in before else ("one stage", "a lesson")
+            return ["{} before, {} now".format(*kinds)]
         names = before.keys() | now.keys()
         return [
             change

@@ -110,10 +110,11 @@ def train_epoch(
         steps = _run(train_steps, state, examples, order, bar, done.steps)
         with closing(steps):
             began = time.perf_counter()
-            for new_state, new_sums in steps:
+            for number, (new_state, new_sums) in enumerate(steps):
                 state = new_state
                 seconds, began = time.perf_counter() - began, time.perf_counter()
-                if announce and seconds >= DISPATCH_SECONDS / 2:
+                # The first dispatch is slower than the others: it counts only where all of them are long.
+                if announce and seconds >= DISPATCH_SECONDS * (0.5 if number else 4):
                     bar.write(describe_pace(name, examples.steps, seconds / len(new_sums.loss)))
                     announce = False
                 _check_finite(new_sums, len(sums.loss), name)

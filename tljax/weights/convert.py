@@ -127,13 +127,15 @@ class Kind(NamedTuple):
     convert: Callable[[Arrays, Architecture], dict[str, np.ndarray]]
     variant: str
     """Key of `resnet.VARIANTS`."""
+    first: str
+    """Name of the first array, by which a prefix of all names is found."""
 
 
 # The keys are the names that `untrusted.read` returns.
 KINDS = {
-    "keras": Kind(lambda arrays, _: from_keras(arrays), "v1"),
-    "keras_counters": Kind(from_keras_counters, "v1"),
-    "torch": Kind(lambda arrays, _: from_torch(arrays), "v1.5"),
+    "keras": Kind(lambda arrays, _: from_keras(arrays), "v1", "conv1_conv/kernel"),
+    "keras_counters": Kind(from_keras_counters, "v1", "layers/conv2d/vars/0"),
+    "torch": Kind(lambda arrays, _: from_torch(arrays), "v1.5", "conv1.weight"),
 }
 
 
@@ -151,6 +153,10 @@ def recognize(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Archit
     return min(((kind.convert(arrays, row), row) for row in rows), key=differences)
 
 
+# The most lines of a message about leaves.
+MOST_LINES = 10
+
+
 def match_leaves(
     target: Arrays, source: Arrays, *, name: str, new: tuple[str, ...] = (), ignored: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
@@ -161,7 +167,7 @@ def match_leaves(
 
     Raises:
       ValueError: with a line for every leaf that is missing (-) or left over (+), and two lines (- and +) for every
-        leaf that has another shape or is not floating point.
+        leaf that has another shape or is not floating point, `MOST_LINES` at most; or if a value is not finite.
     """
     wanted = {path: leaf for path, leaf in target.items() if not path.startswith(new)} if new else dict(target)
     given = {path: leaf for path, leaf in source.items() if not path.startswith(ignored)} if ignored else dict(source)
@@ -173,5 +179,10 @@ def match_leaves(
         elif not np.issubdtype(given[path].dtype, np.floating) and given[path].dtype.name != "bfloat16":
             problems += [f"  - {path} floating point", f"  + {path} {given[path].dtype}"]
     if problems:
-        raise ValueError(f"{name} does not fit the network (- wanted, + found):\n" + "\n".join(problems))
+        more = [f"  and {len(problems) - MOST_LINES} more lines"] * (len(problems) > MOST_LINES)
+        lines = "\n".join([*problems[:MOST_LINES], *more])
+        raise ValueError(f"{name} does not fit the network (- wanted, + found):\n{lines}")
+    for path in wanted:
+        if not np.isfinite(np.asarray(given[path], np.float32)).all():
+            raise ValueError(f"{name}: {path} holds values that are not finite; the file is damaged, take another")
     return {path: np.asarray(given.get(path, leaf), np.float32) for path, leaf in target.items()}

@@ -10,13 +10,17 @@ from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_
 from tljax.runs import checkpoints
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
-from tljax.weights import convert, imagenet, untrusted
+from tljax.weights import convert, foreign, imagenet, untrusted
 
 # Keras's own ImageNet weights: top-1 74.9% (ResNet50), 76.4% (101), 76.6% (152); https://keras.io/api/applications.
 IMAGENET = "imagenet"
 KERAS_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/resnet/{}_weights_tf_dim_ordering_tf_kernels.h5"
 )
+
+
+# What paths of our variables begin with.
+OURS = ("params/", "batch_stats/")
 
 
 class Weights(NamedTuple):
@@ -37,6 +41,8 @@ class Weights(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
+    notes: tuple[str, ...] = ()
+    """What a reader should know of how the file was read."""
 
 
 def load_weights(pretrained: str, network: str | None = None, variant: str | None = None) -> Weights:
@@ -86,14 +92,19 @@ def load_into(
             f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
         )
     new = () if keep_head else ("params/head/",)
-    merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=new)
+    # A new head takes the place of whatever layers stand behind the network's averages.
+    others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
+    if others:
+        print(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}")
+    ignored = (*new, *others)
+    merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
 
 
 def _read_file(path: Path, name: str) -> Weights:
-    if path.suffix not in (".h5", ".safetensors"):
+    if path.suffix.lower() not in untrusted.ENDINGS:
         raise ValueError(
-            f"config.pretrained={name!r}: weights are read from .h5, .weights.h5 and .safetensors files; "
+            f"config.pretrained={name!r}: weights are read from {', '.join(untrusted.ENDINGS)} files; "
             "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
         )
     try:
@@ -101,6 +112,12 @@ def _read_file(path: Path, name: str) -> Weights:
     except ValueError as error:
         raise ValueError(f"config.pretrained={name!r}: {error}") from error
     kind = convert.KINDS[names]
+    arrays, prefix = foreign.strip_prefix(arrays, kind.first)
+    if other := foreign.name_model(arrays):
+        raise ValueError(
+            f"config.pretrained={name!r} is {other}, which tljax does not have; it has {', '.join(NETWORKS)} as Keras "
+            "and torchvision define them"
+        )
     leaves, architecture = convert.recognize(arrays, kind)
     return Weights(
         name=name,
@@ -110,6 +127,7 @@ def _read_file(path: Path, name: str) -> Weights:
         input_size=224,
         labels=_head_labels(leaves),
         architecture=architecture,
+        notes=(f"its names begin with {prefix!r}, which is left out",) if prefix else (),
     )
 
 

@@ -30,6 +30,10 @@ FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3}
 MOST_COMPRESSED = 100
 
 
+# Of the files that are read; capital letters are the same.
+ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors")
+
+
 def read(path: Path) -> tuple[Arrays, str]:
     """The arrays of a .h5 or .safetensors file by name, and their naming scheme: `keras`, `keras_counters` or `torch`.
 
@@ -62,7 +66,21 @@ def _read_safetensors(path: Path) -> tuple[Arrays, str]:
     return load_file(path), "torch"
 
 
-def _read_h5(path: Path) -> tuple[Arrays, str]:
+def _read_keras(path: Path) -> tuple[Arrays, str]:
+    """The weights in a `.keras` file, which is a zip archive. Nothing else in it is read."""
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        if "model.weights.h5" not in archive.namelist():
+            raise ValueError("there is no model.weights.h5 in it")
+        if archive.getinfo("model.weights.h5").file_size > MOST_BYTES:
+            raise ValueError(f"its weights take more than {MOST_BYTES / 2**30:g} GiB")
+        with archive.open("model.weights.h5") as file:
+            return _read_h5(io.BytesIO(file.read(MOST_BYTES)))
+
+
+def _read_h5(path: Any) -> tuple[Arrays, str]:
     import h5py
 
     with h5py.File(path) as file:
@@ -77,7 +95,10 @@ def _read_h5(path: Path) -> tuple[Arrays, str]:
             ]
             return {name: arrays[path] for path, name in names}, "keras"
         if "layers" in root:
-            return {name: array for name, array in arrays.items() if name.startswith("layers/")}, "keras_counters"
+            # Optimizers' states are no weights.
+            return {
+                name: array for name, array in arrays.items() if not name.startswith("optimizer/")
+            }, "keras_counters"
     raise ValueError("neither of Keras's two layouts of weights is in it")
 
 
@@ -112,11 +133,21 @@ def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: lis
         seen.add(address)
         if isinstance(item, h5py.Group):
             _collect(item, f"{path}{name}/", arrays, seen=seen, room=room)
-        elif isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu":
+        elif isinstance(item, h5py.Dataset) and (item.dtype.kind in "fiu" or item.dtype.str == "|V2"):
             room[0] -= _checked_size(item, f"{path}{name}")
             if room[0] < 0:
                 raise ValueError(f"its arrays take more than {MOST_BYTES / 2**30:g} GiB")
-            arrays[f"{path}{name}"] = item[()]
+            arrays[f"{path}{name}"] = _read_array(item)
+
+
+def _read_array(dataset: Any) -> np.ndarray:
+    """An array; HDF5 has no bfloat16, so Keras writes it as two bytes without a meaning."""
+    if dataset.dtype.str != "|V2":
+        array: np.ndarray = dataset[()]
+        return array
+    import ml_dtypes
+
+    return np.asarray(dataset[()]).view(ml_dtypes.bfloat16)
 
 
 def _checked_size(dataset: Any, name: str) -> int:
@@ -146,7 +177,8 @@ def _main(path: Path, target: Path) -> None:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES / 2**30:g} GiB")
-        arrays, kind = (_read_safetensors if path.suffix == ".safetensors" else _read_h5)(path)
+        readers = {".safetensors": _read_safetensors, ".keras": _read_keras}
+        arrays, kind = readers.get(path.suffix.lower(), _read_h5)(path)
         # An .npz file cannot store bfloat16. Nothing is lost: a bfloat16 is the upper half of a float32.
         np.savez(target, *(a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in arrays.values()))
     # On damaged files, these libraries raise errors of many types.
