@@ -175,7 +175,8 @@ def test_of_four_stages_only_those_that_nothing_goes_on_from_may_take_longer(tmp
 
 def test_overwriting_deletes_what_a_run_writes_and_nothing_else(tmp_path):
     others = ["notes.txt", "data", "summary.json.bak", "fine_tune/summary.json"]
-    fill(tmp_path, [*workdir.FILES, *others])
+    in_folders = ["figures/curves.png", "checkpoints/3/meta"]
+    fill(tmp_path, [*(name for name in workdir.FILES if name not in workdir.OWN), *in_folders, *others])
     config = Config(pretrained="imagenet", optimizer=Optimizer(learning_rate=math.inf))
     workdir.begin_run(tmp_path, config, overwrite=True)
     assert {p.name for p in tmp_path.iterdir()} == {"notes.txt", "data", "summary.json.bak", "fine_tune", "config.json"}
@@ -208,3 +209,26 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match=said), workdir.claim(tmp_path / "new"):
         pass
     assert not (tmp_path / "new").exists()
+
+
+def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
+    ours = ["config.json", "summary.json", "figures/samples.png", "figures/unfinished_curves.png"]
+    ours += [
+        "checkpoints/0/x",
+        "checkpoints/12/x",
+        "checkpoints/12.damaged/x",
+        "checkpoints/7.orbax-checkpoint-tmp-1/x",
+    ]
+    others = ["figures/my.png", "checkpoints/notes.txt", "notes.txt"]
+    for name in ours + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    workdir.clear(tmp_path)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(others)
+    # What is left is no run.
+    with pytest.raises(FileExistsError, match=r"holds figures, checkpoints but no config\.json, so it is no run"):
+        workdir.refuse_other_folders(tmp_path)
+    for name in others:
+        (tmp_path / name).unlink()
+    workdir.clear(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from tljax.networks.cut import Cut, find_cut
 from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
-from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run
+from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -50,7 +50,13 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
 
 
 def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> None:
-    """Raises ValueError if `overwrite` would delete the run that the weights come from."""
+    """Refuses `overwrite` where it would delete something that is no run, or the run that the weights come from.
+
+    Raises:
+      FileExistsError, ValueError: with the folder.
+    """
+    if overwrite:
+        refuse_other_folders(workdir)
     if overwrite and pretrained is not None and Path(pretrained).resolve() == workdir.resolve():
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 

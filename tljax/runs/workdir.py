@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from tljax.runs.saved_configs import ConfigT, fill_in, find_changes, go_on_as_be
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
 FILES = (CONFIG, ENVIRONMENT, METRICS, "predictions.jsonl", "report.md", "figures", "checkpoints", SUMMARY)
+# What a run writes into these folders, as patterns of names.
+OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoints": r"\d+(\..*)?"}
 LOCK = ".lock"
 
 
@@ -88,13 +91,9 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
       ValueError: if it holds a run of another config, with what differs.
     """
     _refuse_file(workdir)
-    found = [name for name in FILES if (workdir / name).exists()]
-    if not found:
+    refuse_other_folders(workdir)
+    if not (workdir / CONFIG).exists():
         return "none"
-    if CONFIG not in found:
-        raise FileExistsError(
-            f"{workdir} holds {', '.join(found)} but no {CONFIG}; give another --workdir, or --overwrite"
-        )
     before, now = fill_in(read_json(workdir / CONFIG), type(config)), as_json(config)
     may_grow = growing(config)
     changes = find_changes(before, now, may_grow)
@@ -156,9 +155,27 @@ def record_environment(workdir: Path) -> None:
 
 def clear(workdir: Path) -> None:
     """Deletes the files of a run in `workdir`: its summary first, so that the run no longer counts as finished; its
-    config last, so that the folder is known as a run's until the end."""
+    config last, so that the folder is known as a run's until the end. Other people's files stay."""
     for path in (workdir / name for name in reversed(FILES) if leads()):
         if path.is_dir():
-            shutil.rmtree(path)
+            _delete_own(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _delete_own(folder: Path) -> None:
+    for path in folder.iterdir():
+        if re.fullmatch(OWN[folder.name], path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # A file that no run wrote keeps the folder.
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def refuse_other_folders(workdir: Path) -> None:
+    """Raises FileExistsError if `workdir` holds names of a run's files but no config: somebody else's folder."""
+    found = [name for name in FILES if (workdir / name).exists()]
+    if found and CONFIG not in found:
+        raise FileExistsError(
+            f"{workdir} holds {', '.join(found)} but no {CONFIG}, so it is no run; give another --workdir"
+        )
