@@ -52,6 +52,11 @@ JOBS = {
     "forward_32": Job(1024, 32, 10, False),
     "forward_224": Job(128, 224, 1000, False),
 }
+# What tljax, its demo and the tests import.
+NEEDED = (
+    *("jax", "flax", "optax", "orbax.checkpoint", "grain", "array_record", "tensorflow_datasets", "tyro", "pooch"),
+    *("jaxtyping", "h5py", "safetensors", "sklearn", "matplotlib", "PIL", "tqdm", "pytest", "keras"),
+)
 # A library's work: one repetition, and the bytes of device memory that the job needs at most.
 Prepared = tuple[Callable[[], Any], int | None]
 
@@ -310,7 +315,7 @@ def run_part(part: Part, seconds: float, environment: dict[str, str]) -> dict[st
 
 def write(results: dict[str, Any], out: Path) -> None:
     """Both files, as far as the parts have come."""
-    out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    Path(f"{out}.json").write_text(json.dumps(results, indent=1) + "\n")
     lines = ["| work | library | precision | images/s | slowest - fastest round | memory, GiB | setup, s |"]
     lines.append("| :-- | :-- | :-- | --: | :-: | --: | --: |")
     for result in results.values():
@@ -324,7 +329,7 @@ def write(results: dict[str, Any], out: Path) -> None:
     largest = [f"- {share:.1%} {name}" for result in results.values() for row in result["rows"]
                for name, share in row.get("largest", [])]  # fmt: skip
     text = [*lines, "", "Ends of the parts:", "", *ends, "", "Largest operations of tljax step_all bfloat16:", ""]
-    out.with_suffix(".md").write_text("\n".join([*text, *largest, "", *tails]) + "\n")
+    Path(f"{out}.md").write_text("\n".join([*text, *largest, "", *tails]) + "\n")
 
 
 def main() -> None:
@@ -343,6 +348,10 @@ def main() -> None:
             row = {"job": name, "library": library, "precision": precision}
             print(json.dumps(row | measure(library, name, precision, flags.quick)), flush=True)
         return
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"this Python lacks {', '.join(missing)}: docs/gpu.md says how to bring them")
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -362,7 +371,9 @@ def main() -> None:
                 print(f"{part.name} ...", flush=True)
                 results[part.name] = run_part(part, min(part.seconds, left), environment)
             write(results, flags.out)
-    print(flags.out.with_suffix(".md").read_text())
+    print(Path(f"{flags.out}.md").read_text())
+    if any(result["exit"] != 0 for result in results.values()):
+        sys.exit("some parts failed or were left out, see above")
 
 
 if __name__ == "__main__":

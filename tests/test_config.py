@@ -1,5 +1,6 @@
 """What a run may not be is refused with the setting's name and value; the command line overrides a config file."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def flags(config: str, *arguments: str):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"cut": 143}, "config.cut=143: must be text, such as 'conv5_block1' or '143'"),
         ({"epochs": 0}, "config.epochs=0: must be a whole number, at least 1"),
         ({"epochs": 2.5}, "config.epochs=2.5"),
         ({"batch_norm": "train"}, "config.batch_norm='train': must be one of inference, training"),
@@ -199,6 +201,10 @@ def test_without_a_config_file_there_is_a_line_and_no_traceback(arguments, messa
         ("x = 1\n", "it has no function get_config()"),
         ("def get_config():\n    return Config()\n", "line 2: NameError: name 'Config' is not defined"),
         ("def get_config(:\n", "SyntaxError: "),
+        ("def get_config():\n    raise ValueError('two\\nlines')\n", "line 2: ValueError: two lines"),
+        ("def get_config(): pass\n", "get_config() returned None, which is no Config and no Lesson"),
+        ("import sys\nsys.exit(0)\n", "it ends the program"),
+        ("import lies_beside\n", "line 1: ModuleNotFoundError: No module named 'lies_beside'"),
     ],
 )
 def test_a_config_file_that_fails_is_a_line(tmp_path, text, message):
@@ -206,6 +212,13 @@ def test_a_config_file_that_fails_is_a_line(tmp_path, text, message):
     with pytest.raises(SystemExit) as exit_:
         parse_flags(["--config", str(tmp_path / "mine.py"), "--workdir", "x"])
     assert str(exit_.value.code).startswith(f"main.py: --config {tmp_path / 'mine.py'}: {message}")
+
+
+def test_a_config_may_import_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    (tmp_path / "beside.py").write_text("from tljax.config import Config\n")
+    (tmp_path / "mine.py").write_text("import beside\n\ndef get_config():\n    return beside.Config(epochs=3)\n")
+    assert parse_flags(["--config", str(tmp_path / "mine.py"), "--workdir", "x"]).config.epochs == 3
 
 
 def test_a_shipped_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):

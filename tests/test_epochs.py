@@ -106,8 +106,8 @@ def test_a_slow_epoch_says_once_what_it_will_take(capsys, monkeypatch):
             0, PartialEpoch(), examples, draw_order(40, 4, seed=0, epoch=1), train, name="x", announce=announce
         )
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"x: 0\.0\d+ s a step, about \d s for 10 steps; memory so far \d+\.\d GiB", line), line
-    assert "about 42 min for 10000 steps" in epochs.describe_pace("x", 10000, 0.25)
+    assert re.fullmatch(r"x: 0\.0\d+ s a step, about \d s for an epoch of 10; memory so far \d+\.\d GiB", line), line
+    assert "about 42 min for an epoch of 10000" in epochs.describe_pace("x", 10000, 0.25)
 
 
 @pytest.mark.parametrize("value", [NAN, INF])

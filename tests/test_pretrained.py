@@ -97,3 +97,8 @@ def test_imagenet_without_a_connection_says_which_file_to_put_where(tmp_path, mo
     (tmp_path / "downloads" / file).write_bytes(b"something else")
     with pytest.raises(FileNotFoundError, match="put that file"):
         pretrained.load_weights("imagenet", network)
+
+
+def test_imagenet_in_capital_letters_says_how_it_is_written():
+    with pytest.raises(FileNotFoundError, match=r"'ImageNet' is neither .*; write imagenet in small letters"):
+        pretrained.load_weights("ImageNet")

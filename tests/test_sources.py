@@ -7,7 +7,7 @@ import pytest
 from pictures import COLORS, load_folder, make_folder
 
 from tljax.config import Data
-from tljax.data import splits
+from tljax.data import sources, splits
 
 
 @pytest.mark.parametrize("validation", ["val", "validation"])
@@ -85,6 +85,16 @@ def test_missing_and_empty_folder(tmp_path):
         load_folder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no subfolders"):
         load_folder(tmp_path)
+
+
+def test_a_workdir_among_the_pictures_is_refused(tmp_path):
+    config = Data(name=f"folder:{tmp_path}")
+    sources.check_place(config, tmp_path.parent / "run")
+    for inside in (tmp_path, tmp_path / "runs" / "a"):
+        with pytest.raises(ValueError, match=r"is inside of folder:.*: its figures would be read as pictures"):
+            sources.check_place(config, inside)
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        sources.check_place(Data(name=f"folder:{tmp_path / 'nowhere'}"))
 
 
 def test_folder_default_size_is_a_photographs(tmp_path):

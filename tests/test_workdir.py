@@ -211,6 +211,12 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
+def test_an_address_is_no_workdir(address):
+    with pytest.raises(ValueError, match="is an address, not a folder"), workdir.claim(Path(address)):
+        pass
+
+
 def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
     ours = ["config.json", "summary.json", "figures/samples.png", "figures/unfinished_curves.png"]
     ours += [

@@ -7,6 +7,7 @@ main.py COMMAND ...
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from tljax.config import AnyConfig
 from tljax.storage import signals
 
 
@@ -66,27 +68,35 @@ def find_config(name: str) -> Path:
       SystemExit: with a line that names the shipped configs, if there is no such file.
     """
     shipped = shipped_configs()
-    if not Path(name).is_file() and name not in shipped:
+    if not os.path.isfile(name) and name not in shipped:
         sys.exit(f"main.py: --config {name}: there is no such file, and no shipped config but {', '.join(shipped)}")
-    return Path(name) if Path(name).is_file() else shipped[name]
+    return Path(name) if os.path.isfile(name) else shipped[name]
 
 
-def load_defaults(name: str) -> Any:
-    """What `get_config()` of a config returns: the defaults of all settings.
+def load_defaults(name: str, debug: bool) -> Any:
+    """What `get_config()` of a config returns: the defaults of all settings. It may import files beside it.
 
     Raises:
       SystemExit: with a line that says where the config fails.
     """
     path = find_config(name)
+    sys.path.append(str(path.parent.resolve()))
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
             sys.exit(f"main.py: --config {name}: it has no function get_config()")
-        return get_config()
+        config = get_config()
+    except SystemExit as ended:
+        sys.exit(str(ended) if str(ended).startswith("main.py: ") else f"main.py: --config {name}: it ends the program")
     except Exception as error:
+        if debug:
+            raise
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" line {lines[-1]}:" if lines else ""
-        sys.exit(f"main.py: --config {name}:{where} {type(error).__name__}: {error}")
+        sys.exit(f"main.py: --config {name}:{where} {type(error).__name__}: {' '.join(str(error).split())}")
+    if not isinstance(config, AnyConfig):
+        sys.exit(f"main.py: --config {name}: get_config() returned {config!r:.80}, which is no Config and no Lesson")
+    return config
 
 
 def parse_flags(arguments: list[str]) -> Any:
@@ -96,7 +106,7 @@ def parse_flags(arguments: list[str]) -> Any:
     known, rest = first.parse_known_args(arguments)
     if known.config is None:
         sys.exit(f"main.py: --config FILE is needed: a file, or one of {', '.join(shipped_configs())}")
-    defaults = load_defaults(known.config)
+    defaults = load_defaults(known.config, debug="--debug" in rest)
 
     @dataclass
     class Flags:
@@ -129,6 +139,9 @@ def parse_flags(arguments: list[str]) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """The program. An error is printed as one line, or as a traceback with --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    open_missing_outputs()
+    if importlib.util.find_spec("fcntl") is None:
+        sys.exit("main.py: tljax runs on Linux and macOS; on Windows, use it in WSL")
     try:
         if "--version" in arguments[:1]:
             print(f"tljax {version('tljax')}")
@@ -143,6 +156,16 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of the output has closed it, as `| head` does. Python would report that once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+
+
+def open_missing_outputs() -> None:
+    """Gives a process that was started without standard output or error (`>&-`) one that is read by nobody."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            file = open(os.devnull, "w")  # noqa: SIM115, it stays open as long as the process
+            if file.fileno() != number:
+                os.dup2(file.fileno(), number)
+            setattr(sys, name, file)
 
 
 def run_command(name: str, *arguments: str) -> None:
@@ -174,11 +197,15 @@ def run_config(arguments: list[str]) -> None:
             use_float32()
             processes.join(flags.coordinator_address, flags.num_processes, flags.process_id)
             signals.listen()
+            check_devices()
             compilation.set_up()
             with contextlib.ExitStack() as stack:
                 if not processes.leads():
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-                from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+                from_config.run(flags.config, flags.workdir.expanduser(), overwrite=flags.overwrite)
+    except BrokenPipeError:
+        print("main.py: nobody reads its output any more; the same command goes on from what is saved", file=sys.stderr)
+        raise
     except signals.Stopped as stopped:
         # The reader of this pipe may have been ended by the same signal.
         with contextlib.suppress(OSError):
@@ -207,10 +234,12 @@ def one_line(debug: bool) -> Iterator[None]:
     sys.unraisablehook = sys.__unraisablehook__ if debug else leave_out_cut_off_reads
     try:
         yield
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if debug:
             traceback.print_exc()
-        elif str(error).startswith("RESOURCE_EXHAUSTED"):
+        elif isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory allocating", str(error)):
             print(f"main.py: {out_of_memory(error)}", file=sys.stderr, flush=True)
         elif isinstance(error, (ValueError, OSError)):
             print(f"main.py: {error}", file=sys.stderr, flush=True)
@@ -232,6 +261,20 @@ def out_of_memory(error: Exception) -> str:
         f"a device is out of memory{f' (it was asked for {needed[1]})' if needed else ''}: use a smaller "
         "--config.batch_size or --config.data.image_size in a new --workdir, or a smaller --config.cache.memory_gib"
     )
+
+
+def check_devices() -> None:
+    """Raises ValueError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no such device, or JAX is installed "
+            f"without it; install jax[cuda13] or jax[tpu], or unset JAX_PLATFORMS ({reason})"
+        ) from error
 
 
 def leave_out_cut_off_reads(unraisable: Any) -> None:

@@ -196,6 +196,7 @@ class Config(Shared, Stage):
     def check(self) -> None:
         """Raises ValueError for a config that cannot run, with the setting, its value and what is wanted."""
         check_choices(self, "")
+        refuse_unless(isinstance(self.cut, str), "cut", self.cut, "must be text, such as 'conv5_block1' or '143'")
         for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             is_right = isinstance(value, int) and value >= lowest

@@ -17,7 +17,7 @@ from tiny_runs import small
 
 from tljax import cli
 from tljax.commands import from_config
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, workdir
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,12 @@ def test_what_tensorstore_ends_late_is_not_printed(then, printed):
     run.wait()
     assert printed in run.lines[-2], run.lines
     assert not any("is closed" in line or "RuntimeWarning" in line for line in run.lines), run.lines
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path):
+    run = Run(command("head.py", tmp_path / "run"), environment(tmp_path / "cache") | {"JAX_PLATFORMS": "cuda"})
+    assert run.wait() == 1
+    assert "JAX_PLATFORMS=cuda: there is no such device, or JAX is installed without it" in last_line(run)
 
 
 def test_a_path_from_which_nothing_can_be_read_back_is_refused_at_the_start(tmp_path):
@@ -189,3 +195,18 @@ def test_a_workdir_that_is_read_only(undisturbed, small_disk):
     run = Run(command("augmented.py", small_disk / "run"), undisturbed[1])
     assert run.wait() == 1
     assert f"{small_disk / 'run'} cannot be written to (Read-only file system)" in last_line(run)
+
+
+def test_an_environment_that_cannot_be_recorded_is_a_line(tmp_path, capsys):
+    (tmp_path / "environment.jsonl").mkdir()
+    workdir.record_environment(tmp_path)
+    assert "the environment is not recorded: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), ("| true", 1)])
+def test_a_closed_output_is_no_traceback(tmp_path, closed, code):
+    root = str(HERE.parents[1])
+    script = f"set -o pipefail; {sys.executable} -m main --help {closed}; echo $? > {tmp_path / 'code'}"
+    done = subprocess.run(["bash", "-c", script], cwd=root, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert (tmp_path / "code").read_text() in ("0\n", f"{code}\n")

@@ -9,6 +9,7 @@ import jax
 
 from tljax.commands.stages import check_overwrite, check_stage, load_data, load_source, read_finished, run_stage
 from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
+from tljax.data import sources
 from tljax.data.splits import Dataset
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.cut import Cut, find_cut
@@ -28,6 +29,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
     for name, config in configs.items():
         check_stage(config, name=name)
         check_overwrite(lesson.pretrained, workdir / name, overwrite)
+    sources.check_place(lesson.data, workdir)
     check_overwrite(lesson.pretrained, workdir, overwrite)
     with claim(workdir):
         finished: set[str] = set()

@@ -39,6 +39,8 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
     Raises:
       ValueError: if a config cannot run there, or a program needs more memory than a chip has.
     """
+    for name, config in configs.items():
+        check_stage(config, 1, name if in_lesson else None)
     mesh, chip = tpu.topology_mesh(topology)
     for name, config in configs.items():
         check_stage(config, mesh.size, name if in_lesson else None)
@@ -49,6 +51,8 @@ def preflight(configs: Mapping[str, Config], topology: str, *, in_lesson: bool) 
             size, classes = PHOTOGRAPH_SIZE, 1000
         network = f"{config.network or DEFAULT_NETWORK} {config.variant or DEFAULT_VARIANT}"
         print(f"\n== {name} on {topology}: {mesh.size} chips, {size} pixels, {classes} classes, {network}; not run")
+        if config.pretrained is not None and None in (config.network, config.variant):
+            print("weights are not read: --config.network and --config.variant say which network they are of")
         for what, planned in plan(config, size, classes, mesh).items():
             print(f"compiling {what} ...", flush=True)
             print(tpu.describe_program(what, tpu.compile_program(what, *planned, chip), chip), flush=True)

@@ -42,7 +42,6 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
     if config.stage != "zero_shot":
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
-    sources.check_place(config.data)
     architecture = find_architecture(config.network)
     first = architecture.units[0]
     if config.stage == "from_scratch" and find_cut(config.cut, architecture).start != first:
@@ -99,6 +98,7 @@ def load_data(config: Config) -> Dataset:
 def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
     """Runs one stage in `workdir`, unless it is finished there."""
     check_stage(config)
+    sources.check_place(config.data, workdir)
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
         config = config if overwrite else as_begun(workdir, config)

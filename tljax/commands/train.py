@@ -70,6 +70,9 @@ def train(
             workdir, checkpoints, setup.cut, frozen=frozen, about=about, earlier=earlier, steps=training.steps
         )
         state, progress = resume(journal, setup, programs, variables)
+        if progress.is_done(last) and len(progress.history) < last:
+            reason = f"{config.patience} epochs without a lower val_loss"
+            print(f"stopped early after epoch {len(progress.history)} ({reason}): more epochs change nothing")
         if not progress.is_done(last):
             print("compiling; the first time this takes a minute or two ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)

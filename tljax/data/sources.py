@@ -17,15 +17,23 @@ from tljax.data.tfds_sets import open_tfds
 SOURCES: dict[str, Callable[[], ImageSource]] = {"digits": open_digits}
 
 
-def check_place(config: Data) -> None:
-    """Checks that a folder of pictures is there, before anything is downloaded.
+def check_place(config: Data, workdir: Path | None = None) -> None:
+    """Checks that a folder of pictures is there, before anything is downloaded, and that `workdir` is not in it.
 
     Raises:
-      FileNotFoundError: if it is not.
+      FileNotFoundError: if there is no such folder.
+      ValueError: if the run would write its pictures among them.
     """
+    if not config.name.startswith("folder:"):
+        return
     folder = Path(config.name.removeprefix("folder:")).expanduser()
-    if config.name.startswith("folder:") and not folder.is_dir():
+    if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
+    if workdir is not None and workdir.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"--workdir {workdir} is inside of folder:{folder}: its figures would be read as pictures; give a folder "
+            "outside"
+        )
 
 
 def open_source(config: Data) -> ImageSource:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from tljax.devices.mesh import make_mesh
 
 GIB = 2**30
-EXTRA = "pip install -e '.[tpu-preflight]'"
+EXTRA = "pip install 'tljax[tpu-preflight]', or '.[tpu-preflight]' in a checkout"
 
 
 class Chip(NamedTuple):

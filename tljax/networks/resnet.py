@@ -75,9 +75,10 @@ def find_architecture(name: str | None) -> Architecture:
     Raises:
       ValueError: if `NETWORKS` has no such name; the message lists the names.
     """
-    if (name or DEFAULT_NETWORK) not in NETWORKS:
+    name = DEFAULT_NETWORK if name is None else name
+    if name not in NETWORKS:
         raise ValueError(f"config.network={name!r} is none of {', '.join(NETWORKS)}")
-    return NETWORKS[name or DEFAULT_NETWORK].architecture
+    return NETWORKS[name].architecture
 
 
 def name_architecture(architecture: Architecture) -> str:

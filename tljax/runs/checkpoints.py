@@ -237,8 +237,8 @@ class Checkpoints:
         for name, value in json.loads(json.dumps(about)).items():
             if meta[name] != value:
                 raise ValueError(
-                    f"{self.folder.parent}: this run began with another {name} ({meta[name]}) than now ({value}); "
-                    "bring that back, give another --workdir, or --overwrite"
+                    f"{self.folder.parent}: this run began with {_describe_change(name, meta[name], value)}; bring "
+                    "that back, give another --workdir, or --overwrite"
                 )
         variables, progress = _select(state, cut)
         wanted = flatten(variables | progress)
@@ -434,6 +434,15 @@ def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
     placed = jax.tree.unflatten(jax.tree.structure(tree), found)
     variables = {kind: placed[kind] for kind in state.variables}
     return TrainState(placed["step"], variables, placed["opt_state"])
+
+
+def _describe_change(name: str, before: Any, now: Any) -> str:
+    """How a part of a meta differs, for a reader. Splits are numbers of images and checksums."""
+    if name != "data":
+        return f"another {name} ({before}) than now ({now})"
+    splits = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]
+    counts = [f"{split}: {before.get(split, [0])[0]:,} then, {now.get(split, [0])[0]:,} now" for split in splits]
+    return f"other images than now ({'; '.join(counts)}; names, labels or order differ)"
 
 
 def _digest_meta(meta: Any) -> str:

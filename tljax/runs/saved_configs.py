@@ -58,6 +58,15 @@ def growing(config: AnyConfig) -> tuple[str, ...]:
     return tuple(f"stages.{name}.epochs" for name in last)
 
 
+def _is_same_place(before: str, now: str) -> bool:
+    """Whether two settings mean the same folder or file: by another path, or moved. What is there is compared later."""
+    if before.startswith("folder:") != now.startswith("folder:"):
+        return False
+    places = [Path(name.removeprefix("folder:")).expanduser() for name in (before, now)]
+    moved = places[0].is_absolute() and not places[0].exists() and places[1].exists()
+    return moved or places[0].resolve() == places[1].resolve()
+
+
 def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
     """The settings in which two configs (JSON) differ, as a short text each.
 
@@ -75,7 +84,7 @@ def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: st
             for change in find_changes(before.get(name), now.get(name), may_grow, f"{path}.{name}" if path else name)
         ]
     same = before == now or path in NO_CHANGE
-    if path == "pretrained" and isinstance(before, str) and isinstance(now, str):
-        same = Path(before).resolve() == Path(now).resolve()
+    if path in ("pretrained", "data.name") and isinstance(before, str) and isinstance(now, str):
+        same = same or _is_same_place(before, now)
     more = path in may_grow and isinstance(before, int) and isinstance(now, int) and before < now
     return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]

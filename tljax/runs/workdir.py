@@ -35,7 +35,7 @@ def claim(workdir: Path) -> Iterator[None]:
         yield
         return
     _refuse_file(workdir)
-    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    made = [path for path in (workdir, *workdir.parents) if not os.path.exists(path)]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / LOCK).open("a")
@@ -53,8 +53,13 @@ def claim(workdir: Path) -> Iterator[None]:
 
 
 def _refuse_file(workdir: Path) -> None:
-    if workdir.exists() and not workdir.is_dir():
+    if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise FileExistsError(f"{workdir} is a file; give a folder as --workdir")
+    if re.match(r"[a-z][a-z0-9]+:/", str(workdir)):
+        raise ValueError(
+            f"--workdir {workdir} is an address, not a folder: locks and renames do not work there; mount it, or give "
+            "a folder of this machine"
+        )
     # Orbax finds its files by a pattern that begins with this path.
     if "[" in str(workdir.resolve()):
         raise ValueError(
@@ -144,13 +149,16 @@ def mark_running(workdir: Path, config: AnyConfig) -> None:
 
 
 def record_environment(workdir: Path) -> None:
-    """Adds a row to `environment.jsonl`: command, versions, devices and machine of this start. A damaged file is
-    written anew, since no run depends on it."""
+    """Adds a row to `environment.jsonl`: command, versions, devices and machine of this start. No run depends on it: a
+    damaged file is written anew, and one that cannot be written is a line."""
     try:
         earlier = read_rows(workdir / ENVIRONMENT)
     except (OSError, ValueError):
         earlier = []
-    write_rows(workdir / ENVIRONMENT, [*earlier, environment.describe()])
+    try:
+        write_rows(workdir / ENVIRONMENT, [*earlier, environment.describe()])
+    except OSError as error:
+        print(f"the environment is not recorded: {error}")
 
 
 def clear(workdir: Path) -> None:

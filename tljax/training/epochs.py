@@ -129,7 +129,9 @@ def describe_pace(name: str, steps: int, step_seconds: float) -> str:
     """A line with the measured `step_seconds`, the time that an epoch of `steps` will take, and the memory used."""
     seconds = steps * step_seconds
     epoch = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    return f"{name}: {step_seconds:.2g} s a step, about {epoch} for {steps} steps; memory so far {describe_memory()}"
+    return (
+        f"{name}: {step_seconds:.2g} s a step, about {epoch} for an epoch of {steps}; memory so far {describe_memory()}"
+    )
 
 
 def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:

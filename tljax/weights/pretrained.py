@@ -53,7 +53,7 @@ def load_weights(pretrained: str, network: str | None = None, variant: str | Non
         `network` and `variant` (None: any).
       FileNotFoundError: if a file is missing, or cannot be downloaded.
     """
-    path = Path(pretrained)
+    path = Path(pretrained).expanduser()
     if pretrained == IMAGENET:
         name = network or DEFAULT_NETWORK
         weights = _read_file(download(KERAS_URL.format(name), NETWORKS[name].keras_md5), pretrained)
@@ -62,7 +62,10 @@ def load_weights(pretrained: str, network: str | None = None, variant: str | Non
     elif path.is_file():
         weights = _read_file(path, pretrained)
     else:
-        raise FileNotFoundError(f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}")
+        near = f"; write {IMAGENET} in small letters" if pretrained.lower() == IMAGENET else ""
+        raise FileNotFoundError(
+            f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}{near}"
+        )
     _check_network(weights, network, variant)
     return weights
 
