@@ -1,5 +1,7 @@
 """The pixels that `decode` gives, and decoding at once, on demand and in processes."""
 
+import struct
+
 import numpy as np
 import pytest
 from pictures import save
@@ -7,7 +9,7 @@ from PIL import Image
 
 from tljax.config import Data
 from tljax.data import splits
-from tljax.data.decoding import PIECE, Encoded, decode, read_ahead
+from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, scale_values
 
 
 def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -80,6 +82,71 @@ def test_decode_resizes_the_short_side_and_crops_the_centre(tmp_path, upright):
     expected = small.crop((0, 8, 8, 16) if upright else (8, 0, 16, 8))
     decoded = decode(save(tmp_path / "long.png", image), 8)
     assert np.abs(decoded.astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_picture_becomes_square_as_the_setting_says(tmp_path, fit):
+    image = Image.new("RGB", (32, 16), (200, 0, 0))
+    image.paste((0, 0, 200), (0, 0, 8, 16))
+    decoded = decode(save(tmp_path / "wide.png", image), 16, fit)
+    if fit == "crop":
+        assert (decoded == [200, 0, 0]).all()
+    elif fit == "pad":
+        assert (decoded[:4] == 0).all() and (decoded[12:] == 0).all() and (decoded[5:11, :3, 2] == 200).all()
+    else:
+        assert (decoded[:, :3] == [0, 0, 200]).all() and (decoded[:, 5:] == [200, 0, 0]).all()
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        save(tmp_path / "pictures" / name / "0.png", image)
+    config = Data(name=f"folder:{tmp_path / 'pictures'}", image_size=16, fit=fit)
+    for memory in (2**20, 0):
+        np.testing.assert_array_equal(
+            splits.load(config, seed=0, memory_bytes=memory).train.images[np.arange(1)], [decoded]
+        )
+
+
+def test_a_float_picture_from_0_to_1_is_read_and_another_is_refused(tmp_path):
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    decoded = decode(save(tmp_path / "unit.tif", Image.fromarray(values)), 8)
+    np.testing.assert_array_equal(decoded[..., 1], (values * 255).round())
+    for wrong, said in ((values * 300, "float values from 0 to 300"), (values - 0.5, "float values from -0.5 to 0.5")):
+        with pytest.raises(ValueError, match=f"{said}, of which only 0 to 1 are sure"):
+            decode(save(tmp_path / "wrong.tif", Image.fromarray(wrong)), 8)
+
+
+def test_values_whose_range_is_not_sure_are_refused():
+    deep = np.array([[0, 4095]], np.uint16)
+    assert scale_values(deep, "I;16", 12).tolist() == [[0, 255]]
+    assert scale_values(deep * 16, "I;16", 16).tolist() == [[0, 255]]
+    assert scale_values(deep * 0, "I;16", 16).tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match="16-bit values up to 4095 only, which may be 12-bit ones"):
+        scale_values(deep, "I;16", 16)
+    with pytest.raises(ValueError, match="32-bit values from 0 to 4095, whose range is not known"):
+        scale_values(deep.astype(np.int32), "I", 32)
+
+
+def test_odd_tags_beside_the_orientation_are_nobody_s_business(tmp_path):
+    """A resolution that is written as text."""
+    entries = struct.pack("<HHII", 0x112, 3, 1, 6) + struct.pack("<HHII", 0x11A, 2, 8, 38)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0) + b"72.0\0\0\0\0"
+    image = halves(10, 200, "RGB")
+    plain = decode(save(tmp_path / "plain.jpg", image, quality=100), 8)
+    turned = decode(save(tmp_path / "turned.jpg", image, quality=100, exif=exif), 8)
+    np.testing.assert_array_equal(turned, np.rot90(plain, -1))
+
+
+def test_a_png_with_a_large_profile_is_read(tmp_path):
+    decoded = decode(save(tmp_path / "profile.png", halves(10, 200, "RGB"), icc_profile=bytes(3_000_000)), 8)
+    assert decoded[0, 7].tolist() == [200, 0, 0]
+
+
+def test_broken_pictures_are_named_together(tmp_path):
+    for i in range(14):
+        save(tmp_path / "train" / "ab"[i % 2] / f"{i:02d}.png", Image.new("RGB", (8, 8)))
+    save(tmp_path / "val" / "a" / "0.png", Image.new("RGB", (8, 8)))
+    for i in range(12):
+        (tmp_path / "train" / "ab"[i % 2] / f"{i:02d}.png").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"^12 images cannot be read: train/a/00.png .* and 2 others: replace or"):
+        read(tmp_path, memory_bytes=2**20)
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,8 @@ class Data:
     image_size: int | None = None
     """Side of the square images in pixels. None: the size of the data's images where all are small and alike, else
     224."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions."""
     validation_split: str | None = None
     """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one; else `test`, or a
     tenth of train for a folder. A slice of train such as `train[90%:]` takes those images out of training; test_split

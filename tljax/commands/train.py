@@ -141,6 +141,7 @@ def describe_run(setup: Setup, dataset: Dataset) -> Meta:
         "network": describe_network(setup.model),
         "preprocessing": setup.preprocessing._asdict(),
         "image_size": dataset.image_size,
+        "fit": setup.config.data.fit,
         "class_names": dataset.class_names,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
     }

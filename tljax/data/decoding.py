@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int, Num, UInt8
@@ -30,6 +30,8 @@ PIECE = 32
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # The most pixels that a picture may have: each takes four bytes of memory while it is decoded.
 MOST_PIXELS = 10**8
+# How a picture becomes square; see `decode`.
+Fit = Literal["crop", "pad", "stretch"]
 # The most bytes of a PNG's color profile or text, unpacked. Pillow's own limit of 1 MiB refuses good pictures.
 MOST_TEXT = 2**26
 # EXIF's and TIFF's tags, and the turns of `PIL.Image.Transpose` by the value of the orientation.
@@ -37,8 +39,10 @@ ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
-def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Decodes a picture to RGB, crops it to its centre square and resizes that bilinearly to `size` pixels a side.
+def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndarray, "size size 3"]:
+    """Decodes a picture to RGB and makes it a square of `size` pixels a side, resized bilinearly.
+
+    `crop` takes the centre square, `pad` adds black borders to the shorter sides, `stretch` changes the proportions.
 
     The EXIF orientation is applied, transparency is blended with white, and values of more than 8 bits are scaled to 8
     bits (`scale_values`). A picture of exactly `size` x `size` keeps its pixels.
@@ -50,6 +54,8 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
     from PIL import Image, ImageOps, PngImagePlugin
 
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
+    # The limit is our own, below: Pillow would warn of pictures that are read.
+    Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
@@ -65,7 +71,13 @@ def decode(encoded: bytes | Path, size: int) -> UInt8[np.ndarray, "size size 3"]
             rgb = image.convert("RGB")
     rgb = rgb if turn is None else rgb.transpose(Image.Transpose(turn))
     if rgb.size != (size, size):
-        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BILINEAR)
+        square, bilinear = (size, size), Image.Resampling.BILINEAR
+        fits: dict[Fit, Callable[..., Any]] = {
+            "crop": ImageOps.fit,
+            "pad": ImageOps.pad,
+            "stretch": Image.Image.resize,
+        }
+        rgb = fits[fit](rgb, square, bilinear)
     return np.asarray(rgb)
 
 
@@ -126,6 +138,7 @@ class Encoded:
     size: int
     fingerprint: str
     """Digest that identifies these images in cache keys."""
+    fit: Fit = "crop"
 
     dtype = np.dtype(np.uint8)
 
@@ -157,7 +170,7 @@ class Encoded:
 
         def decode_into(place: int, encoded: bytes | Path, image: np.ndarray) -> None:
             try:
-                image[:] = decode(encoded, self.size)
+                image[:] = decode(encoded, self.size, self.fit)
             # Pillow's decoders raise all kinds of errors for damaged files.
             except Exception as error:
                 broken[self.ids[place]] = " ".join(f"{type(error).__name__}: {error}".split())[:200]

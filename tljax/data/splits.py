@@ -197,6 +197,7 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
         "max_images": config.max_images,
         "seed": seed,
         "size": size,
+        "fit": config.fit,
     }
     about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
     listed = cache.find(about_list) if disk_bytes else None
@@ -205,7 +206,7 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
             listed |= _choose_rows(source, reading, part, split, rows)
     fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     fetch = partial(source.fetch, split)
-    encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint)
+    encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint, config.fit)
     images: Any = encoded
     if encoded.nbytes <= max(memory_bytes, disk_bytes):
         kept = cache.find(about) if disk_bytes else None

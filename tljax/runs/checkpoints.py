@@ -47,7 +47,7 @@ DELETED = ".deleted"
 # The file in each checkpoint's folder with the digests of all others there; `sha256sum -c` reads it.
 LIST = "SHA256SUMS"
 # Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did.
-BEFORE: Meta = {}
+BEFORE: Meta = {"fit": "crop"}
 
 
 class Damaged(ValueError):
