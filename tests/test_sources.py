@@ -83,7 +83,7 @@ def test_a_class_without_a_picture_to_learn_from_is_refused(tmp_path):
 def test_missing_and_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no subfolders"):
+    with pytest.raises(ValueError, match="no classes"):
         load_folder(tmp_path)
 
 

@@ -40,7 +40,8 @@ class Data:
     """Which images are read, and how they are split into training, validation and test."""
 
     name: str = "cifar10"
-    """`folder:PATH` with a subfolder per class, the name of a TensorFlow Datasets set, or `digits` (scikit-learn's)."""
+    """`folder:PATH` with a subfolder per class, `csv:FILE` with a column of files and one of labels, the name of a
+    TensorFlow Datasets set, or `digits` (scikit-learn's)."""
     dir: str | None = None
     """TFDS's data_dir. None: TFDS's own default."""
     classes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Folders of pictures: a subfolder for each class, or a subfolder for each split with a subfolder for each class."""
+"""Folders of pictures: labels and splits are subfolders, or stand in a table."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,14 +6,15 @@ from typing import Literal
 import numpy as np
 
 from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows, stratify
-from tljax.data.layouts import recognize
+from tljax.data.layouts import Found, recognize
+from tljax.data.tables import recognize_table
 
+# Paths, and the label of each.
 Pictures = tuple[list[str], np.ndarray]
+Holdout = Literal["train", "test"]
 
 
-def open_folder(
-    folder: Path, classes: tuple[str, ...] = (), holdout: Literal["train", "test"] = "train"
-) -> ImageSource:
+def open_folder(folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
     """`folder` as an image source, with the splits of its subfolders.
 
     Without a split val, `stratify` divides the split train; with `holdout="test"` only if there is no test either.
@@ -23,10 +24,23 @@ def open_folder(
       PermissionError: if a folder cannot be read.
       ValueError: if it has no classes, or `recognize` refuses its layout.
     """
-    found = recognize(folder, classes)
+    return _as_source(recognize(folder, classes), [], f"folder:{folder}", holdout)
+
+
+def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
+    """A CSV file with labels, and the pictures beside it, as an image source. The arguments are those of `open_folder`.
+
+    Raises:
+      ValueError: if `recognize_table` refuses it.
+    """
+    return _as_source(recognize_table(file, classes), [file], f"csv:{file}", holdout)
+
+
+def _as_source(found: Found, described_by: list[Path], name: str, holdout: Holdout) -> ImageSource:
+    """The pictures of a layout; `described_by` are the files that their labels come from, besides their own."""
     names = list(next(iter(found.splits.values()), {}))
     if not names:
-        raise ValueError(f"config.data.name='folder:{folder}': no subfolders; put the images of each class into one")
+        raise ValueError(f"config.data.name={name!r}: no classes; put the pictures of each class into a subfolder")
     splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
     divided = whole is not None and (holdout == "train" or "test" not in splits)
@@ -45,7 +59,7 @@ def open_folder(
         sizes={split: len(paths) for split, (paths, _) in splits.items()},
         describe=describe,
         fetch=fetch,
-        files=lambda split: [found.base / path for path in splits[split][0]],
+        files=lambda split: [*described_by, *(found.base / path for path in splits[split][0])],
         left_out=dict(found.left_out),
         notes=(*found.notes, *(["validation is a tenth of each class of train, always the same"] if divided else [])),
         warnings=tuple(found.warnings),

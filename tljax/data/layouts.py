@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -203,7 +203,7 @@ def _read_splits(found: Found, folders: Sequence[str], roles: dict[str, Role], c
         if role in by_role:
             _read_split(found, role, by_role[role])
     _align(found, by_role, classes)
-    _check_splits(found, by_role, classes)
+    check_splits(found, {role: str(found.base / name) for role, name in by_role.items()}, classes)
 
 
 def _read_split(found: Found, role: str, name: str) -> None:
@@ -249,23 +249,28 @@ def _align(found: Found, by_role: dict[Role, str], classes: Sequence[str]) -> No
         found.splits[role] = aligned
 
 
-def _check_splits(found: Found, by_role: dict[Role, str], classes: Sequence[str]) -> None:
-    """Refuses a class of train without a picture; warns of one in another split. A test without classes is left out."""
+def check_splits(found: Found, places: Mapping[Role, str] | Mapping[str, str], classes: Sequence[str]) -> None:
+    """Refuses a class of train without a picture; warns of one in another split. A test without classes is left out.
+
+    `places` says where the pictures of each split are, for messages.
+    """
     for role in list(found.splits):
         split = {name: paths for name, paths in found.splits[role].items() if not classes or name in classes}
         empty = [name for name, paths in split.items() if not paths]
-        folder = {"train": by_role.get("train"), "val": by_role.get("val"), "test": by_role.get("test")}[role]
+        place = {str(split): name for split, name in places.items()}[role]
         if role == "test" and len(empty) == len(split) and len(found.splits) > 1:
             del found.splits[role]
         elif empty and (role == "train" or len(empty) == len(split)):
-            raise ValueError(_no_picture(found.base / str(folder), empty))
+            raise ValueError(_no_picture(place, empty))
         elif empty and "train" in found.splits:
-            found.warnings.append(f"{folder} has no picture of {join(empty)}: that class is not measured there")
+            found.warnings.append(
+                f"{os.path.basename(place)} has no picture of {join(empty)}: that class is not measured there"
+            )
 
 
-def _no_picture(folder: Path, names: Sequence[str]) -> str:
+def _no_picture(place: str, names: Sequence[str]) -> str:
     what = f"class {names[0]}" if len(names) == 1 else f"classes {join(names)}"
-    return f"{folder} has no picture of the {what}: add some, or remove it ({' '.join(EXTENSIONS)} are read)"
+    return f"{place} has no picture of the {what}: add some, or remove it ({' '.join(EXTENSIONS)} are read)"
 
 
 def _read_classes(found: Found, folders: Sequence[str], classes: Sequence[str]) -> None:
@@ -279,7 +284,7 @@ def _read_classes(found: Found, folders: Sequence[str], classes: Sequence[str]) 
         hints |= {name: parts} if any(split_role(part) in ("train", "val", "test") for part in parts) else {}
     empty = [name for name, paths in found.splits["all"].items() if not paths and (not classes or name in classes)]
     if empty:
-        raise ValueError(_no_picture(found.base, empty))
+        raise ValueError(_no_picture(str(found.base), empty))
     if hints:
         name, parts = next(iter(hints.items()))
         found.warnings.append(

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from tljax.config import Data
 from tljax.data.digits import open_digits
-from tljax.data.folders import open_folder
+from tljax.data.folders import open_folder, open_table
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource
 from tljax.data.tfds_sets import open_tfds
 
-# The sources that need nothing but a name. Every other name is a folder's or a TFDS data set's.
+# The sources that need nothing but a name. Every other name is a folder's, a table's or a TFDS data set's.
 SOURCES: dict[str, Callable[[], ImageSource]] = {"digits": open_digits}
+
+
+def _path(name: str) -> Path:
+    """The path in `folder:PATH` or `csv:FILE`."""
+    return Path(name.partition(":")[2]).expanduser()
 
 
 def check_place(config: Data, workdir: Path | None = None) -> None:
@@ -24,9 +29,11 @@ def check_place(config: Data, workdir: Path | None = None) -> None:
       FileNotFoundError: if there is no such folder.
       ValueError: if the run would write its pictures among them.
     """
+    if config.name.startswith("csv:") and not _path(config.name).is_file():
+        raise FileNotFoundError(f"config.data.name={config.name!r}: there is no such file")
     if not config.name.startswith("folder:"):
         return
-    folder = Path(config.name.removeprefix("folder:")).expanduser()
+    folder = _path(config.name)
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
     if workdir is not None and workdir.resolve().is_relative_to(folder.resolve()):
@@ -45,14 +52,14 @@ def open_source(config: Data) -> ImageSource:
     """
     if config.name in SOURCES:
         source = SOURCES[config.name]()
-    elif config.name.startswith("folder:"):
+    elif config.name.startswith(("folder:", "csv:")):
         check_place(config)
-        folder = Path(config.name.removeprefix("folder:")).expanduser()
+        open_pictures = open_folder if config.name.startswith("folder:") else open_table
         # With a split that the user chose, train stays whole.
         chosen = config.validation_split not in (None, *VALIDATION_NAMES)
-        source = open_folder(folder, config.classes, "test" if chosen else config.holdout)
+        source = open_pictures(_path(config.name), config.classes, "test" if chosen else config.holdout)
     else:
-        source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH"))
+        source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH", "csv:FILE"))
     for i, name in enumerate(config.classes):
         if name not in source.class_names:
             near = ", ".join(difflib.get_close_matches(name, source.class_names, cutoff=0.0))

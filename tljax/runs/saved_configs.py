@@ -60,9 +60,10 @@ def growing(config: AnyConfig) -> tuple[str, ...]:
 
 def _is_same_place(before: str, now: str) -> bool:
     """Whether two settings mean the same folder or file: by another path, or moved. What is there is compared later."""
-    if before.startswith("folder:") != now.startswith("folder:"):
+    kinds = [next((kind for kind in ("folder:", "csv:") if name.startswith(kind)), "") for name in (before, now)]
+    if kinds[0] != kinds[1]:
         return False
-    places = [Path(name.removeprefix("folder:")).expanduser() for name in (before, now)]
+    places = [Path(name.removeprefix(kinds[0])).expanduser() for name in (before, now)]
     moved = places[0].is_absolute() and not places[0].exists() and places[1].exists()
     return moved or places[0].resolve() == places[1].resolve()
 
