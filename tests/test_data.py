@@ -194,3 +194,38 @@ def test_sources_are_told_apart_in_the_cache_and_without_files_nothing_is_kept(t
     gray[0] = 20
     # Found again by its name and files; another source, and one without files, is not.
     assert (first_pixel("one"), first_pixel("other"), first_pixel("no files")) == (10, 20, 20)
+
+
+def test_broken_pictures_are_skipped_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+    folder = make_folder(tmp_path / "pictures", {"red": 20, "blue": 20, "green": 3})
+    config = Data(name=f"folder:{folder}", image_size=32, classes=("red", "blue"), broken="skip")
+    whole = splits.load(config, seed=0)
+    (folder / whole.train.ids[3]).write_bytes(b"<html>")
+    (folder / whole.validation.ids[0]).write_bytes(b"")
+    (folder / "green" / "0.png").write_bytes(b"")
+    for disk_bytes in (0, 2**20, 2**20):
+        dataset = splits.load(config, seed=0, disk_bytes=disk_bytes)
+        assert dataset.train.ids == whole.train.ids[:3] + whole.train.ids[4:]
+        assert dataset.validation.ids == whole.validation.ids[1:]
+        assert (dataset.train.count, len(dataset.train.labels)) == (35, 35)
+        first, second = dataset.description["warnings"]
+        assert (
+            whole.validation.ids[0] in first
+            and f"1 images cannot be read and are skipped: {whole.train.ids[3]}" in second
+        )
+    config.broken = "refuse"
+    with pytest.raises(ValueError, match="is no readable image"):
+        splits.load(config, seed=0)
+
+
+def test_two_processes_skip_the_same_pictures(tmp_path):
+    folder = make_folder(tmp_path, {"red": 20, "blue": 20})
+    config = Data(name=f"folder:{folder}", image_size=32, broken="skip")
+    whole = splits.load(config, seed=0).train
+    (folder / whole.ids[3]).write_bytes(b"")
+    one = splits.load(config, seed=0).train
+    parts = [splits.load(config, seed=0, own=lambda n, start=start: np.arange(start, n, 2)).train for start in (0, 1)]
+    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(35))
+    for part in parts:
+        assert part.ids == tuple(one.ids[row] for row in part.rows) and part.count == 35

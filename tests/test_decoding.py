@@ -8,7 +8,7 @@ from pictures import save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import splits
+from tljax.data import decoding, splits
 from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, scale_values
 
 
@@ -179,6 +179,23 @@ def test_processes_decode_in_the_order_of_the_places(folder):
     places = [shuffled[:40].reshape(4, 10), shuffled[40:], np.array([5])]
     for chosen, images in zip(places, read_ahead(asked, places), strict=True):
         np.testing.assert_array_equal(images, whole[chosen])
+
+
+@pytest.mark.parametrize(("free", "workers"), [(2**40, 5), (3 * 100 * 2 + 1, 2), (299, 0)])
+def test_only_as_many_processes_decode_as_there_is_shared_memory_for(monkeypatch, free, workers):
+    monkeypatch.setattr(decoding, "free_shared_memory", lambda: free)
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    assert decoding.count_workers(100, 20) == workers
+    assert decoding.count_workers(100, 1) == min(workers, 1)
+
+
+def test_without_shared_memory_this_process_decodes_and_says_so(folder, monkeypatch, capsys):
+    whole, asked = read(folder, memory_bytes=2**20).images, read(folder, memory_bytes=0).images
+    monkeypatch.setattr(decoding, "free_shared_memory", lambda: 1000)
+    places = [np.arange(40).reshape(4, 10), np.array([5])]
+    for chosen, images in zip(places, read_ahead(asked, places), strict=True):
+        np.testing.assert_array_equal(images, whole[chosen])
+    assert "images are decoded in this one, which is slower" in capsys.readouterr().out
 
 
 def test_a_damaged_image_is_named_by_the_process_that_decodes_it(tmp_path):

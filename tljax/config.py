@@ -49,6 +49,8 @@ class Data:
     image_size: int | None = None
     """Side of the square images in pixels. None: the size of the data's images where all are small and alike, else
     224."""
+    broken: Literal["refuse", "skip"] = "refuse"
+    """Images that cannot be read end the run, or are skipped: a first pass over all images then finds them."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions."""
     validation_split: str | None = None

@@ -2,6 +2,7 @@
 
 import gc
 import io
+import math
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
@@ -26,6 +27,10 @@ from tljax.storage.signals import SIGNALS
 SMALL_SIZE = 64
 # The number of images that a decoding process returns at a time.
 PIECE = 32
+# Pieces that wait for each process.
+BUFFER = 2
+# Where Linux keeps memory that processes share. Docker gives it 64 MiB, and who writes more is killed.
+SHARED_MEMORY = "/dev/shm"
 # Formats that Pillow decodes by itself; for some of the others it starts programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # The most pixels that a picture may have: each takes four bytes of memory while it is decoded.
@@ -213,6 +218,21 @@ def _end_with_parent(*_: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def free_shared_memory() -> float:
+    """Bytes that are free where processes share arrays; infinite where the system has no such place."""
+    if not os.path.isdir(SHARED_MEMORY):
+        return math.inf
+    there = os.statvfs(SHARED_MEMORY)
+    return there.f_bavail * there.f_frsize
+
+
+def count_workers(piece_bytes: int, pieces: int) -> int:
+    """How many processes decode: one for each CPU, but no more than there are pieces, and none for which there is no
+    shared memory. A process holds its buffers and the piece that it decodes."""
+    room = free_shared_memory() / (piece_bytes * (BUFFER + 1))
+    return int(min(os.cpu_count() or 1, pieces, room))
+
+
 def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generator[np.ndarray]:
     """Yields `images[p]` for each `p` of `places`; the content for places beyond the last image is undefined.
 
@@ -222,6 +242,16 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
         some = images if len(images) else np.zeros((1, *images.shape[1:]), images.dtype)
         yield from (some[np.where(p < len(some), p, 0)] for p in places)
         return
+    pieces = [np.array_split(np.ravel(p), max(1, -(-np.size(p) // PIECE))) for p in places]
+    flat = [piece for parts in pieces for piece in parts]
+    workers = count_workers(PIECE * images.size * images.size * 3, len(flat))
+    if flat and not workers:
+        print(
+            f"{SHARED_MEMORY} has {free_shared_memory() / 2**20:.0f} MiB free, too few to decode in other processes: "
+            "images are decoded in this one, which is slower (docker run --shm-size=1g makes room)"
+        )
+        yield from (images[p] for p in places)
+        return
     import grain
     from absl import flags
 
@@ -229,9 +259,7 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     made: Any = None
-    pieces = [np.array_split(np.ravel(p), max(1, -(-np.size(p) // PIECE))) for p in places]
-    flat = [piece for parts in pieces for piece in parts]
-    options = grain.MultiprocessingOptions(num_workers=min(os.cpu_count() or 1, len(flat)), per_worker_buffer_size=2)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=BUFFER)
     source = grain.MapDataset.source(_Pieces(images, flat)).to_iter_dataset()
     dataset = source.mp_prefetch(options, worker_init_fn=_end_with_parent)
     try:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from jaxtyping import Int, UInt8
 from tljax.config import Data
 from tljax.data.decoding import BrokenPictures, Encoded
 from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
+from tljax.data.layouts import join
 from tljax.data.sources import open_source
 from tljax.devices.processes import leader_first, sum_over_processes
 from tljax.storage import cache
@@ -39,6 +40,8 @@ class Split:
     ids: tuple[str, ...]
     rows: Int[np.ndarray, " n"]
     count: int
+    skipped: tuple[str, ...] = ()
+    """Images of the split that cannot be read, with the reasons. `count` is without them."""
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels."""
@@ -144,7 +147,14 @@ def load(
         },
         "left_out": dict(source.left_out),
         "notes": list(source.notes),
-        "warnings": list(source.warnings),
+        "warnings": [
+            *source.warnings,
+            *(
+                f"{part}: {len(split.skipped)} images cannot be read and are skipped: {join(split.skipped)}"
+                for part, split in splits.items()
+                if split.skipped
+            ),
+        ],
     }
     return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"), description)
 
@@ -198,6 +208,7 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
         "seed": seed,
         "size": size,
         "fit": config.fit,
+        "broken": config.broken,
     }
     about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
     listed = cache.find(about_list) if disk_bytes else None
@@ -218,23 +229,33 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
                     images = made["images"]
         else:
             images = kept["images"]
-    return Split(images, np.asarray(listed["labels"]), encoded.ids, np.asarray(listed["own"]), int(listed["count"]))
+    labels, own_rows, count = np.asarray(listed["labels"]), np.asarray(listed["own"]), int(listed["count"])
+    return Split(images, labels, encoded.ids, own_rows, count, tuple(listed["skipped"].tolist()))
 
 
 def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> dict[str, np.ndarray]:
     """Chooses the images of a split: `rows` within it, `labels` (int32) and `ids` of those that this process reads,
-    their positions among all chosen images (`own`), and the number of all chosen images (`count`)."""
-
+    their positions among all chosen images (`own`), the number of all chosen images (`count`), and the images that are
+    `skipped`."""
     config, own = reading.config, reading.own
+    skipped: list[str] = []
 
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
         return np.sort(np.random.default_rng(reading.seed).choice(rows, config.max_images, replace=False))
 
+    def readable(rows: Rows) -> Rows:
+        if config.broken == "refuse":
+            return np.arange(len(rows))
+        good, broken = _check_images(source, split, rows, reading.size)
+        skipped.extend(broken)
+        return good
+
     # Without `config.classes`, labels are needed only for the images that this process reads.
     if not config.classes:
         rows = sample(rows)
+        rows = rows[readable(rows)]
         count, mine = len(rows), own(len(rows))
         rows = rows[mine]
     labels, ids = source.describe(split, rows)
@@ -248,6 +269,7 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
         if absent and part != "test":
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = sample(np.flatnonzero(labels >= 0))
+        kept = kept[readable(rows[kept])]
         count, mine = len(kept), own(len(kept))
         kept = kept[mine]
         rows, labels, ids = rows[kept], labels[kept], [ids[i] for i in kept]
@@ -257,7 +279,34 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
         "ids": np.array(ids, str),
         "own": mine,
         "count": np.array(count),
+        "skipped": np.array(skipped, str),
     }
+
+
+def _check_images(source: ImageSource, split: str, rows: Rows, size: int) -> tuple[Rows, list[str]]:
+    """Decodes all `rows` of a split once: the positions of those that can be read, and the names of the others."""
+    encoded = Encoded(partial(source.fetch, split), rows, tuple(map(str, range(len(rows)))), size, "")
+    reasons: dict[str, str] = {}
+    for places in _chunks(encoded, f"checking {split}"):
+        try:
+            encoded[places]
+        except BrokenPictures as error:
+            reasons |= error.reasons
+    broken = np.array(sorted(map(int, reasons)), int)
+    names = source.describe(split, rows[broken])[1] if len(broken) else []
+    said = [f"{name} ({reasons[str(place)]})" for name, place in zip(names, broken, strict=True)]
+    return np.setdiff1d(np.arange(len(rows)), broken), said
+
+
+def _chunks(encoded: Encoded, name: str) -> Iterator[Rows]:
+    """The positions of all images, some at a time, behind a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(encoded), desc=name, unit=" images", delay=1, leave=False, disable=None) as bar:
+        for start in range(0, len(encoded), CHUNK):
+            places = np.arange(start, min(start + CHUNK, len(encoded)))
+            yield places
+            bar.update(len(places))
 
 
 def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
@@ -266,16 +315,11 @@ def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
     Raises:
       BrokenPictures: with all images that cannot be read.
     """
-    from tqdm import tqdm
-
     broken: dict[str, str] = {}
-    with tqdm(total=len(images), desc=f"reading {split}", unit=" images", delay=1, leave=False, disable=None) as bar:
-        for start in range(0, len(images), CHUNK):
-            places = np.arange(start, min(start + CHUNK, len(images)))
-            try:
-                images[places] = encoded[places]
-            except BrokenPictures as error:
-                broken |= error.reasons
-            bar.update(len(places))
+    for places in _chunks(encoded, f"reading {split}"):
+        try:
+            images[places] = encoded[places]
+        except BrokenPictures as error:
+            broken |= error.reasons
     if broken:
         raise BrokenPictures(broken)
