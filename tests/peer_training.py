@@ -1,6 +1,6 @@
 """Trains the same network with Keras (on JAX) and with tljax, and prints both series of losses as JSON.
 
-    python tests/peer_training.py ResNet50|ResNet101|ResNet152 STAGE float64|float32 STEPS
+    python tests/peer_training.py ResNet50|ResNet101|ResNet152|1-2-1-1 STAGE float64|float32 STEPS
 
 It is a process of its own because JAX and Keras set their precision for a whole process.
 """
@@ -20,13 +20,14 @@ jax.config.update("jax_enable_x64", precision == "float64")
 import keras
 import numpy as np
 from keras.src.backend.common import dtypes
+from keras_networks import find_network
 
 from tljax import trees
 from tljax.config import Optimizer
 from tljax.data.augmentation import keep
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import NETWORKS, ResNet
+from tljax.networks.resnet import ResNet
 from tljax.training import steps
 from tljax.training.optimizers import make_optimization
 from tljax.training.state import create_state
@@ -48,14 +49,14 @@ labels = rng.integers(0, CLASSES, (BATCH,)).astype(np.int32)
 # The pictures of a class look alike, so that there is something to learn.
 images = images // 2 + (labels[None, :, None, None, None] * 12).astype(np.uint8)
 
-base = getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(32, 32, 3))
+build, architecture = find_network(name)
+base = build(weights=None, include_top=False, input_shape=(32, 32, 3))
 for layer in base.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
         shape = layer.gamma.shape
         ranges = ((0.8, 1.2), (-0.1, 0.1), (-0.2, 0.2), (0.8, 1.2))
         layer.set_weights([rng.uniform(low, high, shape) for low, high in ranges])
 arrays = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in base.layers for weight in layer.weights}
-architecture = NETWORKS[name.lower()].architecture
 starts = {unit: index for index, unit in architecture.keras_layer_starts.items()}
 for layer in base.layers[: starts[CUT]]:
     layer.trainable = False

@@ -108,7 +108,9 @@ def test_another_cut_is_refused(cut, message):
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize(("name", "layers"), [("ResNet50", 175), ("ResNet101", 345), ("ResNet152", 515)])
+@pytest.mark.parametrize(
+    ("name", "layers"), [("ResNet50", 175), pytest.param("ResNet101", 345, marks=pytest.mark.long), ("ResNet152", 515)]
+)
 def test_units_and_counts_are_those_of_keras_s_network(name, layers):
     import keras
 

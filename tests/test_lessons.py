@@ -287,8 +287,10 @@ def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_lesson_may_have_other_stages(tmp_path, capsys):
+def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     """Two fine_tune stages in a row, each with its own cut; one pass computes the activations at all three cuts."""
+    # Other tests may have computed the same activations.
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
     stages = {
         "source": Stage("from_scratch", cut="conv1"),
         "new_head": Stage("feature_extraction"),

@@ -13,30 +13,19 @@ from tljax.commands.from_config import run
 from tljax.config import Lesson
 from tljax.data.preprocessing import CAFFE, TORCH, preprocess
 from tljax.networks.cut import find_cut
-from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet, abstract_variables
+from tljax.networks.resnet import NETWORKS, VARIANTS, Network, ResNet, abstract_variables
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert
 from tljax.weights.pretrained import load_weights
 
 
-def make_keras_network(stage_sizes: tuple[int, ...]):
-    """A ResNet with `stage_sizes` blocks, made by Keras's own builder."""
-    from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
-
-    def stack(x):
-        for i, size in enumerate(stage_sizes):
-            x = stack_residual_blocks_v1(x, 64 * 2**i, size, stride1=1 if i == 0 else 2, name=f"conv{i + 2}")
-        return x
-
-    settings = {"weights_name": "made_up", "weights": None, "classifier_activation": None}
-    return ResNet(stack, False, True, input_shape=(33, 33, 3), **settings)
-
-
 def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     from keras.src.legacy.saving import legacy_h5_format
+    from keras_networks import find_network
 
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        keras_network = make_keras_network((1, 2, 2, 1))
+        build, architecture = find_network("1-2-2-1")
+        keras_network = build(weights=None, input_shape=(33, 33, 3), classifier_activation=None)
         file = tmp_path / "downloads" / "resnet20_weights_tf_dim_ordering_tf_kernels.h5"
         file.parent.mkdir()
         with h5py.File(file, "w") as official:
@@ -44,7 +33,7 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
         keras_network.save_weights(tmp_path / "counters.weights.h5")
         images = np.random.default_rng(0).integers(0, 256, (2, 33, 33, 3), np.uint8)
         theirs = np.asarray(keras_network(np.asarray(preprocess(images, CAFFE))))
-    row = Network(Architecture((1, 2, 2, 1)), keras_md5=pooch.file_hash(file, "md5"))
+    row = Network(architecture, keras_md5=pooch.file_hash(file, "md5"))
     monkeypatch.setitem(NETWORKS, "resnet20", row)
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
 
