@@ -1,7 +1,9 @@
 """Cached arrays are found again whole or not at all, and never take more room than they may."""
 
+import errno
 import json
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +104,23 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch, capsys):
     assert make("a")["x"].sum() == 1000
     assert "a are not kept: " in capsys.readouterr().out
     assert cache.find({"what": "a"}) is None
+
+
+def test_a_user_without_a_home_or_rights_goes_on_without_a_cache(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TLJAX_CACHE_DIR")
+    monkeypatch.setattr("pooch.os_cache", lambda name: "~/.cache/tljax")
+    assert make("a")["x"].sum() == 1000
+    assert "a are not kept: this user has no home folder; TLJAX_CACHE_DIR names a folder" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pooch.os_cache", lambda name: "/.cache/tljax")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert make("a")["x"].sum() == 1000
+    assert "/.cache/tljax: Permission denied; TLJAX_CACHE_DIR names another cache folder" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_said(monkeypatch, capsys):

@@ -142,7 +142,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         "in notes, which is no split": 2,
         "with the ending .md": 1,
         "with the ending .csv": 1,
-        "with the ending .heic": 1,
+        "with the ending .heic, which is not read: convert them to JPEG": 1,
         "hidden": 1,
         "broken links": 1,
         "in linked folders": 1,

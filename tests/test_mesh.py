@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from processes import run_together
 from tljax.devices import mesh, processes
 from tljax.runs import checkpoints
 from tljax.trees import digest_leaves
+
+long = partial(pytest.param, marks=pytest.mark.long)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def run(folder) -> Callable[[str], dict]:
 
 
 @pytest.mark.parametrize("batch_norm", ["inference", "training"])
-@pytest.mark.parametrize("layout", ["1x8", "2x4", pytest.param("4x2", marks=pytest.mark.long)])
+@pytest.mark.parametrize("layout", [long("1x8"), "2x4", long("4x2")])
 def test_eight_devices_train_as_one(run, layout, batch_norm):
     one, eight = run("1x1")[batch_norm], run(layout)[batch_norm]
     assert len(one["losses"]) == 20
@@ -74,7 +76,7 @@ def test_eight_devices_train_as_one(run, layout, batch_norm):
     assert one["predicted"] == eight["predicted"]
 
 
-@pytest.mark.parametrize("layout", ["1x8", "2x4"])
+@pytest.mark.parametrize("layout", [long("1x8"), "2x4"])
 def test_each_device_holds_its_part(run, layout):
     one, eight = run("1x1")["inference"], run(layout)["inference"]
     assert eight["image_bytes"] * 8 == one["image_bytes"]
@@ -83,7 +85,7 @@ def test_each_device_holds_its_part(run, layout):
     assert eight["parameter_bytes"] == one["parameter_bytes"]
 
 
-@pytest.mark.parametrize("layout", ["1x8", "2x4"])
+@pytest.mark.parametrize("layout", [long("1x8"), "2x4"])
 def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
     digest = run(layout)["digest"]
     with checkpoints.open_checkpoints(folder / layout) as kept:

@@ -15,6 +15,8 @@ Role = Literal["train", "val", "test", "unlabelled"]
 
 # Endings of the formats that are read; several are other spellings of JPEG.
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
+# Formats of pictures that are not read.
+OTHER_PICTURES = (".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".nef", ".dng", ".psd")
 # Folders that operating systems, file servers and notebooks leave behind.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__"}
 
@@ -89,7 +91,9 @@ def read_contents(folder: Path) -> Contents:
         elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
             pictures.append(entry.name)
         else:
-            others[f"with the ending {os.path.splitext(entry.name)[1].lower() or '(none)'}"] += 1
+            ending = os.path.splitext(entry.name)[1].lower()
+            advice = ", which is not read: convert them to JPEG" if ending in OTHER_PICTURES else ""
+            others[f"with the ending {ending or '(none)'}{advice}"] += 1
     return Contents(folders, pictures, others)
 
 

@@ -33,8 +33,14 @@ def folder(name: str) -> Path:
     import pooch
 
     root = Path(os.environ.get("TLJAX_CACHE_DIR") or pooch.os_cache("tljax"))
-    (root / name).mkdir(parents=True, exist_ok=True)
-    root.chmod(0o700)
+    # A user without a name in the system has no home.
+    if root.parts[:1] == ("~",):
+        raise OSError("this user has no home folder; TLJAX_CACHE_DIR names a folder for the cache")
+    try:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
+    except PermissionError as error:
+        raise PermissionError(f"{root}: {error.strerror}; TLJAX_CACHE_DIR names another cache folder") from error
     return root / name
 
 
