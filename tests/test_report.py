@@ -142,7 +142,7 @@ def test_samples_are_a_grid_of_up_to_five_columns(tmp_path, n, side):
 def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, monkeypatch):
     split = Split(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("a", "b"), np.arange(2), 2)
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in", r"$\wrong{"]
+    arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in \udce9", r"$\wrong{"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures.draw_samples(*arguments)

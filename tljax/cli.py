@@ -139,7 +139,7 @@ def parse_flags(arguments: list[str]) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """The program. An error is printed as one line, or as a traceback with --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    open_missing_outputs()
+    prepare_outputs()
     if importlib.util.find_spec("fcntl") is None:
         sys.exit("main.py: tljax runs on Linux and macOS; on Windows, use it in WSL")
     try:
@@ -158,14 +158,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def open_missing_outputs() -> None:
-    """Gives a process that was started without standard output or error (`>&-`) one that is read by nobody."""
+def prepare_outputs() -> None:
+    """Makes standard output and error safe to print to: where they are closed (`>&-`), nobody reads them."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             file = open(os.devnull, "w")  # noqa: SIM115, it stays open as long as the process
             if file.fileno() != number:
                 os.dup2(file.fileno(), number)
             setattr(sys, name, file)
+        # Names of files and classes may hold letters that this terminal cannot write.
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run_command(name: str, *arguments: str) -> None:

@@ -143,7 +143,8 @@ def load(
         "image_size": size,
         "splits": {
             part: {"of": parts[part][0], "images": split.count, "classes": _count_classes(split, names)}
-            for part, split in splits.items()
+            for part in ("train", "validation", "test")
+            if (split := splits.get(part)) is not None
         },
         "left_out": dict(source.left_out),
         "notes": list(source.notes),

@@ -69,6 +69,7 @@ def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Se
         extent = (left + margin, left + 1 - margin, top + 1 - 2 * margin, top)
         axes.imshow(image, extent=extent)
         position = left + 0.5, top - 0.01
+        text = text.encode("utf-8", "backslashreplace").decode()
         # Names are text, not formulas: `$` is a dollar.
         axes.text(*position, text, fontsize=9, color=color, ha="center", va="bottom", parse_math=False)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + title), 0), aspect="auto")

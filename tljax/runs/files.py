@@ -23,7 +23,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       OSError: if the file cannot be written.
     """
-    content = text.encode("utf-8")
+    # A file's name may be no text in UTF-8; JSON reads what is written then.
+    content = text.encode("utf-8", "backslashreplace")
     if not leads():
         return
     unfinished = path.with_name(path.name + ".tmp")
