@@ -93,6 +93,7 @@ def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
     assert digest_leaves(variables) == digest
 
 
+@pytest.mark.long
 def test_features_on_a_number_of_devices_that_8_is_no_multiple_of(tmp_path):
     script = Path(__file__).parent / "features_on_devices.py"
     output = subprocess.run([sys.executable, script, "3", tmp_path], check=True, capture_output=True, text=True).stdout
