@@ -71,36 +71,29 @@ def draw(job: Job) -> tuple[np.ndarray, np.ndarray]:
 def prepare_tljax(job: Job, precision: str) -> Prepared:
     """A run's own programs."""
     import jax
+    from tljax_worker import init, prepare_steps
 
-    from tljax.commands.programs import Setup, compile_programs
     from tljax.config import Compute, Config
-    from tljax.data.batches import draw_order, place_examples
     from tljax.data.preprocessing import CAFFE
     from tljax.devices.mesh import compute_dtype, make_mesh
-    from tljax.networks.cut import Cut
     from tljax.networks.resnet import ResNet
     from tljax.training.inference import classify, start_inference
 
     mesh, (images, labels) = make_mesh(), draw(job)
     config = Config(stage="from_scratch", cut="conv1", compute=Compute(precision=precision))  # type: ignore[arg-type]
-    model = ResNet(job.classes, dtype=compute_dtype(mesh, config.compute.precision))
-    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     if not job.trains:
-        inference = start_inference(model, CAFFE, variables, mesh)
+        model = ResNet(job.classes, dtype=compute_dtype(mesh, config.compute.precision))
+        inference = start_inference(model, CAFFE, init(job.classes), mesh)
         program = inference.program(partial(classify, size=job.side))
         inputs = jax.device_put((inference.folded, images, labels))
         return partial(program, *inputs), needed_bytes(program, *inputs)
-    setup = Setup(config, model, CAFFE, Cut(model.units, "conv1"), mesh)
-    programs = compile_programs(setup, variables, 1, from_activations=False)
-    examples = place_examples(images, labels, len(labels), job.batch, images.nbytes, mesh)
-    ((chunk, _),) = examples.chunks(draw_order(len(labels), job.batch, seed=0, epoch=1))
-    key, start, stop = jax.random.key(0), np.int32(0), np.int32(1)
-    state = programs.create(variables)
-    needed = needed_bytes(programs.train, state, chunk, start, stop, key=key)
+    key = jax.random.key(0)
+    train, state, chunk = prepare_steps(config, job.classes, images, labels, 1)
+    needed = needed_bytes(train, state, *chunk, key=key)
 
     def step() -> Any:
         nonlocal state
-        state, sums = programs.train(state, chunk, start, stop, key=key)
+        state, sums = train(state, *chunk, key=key)
         return sums
 
     return step, needed

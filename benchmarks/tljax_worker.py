@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,11 +20,12 @@ from tljax.config import Config, Optimizer
 from tljax.data import batches
 from tljax.data.preprocessing import CAFFE
 from tljax.data.splits import Dataset, Split
-from tljax.devices.mesh import make_mesh
+from tljax.devices.mesh import compute_dtype, make_mesh
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import RESNET50, ResNet, fold
 from tljax.storage import cache, compilation
 from tljax.training.inference import classify
+from tljax.training.state import TrainState
 from tljax.trees import flatten
 from tljax.weights.pretrained import Weights
 
@@ -79,6 +81,21 @@ def use_cache(state: str) -> None:
         shutil.rmtree(root / "arrays", ignore_errors=True)
 
 
+def prepare_steps(
+    config: Config, classes: int, images: np.ndarray, labels: np.ndarray, steps: int
+) -> tuple[Callable[..., Any], TrainState, tuple[Any, ...]]:
+    """A run's training program for `steps` steps on images that stay on the device: the program, a first state, and its
+    arguments behind the state."""
+    mesh, batch = make_mesh(), len(labels) // steps
+    model = ResNet(classes, dtype=compute_dtype(mesh, config.compute.precision))
+    setup = Setup(config, model, CAFFE, Cut(model.units, config.cut), mesh)
+    variables = init(classes)
+    programs = compile_programs(setup, variables, steps, from_activations=False)
+    examples = batches.place_examples(images, labels, len(labels), batch, images.nbytes, mesh)
+    ((chunk, _),) = examples.chunks(batches.draw_order(len(labels), batch, seed=0, epoch=1))
+    return programs.train, programs.create(variables), (chunk, np.int32(0), np.int32(steps))
+
+
 class TljaxWorker:
     jobs = frozenset({"forward_224", "forward_32", *protocol.STEP_CUTS, *protocol.JOB_CUTS})
 
@@ -98,19 +115,13 @@ class TljaxWorker:
 
     def _prepare_step(self, cut: str) -> tuple[Callable[[], object], int]:
         """A training step from images, so that the frozen units run in every step."""
-        model, mesh = ResNet(protocol.CLASSES), make_mesh()
-        setup = Setup(Config(cut=cut), model, CAFFE, Cut(model.units, cut), mesh)
-        variables = init(protocol.CLASSES)
-        programs = compile_programs(setup, variables, STEPS, from_activations=False)
-        state = programs.create(variables)
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
-        examples = batches.place_examples(images, labels, len(labels), protocol.BATCH, images.nbytes, mesh)
-        ((chunk, _),) = examples.chunks(batches.draw_order(len(labels), protocol.BATCH, seed=0, epoch=1))
+        train, state, chunk = prepare_steps(Config(cut=cut), protocol.CLASSES, images, labels, STEPS)
 
         def repeat() -> None:
             nonlocal state
-            state, _ = jax.block_until_ready(programs.train(state, chunk, np.int32(0), np.int32(STEPS), key=KEY))
+            state, _ = jax.block_until_ready(train(state, *chunk, key=KEY))
 
         return repeat, STEPS * protocol.BATCH
 

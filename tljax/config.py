@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
@@ -68,6 +69,17 @@ class Data:
     augment: Literal["none", "flip", "flip_crop"] = "none"
     """Random changes of training images. flip: mirrored. flip_crop: mirrored, and shifted by up to an eighth of the
     side."""
+
+    @property
+    def kind(self) -> str:
+        """`folder` or `csv` where `name` is a path behind that word; else empty."""
+        kind, colon, _ = self.name.partition(":")
+        return kind if colon and kind in ("folder", "csv") else ""
+
+    @property
+    def path(self) -> Path:
+        """The path in `folder:PATH` or `csv:FILE`. To be asked for where there is a `kind`."""
+        return Path(self.name.removeprefix(f"{self.kind}:")).expanduser()
 
     def check(self) -> None:
         """Raises ValueError for values with which no data can be read."""

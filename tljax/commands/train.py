@@ -70,9 +70,6 @@ def train(
             workdir, checkpoints, setup.cut, frozen=frozen, about=about, earlier=earlier, steps=training.steps
         )
         state, progress = resume(journal, setup, programs, variables)
-        if progress.is_done(last) and len(progress.history) < last:
-            reason = f"{config.patience} epochs without a lower val_loss"
-            print(f"stopped early after epoch {len(progress.history)} ({reason}): more epochs change nothing")
         if not progress.is_done(last):
             print("compiling; the first time this takes a minute or two ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
@@ -164,6 +161,10 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
     restored = complete(restored, lambda: programs.create_beside(variables))
     steps = f", step {progress.partial.steps} of the next" if progress.partial.steps else ""
     print(f"goes on after epoch {len(progress.history)}{steps}")
+    config, done = setup.config, len(progress.history)
+    if progress.stopper.stopped and done < len(journal.earlier) + config.epochs:
+        reason = f"{config.patience} epochs without a lower val_loss"
+        print(f"stopped early after epoch {done} ({reason}): more epochs change nothing")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Int, Num, UInt8
 
 from tljax.data.image_source import Rows
+from tljax.data.layouts import join
 from tljax.storage.signals import SIGNALS
 
 # Images decoded to at most this side (pixels) decode faster in one thread than in several, which would mostly wait for
@@ -123,9 +124,8 @@ class BrokenPictures(ValueError):
             ((name, reason),) = reasons.items()
             super().__init__(f"{name} is no readable image ({reason}): replace or remove it")
             return
-        some = "; ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items())[:10])
-        others = f" and {len(reasons) - 10} others" if len(reasons) > 10 else ""
-        super().__init__(f"{len(reasons)} images cannot be read: {some}{others}: replace or remove them")
+        some = join((f"{name} ({reason})" for name, reason in sorted(reasons.items())), separator="; ")
+        super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them")
 
     def __reduce__(self) -> Any:
         return type(self), (self.reasons,)

@@ -207,7 +207,7 @@ def _read_splits(found: Found, folders: Sequence[str], roles: dict[str, Role], c
         if role in by_role:
             _read_split(found, role, by_role[role])
     _align(found, by_role, classes)
-    check_splits(found, {role: str(found.base / name) for role, name in by_role.items()}, classes)
+    check_splits(found, {str(role): str(found.base / name) for role, name in by_role.items()}, classes)
 
 
 def _read_split(found: Found, role: str, name: str) -> None:
@@ -253,7 +253,7 @@ def _align(found: Found, by_role: dict[Role, str], classes: Sequence[str]) -> No
         found.splits[role] = aligned
 
 
-def check_splits(found: Found, places: Mapping[Role, str] | Mapping[str, str], classes: Sequence[str]) -> None:
+def check_splits(found: Found, places: Mapping[str, str], classes: Sequence[str]) -> None:
     """Refuses a class of train without a picture; warns of one in another split. A test without classes is left out.
 
     `places` says where the pictures of each split are, for messages.
@@ -261,14 +261,13 @@ def check_splits(found: Found, places: Mapping[Role, str] | Mapping[str, str], c
     for role in list(found.splits):
         split = {name: paths for name, paths in found.splits[role].items() if not classes or name in classes}
         empty = [name for name, paths in split.items() if not paths]
-        place = {str(split): name for split, name in places.items()}[role]
         if role == "test" and len(empty) == len(split) and len(found.splits) > 1:
             del found.splits[role]
         elif empty and (role == "train" or len(empty) == len(split)):
-            raise ValueError(_no_picture(place, empty))
+            raise ValueError(_no_picture(places[role], empty))
         elif empty and "train" in found.splits:
             found.warnings.append(
-                f"{os.path.basename(place)} has no picture of {join(empty)}: that class is not measured there"
+                f"{os.path.basename(places[role])} has no picture of {join(empty)}: that class is not measured there"
             )
 
 
@@ -297,8 +296,8 @@ def _read_classes(found: Found, folders: Sequence[str], classes: Sequence[str]) 
         )
 
 
-def join(names: Iterable[str], most: int = 10) -> str:
+def join(names: Iterable[str], separator: str = ", ", most: int = 10) -> str:
     """Names as a list for a reader: at most `most` of them, and the number of the others."""
     names = list(names)
-    shown = ", ".join(map(str, names[:most]))
+    shown = separator.join(map(str, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} others"

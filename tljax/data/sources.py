@@ -1,4 +1,4 @@
-"""The image sources: a TFDS data set, a folder of pictures, scikit-learn's digits.
+"""The image sources: a folder of pictures, a table with labels, a TFDS data set, scikit-learn's digits.
 
 A source lists its splits and fetches encoded images. `splits.py` chooses rows and decodes, the same way for all.
 """
@@ -17,11 +17,6 @@ from tljax.data.tfds_sets import open_tfds
 SOURCES: dict[str, Callable[[], ImageSource]] = {"digits": open_digits}
 
 
-def _path(name: str) -> Path:
-    """The path in `folder:PATH` or `csv:FILE`."""
-    return Path(name.partition(":")[2]).expanduser()
-
-
 def check_place(config: Data, workdir: Path | None = None) -> None:
     """Checks that a folder of pictures is there, before anything is downloaded, and that `workdir` is not in it.
 
@@ -29,11 +24,11 @@ def check_place(config: Data, workdir: Path | None = None) -> None:
       FileNotFoundError: if there is no such folder.
       ValueError: if the run would write its pictures among them.
     """
-    if config.name.startswith("csv:") and not _path(config.name).is_file():
+    if config.kind == "csv" and not config.path.is_file():
         raise FileNotFoundError(f"config.data.name={config.name!r}: there is no such file")
-    if not config.name.startswith("folder:"):
+    if config.kind != "folder":
         return
-    folder = _path(config.name)
+    folder = config.path
     if not folder.is_dir():
         raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
     if workdir is not None and workdir.resolve().is_relative_to(folder.resolve()):
@@ -52,12 +47,12 @@ def open_source(config: Data) -> ImageSource:
     """
     if config.name in SOURCES:
         source = SOURCES[config.name]()
-    elif config.name.startswith(("folder:", "csv:")):
+    elif config.kind:
         check_place(config)
-        open_pictures = open_folder if config.name.startswith("folder:") else open_table
+        open_pictures = open_folder if config.kind == "folder" else open_table
         # With a split that the user chose, train stays whole.
         chosen = config.validation_split not in (None, *VALIDATION_NAMES)
-        source = open_pictures(_path(config.name), config.classes, "test" if chosen else config.holdout)
+        source = open_pictures(config.path, config.classes, "test" if chosen else config.holdout)
     else:
         source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH", "csv:FILE"))
     for i, name in enumerate(config.classes):

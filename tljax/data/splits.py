@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -138,26 +138,36 @@ def load(
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
-    description = {
+    description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
+    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"), description)
+
+
+def _describe(
+    config: Data,
+    source: ImageSource,
+    size: int,
+    names: tuple[str, ...],
+    origins: Mapping[str, str],
+    splits: Mapping[str, Split],
+) -> Row:
+    """What `summary.json` says about the data. `origins` are the source's splits that `splits` were read from."""
+    found = {part: splits[part] for part in ("train", "validation", "test") if part in splits}
+    skipped = [
+        f"{part}: {len(split.skipped)} images cannot be read and are skipped: {join(split.skipped)}"
+        for part, split in splits.items()
+        if split.skipped
+    ]
+    return {
         "name": config.name,
         "image_size": size,
         "splits": {
-            part: {"of": parts[part][0], "images": split.count, "classes": _count_classes(split, names)}
-            for part in ("train", "validation", "test")
-            if (split := splits.get(part)) is not None
+            part: {"of": origins[part], "images": split.count, "classes": _count_classes(split, names)}
+            for part, split in found.items()
         },
         "left_out": dict(source.left_out),
         "notes": list(source.notes),
-        "warnings": [
-            *source.warnings,
-            *(
-                f"{part}: {len(split.skipped)} images cannot be read and are skipped: {join(split.skipped)}"
-                for part, split in splits.items()
-                if split.skipped
-            ),
-        ],
+        "warnings": [*source.warnings, *skipped],
     }
-    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"), description)
 
 
 def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:
@@ -239,24 +249,22 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
     their positions among all chosen images (`own`), the number of all chosen images (`count`), and the images that are
     `skipped`."""
     config, own = reading.config, reading.own
-    skipped: list[str] = []
 
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
             return rows
         return np.sort(np.random.default_rng(reading.seed).choice(rows, config.max_images, replace=False))
 
-    def readable(rows: Rows) -> Rows:
+    def check(rows: Rows) -> tuple[Rows, list[str]]:
         if config.broken == "refuse":
-            return np.arange(len(rows))
-        good, broken = _check_images(source, split, rows, reading.size)
-        skipped.extend(broken)
-        return good
+            return np.arange(len(rows)), []
+        return _check_images(source, split, rows, reading.size)
 
     # Without `config.classes`, labels are needed only for the images that this process reads.
     if not config.classes:
         rows = sample(rows)
-        rows = rows[readable(rows)]
+        good, skipped = check(rows)
+        rows = rows[good]
         count, mine = len(rows), own(len(rows))
         rows = rows[mine]
     labels, ids = source.describe(split, rows)
@@ -270,7 +278,8 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
         if absent and part != "test":
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = sample(np.flatnonzero(labels >= 0))
-        kept = kept[readable(rows[kept])]
+        good, skipped = check(rows[kept])
+        kept = kept[good]
         count, mine = len(kept), own(len(kept))
         kept = kept[mine]
         rows, labels, ids = rows[kept], labels[kept], [ids[i] for i in kept]
@@ -287,27 +296,11 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
 def _check_images(source: ImageSource, split: str, rows: Rows, size: int) -> tuple[Rows, list[str]]:
     """Decodes all `rows` of a split once: the positions of those that can be read, and the names of the others."""
     encoded = Encoded(partial(source.fetch, split), rows, tuple(map(str, range(len(rows)))), size, "")
-    reasons: dict[str, str] = {}
-    for places in _chunks(encoded, f"checking {split}"):
-        try:
-            encoded[places]
-        except BrokenPictures as error:
-            reasons |= error.reasons
+    reasons = _decode_all(encoded, f"checking {split}")
     broken = np.array(sorted(map(int, reasons)), int)
     names = source.describe(split, rows[broken])[1] if len(broken) else []
     said = [f"{name} ({reasons[str(place)]})" for name, place in zip(names, broken, strict=True)]
     return np.setdiff1d(np.arange(len(rows)), broken), said
-
-
-def _chunks(encoded: Encoded, name: str) -> Iterator[Rows]:
-    """The positions of all images, some at a time, behind a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(encoded), desc=name, unit=" images", delay=1, leave=False, disable=None) as bar:
-        for start in range(0, len(encoded), CHUNK):
-            places = np.arange(start, min(start + CHUNK, len(encoded)))
-            yield places
-            bar.update(len(places))
 
 
 def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
@@ -316,11 +309,24 @@ def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
     Raises:
       BrokenPictures: with all images that cannot be read.
     """
-    broken: dict[str, str] = {}
-    for places in _chunks(encoded, f"reading {split}"):
-        try:
-            images[places] = encoded[places]
-        except BrokenPictures as error:
-            broken |= error.reasons
-    if broken:
+    if broken := _decode_all(encoded, f"reading {split}", images):
         raise BrokenPictures(broken)
+
+
+def _decode_all(encoded: Encoded, name: str, images: np.ndarray | None = None) -> dict[str, str]:
+    """Decodes all images, into `images` if they are given, behind a progress bar. Returns why images cannot be read, by
+    their ids."""
+    from tqdm import tqdm
+
+    broken: dict[str, str] = {}
+    with tqdm(total=len(encoded), desc=name, unit=" images", delay=1, leave=False, disable=None) as bar:
+        for start in range(0, len(encoded), CHUNK):
+            places = np.arange(start, min(start + CHUNK, len(encoded)))
+            try:
+                decoded = encoded[places]
+                if images is not None:
+                    images[places] = decoded
+            except BrokenPictures as error:
+                broken |= error.reasons
+            bar.update(len(places))
+    return broken

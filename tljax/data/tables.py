@@ -27,7 +27,7 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     find = _index(pictures)
     image = _find_column(file, columns, FILE_COLUMNS, "files")
     label = _find_column(file, [c for c in columns if c != image], LABEL_COLUMNS, "labels")
-    split = next((c for c in columns if c.lower().strip() in SPLIT_COLUMNS), None)
+    split = _known_column(columns, SPLIT_COLUMNS)
     found = Found(file.parent, {}, Counter(others), [], [])
     columns_read = [f"{image} for files", f"{label} for labels", *([f"{split} for splits"] if split else [])]
     found.notes.append(f"columns of {file.name}: {', '.join(columns_read)}")
@@ -76,12 +76,17 @@ def read_table(file: Path) -> tuple[list[str], list[Row]]:
 
 
 def _find_column(file: Path, columns: Sequence[str], known: Sequence[str], what: str) -> str:
-    """The column with a known name, the first of `known` in order; else the only one that there is."""
-    by_name = {column.lower().strip(): column for column in columns}
-    named = [by_name[name] for name in known if name in by_name]
-    if not named and len(columns) != 1:
+    """The column with a known name; else the only one that there is."""
+    column = _known_column(columns, known)
+    if column is None and len(columns) != 1:
         raise ValueError(f"{file}: which of the columns {join(columns)} holds the {what}? Call it {known[0]!r}")
-    return (named or list(columns))[0]
+    return column or columns[0]
+
+
+def _known_column(columns: Sequence[str], known: Sequence[str]) -> str | None:
+    """The column whose name stands first in `known`."""
+    by_name = {column.lower().strip(): column for column in columns}
+    return next((by_name[name] for name in known if name in by_name), None)
 
 
 def _index(pictures: Sequence[str]) -> dict[str, str]:

@@ -34,26 +34,16 @@ def draw_samples(
     right, else red. `predicted` (labels) and `guesses` (texts) have an entry for every example of the split, also for
     those that other processes read.
     """
-    if len(split.labels):
-        with _going_on(folder):
-            _draw_samples(folder, seed, split, class_names, predicted, guesses)
-
-
-def _draw_samples(
-    folder: Path,
-    seed: int,
-    split: Split,
-    class_names: Sequence[str],
-    predicted: Int[np.ndarray, " n"],
-    guesses: Sequence[str],
-) -> None:
-    chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
-    images, rows = split.images[chosen], split.rows[chosen]
-    labels = [class_names[i] for i in split.labels[chosen]]
-    _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
-    titles = [f"{guesses[row]}\n({label})" for row, label in zip(rows, labels, strict=True)]
-    colors = np.where(predicted[rows] == split.labels[chosen], "tab:green", "tab:red")
-    _draw_grid(folder / "predictions.png", images, titles, colors.tolist())
+    if not len(split.labels):
+        return
+    with _going_on(folder):
+        chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
+        images, rows = split.images[chosen], split.rows[chosen]
+        labels = [class_names[i] for i in split.labels[chosen]]
+        _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
+        titles = [f"{guesses[row]}\n({label})" for row, label in zip(rows, labels, strict=True)]
+        colors = np.where(predicted[rows] == split.labels[chosen], "tab:green", "tab:red")
+        _draw_grid(folder / "predictions.png", images, titles, colors.tolist())
 
 
 def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
@@ -84,35 +74,31 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
     feature_extraction: it is one line, and a dotted vertical line marks where the stage changes.
     """
     with _going_on(path):
-        _draw_curves(path, runs)
+        figure = _figure_class()(figsize=(10, 4), layout="constrained")
+        for column, metric in enumerate(("loss", "accuracy")):
+            _draw_metric(figure.add_subplot(1, 2, column + 1), metric, runs)
+        _save(figure, path)
 
 
-def _draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
+def _draw_metric(axes: Any, metric: str, runs: Mapping[str, Sequence[Row]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure_class()(figsize=(10, 4), layout="constrained")
-    for column, metric in enumerate(("loss", "accuracy")):
-        axes = figure.add_subplot(1, 2, column + 1)
-        for i, (name, rows) in enumerate(runs.items()):
-            epochs = [row["epoch"] for row in rows]
-            for key, style, marker, split in (
-                (metric, "--", "x", "train"),
-                (f"val_{metric}", "-", ".", "validation"),
-            ):
-                values = [np.nan if row[key] is None else row[key] for row in rows]
-                axes.plot(epochs, values, style, marker=marker, color=f"C{i}", label=f"{name}, {split}")
-            for before, after in pairwise(rows):
-                if before["stage"] != after["stage"]:
-                    axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
-                    axes.annotate(
-                        f" {after['stage']}", (before["epoch"] + 0.5, 0.98), xycoords=("data", "axes fraction"),
-                        va="top", fontsize=8, color="gray",
-                    )  # fmt: skip
-        axes.set(xlabel="epoch", ylabel=metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    _save(figure, path)
+    for i, (name, rows) in enumerate(runs.items()):
+        epochs = [row["epoch"] for row in rows]
+        for key, style, split in ((metric, "x--", "train"), (f"val_{metric}", ".-", "validation")):
+            values = [np.nan if row[key] is None else row[key] for row in rows]
+            axes.plot(epochs, values, style, color=f"C{i}", label=f"{name}, {split}")
+        for before, after in pairwise(rows):
+            if before["stage"] != after["stage"]:
+                axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
+                axes.annotate(
+                    f" {after['stage']}", (before["epoch"] + 0.5, 0.98), xycoords=("data", "axes fraction"),
+                    va="top", fontsize=8, color="gray",
+                )  # fmt: skip
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
 
 
 def _figure_class() -> Any:

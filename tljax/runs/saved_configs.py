@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Stage, as_json
@@ -58,14 +57,11 @@ def growing(config: AnyConfig) -> tuple[str, ...]:
     return tuple(f"stages.{name}.epochs" for name in last)
 
 
-def _is_same_place(before: str, now: str) -> bool:
-    """Whether two settings mean the same folder or file: by another path, or moved. What is there is compared later."""
-    kinds = [next((kind for kind in ("folder:", "csv:") if name.startswith(kind)), "") for name in (before, now)]
-    if kinds[0] != kinds[1]:
-        return False
-    places = [Path(name.removeprefix(kinds[0])).expanduser() for name in (before, now)]
-    moved = places[0].is_absolute() and not places[0].exists() and places[1].exists()
-    return moved or places[0].resolve() == places[1].resolve()
+def _is_same_place(before: Data, now: Data) -> bool:
+    """Whether two names mean the same folder or file: by another path, or moved. What is there is compared later. A
+    name without a kind is a path by itself, as in `pretrained`."""
+    moved = before.path.is_absolute() and not before.path.exists() and now.path.exists()
+    return before.kind == now.kind and (moved or before.path.resolve() == now.path.resolve())
 
 
 def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
@@ -86,6 +82,6 @@ def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: st
         ]
     same = before == now or path in NO_CHANGE
     if path in ("pretrained", "data.name") and isinstance(before, str) and isinstance(now, str):
-        same = same or _is_same_place(before, now)
+        same = same or _is_same_place(Data(before), Data(now))
     more = path in may_grow and isinstance(before, int) and isinstance(now, int) and before < now
     return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]

@@ -182,7 +182,8 @@ def match_leaves(
         more = [f"  and {len(problems) - MOST_LINES} more lines"] * (len(problems) > MOST_LINES)
         lines = "\n".join([*problems[:MOST_LINES], *more])
         raise ValueError(f"{name} does not fit the network (- wanted, + found):\n{lines}")
+    matched = {path: np.asarray(given.get(path, leaf), np.float32) for path, leaf in target.items()}
     for path in wanted:
-        if not np.isfinite(np.asarray(given[path], np.float32)).all():
+        if not np.isfinite(matched[path]).all():
             raise ValueError(f"{name}: {path} holds values that are not finite; the file is damaged, take another")
-    return {path: np.asarray(given.get(path, leaf), np.float32) for path, leaf in target.items()}
+    return matched

@@ -30,7 +30,7 @@ FILTERS = {"deflate": 1, "shuffle": 2, "fletcher32": 3}
 MOST_COMPRESSED = 100
 
 
-# Of the files that are read; capital letters are the same.
+# The endings of files that are read, in small or capital letters.
 ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors")
 
 
