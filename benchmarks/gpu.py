@@ -288,7 +288,7 @@ def parts(quick: bool, folder: Path) -> list[Part]:
         Part("environment", [*this, "--describe"], 60),
         Part("tests", [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-n0", *tests], 100),
         *speed[: len(libraries)],
-        Part("demo", demo, 120),
+        Part("demo", demo, 180),
         *speed[len(libraries) :],
     ]
 
