@@ -167,3 +167,13 @@ def test_the_files_of_each_are_listed_for_sha256sum(saved):
     lines = (saved[0] / "checkpoints" / "3" / checkpoints.LIST).read_text().splitlines()
     assert any(line.endswith("  meta/metadata") for line in lines)
     assert json.loads((saved[0] / "checkpoints" / "3" / "meta" / "metadata").read_text())["content"]["best"] == 2
+
+
+def test_other_types_are_not_damage(saved, state):
+    folder, frozen = saved
+    halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x, state)
+    with pytest.raises(ValueError, match="was saved as float32 and is read as bfloat16") as error:
+        restore(folder, halved, frozen)
+    assert not isinstance(error.value, Damaged)
+    restored, _ = restore(folder, state, frozen)
+    assert int(restored.step) == 3 and not list(folder.rglob("*.damaged"))

@@ -138,8 +138,8 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
     )
     first = read()
     calls: list[int] = []
-    decode = decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda *a: calls.append(1) or decode(*a))
+    read_picture = decoding.read_picture
+    monkeypatch.setattr(decoding, "read_picture", lambda *a: calls.append(1) or read_picture(*a))
     again = read()
     assert not calls
     for a, b in ((first.train, again.train), (first.validation, again.validation)):

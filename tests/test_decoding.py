@@ -1,6 +1,10 @@
 """The pixels that `decode` gives, and decoding at once, on demand and in processes."""
 
+import io
 import struct
+import subprocess
+import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from PIL import Image
 
 from tljax.config import Data
 from tljax.data import decoding, splits
-from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, scale_values
+from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, read_picture, scale_values
 
 
 def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -205,3 +209,50 @@ def test_a_damaged_image_is_named_by_the_process_that_decodes_it(tmp_path):
     images = read(tmp_path, memory_bytes=0).images
     with pytest.raises(ValueError, match=r"train/b/0\.png is no readable image"):
         list(read_ahead(images, [np.arange(2)]))
+
+
+def encode_jpeg(**settings) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((40, 48)).save(file, "JPEG", **settings)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("settings", [{}, {"quality": 95}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_may_lack_its_end_marker_and_nothing_else(settings):
+    whole = encode_jpeg(**settings)
+    pixels, _ = read_picture(whole)
+    read = {}
+    for missing in (*range(30), len(whole) // 4, len(whole) // 2):
+        with suppress(Exception):
+            read[missing] = read_picture(whole[: len(whole) - missing])
+    assert {missing: finished for missing, (_, finished) in read.items()} == {0: True, 1: False, 2: False}
+    assert all(found.tobytes() == pixels.tobytes() for found, _ in read.values())
+
+
+def test_a_jpeg_without_end_marker_is_read_and_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("a/0.jpg", "a/1.jpg", "b/0.jpg", "b/1.jpg"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(encode_jpeg())
+    (tmp_path / "data" / "a" / "1.jpg").write_bytes(encode_jpeg()[:-2])
+    config = Data(name=f"folder:{tmp_path / 'data'}", image_size=32)
+    for _ in ("decoded", "found in the cache"):
+        (warning,) = splits.load(config, seed=0, disk_bytes=2**20).description["warnings"]
+        assert "1 JPEGs lack their end marker and are read, since no row is missing: a/1.jpg" in warning
+
+
+def test_an_error_in_the_midst_of_a_pass_leaves_no_warning_of_leaked_memory(folder):
+    script = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from tljax.data.decoding import Encoded, read_ahead
+files = sorted(Path({str(folder)!r}).rglob("*.png"))
+images = Encoded(lambda rows: [files[i % len(files)] for i in rows], np.arange(400), tuple(map(str, range(400))), 32, "")
+for part in read_ahead(images, list(np.arange(400).reshape(20, 20))):
+    kept = part
+    sys.exit("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr == "stopped\n"

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Num, UInt8
@@ -40,6 +41,8 @@ MOST_PIXELS = 10**8
 Fit = Literal["crop", "pad", "stretch"]
 # The most bytes of a PNG's color profile or text, unpacked. Pillow's own limit of 1 MiB refuses good pictures.
 MOST_TEXT = 2**26
+# What `complete_jpeg` puts behind a JPEG without end marker: these bytes, then the marker.
+JPEG_FILLERS, JPEG_END = (b"", b"\x55" * 512, b"\xaa" * 512), b"\xff\xd9"
 # EXIF's and TIFF's tags, and the turns of `PIL.Image.Transpose` by the value of the orientation.
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
@@ -50,14 +53,66 @@ def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndar
 
     `crop` takes the centre square, `pad` adds black borders to the shorter sides, `stretch` changes the proportions.
 
-    The EXIF orientation is applied, transparency is blended with white, and values of more than 8 bits are scaled to 8
-    bits (`scale_values`). A picture of exactly `size` x `size` keeps its pixels.
+    A picture of exactly `size` x `size` keeps its pixels. `read_picture` says how pictures are read.
 
     Raises:
       ValueError: if the picture has more than `MOST_PIXELS` pixels, or values of an unknown range.
       Exception: whatever Pillow raises for a damaged file.
     """
-    from PIL import Image, ImageOps, PngImagePlugin
+    return make_square(read_picture(encoded)[0], size, fit)
+
+
+def make_square(rgb: Any, size: int, fit: Fit) -> UInt8[np.ndarray, "size size 3"]:
+    """A picture of Pillow as a square of `size` pixels a side; `decode` explains `fit`."""
+    from PIL import Image, ImageOps
+
+    if rgb.size != (size, size):
+        square, bilinear = (size, size), Image.Resampling.BILINEAR
+        fits: dict[Fit, Callable[..., Any]] = {
+            "crop": ImageOps.fit,
+            "pad": ImageOps.pad,
+            "stretch": Image.Image.resize,
+        }
+        rgb = fits[fit](rgb, square, bilinear)
+    return np.asarray(rgb)
+
+
+def read_picture(encoded: bytes | Path) -> tuple[Any, bool]:
+    """A picture in RGB, as Pillow's image, and whether its file is whole.
+
+    A JPEG without end marker is read if no row is missing; then the second result is false.
+
+    The EXIF orientation is applied, transparency is blended with white, and values of more than 8 bits are scaled to 8
+    bits (`scale_values`).
+
+    Raises:
+      ValueError: if the picture has more than `MOST_PIXELS` pixels, or values of an unknown range.
+      Exception: whatever Pillow raises for a damaged file.
+    """
+    try:
+        return _open_rgb(encoded), True
+    except OSError as error:
+        completed = complete_jpeg(encoded) if "truncated" in str(error) else []
+        if not completed:
+            raise
+        first, *others = map(_open_rgb, completed)
+        # What follows the last row changes no pixel. Where a row is missing, it would be read as that row.
+        if any(first.tobytes() != other.tobytes() for other in others):
+            raise
+        return first, False
+
+
+def complete_jpeg(encoded: bytes | Path) -> list[bytes]:
+    """A JPEG that ends too early, completed by each of `JPEG_FILLERS`; nothing for other formats."""
+    content = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+    # The first half of the end marker may be there.
+    content = content.removesuffix(JPEG_END[:1])
+    return [content + filler + JPEG_END for filler in JPEG_FILLERS] if content.startswith(b"\xff\xd8") else []
+
+
+def _open_rgb(encoded: bytes | Path) -> Any:
+    """`read_picture` for files that are whole."""
+    from PIL import Image, PngImagePlugin
 
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
     # The limit is our own, below: Pillow would warn of pictures that are read.
@@ -75,16 +130,7 @@ def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndar
             rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         else:
             rgb = image.convert("RGB")
-    rgb = rgb if turn is None else rgb.transpose(Image.Transpose(turn))
-    if rgb.size != (size, size):
-        square, bilinear = (size, size), Image.Resampling.BILINEAR
-        fits: dict[Fit, Callable[..., Any]] = {
-            "crop": ImageOps.fit,
-            "pad": ImageOps.pad,
-            "stretch": Image.Image.resize,
-        }
-        rgb = fits[fit](rgb, square, bilinear)
-    return np.asarray(rgb)
+    return rgb if turn is None else rgb.transpose(Image.Transpose(turn))
 
 
 def scale_values(values: Num[np.ndarray, "h w"], mode: str, bits: int) -> UInt8[np.ndarray, "h w"]:
@@ -131,6 +177,25 @@ class BrokenPictures(ValueError):
         return type(self), (self.reasons,)
 
 
+class Decoded(NamedTuple):
+    """Decoded pictures, uint8 [..., size, size, 3]. Those that cannot be read are black: `broken` has the reasons by
+    name. `unfinished` names the JPEGs that lack their end marker, but no row."""
+
+    images: UInt8[np.ndarray, "... size size 3"]
+    broken: dict[str, str]
+    unfinished: list[str]
+
+    def whole(self) -> UInt8[np.ndarray, "... size size 3"]:
+        """The images.
+
+        Raises:
+          BrokenPictures: if one cannot be read.
+        """
+        if self.broken:
+            raise BrokenPictures(self.broken)
+        return self.images
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Images that are indexed like an array, uint8 [n, size, size, 3], and decoded whenever they are read."""
@@ -165,31 +230,38 @@ class Encoded:
         Raises:
           BrokenPictures: if images cannot be read.
         """
-        return self.decode(places, os.cpu_count() if self.size > SMALL_SIZE else 1)
+        return self.decode(places).whole()
 
-    def decode(self, places: Int[np.ndarray, "..."], threads: int | None) -> UInt8[np.ndarray, "... size size 3"]:
-        """As `self[places]`, but decoded in `threads` threads (None: the default of ThreadPoolExecutor)."""
+    def decode(self, places: Int[np.ndarray, "..."], threads: int | None = None) -> Decoded:
+        """The images at `places`, decoded in `threads` threads; None for as many as pay."""
+        threads = threads or (os.cpu_count() or 1 if self.size > SMALL_SIZE else 1)
         chosen = np.asarray(places).ravel()
-        images = np.zeros((len(chosen), self.size, self.size, 3), np.uint8)
         there = np.flatnonzero(chosen < len(self))
-
-        def decode_into(place: int, encoded: bytes | Path, image: np.ndarray) -> None:
-            try:
-                image[:] = decode(encoded, self.size, self.fit)
-            # Pillow's decoders raise all kinds of errors for damaged files.
-            except Exception as error:
-                broken[self.ids[place]] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-
-        broken: dict[str, str] = {}
-        arguments = chosen[there], self.fetch(self.rows[chosen[there]]), [images[i] for i in there]
+        encoded = self.fetch(self.rows[chosen[there]])
         if threads == 1:
-            list(map(decode_into, *arguments))
+            results = list(map(self._decode_one, encoded))
         else:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(decode_into, *arguments))
-        if broken:
-            raise BrokenPictures(broken)
-        return images.reshape(*np.shape(places), *self.shape[1:])
+                results = list(pool.map(self._decode_one, encoded))
+        images = np.zeros((len(chosen), *self.shape[1:]), np.uint8)
+        decoded = Decoded(images.reshape(*np.shape(places), *self.shape[1:]), {}, [])
+        for place, (image, note) in zip(there, results, strict=True):
+            name = self.ids[chosen[place]]
+            if image is None:
+                decoded.broken[name] = note
+            else:
+                images[place] = image
+                decoded.unfinished.extend([name] if note else [])
+        return decoded
+
+    def _decode_one(self, encoded: bytes | Path) -> tuple[np.ndarray | None, str]:
+        """A picture, or None; and what is wrong with it."""
+        try:
+            rgb, whole = read_picture(encoded)
+            return make_square(rgb, self.size, self.fit), "" if whole else "no end marker"
+        # Pillow's decoders raise all kinds of errors for damaged files.
+        except Exception as error:
+            return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @dataclass(frozen=True)
@@ -203,7 +275,7 @@ class _Pieces:
         return len(self.places)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return self.images.decode(self.places[i], threads=1)
+        return self.images.decode(self.places[i], threads=1).whole()
 
 
 def _end_with_parent(*_: int) -> None:
@@ -216,6 +288,16 @@ def _end_with_parent(*_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def start_resource_tracker() -> None:
+    """Starts Python's resource tracker, which frees shared memory that is left when the run ends in the midst of a
+    pass. It does so without its warning: below an error's line, that would look like another error."""
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
 
 
 def free_shared_memory() -> float:
@@ -267,7 +349,7 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
             # Terminals and schedulers signal all processes. Workers inherit this mask; without it they would end before
             # the run has saved. The first worker would start Python's resource tracker, which unblocks the signals, so
             # the tracker is started before.
-            multiprocessing.resource_tracker.ensure_running()
+            start_resource_tracker()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 made = chain([next(ready)] if flat else [], ready)

@@ -42,6 +42,8 @@ class Split:
     count: int
     skipped: tuple[str, ...] = ()
     """Images of the split that cannot be read, with the reasons. `count` is without them."""
+    unfinished: tuple[str, ...] = ()
+    """JPEGs without end marker, of which no row is missing. They are among `images`."""
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels."""
@@ -157,6 +159,12 @@ def _describe(
         for part, split in splits.items()
         if split.skipped
     ]
+    unfinished = [
+        f"{part}: {len(split.unfinished)} JPEGs lack their end marker and are read, since no row is missing: "
+        f"{join(split.unfinished)}"
+        for part, split in splits.items()
+        if split.unfinished
+    ]
     return {
         "name": config.name,
         "image_size": size,
@@ -166,7 +174,7 @@ def _describe(
         },
         "left_out": dict(source.left_out),
         "notes": list(source.notes),
-        "warnings": [*source.warnings, *skipped],
+        "warnings": [*source.warnings, *skipped, *unfinished],
     }
 
 
@@ -229,19 +237,23 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
     fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     fetch = partial(source.fetch, split)
     encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint, config.fit)
-    images: Any = encoded
+    kept = None
     if encoded.nbytes <= max(memory_bytes, disk_bytes):
         kept = cache.find(about) if disk_bytes else None
         if kept is None:
             with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as made:
                 # Without room on the disk, `build` gives an array in memory, which may be too small for the images.
                 if isinstance(made["images"], np.memmap) or encoded.nbytes <= memory_bytes:
-                    _decode(encoded, made["images"], split)
-                    images = made["images"]
-        else:
-            images = kept["images"]
+                    broken, without_end = _decode_all(encoded, f"reading {split}", made["images"])
+                    if broken:
+                        raise BrokenPictures(broken)
+                    made["unfinished"] = np.array(without_end, str)
+                    kept = made
+    images: Any = encoded if kept is None else kept["images"]
+    # Entries of earlier versions have no such list: they refused these pictures.
+    unfinished = () if kept is None else tuple(map(str, kept.get("unfinished", ())))
     labels, own_rows, count = np.asarray(listed["labels"]), np.asarray(listed["own"]), int(listed["count"])
-    return Split(images, labels, encoded.ids, own_rows, count, tuple(listed["skipped"].tolist()))
+    return Split(images, labels, encoded.ids, own_rows, count, tuple(listed["skipped"].tolist()), unfinished)
 
 
 def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> dict[str, np.ndarray]:
@@ -296,37 +308,27 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
 def _check_images(source: ImageSource, split: str, rows: Rows, size: int) -> tuple[Rows, list[str]]:
     """Decodes all `rows` of a split once: the positions of those that can be read, and the names of the others."""
     encoded = Encoded(partial(source.fetch, split), rows, tuple(map(str, range(len(rows)))), size, "")
-    reasons = _decode_all(encoded, f"checking {split}")
+    reasons, _ = _decode_all(encoded, f"checking {split}")
     broken = np.array(sorted(map(int, reasons)), int)
     names = source.describe(split, rows[broken])[1] if len(broken) else []
     said = [f"{name} ({reasons[str(place)]})" for name, place in zip(names, broken, strict=True)]
     return np.setdiff1d(np.arange(len(rows)), broken), said
 
 
-def _decode(encoded: Encoded, images: np.ndarray, split: str) -> None:
-    """Decodes all images into `images`.
-
-    Raises:
-      BrokenPictures: with all images that cannot be read.
-    """
-    if broken := _decode_all(encoded, f"reading {split}", images):
-        raise BrokenPictures(broken)
-
-
-def _decode_all(encoded: Encoded, name: str, images: np.ndarray | None = None) -> dict[str, str]:
+def _decode_all(encoded: Encoded, name: str, images: np.ndarray | None = None) -> tuple[dict[str, str], list[str]]:
     """Decodes all images, into `images` if they are given, behind a progress bar. Returns why images cannot be read, by
-    their ids."""
+    their ids, and the ids of JPEGs without end marker."""
     from tqdm import tqdm
 
     broken: dict[str, str] = {}
+    unfinished: list[str] = []
     with tqdm(total=len(encoded), desc=name, unit=" images", delay=1, leave=False, disable=None) as bar:
         for start in range(0, len(encoded), CHUNK):
             places = np.arange(start, min(start + CHUNK, len(encoded)))
-            try:
-                decoded = encoded[places]
-                if images is not None:
-                    images[places] = decoded
-            except BrokenPictures as error:
-                broken |= error.reasons
+            decoded = encoded.decode(places)
+            broken |= decoded.broken
+            unfinished += decoded.unfinished
+            if images is not None:
+                images[places] = decoded.images
             bar.update(len(places))
-    return broken
+    return broken, unfinished

@@ -25,6 +25,11 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     columns, rows = read_table(file)
     pictures, others = list_pictures(file.parent)
     find = _index(pictures)
+    if any(column.strip() in find for column in columns):
+        raise ValueError(
+            f"{file} names a picture in its first line ({join(columns)}), where the names of its columns belong: put "
+            "the line file,label above it"
+        )
     image = _find_column(file, columns, FILE_COLUMNS, "files")
     label = _find_column(file, [c for c in columns if c != image], LABEL_COLUMNS, "labels")
     split = _known_column(columns, SPLIT_COLUMNS)

@@ -291,9 +291,26 @@ class Checkpoints:
     def _check(self, number: int, expected: dict[str, str], leaves: dict[str, Any]) -> None:
         damaged = find_differences(expected, digest_leaves(leaves))
         if damaged:
+            self._refuse_other_types(number, {path: leaves[path] for path in damaged if path in leaves})
             raise Damaged(
                 f"checkpoint {self.path(number)} is damaged: {damaged[0]}"
                 f"{f' and {len(damaged) - 1} more leaves' if damaged[1:] else ''} differ from what was saved"
+            )
+
+    def _refuse_other_types(self, number: int, leaves: dict[str, Any]) -> None:
+        """Raises ValueError if all `leaves` were saved with other types than they were read with, as under
+        JAX_ENABLE_X64. Nothing is damaged then, if the files are those that were saved."""
+        with self._reading(number):
+            read_types = ocp.PyTreeCheckpointHandler().metadata
+            items = [read_types(folder).tree for folder in self.path(number).iterdir() if (folder / "_METADATA").exists()]
+        saved = {path: leaf.dtype for item in items for path, leaf in flatten(item).items()}
+        others = [path for path in leaves if path in saved and saved[path] != leaves[path].dtype]
+        if others and len(others) == len(leaves):
+            self._check_files(number)
+            raise ValueError(
+                f"{self.folder.parent}: {others[0]} was saved as {saved[others[0]]} and is read as "
+                f"{leaves[others[0]].dtype}: this program computes with other types than the run (is JAX_ENABLE_X64 "
+                "set?); nothing is damaged"
             )
 
     def _check_files(self, number: int) -> None:
