@@ -249,7 +249,8 @@ from pathlib import Path
 import numpy as np
 from tljax.data.decoding import Encoded, read_ahead
 files = sorted(Path({str(folder)!r}).rglob("*.png"))
-images = Encoded(lambda rows: [files[i % len(files)] for i in rows], np.arange(400), tuple(map(str, range(400))), 32, "")
+names = tuple(map(str, range(400)))
+images = Encoded(lambda rows: [files[i % len(files)] for i in rows], np.arange(400), names, 32, "")
 for part in read_ahead(images, list(np.arange(400).reshape(20, 20))):
     kept = part
     sys.exit("stopped")

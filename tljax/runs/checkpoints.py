@@ -302,7 +302,7 @@ class Checkpoints:
         JAX_ENABLE_X64. Nothing is damaged then, if the files are those that were saved."""
         with self._reading(number):
             read_types = ocp.PyTreeCheckpointHandler().metadata
-            items = [read_types(folder).tree for folder in self.path(number).iterdir() if (folder / "_METADATA").exists()]
+            items = [read_types(file.parent).tree for file in self.path(number).glob("*/_METADATA")]
         saved = {path: leaf.dtype for item in items for path, leaf in flatten(item).items()}
         others = [path for path in leaves if path in saved and saved[path] != leaves[path].dtype]
         if others and len(others) == len(leaves):
