@@ -31,9 +31,14 @@ class Command(NamedTuple):
 
     module: str
     about: str
+    computes: bool = False
+    """Whether it needs JAX's devices."""
 
 
-COMMANDS = {"show": Command("tljax.commands.show", "prints what a finished run or lesson came to")}
+COMMANDS = {
+    "show": Command("tljax.commands.show", "prints what a finished run or lesson came to"),
+    "predict": Command("tljax.commands.predict", "classifies pictures with a trained run", computes=True),
+}
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -182,8 +187,15 @@ def run_command(name: str, *arguments: str) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.add_arguments(parser)
     flags = parser.parse_args(arguments)
-    with one_line(flags.debug):
-        module.run(flags)
+    signals.listen()
+    try:
+        with one_line(flags.debug):
+            if COMMANDS[name].computes:
+                start_devices()
+            module.run(flags)
+    except signals.Stopped as stopped:
+        print(f"main.py: stopped by {stopped.name}", file=sys.stderr, flush=True)
+        raise
 
 
 def run_config(arguments: list[str]) -> None:
@@ -194,15 +206,12 @@ def run_config(arguments: list[str]) -> None:
 
     from tljax.commands import from_config
     from tljax.devices import processes
-    from tljax.storage import compilation
 
     try:
         with one_line(flags.debug):
-            use_float32()
             processes.join(flags.coordinator_address, flags.num_processes, flags.process_id)
             signals.listen()
-            check_devices()
-            compilation.set_up()
+            start_devices()
             with contextlib.ExitStack() as stack:
                 if not processes.leads():
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -218,6 +227,15 @@ def run_config(arguments: list[str]) -> None:
         if jax.distributed.is_initialized() and not stopped.together:
             os._exit(stopped.exit_code)
         raise
+
+
+def start_devices() -> None:
+    """Gets JAX ready to compile and to compute."""
+    from tljax.storage import compilation
+
+    use_float32()
+    check_devices()
+    compilation.set_up()
 
 
 def use_float32() -> None:

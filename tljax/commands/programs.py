@@ -21,6 +21,7 @@ from tljax.networks.resnet import (
     VARIANTS,
     ResNet,
     abstract_variables,
+    compute_type,
     describe_network,
     find_architecture,
     name_architecture,
@@ -97,7 +98,7 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
     about = {
         "network": model.architecture._asdict() | model.variant._asdict(),
         "preprocessing": preprocessing._asdict(),
-        "compute": "float32" if model.dtype is None else np.dtype(model.dtype).name,
+        "compute": compute_type(model),
     }
     return Prefix(run, digests, about)
 
@@ -117,6 +118,8 @@ class Programs(NamedTuple):
     """`steps.train_steps`: (state, chunk, start, stop, key) -> (state, sums)"""
     evaluate: Callable[..., Any]
     """`steps.eval_steps`: (state, chunk, start, stop) -> (sums, predicted labels)"""
+    logits: Callable[..., Any]
+    """`steps.logits_of_batch`: (state, chunk, batch number) -> logits"""
     learning_rate: Schedule
     """Number of steps before -> the learning rate of the next step."""
 
@@ -151,5 +154,6 @@ def compile_programs(setup: Setup, variables: Tree, steps_of_run: int, *, from_a
         create_beside=jax.jit(create, out_shardings=shardings),
         train=jax.jit(train, donate_argnums=0, out_shardings=(shardings, whole(mesh))),
         evaluate=jax.jit(evaluate, out_shardings=whole(mesh)),
+        logits=jax.jit(partial(steps.logits_of_batch, procedure=procedure), out_shardings=whole(mesh)),
         learning_rate=learning_rate,
     )

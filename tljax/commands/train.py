@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from tljax.commands.calibrate import calibrate
 from tljax.commands.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
@@ -102,8 +103,11 @@ def train(
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
     found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
+    logits = {name: epochs.compute_logits(state, examples[name], programs.logits) for name in found}
+    calibration = calibrate(setup, workdir, dataset, logits, journal.best_number(progress))
     draw(config, workdir, dataset, found["validation"], progress)
-    return summarize(progress, len(earlier), found, setup.cut, best, proved) | {"class_names": dataset.class_names}
+    summary = summarize(progress, len(earlier), found, setup.cut, best, proved)
+    return summary | {"calibration": calibration, "class_names": dataset.class_names}
 
 
 def read_examples(

@@ -102,6 +102,11 @@ def read_picture(encoded: bytes | Path) -> tuple[Any, bool]:
         return first, False
 
 
+def describe_error(error: Exception) -> str:
+    """What a decoder says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 def complete_jpeg(encoded: bytes | Path) -> list[bytes]:
     """A JPEG that ends too early, completed by each of `JPEG_FILLERS`; nothing for other formats."""
     content = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
@@ -115,21 +120,33 @@ def _open_rgb(encoded: bytes | Path) -> Any:
     from PIL import Image, PngImagePlugin
 
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
-    # The limit is our own, below: Pillow would warn of pictures that are read.
+    # The limit is our own, in `to_rgb`: Pillow would warn of pictures that are read.
     Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
-        # Pillow's `exif_transpose` rewrites all tags and fails on odd ones. Only the orientation counts here.
-        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-        # These modes hold numbers of more than eight bits, which Pillow would clip at 255.
-        if image.mode.startswith("I") or image.mode == "F":
-            rgb = Image.fromarray(scale_values(np.asarray(image), image.mode, _bits(image))).convert("RGB")
-        elif image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        else:
-            rgb = image.convert("RGB")
+        return to_rgb(image)
+
+
+def to_rgb(image: Any) -> Any:
+    """A picture of Pillow in RGB, as `read_picture` says.
+
+    Raises:
+      ValueError: if it has more than `MOST_PIXELS` pixels, or values of an unknown range.
+      Exception: whatever Pillow raises for a damaged file.
+    """
+    from PIL import Image
+
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+    # Pillow's `exif_transpose` rewrites all tags and fails on odd ones. Only the orientation counts here.
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    # These modes hold numbers of more than eight bits, which Pillow would clip at 255.
+    if image.mode.startswith("I") or image.mode == "F":
+        rgb = Image.fromarray(scale_values(np.asarray(image), image.mode, _bits(image))).convert("RGB")
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
     return rgb if turn is None else rgb.transpose(Image.Transpose(turn))
 
 
@@ -261,7 +278,7 @@ class Encoded:
             return make_square(rgb, self.size, self.fit), "" if whole else "no end marker"
         # Pillow's decoders raise all kinds of errors for damaged files.
         except Exception as error:
-            return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            return None, describe_error(error)
 
 
 @dataclass(frozen=True)

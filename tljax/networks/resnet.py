@@ -287,11 +287,16 @@ class ResNet(nn.Module):
         """
         return self._run(x, self.units[self.units.index(start) :], train, mask)
 
+    def last_map(self, x: Float[Array, "n h w c"], start: str) -> Float[Array, "n h w c"]:
+        """Runs `start` and all units up to the head, with BatchNorm in inference mode: activations at `start` -> those
+        at all positions whose average the head reads."""
+        return self._run(x, self.units[self.units.index(start) : -1], False, None, average=False)
+
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n classes"]:
         """Runs the whole network: preprocessed images -> logits."""
         return self.suffix(x, self.units[0], train)
 
-    def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None) -> Array:
+    def _run(self, x: Array, units: tuple[str, ...], train: bool, mask: Array | None, average: bool = True) -> Array:
         if self.dtype is not None and units and units[0] != "head":
             x = x.astype(self.dtype)
         for name in units:
@@ -305,7 +310,7 @@ class ResNet(nn.Module):
                 before = self.units[self.units.index(name) - 1]
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
-                if name == self.units[-2]:
+                if name == self.units[-2] and average:
                     x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
         return x
 
@@ -327,6 +332,11 @@ def abstract_variables(model: ResNet) -> dict[str, Any]:
     """Shapes and dtypes of the network's `params` and `batch_stats`; no arrays are computed."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
+
+
+def compute_type(model: ResNet) -> str:
+    """The name of the dtype in which the stem and the blocks compute on float32 images."""
+    return "float32" if model.dtype is None else np.dtype(model.dtype).name
 
 
 def describe_network(model: ResNet) -> dict[str, Any]:

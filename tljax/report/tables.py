@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from jaxtyping import Int
+
 from tljax.networks.cut import Cut
 from tljax.trees import Row, Tree
 
@@ -97,3 +100,20 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
 
     rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join(line(row) for row in [head, rule, *rows])
+
+
+# The most classes of which all confusions are shown.
+MOST_CLASSES = 12
+
+
+def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
+    """How many pictures of each class were given each label; for many classes, the most frequent confusions."""
+    if len(names) > MOST_CLASSES:
+        wrong = confusions * (1 - np.eye(len(names), dtype=int))
+        most = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:10]]
+        lines = [f"  {names[i]} taken for {names[j]}: {wrong[i, j]}" for i, j in most if wrong[i, j]]
+        return "\n".join(["the most frequent confusions:", *lines]) if lines else "no confusions"
+    left = max(map(len, (*names, "is / taken for")))
+    width = max(6, *(len(name) for name in names))
+    rows = [("is / taken for", names), *zip(names, confusions, strict=True)]
+    return "\n".join(f"  {name:<{left}}" + "".join(f"  {cell!s:>{width}}" for cell in cells) for name, cells in rows)

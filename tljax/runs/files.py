@@ -1,5 +1,5 @@
-"""The text files of a run: JSON, JSON Lines, lists of digests. They are written atomically, whole or not at all. With
-several processes, only the leader writes."""
+"""The files of a run but for checkpoints: JSON, JSON Lines, lists of digests. They are written atomically, whole or not
+at all. With several processes, only the leader writes."""
 
 import hashlib
 import json
@@ -24,7 +24,11 @@ def write_text(path: Path, text: str) -> None:
       OSError: if the file cannot be written.
     """
     # A file's name may be no text in UTF-8; JSON reads what is written then.
-    content = text.encode("utf-8", "backslashreplace")
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file as `write_text` does."""
     if not leads():
         return
     unfinished = path.with_name(path.name + ".tmp")

@@ -69,9 +69,13 @@ class Journal:
         self.checkpoints.prune({now, best} | self._kept)
         self._kept = {now, best}
 
+    def best_number(self, progress: Progress) -> int:
+        """The number of the checkpoint with the best epoch."""
+        return self._number(progress)[1]
+
     def read_best(self, progress: Progress) -> Tree:
         """The variables of the best epoch. Deletes all checkpoints but the best epoch's and the newest."""
-        variables, _ = self.checkpoints.restore_variables(self._number(progress)[1])
+        variables, _ = self.checkpoints.restore_variables(self.best_number(progress))
         self.checkpoints.prune(set(self._number(progress)))
         return variables
 

@@ -12,12 +12,14 @@ from typing import Any, Literal
 from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
+from tljax.runs import reference
 from tljax.runs.files import read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, fill_in, find_changes, go_on_as_begun, growing
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
-FILES = (CONFIG, ENVIRONMENT, METRICS, "predictions.jsonl", "report.md", "figures", "checkpoints", SUMMARY)
+OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.NAME)
+FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.
 OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoints": r"\d+(\..*)?"}
 LOCK = ".lock"

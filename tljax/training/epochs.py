@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 from tqdm import tqdm
 
 from tljax.data.batches import Examples, progress_bar
@@ -177,3 +178,14 @@ def try_evaluate(
                 return None
     sums, predicted = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return Evaluation(metrics.means(sums), predicted.reshape(-1)[: len(examples)], time.perf_counter() - began)
+
+
+def compute_logits(
+    state: TrainState, examples: Examples, logits_of_batch: Callable[..., Any]
+) -> Float[np.ndarray, "n classes"]:
+    """The logits of all `examples`, batch by batch with `logits_of_batch(state, chunk, number)`."""
+    parts = []
+    with closing(examples.chunks()) as chunks:
+        for chunk, start in chunks:
+            parts += [np.asarray(logits_of_batch(state, chunk, np.int32(i))) for i in range(start, int(chunk.steps))]
+    return np.concatenate(parts)[: len(examples)]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
@@ -88,6 +89,38 @@ def read_head(folded: Tree, averages: Float[Array, "n features"], model: ResNet)
 def run_suffix(folded: Tree, h: Float[Array, "n ..."], *, model: ResNet, start: str) -> Float[Array, "n classes"]:
     """Logits, computed from activations at `start`."""
     return read_head(folded, run_units(model.folded, folded, h, end="head", start=start), model)
+
+
+def predict_logits(
+    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing, mirror: bool
+) -> Float[Array, "n classes"]:
+    """Logits of RGB images, pixels 0..255; with `mirror` the mean of theirs and of their mirror images'."""
+    views = [images, images[:, :, ::-1]] if mirror else [images]
+    read = partial(run_prefix, folded, model=model, end="head", preprocessing=preprocessing)
+    logits = [read_head(folded, read(view), model) for view in views]
+    return sum(logits[1:], logits[0]) / len(logits)
+
+
+def average_activations(
+    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing, at: str
+) -> Float[Array, "n c"]:
+    """What the unit `at` reads, averaged over the positions that it reads."""
+    h = run_prefix(folded, images, model=model, end=at, preprocessing=preprocessing)
+    return jnp.mean(h, axis=tuple(range(1, h.ndim - 1)), dtype=jnp.float32)
+
+
+def contributions(
+    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing
+) -> Float[Array, "n h w classes"]:
+    """What each position of the last map contributes to each logit. With global average pooling and a dense head, a
+    logit is exactly the sum of these over all positions, plus the head's bias (Zhou et al., Learning Deep Features for
+    Discriminative Localization, 2016)."""
+    last = model.units[-2]
+    h = run_prefix(folded, images, model=model, end=last, preprocessing=preprocessing)
+    features: Any = model.folded.apply(folded, h, last, method="last_map")
+    positions = features.shape[1] * features.shape[2]
+    kernel = folded["params"]["head"]["kernel"]
+    return jnp.dot(features.astype(kernel.dtype), kernel, precision=jax.lax.Precision.HIGHEST) / positions
 
 
 def classify(

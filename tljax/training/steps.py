@@ -75,12 +75,24 @@ def train_step(
 
 def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Int[Array, " n"]]:
     """Sums over one batch, and its predicted labels, with BatchNorm in inference mode and without augmentation."""
+    logits = compute_logits(state, batch, procedure)
+    return metrics.sum_examples(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
+
+
+def compute_logits(state: TrainState, batch: Batch, procedure: Procedure) -> Float[Array, "n classes"]:
+    """The logits of one batch, with BatchNorm in inference mode and without augmentation."""
     model, cut = procedure.model, procedure.cut
     frozen, trained = cut.split(state.variables)
     h = procedure.embed(frozen, batch["image"])
     # Folding pays off: no gradient is needed, and the compiler folds once, before the loop over the batches.
-    logits = run_suffix(fold(model, trained), h, model=model, start=cut.position)
-    return metrics.sum_examples(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
+    return run_suffix(fold(model, trained), h, model=model, start=cut.position)
+
+
+def logits_of_batch(
+    state: TrainState, chunk: Chunk, i: Int[Array, ""], procedure: Procedure
+) -> Float[Array, "n classes"]:
+    """`compute_logits` of batch `i` of `chunk`."""
+    return compute_logits(state, chunk.batch(i), procedure)
 
 
 def train_steps(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tljax.data.decoding import Fit
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
@@ -41,12 +42,20 @@ class Weights(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
+    best: int = 0
+    """The number of the checkpoint that a run's weights come from."""
+    fit: Fit = "crop"
+    """How pictures became square in the run."""
     notes: tuple[str, ...] = ()
     """What a reader should know of how the file was read."""
 
 
-def load_weights(pretrained: str, network: str | None = None, variant: str | None = None) -> Weights:
-    """Loads the weights that `config.pretrained` names. For `imagenet`, `network` chooses the file (None: ResNet50).
+def load_weights(
+    pretrained: str, network: str | None = None, variant: str | None = None, setting: str = "config.pretrained"
+) -> Weights:
+    """Loads weights by the name `imagenet`, or from a file or the folder of a run; messages call that `setting`.
+
+    For `imagenet`, `network` chooses the file (None: ResNet50).
 
     Raises:
       ValueError: if `pretrained` cannot be read as weights, or if the weights have another network or variant than
@@ -56,16 +65,14 @@ def load_weights(pretrained: str, network: str | None = None, variant: str | Non
     path = Path(pretrained).expanduser()
     if pretrained == IMAGENET:
         name = network or DEFAULT_NETWORK
-        weights = _read_file(download(KERAS_URL.format(name), NETWORKS[name].keras_md5), pretrained)
+        weights = _read_file(download(KERAS_URL.format(name), NETWORKS[name].keras_md5), pretrained, setting)
     elif path.is_dir():
-        weights = _read_run(path)
+        weights = _read_run(path, setting)
     elif path.is_file():
-        weights = _read_file(path, pretrained)
+        weights = _read_file(path, pretrained, setting)
     else:
         near = f"; write {IMAGENET} in small letters" if pretrained.lower() == IMAGENET else ""
-        raise FileNotFoundError(
-            f"config.pretrained={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}{near}"
-        )
+        raise FileNotFoundError(f"{setting}={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}{near}")
     _check_network(weights, network, variant)
     return weights
 
@@ -104,21 +111,21 @@ def load_into(
     return unflatten(merged)
 
 
-def _read_file(path: Path, name: str) -> Weights:
+def _read_file(path: Path, name: str, setting: str) -> Weights:
     if path.suffix.lower() not in untrusted.ENDINGS:
         raise ValueError(
-            f"config.pretrained={name!r}: weights are read from {', '.join(untrusted.ENDINGS)} files; "
+            f"{setting}={name!r}: weights are read from {', '.join(untrusted.ENDINGS)} files; "
             "a .pth or .pt file is a pickle, which can run code: convert it with safetensors.torch.save_file"
         )
     try:
         arrays, names = untrusted.read(path)
     except ValueError as error:
-        raise ValueError(f"config.pretrained={name!r}: {error}") from error
+        raise ValueError(f"{setting}={name!r}: {error}") from error
     kind = convert.KINDS[names]
     arrays, prefix = foreign.strip_prefix(arrays, kind.first)
     if other := foreign.name_model(arrays):
         raise ValueError(
-            f"config.pretrained={name!r} is {other}, which tljax does not have; it has {', '.join(NETWORKS)} as Keras "
+            f"{setting}={name!r} is {other}, which tljax does not have; it has {', '.join(NETWORKS)} as Keras "
             "and torchvision define them"
         )
     leaves, architecture = convert.recognize(arrays, kind)
@@ -140,11 +147,11 @@ def _head_labels(leaves: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
     return labels if bias.size == len(labels) else tuple((None, f"output_{i}") for i in range(bias.size))
 
 
-def _read_run(folder: Path) -> Weights:
+def _read_run(folder: Path, setting: str) -> Weights:
     stages = sorted(path.parent for path in folder.glob(f"*/{checkpoints.FOLDER}") if path.is_dir())
     if stages:
         choices = ", ".join(map(str, stages))
-        raise ValueError(f"config.pretrained={str(folder)!r} holds several runs; take one of them: {choices}")
+        raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
     variables, meta = checkpoints.read_run(folder)
     return Weights(
         name=str(folder),
@@ -156,6 +163,8 @@ def _read_run(folder: Path) -> Weights:
         architecture=Architecture(tuple(meta["network"]["stage_sizes"]), meta["network"]["width"]),
         history=tuple(meta["history"]),
         is_run=True,
+        best=meta["best"],
+        fit=meta["fit"],
     )
 
 

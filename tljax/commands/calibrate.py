@@ -1,0 +1,102 @@
+"""After training: how far the probabilities can be believed, and what a run keeps for those who predict with it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from tljax.commands.programs import Setup
+from tljax.data.splits import Dataset, Split
+from tljax.devices.mesh import gather
+from tljax.devices.processes import leads
+from tljax.networks.resnet import compute_type
+from tljax.runs.reference import PICTURES, Reference, write_reference
+from tljax.training import calibration
+from tljax.trees import Row
+
+# The coverages that `summary.json` reports, if there are enough pictures.
+COVERAGES = (0.9, 0.95)
+
+
+class Graded(NamedTuple):
+    """Pictures with their logits and their labels; `what` names them in `summary.json`."""
+
+    what: str
+    logits: Float[np.ndarray, "n classes"]
+    labels: Int[np.ndarray, " n"]
+
+
+def calibrate(
+    setup: Setup, workdir: Path, dataset: Dataset, logits: dict[str, Float[np.ndarray, "n classes"]], best: int
+) -> Row:
+    """Fits the calibration on validation pictures, measures it on others, writes `reference.npz`, and returns the part
+    of `summary.json`.
+
+    `logits` has those of all pictures of validation and, if there is one, test. `best` is the number of the checkpoint
+    that they were computed with.
+
+    Raises:
+      OSError: if the reference cannot be written.
+    """
+    fitting, measuring = divide(dataset, logits)
+    temperature = calibration.fit_temperature(fitting.logits, fitting.labels)
+    scores = calibration.true_probabilities(calibration.softmax(fitting.logits, temperature), fitting.labels)
+    if leads():
+        images, kept = choose_pictures(dataset.validation, logits["validation"])
+        write_reference(workdir, Reference(best, compute_type(setup.model), images, kept, temperature, scores))
+    return {
+        "temperature": temperature,
+        "fitted_on": {"split": fitting.what, "images": len(fitting.labels), "seen_by_early_stopping": True},
+        "measured_on": {"split": measuring.what, "images": len(measuring.labels)},
+        **measure(measuring, temperature, scores),
+    }
+
+
+def choose_pictures(
+    split: Split, logits: Float[np.ndarray, "n classes"]
+) -> tuple[UInt8[np.ndarray, "k size size 3"], Float[np.ndarray, "k classes"]]:
+    """At most `PICTURES` pictures that this process reads, and their logits; `logits` are those of the whole split."""
+    places = np.unique(np.linspace(0, len(split.ids) - 1, PICTURES).astype(int))
+    return np.asarray(split.images[places]), logits[split.rows[places]].astype(np.float32)
+
+
+def divide(dataset: Dataset, logits: dict[str, Float[np.ndarray, "n classes"]]) -> tuple[Graded, Graded]:
+    """The pictures that the calibration is fitted on, and those that it is measured on: validation and test or, without
+    a test split, one half of validation and the other, drawn by a fixed seed."""
+
+    def grade(name: str, split: Split) -> Graded:
+        return Graded(name, logits[name], gather(split.labels, split.rows, split.count))
+
+    validation = grade("validation", dataset.validation)
+    if dataset.test is not None:
+        return validation, grade("test", dataset.test)
+    drawn = np.random.default_rng(0).permutation(len(validation.labels))
+    half = -(-len(drawn) // 2)
+    one, other = (
+        Graded(f"{which} half of validation", validation.logits[rows], validation.labels[rows])
+        for which, rows in (("one", np.sort(drawn[:half])), ("the other", np.sort(drawn[half:])))
+    )
+    return one, other
+
+
+def measure(pictures: Graded, temperature: float, scores: Float[np.ndarray, " n"]) -> Row:
+    """The calibration error before and after, and for each of `COVERAGES` that can be promised how many sets have the
+    right label and how many labels they have on average. Empty without pictures."""
+    labels = pictures.labels
+    if not len(labels):
+        return {}
+    before, after = (calibration.softmax(pictures.logits, t) for t in (1.0, temperature))
+    sets: Row = {}
+    for coverage in COVERAGES:
+        if len(scores) + 1 >= round(1 / (1 - coverage), 9):
+            chosen = calibration.choose_sets(after, calibration.find_threshold(scores, coverage))
+            covered = chosen[np.arange(len(labels)), labels].mean()
+            sets[str(coverage)] = {"covered": float(covered), "labels": float(chosen.sum(axis=1).mean())}
+    return {
+        "calibration_error": {
+            "without_temperature": calibration.calibration_error(before, labels),
+            "with_temperature": calibration.calibration_error(after, labels),
+        },
+        "coverage": sets,
+    }

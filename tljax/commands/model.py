@@ -1,0 +1,278 @@
+"""A trained network as a Python object: pictures of any kind in, logits, labels, features or maps out."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from tljax.data.decoding import Fit, describe_error, make_square, read_picture, to_rgb
+from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
+from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, compute_type
+from tljax.runs.reference import Reference, find_difference, read_reference
+from tljax.training import calibration, inference
+from tljax.training.inference import Inference, start_inference
+from tljax.trees import flatten, unflatten
+from tljax.weights import convert
+from tljax.weights.pretrained import Weights, load_weights
+
+# The most pixels and the most pictures of a batch per device.
+PIXELS, MOST = 2**20, 256
+
+Square = UInt8[np.ndarray, "size size 3"]
+
+
+class Prediction(NamedTuple):
+    """The answer to one picture."""
+
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+    """The most probable labels with their probabilities, the most probable first."""
+    set: list[str] | None
+    """The labels that together have the right one with the coverage asked for, the most probable first; None if no
+    coverage was asked for."""
+
+
+class Explanation(NamedTuple):
+    """Where in a picture a logit comes from: it is `contributions.sum() + bias`."""
+
+    label: str
+    contributions: Float[np.ndarray, "h w"]
+    bias: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with its classes, its preprocessing and its calibration. `load` makes it.
+
+    Pictures are paths of files, pictures of Pillow, or uint8 arrays [h, w, 3] of any size, one or a list of them, or a
+    uint8 array [n, h, w, 3]. They are made square as in training.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    fit: Fit
+    reference: Reference | None
+    """What the run kept of its own predictions; None for runs of 0.1.0 and files of weights."""
+    _inference: Inference
+
+    def __call__(self, images: Any, *, tta: bool = False) -> Float[np.ndarray, "n classes"]:
+        """The logits (float32) of pictures. With `tta`, test-time augmentation, the mean of those of each picture and
+        its mirror image.
+
+        Raises:
+          ValueError: if a picture is none, or cannot be read.
+        """
+        return self._map(self._mirrored if tta else self._plain, self.squares(images))
+
+    def predict(
+        self, images: Any, *, top: int = 5, coverage: float | None = None, tta: bool = False
+    ) -> list[Prediction]:
+        """The labels of pictures. Probabilities are softmax(logits / temperature).
+
+        With `coverage`, such as 0.95, each answer has a set of labels that has the right one so often, for pictures
+        like those of training.
+
+        Raises:
+          ValueError: if a picture is none or cannot be read, or the run cannot promise that coverage.
+        """
+        return self.answer(self(images, tta=tta), top=top, coverage=coverage)
+
+    def features(self, images: Any, *, at: str = "head") -> Float[np.ndarray, "n c"]:
+        """What the unit `at` reads of pictures, averaged over its positions (float32).
+
+        Raises:
+          ValueError: if a picture is none or cannot be read, or `at` is no unit.
+        """
+        units = self._inference.model.units
+        if at not in units[1:]:
+            raise ValueError(f"at={at!r}: features are what one of these units reads: {', '.join(units[1:])}")
+        run = self._inference.program(partial(inference.average_activations, at=at))
+        return self._map(run, self.squares(images))
+
+    def explain(self, images: Any, *, label: str | None = None) -> list[Explanation]:
+        """What each position contributed to the logit of `label` (None: of each picture's most probable one).
+
+        Raises:
+          ValueError: if a picture is none or cannot be read, if `label` is no class, or if the last map has one
+            position only, as with images of 32 pixels.
+        """
+        if label is not None and label not in self.class_names:
+            raise ValueError(f"label={label!r} is none of {', '.join(self.class_names)}")
+        if self.positions == (1, 1):
+            raise ValueError(f"{self.name}: at {self.image_size} pixels the last map has one position: there is no map")
+        maps = self._map(self._contributions, self.squares(images))
+        bias = np.asarray(self._inference.folded["params"]["head"]["bias"])
+        logits = maps.sum(axis=(1, 2)) + bias
+        chosen = logits.argmax(1) if label is None else [self.class_names.index(label)] * len(maps)
+        return [
+            Explanation(self.class_names[k], one[..., k], float(bias[k])) for one, k in zip(maps, chosen, strict=True)
+        ]
+
+    @cached_property
+    def positions(self) -> tuple[int, int]:
+        """Height and width of the last map."""
+        image = jax.ShapeDtypeStruct((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
+        _, height, width, _ = jax.eval_shape(self._contributions, self._inference.folded, image).shape
+        return height, width
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities."""
+        return 1.0 if self.reference is None else self.reference.temperature
+
+    @property
+    def batch_size(self) -> int:
+        """The number of pictures that the network always gets at a time, so that no picture changes the answer to
+        another."""
+        devices = self._inference.mesh.size
+        return min(MOST, max(1, PIXELS // self.image_size**2)) * devices
+
+    def answer(
+        self, logits: Float[np.ndarray, "n classes"], *, top: int = 5, coverage: float | None = None
+    ) -> list[Prediction]:
+        """The answers that logits stand for. The arguments are those of `predict`."""
+        probabilities = calibration.softmax(logits, self.temperature)
+        sets = None if coverage is None else calibration.choose_sets(probabilities, self.find_threshold(coverage))
+        answers = []
+        for i, row in enumerate(probabilities):
+            order = np.argsort(-row, kind="stable")
+            named = [(self.class_names[k], float(row[k])) for k in order[:top]]
+            chosen = None if sets is None else [self.class_names[k] for k in order if sets[i, k]]
+            answers.append(Prediction(self.class_names[order[0]], float(row[order[0]]), named, chosen))
+        return answers
+
+    def find_threshold(self, coverage: float) -> float:
+        """The probability from which on a label is in the set of a picture.
+
+        Raises:
+          ValueError: if the run cannot promise that coverage.
+        """
+        if self.reference is None:
+            raise ValueError(f"{self.name} keeps no calibration, so no coverage can be promised: train with tljax 0.2")
+        return calibration.find_threshold(self.reference.scores, coverage)
+
+    def squares(self, images: Any) -> UInt8[np.ndarray, "n size size 3"]:
+        """Pictures as the network gets them.
+
+        Raises:
+          ValueError: if a picture is none, or cannot be read.
+        """
+        many = images if isinstance(images, (list, tuple)) or np.ndim(images) == 4 else [images]
+        found = [self.square(image) for image in many]
+        return np.stack(found) if found else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+
+    def square(self, image: Any) -> Square:
+        """One picture as the network gets it.
+
+        Raises:
+          ValueError: if it is none, or cannot be read.
+        """
+        from PIL import Image
+
+        if isinstance(image, (str, Path)):
+            try:
+                rgb, _ = read_picture(Path(image))
+            # Pillow's decoders raise all kinds of errors for damaged files.
+            except Exception as error:
+                raise ValueError(f"{image} is no readable image ({describe_error(error)})") from error
+        elif isinstance(image, Image.Image):
+            rgb = to_rgb(image)
+        else:
+            pixels = np.asarray(image)
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+                raise ValueError(
+                    f"a picture is a path, a picture of Pillow, or a uint8 array [height, width, 3] of RGB pixels, not "
+                    f"{type(image).__name__} of {pixels.dtype} {list(pixels.shape)}"
+                )
+            rgb = Image.fromarray(pixels)
+        return make_square(rgb, self.image_size, self.fit)
+
+    def start(self, squares: Iterable[Square], *, tta: bool = False) -> jax.Array:
+        """Starts to compute the logits of at most `batch_size` squares, and does not wait: the devices work while the
+        caller does something else. The result has `batch_size` rows; those behind the squares' are of no picture."""
+        return self._start(self._mirrored if tta else self._plain, squares)
+
+    def _map(self, run: Callable[..., Any], squares: UInt8[np.ndarray, "n size size 3"]) -> np.ndarray:
+        """`run` on squares, batch by batch."""
+        starts = range(0, max(len(squares), 1), self.batch_size)
+        parts = [squares[start : start + self.batch_size] for start in starts]
+        return np.concatenate([np.asarray(self._start(run, part))[: len(part)] for part in parts])
+
+    def _start(self, run: Callable[..., Any], squares: Iterable[Square]) -> jax.Array:
+        """Starts `run` on one batch, which black pictures fill up."""
+        size, mesh = self.image_size, self._inference.mesh
+        batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
+        for row, square in zip(batch, squares, strict=False):
+            row[:] = square
+        outputs: jax.Array = run(self._inference.folded, put(batch, by_row(mesh), self.batch_size))
+        return outputs
+
+    @cached_property
+    def _plain(self) -> Callable[..., Any]:
+        return self._inference.program(partial(inference.predict_logits, mirror=False))
+
+    @cached_property
+    def _mirrored(self) -> Callable[..., Any]:
+        return self._inference.program(partial(inference.predict_logits, mirror=True))
+
+    @cached_property
+    def _contributions(self) -> Callable[..., Any]:
+        return self._inference.program(inference.contributions)
+
+
+def load(run: str | Path) -> Model:
+    """The network of a run that trained, of a stage of a lesson, or of weights: `imagenet`, or a file.
+
+    What the run kept of its own predictions is computed again first: a machine or a library that gives other answers
+    is not used.
+
+    Raises:
+      ValueError: if `run` cannot be read, has no head, or gives other answers here than when it was trained.
+      FileNotFoundError: if it is not there.
+    """
+    weights = load_weights(str(run), setting="RUN")
+    if not weights.labels:
+        raise ValueError(f"{run} has no head, so it tells no classes: give a run that trained one")
+    mesh = make_mesh()
+    variant, dtype = VARIANTS[weights.variant], compute_dtype(mesh, "auto")
+    network = ResNet(len(weights.labels), variant, weights.architecture, dtype=dtype)
+    leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
+    runner = start_inference(network, weights.preprocessing, put(unflatten(leaves), whole(mesh)), mesh)
+    reference = read_reference(Path(run)) if weights.is_run else None
+    # A run that went on and has not ended yet has a newer best epoch than its reference.
+    reference = reference if reference is not None and reference.best == weights.best else None
+    model = Model(weights.name, name_classes(weights), weights.input_size, weights.fit, reference, runner)
+    if reference is not None:
+        check(model, reference)
+    return model
+
+
+def name_classes(weights: Weights) -> tuple[str, ...]:
+    """The names of the classes, each only once: ImageNet has two cranes, which their WordNet numbers tell apart."""
+    names = [name for _, name in weights.labels]
+    return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in weights.labels)
+
+
+def check(model: Model, reference: Reference) -> None:
+    """Computes the pictures of a run's reference again.
+
+    Raises:
+      ValueError: if their logits are not those that the run had.
+    """
+    if reference.images.shape[1:] != (model.image_size, model.image_size, 3):
+        raise ValueError(
+            f"{model.name}: its reference has pictures of {reference.images.shape[1:]}; it is another run's"
+        )
+    compute = compute_type(model._inference.model)
+    if difference := find_difference(reference, model(reference.images), compute):
+        raise ValueError(
+            f"{model.name}: this machine or its libraries compute other logits than the run had for its own pictures "
+            f"({difference}): nothing is predicted. environment.jsonl there says what it ran on"
+        )

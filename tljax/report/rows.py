@@ -1,0 +1,95 @@
+"""Rows of predictions: a line each for a reader, CSV or JSON Lines, on standard output or in a file.
+
+A row is `{"file", "label", "probability", "top", "set"}` or `{"file", "error"}`; "set" may be missing.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from tljax.trees import Row
+
+STANDARD_OUTPUT = "-"
+Write = Callable[[Row], None]
+
+
+def find_format(out: str | None, top: int, sets: bool) -> Callable[[TextIO], Write]:
+    """What starts a file of rows, and returns what writes one. `out` is None for a reader, a file, or standard output.
+    Rows have `top` labels, and with `sets` a set of labels.
+
+    Raises:
+      ValueError: if `out` has another ending, or its folder is not there.
+    """
+    if out is None:
+        return partial(partial, write_line)
+    if out != STANDARD_OUTPUT and not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {Path(out).parent}; make it first")
+    if out == STANDARD_OUTPUT or out.lower().endswith(".jsonl"):
+        return partial(partial, write_json_line)
+    if out.lower().endswith(".csv"):
+        return partial(start_csv, top=top, sets=sets)
+    raise ValueError(f"--out {out}: rows are written to a file ending in .csv or .jsonl, or to - for standard output")
+
+
+def write_line(file: TextIO, row: Row) -> None:
+    """Writes a row for a reader."""
+    if "error" in row:
+        print(f"{row['file']}  NOT READ: {row['error']}", file=file)
+        return
+    others = ", ".join(f"{name} {p:.1%}" for name, p in row["top"][1:])
+    chosen = f"  {{{' or '.join(row['set'])}}}" if "set" in row else ""
+    print(f"{row['file']}  {row['label']} {row['probability']:.1%}{chosen}  ({others})", file=file)
+
+
+def write_json_line(file: TextIO, row: Row) -> None:
+    """Writes a row as JSON."""
+    print(json.dumps(row), file=file)
+
+
+def start_csv(file: TextIO, *, top: int, sets: bool) -> Write:
+    """Writes the names of the columns; returns what writes a row."""
+    others = [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("label", "probability")]
+    writer = csv.DictWriter(file, ["file", "label", "probability", *(["set"] if sets else []), *others, "error"])
+    writer.writeheader()
+    return partial(write_csv_row, writer)
+
+
+def write_csv_row(writer: Any, row: Row) -> None:
+    """Writes a row of a table; the labels of a set are separated by `|`."""
+    cells: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
+    for rank, (name, probability) in enumerate(row.get("top", [])[1:], start=2):
+        cells |= {f"label_{rank}": name, f"probability_{rank}": probability}
+    writer.writerow(cells | ({"set": "|".join(row["set"])} if "set" in row else {}))
+
+
+@contextmanager
+def open_output(out: str | None) -> Iterator[TextIO]:
+    """The file that rows are written to. It gets its name when the block has ended well; until then what was there
+    before stays.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    if out is None or out == STANDARD_OUTPUT:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    unfinished = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.part")
+    try:
+        # Names of files may be no text in UTF-8; they are written as they are.
+        with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(out)
+    except OSError as error:
+        raise type(error)(f"--out {out} cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()

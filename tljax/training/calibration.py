@@ -1,0 +1,102 @@
+"""How far a trained network's probabilities can be believed: a temperature, and sets of labels with a known coverage.
+
+Both are fitted on pictures that the network was not trained on. Everything here is NumPy in float64.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+# With fewer pictures than this no temperature is fitted: it would say more about them than about the network.
+FEWEST = 50
+# Where the fitted temperature may lie.
+TEMPERATURES = (0.05, 20.0)
+BINS = 15
+
+Logits = Float[np.ndarray, "n classes"]
+Labels = Int[np.ndarray, " n"]
+Probabilities = Float[np.ndarray, "n classes"]
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
+    """Probabilities of logits that are divided by a temperature first."""
+    return np.exp(_log_softmax(np.asarray(logits, np.float64) / temperature))
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """The temperature with the least cross-entropy on these pictures; 1 if they are fewer than `FEWEST`.
+
+    The method is Guo et al., On Calibration of Modern Neural Networks (2017), with one addition: one more picture, the
+    mean of all, counts with its label drawn at random. Without it, a network that makes no mistake on these pictures
+    would be declared certain of everything.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(labels) < FEWEST:
+        return 1.0
+    z, true = np.asarray(logits, np.float64), np.arange(len(labels))
+
+    def cross_entropy(log_temperature: float) -> float:
+        logs = _log_softmax(z / math.exp(log_temperature))
+        return float(-(logs[true, labels].sum() + logs.mean(axis=1).mean()))
+
+    found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(math.exp(found.x))
+
+
+def true_probabilities(probabilities: Probabilities, labels: Labels) -> Float[np.ndarray, " n"]:
+    """The probability of each picture's own label, in rising order: the scores from which `find_threshold` chooses."""
+    return np.sort(probabilities[np.arange(len(labels)), labels])
+
+
+def find_threshold(scores: Float[np.ndarray, " n"], coverage: float) -> float:
+    """The least probability with which a label belongs to the set of a picture.
+
+    For a picture drawn like those of `scores` (of `true_probabilities`), the set of all labels with at least this
+    probability has the right one with a probability of at least `coverage` (0 to 1): split conformal prediction with
+    the threshold score of Sadinle et al., Least Ambiguous Set-Valued Classifiers (2019).
+
+    Raises:
+      ValueError: if there are too few pictures to promise that.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"a coverage of {coverage:g} is none: it lies between 0 and 1, such as 0.95")
+    # Rounding must not turn the 1 of 10 pictures and 0.9 into 0.
+    rank = math.floor((len(scores) + 1) * (1 - coverage) + 1e-9)
+    if rank < 1:
+        raise ValueError(
+            f"a coverage of {coverage:g} needs at least {math.ceil(1 / (1 - coverage) - 1 - 1e-9)} pictures that the "
+            f"sets are fitted on; this run has {len(scores)}. A coverage of {len(scores) / (len(scores) + 1):.2g} at "
+            "most can be promised"
+        )
+    return float(scores[rank - 1])
+
+
+def choose_sets(probabilities: Probabilities, threshold: float) -> Bool[np.ndarray, "n classes"]:
+    """Which labels are in the set of each picture: those of at least the threshold, and always the most likely one."""
+    chosen = probabilities >= threshold
+    chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
+    return chosen
+
+
+def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+    """The expected calibration error (Guo et al., 2017): by how much the highest probabilities differ from the share
+    of right predictions, on average over `BINS` bins of equal width."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(places, right - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def balanced_accuracy(confusions: Int[np.ndarray, "classes classes"]) -> float:
+    """The mean over the classes of the share of their pictures that are predicted right. `confusions[i, j]` is how many
+    pictures of class i were given the label j; a class without a picture does not count."""
+    images = confusions.sum(axis=1)
+    return float(np.mean(np.diag(confusions)[images > 0] / images[images > 0]))
+
+
+def _log_softmax(z: Logits) -> Logits:
+    z = z - z.max(axis=1, keepdims=True)
+    result: Logits = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return result
