@@ -1,5 +1,6 @@
 """A network is a row of `NETWORKS`: its name in a config, official file, cuts and parameter counts follow from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 from tiny_runs import DIGITS, TINY, read_summary, small
 
 from tljax.commands.from_config import run
+from tljax.commands.model import load
 from tljax.config import Lesson
 from tljax.data.preprocessing import CAFFE, TORCH, preprocess
 from tljax.networks.cut import find_cut
@@ -47,6 +49,10 @@ def test_a_depth_is_one_row(tmp_path, monkeypatch, capsys):
     jax.tree.map(np.testing.assert_array_equal, variables, same)
     ours = jax.jit(model.apply)(variables, preprocess(images, weights.preprocessing))
     assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+    # `load` reads the same file, and gets the pictures as they are.
+    loaded = replace(load(tmp_path / "counters.weights.h5"), image_size=33)(images)
+    assert np.abs(loaded - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
     # A cut by the index of Keras's layer: a stem of 7 layers, then blocks of 12, 12, 10, 12, 10 and 12.
     index = {layer.name: i for i, layer in enumerate(keras_network.layers)}["conv5_block1_1_conv"]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from conftest import AS_USERS
 from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 
+from tljax.commands.model import load
 from tljax.data.preprocessing import TORCH, preprocess
 from tljax.networks.resnet import NETWORKS, VARIANTS, ResNet, abstract_variables, fold
 from tljax.training import inference
@@ -242,3 +244,5 @@ def test_v1_5_equals_torch(tmp_path, name):
     assert source.preprocessing == TORCH
     ours = jit(model.apply)(variables, preprocess(images, source.preprocessing))
     assert_close(np.asarray(ours), theirs)
+    loaded = load(tmp_path / "torch.safetensors")
+    assert_close(replace(loaded, image_size=75)(images), theirs)

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+from PIL import Image
+
+from tljax.commands.from_config import run
 from tljax.config import Config, Data, Lesson
+from tljax.data import splits
 from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network
 from tljax.runs import files
 
@@ -32,4 +36,21 @@ def make_lesson() -> Lesson:
 
 def small(stage: str, **settings) -> Config:
     cut = "conv1" if stage == "from_scratch" else "head"
-    return Config(stage=stage, batch_size=16, epochs=1, **({"data": DIGITS, "cut": cut, "network": "tiny"} | settings))
+    defaults = {"batch_size": 16, "epochs": 1, "data": DIGITS, "cut": cut, "network": "tiny"}
+    return Config(stage=stage, **(defaults | settings))
+
+
+def train_on_digits(workdir: Path) -> Path:
+    """A run that tells three digits apart, now and then."""
+    run(small("from_scratch", epochs=4), workdir)
+    return workdir
+
+
+def save_digits(folder: Path) -> Path:
+    """Saves the validation pictures of `DIGITS` as `folder/CLASS/NUMBER.png`."""
+    split = splits.load(DIGITS, seed=0).validation
+    for i, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
+        path = folder / DIGITS.classes[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return folder

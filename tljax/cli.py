@@ -191,7 +191,8 @@ def run_command(name: str, *arguments: str) -> None:
     try:
         with one_line(flags.debug):
             if COMMANDS[name].computes:
-                start_devices()
+                with contextlib.redirect_stdout(sys.stderr):
+                    start_devices()
             module.run(flags)
     except signals.Stopped as stopped:
         print(f"main.py: stopped by {stopped.name}", file=sys.stderr, flush=True)
@@ -215,7 +216,7 @@ def run_config(arguments: list[str]) -> None:
             with contextlib.ExitStack() as stack:
                 if not processes.leads():
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-                from_config.run(flags.config, flags.workdir.expanduser(), overwrite=flags.overwrite)
+                from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite)
     except BrokenPipeError:
         print("main.py: nobody reads its output any more; the same command goes on from what is saved", file=sys.stderr)
         raise

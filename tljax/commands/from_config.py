@@ -8,12 +8,14 @@ from tljax.commands.preflight import preflight
 from tljax.commands.stages import run_one
 from tljax.config import AnyConfig, Lesson, as_json
 from tljax.devices.processes import check_alike
+from tljax.trees import Row
 
 
-def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False) -> None:
+def run(config: AnyConfig, workdir: str | Path, *, overwrite: bool = False) -> Row:
     """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages.
 
-    With `config.compile_for` it compiles the programs for that TPU slice, prints what they need, and writes nothing.
+    Returns what `summary.json` holds; for a lesson, each stage's by its name. With `config.compile_for` it compiles the
+    programs for that TPU slice, prints what they need, writes nothing, and returns nothing.
 
     A run of the same config in `workdir` goes on from its newest checkpoint, unless it is finished. With `overwrite` it
     is deleted first.
@@ -24,10 +26,9 @@ def run(config: AnyConfig, workdir: Path, *, overwrite: bool = False) -> None:
         have run or a damaged image was found during training.
       signals.Stopped: if a signal ends the run.
     """
+    workdir = Path(workdir).expanduser()
     check_alike("config", json.dumps(as_json(config), sort_keys=True))
     if config.compile_for is not None:
         preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
-    elif isinstance(config, Lesson):
-        run_lesson(config, workdir, overwrite)
-    else:
-        run_one(config, workdir, overwrite)
+        return {}
+    return run_lesson(config, workdir, overwrite) if isinstance(config, Lesson) else run_one(config, workdir, overwrite)

@@ -22,8 +22,8 @@ from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
 
 
-def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
-    """Runs every stage of a lesson that is not finished yet, then writes the report."""
+def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> dict[str, Row]:
+    """Runs every stage of a lesson that is not finished yet, then writes the report. Returns the summaries."""
     lesson = lesson if overwrite else as_begun(workdir, lesson)
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
@@ -63,6 +63,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> None:
                 )
         if leads():
             write_report(lesson, workdir, summaries)
+    return summaries
 
 
 def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:

@@ -4,16 +4,19 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
+from tljax.commands.mirror_gain import measure_gain
 from tljax.commands.model import Model, Prediction, Square, load
 from tljax.data.layouts import fold_name, join, read_contents
 from tljax.report import rows, tables
@@ -72,38 +75,55 @@ def run(flags: argparse.Namespace) -> None:
     """Classifies pictures, and ends with exit code 1 if some cannot be read."""
     if flags.top < 1:
         raise ValueError(f"--top {flags.top}: a row has one label at least")
-    # What a program reads on standard output must be rows and nothing else.
-    say = partial(print, file=sys.stderr, flush=True) if flags.out == rows.STANDARD_OUTPUT else print
     start = rows.find_format(flags.out, flags.top, flags.coverage is not None)
-    model = load(flags.run)
-    say(describe(model))
-    if flags.coverage is not None:
-        model.find_threshold(flags.coverage)
-    explain = flags.explain is not None and may_explain(model, flags.explain, say)
-
-    left_out = Counter[str]()
-    confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
-    unreadable = total = 0
-    pictures = find_pictures(flags.pictures, model.class_names, left_out)
-    answers = answer_all(model, pictures, flags.top, flags.coverage, flags.tta)
-    bar = tqdm(unit=" images", disable=None if flags.out else True, leave=False)
-    with rows.open_output(flags.out) as file, bar:
-        write = start(file)
-        for total, answer in enumerate(answers, start=1):
-            write(to_row(answer))
-            unreadable += answer.prediction is None
-            if answer.picture.actual is not None and answer.prediction is not None:
-                confusions[answer.picture.actual, model.class_names.index(answer.prediction.label)] += 1
-            if explain and answer.square is not None:
-                explanation = model.explain(answer.square)[0]
-                path = flags.explain / name_map(total, answer)
-                draw_map(path, answer.square, explanation.contributions, title=explanation.label)
-            bar.update()
-    say(summarize(total, unreadable, left_out, flags))
-    if confusions.sum():
-        say(describe_accuracy(confusions, model.class_names))
-    if unreadable:
+    # A program that reads the rows from standard output must find nothing else there.
+    stdout = sys.stdout
+    with redirect_stdout(sys.stderr if flags.out == rows.STANDARD_OUTPUT else stdout):
+        model = load(flags.run)
+        print(describe(model))
+        if flags.coverage is not None:
+            model.find_threshold(flags.coverage)
+        if flags.tta:
+            print(describe_gain(model, flags.run))
+        maps = flags.explain if flags.explain is not None and may_explain(model, flags.explain) else None
+        left_out = Counter[str]()
+        pictures = find_pictures(flags.pictures, model.class_names, left_out)
+        answers = answer_all(model, pictures, flags.top, flags.coverage, flags.tta)
+        with rows.open_output(flags.out, stdout) as file:
+            counts = write_answers(model, answers, start(file), maps, show_progress=flags.out is not None)
+        print(summarize(counts, left_out, flags.out))
+        if counts.confusions.sum():
+            print(describe_accuracy(counts.confusions, model.class_names))
+    if counts.unreadable:
         sys.exit(1)
+
+
+class Counts(NamedTuple):
+    """How many pictures there were, how many of them cannot be read, and what those in folders of classes were taken
+    for."""
+
+    total: int
+    unreadable: int
+    confusions: Int[np.ndarray, "classes classes"]
+
+
+def write_answers(
+    model: Model, answers: Iterable[Answer], write: rows.Write, maps: Path | None, *, show_progress: bool
+) -> Counts:
+    """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
+    confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
+    total = unreadable = 0
+    bar = tqdm(answers, unit=" images", disable=None if show_progress else True, leave=False)
+    for total, (picture, square, prediction) in enumerate(bar, start=1):
+        write(to_row(picture, prediction))
+        unreadable += prediction is None
+        if picture.actual is not None and prediction is not None:
+            confusions[picture.actual, model.class_names.index(prediction.label)] += 1
+        if maps is not None and square is not None:
+            (found,) = model.explain(square)
+            # The row's number, since pictures in several folders may have the same name.
+            draw_map(maps / f"{total:06d}_{Path(picture.file).stem[:80]}.png", square, found.contributions, found.label)
+    return Counts(total, unreadable, confusions)
 
 
 def describe(model: Model) -> str:
@@ -114,10 +134,20 @@ def describe(model: Model) -> str:
     return f"{about}\nchecked: {len(model.reference.images)} of its own pictures give the logits that it had"
 
 
-def may_explain(model: Model, folder: Path, say: Callable[..., Any]) -> bool:
+def describe_gain(model: Model, run: str) -> str:
+    """What --tta gains on the validation pictures of the run."""
+    if not os.path.isdir(run):
+        return "--tta: weights from a file have no validation pictures on which its gain could be measured"
+    try:
+        return str(measure_gain(model, Path(run)))
+    except (ValueError, OSError) as error:
+        return f"--tta: its gain is not measured, since the run's validation pictures cannot be read ({error})"
+
+
+def may_explain(model: Model, folder: Path) -> bool:
     """Makes the folder for the maps, unless there are none."""
     if model.positions == (1, 1):
-        say(f"--explain: at {model.image_size} pixels the last map has one position, so there are no maps")
+        print(f"--explain: at {model.image_size} pixels the last map has one position, so there are no maps")
         return False
     folder.mkdir(parents=True, exist_ok=True)
     return True
@@ -207,10 +237,9 @@ def finish(model: Model, batch: Batch, logits: Any, top: int, coverage: float | 
         yield Answer(picture, square, None if square is None else next(predictions))
 
 
-def to_row(answer: Answer) -> Row:
+def to_row(picture: Picture, prediction: Prediction | None) -> Row:
     """An answer as JSON: `{"file", "label", "probability", "top", "set"}` or `{"file", "error"}`; "set" is there only
     where a coverage was asked for."""
-    picture, _, prediction = answer
     if prediction is None:
         return {"file": picture.file, "error": picture.error}
     row = {"file": picture.file, "label": prediction.label, "probability": round(prediction.probability, 6)}
@@ -218,21 +247,16 @@ def to_row(answer: Answer) -> Row:
     return row | {"top": top} | ({} if prediction.set is None else {"set": prediction.set})
 
 
-def name_map(number: int, answer: Answer) -> str:
-    """The file name of a map: the row, the picture and its label."""
-    return f"{number:06d}_{Path(answer.picture.file).stem[:80]}.png"
-
-
-def summarize(total: int, unreadable: int, left_out: Counter[str], flags: argparse.Namespace) -> str:
+def summarize(counts: Counts, left_out: Counter[str], out: str | None) -> str:
     """How many pictures were classified, and what was not."""
-    to = "" if flags.out in (None, rows.STANDARD_OUTPUT) else f", written to {flags.out}"
-    lines = [f"{total - unreadable:,} pictures classified{to}"]
-    lines += [f"{unreadable:,} could not be read; their rows say why"] if unreadable else []
+    to = "" if out in (None, rows.STANDARD_OUTPUT) else f", written to {out}"
+    lines = [f"{counts.total - counts.unreadable:,} pictures classified{to}"]
+    lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
     lines += [f"left out: {join(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
     return "\n".join(lines)
 
 
-def describe_accuracy(confusions: np.ndarray, names: Sequence[str]) -> str:
+def describe_accuracy(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
     """The accuracy on the pictures in folders of classes, and which classes were taken for which."""
     images, right = int(confusions.sum()), int(np.trace(confusions))
     return (

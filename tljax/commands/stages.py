@@ -95,18 +95,17 @@ def load_data(config: Config) -> Dataset:
     return dataset
 
 
-def run_one(config: Config, workdir: Path, overwrite: bool) -> None:
-    """Runs one stage in `workdir`, unless it is finished there."""
+def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
+    """Runs one stage in `workdir`, unless it is finished there, and returns its summary."""
     check_stage(config)
     sources.check_place(config.data, workdir)
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
         config = config if overwrite else as_begun(workdir, config)
         if not overwrite and find_run(workdir, config) == "finished":
-            read_finished(workdir)
-            return
+            return read_finished(workdir)
         source = load_source(config)
-        run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
+        return run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
 
 
 def run_stage(

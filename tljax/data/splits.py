@@ -165,6 +165,7 @@ def _describe(
         for part, split in splits.items()
         if split.unfinished
     ]
+    unused = [f"{name} ({size:,} images)" for name, size in source.sizes.items() if name not in origins.values()]
     return {
         "name": config.name,
         "image_size": size,
@@ -173,7 +174,7 @@ def _describe(
             for part, split in found.items()
         },
         "left_out": dict(source.left_out),
-        "notes": list(source.notes),
+        "notes": [*source.notes, *([f"not used: {join(unused)}"] if unused else [])],
         "warnings": [*source.warnings, *skipped, *unfinished],
     }
 

@@ -42,7 +42,10 @@ def draw_map(
     text = PngImagePlugin.PngInfo()
     text.add_itxt("Title", title)
     unfinished = path.with_name(f".{path.name}.part")
-    Image.fromarray(np.concatenate([square, paint(square, contributions)], axis=1)).save(
-        unfinished, "PNG", pnginfo=text
-    )
-    unfinished.replace(path)
+    try:
+        both = np.concatenate([square, paint(square, contributions)], axis=1)
+        Image.fromarray(both).save(unfinished, "PNG", pnginfo=text)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error.strerror})") from error

@@ -6,7 +6,6 @@ A row is `{"file", "label", "probability", "top", "set"}` or `{"file", "error"}`
 import csv
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -69,16 +68,17 @@ def write_csv_row(writer: Any, row: Row) -> None:
 
 
 @contextmanager
-def open_output(out: str | None) -> Iterator[TextIO]:
-    """The file that rows are written to. It gets its name when the block has ended well; until then what was there
-    before stays.
+def open_output(out: str | None, stdout: TextIO) -> Iterator[TextIO]:
+    """The file that rows are written to: `stdout` without `out` or with `-`.
+
+    A file gets its name when the block has ended well; until then what was there before stays.
 
     Raises:
       OSError: if it cannot be written.
     """
     if out is None or out == STANDARD_OUTPUT:
-        yield sys.stdout
-        sys.stdout.flush()
+        yield stdout
+        stdout.flush()
         return
     unfinished = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.part")
     try:
@@ -89,6 +89,9 @@ def open_output(out: str | None) -> Iterator[TextIO]:
             os.fsync(file.fileno())
         unfinished.replace(out)
     except OSError as error:
+        # The block may fail for other reasons.
+        if error.errno is None or error.filename not in (None, str(unfinished)):
+            raise
         raise type(error)(f"--out {out} cannot be written ({error.strerror})") from error
     finally:
         with suppress(OSError):

@@ -1,0 +1,97 @@
+"""Temperatures, sets of labels with a promised coverage, and calibration errors, on simulated classifiers."""
+
+import numpy as np
+import pytest
+from scipy.stats import betabinom
+
+from tljax.training import calibration
+from tljax.training.calibration import balanced_accuracy, calibration_error, choose_sets, find_threshold, softmax
+
+
+def simulate(images: int, seed: int, *, temperature: float = 1.0, classes: int = 5):
+    """Logits of a classifier, and labels that are drawn from softmax(logits / temperature)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(images, classes)) * 4
+    cumulated = softmax(logits, temperature).cumsum(axis=1)
+    return logits, (rng.random((images, 1)) > cumulated).sum(axis=1).clip(0, classes - 1)
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 3.0])
+def test_the_temperature_of_a_simulated_classifier_is_found(true):
+    logits, labels = simulate(20_000, 0, temperature=true)
+    found = calibration.fit_temperature(logits, labels)
+    assert abs(np.log(found / true)) < 0.05
+    after, before = (calibration_error(softmax(logits, t), labels) for t in (found, 1.0))
+    assert after < 0.015 and (true == 1 or before > 5 * after)
+
+
+def test_the_temperature_is_scikit_learns():
+    """Its objective is the same but for one picture with a random label."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+
+    logits, labels = simulate(3000, 1, temperature=2.0)
+    # Weights that pass logits through: predict_proba is softmax(logits).
+    network = LogisticRegression().fit(logits, labels)
+    network.coef_, network.intercept_ = np.eye(5), np.zeros(5)
+    fitted = CalibratedClassifierCV(FrozenEstimator(network), method="temperature").fit(logits, labels)
+    theirs = fitted.predict_proba(logits)
+    np.testing.assert_allclose(softmax(logits, calibration.fit_temperature(logits, labels)), theirs, atol=2e-3)
+
+
+def test_no_mistake_is_no_certainty():
+    logits = np.eye(3)[np.arange(60) % 3] * 4
+    probabilities = softmax(logits, calibration.fit_temperature(logits, np.arange(60) % 3))
+    assert 0.95 < probabilities.max() < 0.999
+
+
+def test_few_pictures_have_no_temperature():
+    logits, labels = simulate(49, 0, temperature=3.0)
+    assert calibration.fit_temperature(logits, labels) == 1.0
+
+
+@pytest.mark.parametrize(("coverage", "images"), [(0.9, 40), (0.95, 200), (0.8, 9)])
+def test_sets_have_the_right_label_as_often_as_promised(coverage, images):
+    """Of 300 pictures, the number that is covered follows a beta-binomial distribution (Vovk, 2012). Over 200 draws its
+    mean is known closely."""
+    covered = []
+    for seed in range(200):
+        logits, labels = simulate(images + 300, seed, temperature=2.0)
+        fit, rest = slice(images), slice(images, None)
+        temperature = calibration.fit_temperature(logits[fit], labels[fit])
+        scores = calibration.true_probabilities(softmax(logits[fit], temperature), labels[fit])
+        chosen = choose_sets(softmax(logits[rest], temperature), find_threshold(scores, coverage))
+        covered.append(chosen[np.arange(300), labels[rest]].sum())
+    left_out = int((images + 1) * (1 - coverage) + 1e-9)
+    expected = betabinom(300, images + 1 - left_out, left_out)
+    # Three standard errors of the mean. The most likely label always counts, so there can be more.
+    assert np.mean(covered) >= expected.mean() - 3 * expected.std() / np.sqrt(200)
+    assert np.mean(covered) >= 300 * coverage - 3 * expected.std() / np.sqrt(200)
+    assert np.quantile(covered, 0.05) >= expected.ppf(0.02)
+
+
+def test_a_coverage_that_cannot_be_promised_is_refused():
+    scores = np.linspace(0.1, 0.9, 19)
+    assert find_threshold(scores, 0.95) == scores[0] and find_threshold(scores, 0.9) == scores[1]
+    assert find_threshold(scores[:9], 0.9) == scores[0]
+    with pytest.raises(ValueError, match=r"0.95 needs at least 19 pictures .* has 18. A coverage of 0.95 at most"):
+        find_threshold(scores[:18], 0.95)
+    with pytest.raises(ValueError, match="it lies between 0 and 1"):
+        find_threshold(scores, 95)
+
+
+def test_the_most_likely_label_is_always_in_the_set():
+    chosen = choose_sets(np.array([[0.4, 0.35, 0.25], [0.9, 0.06, 0.04]]), 0.95)
+    assert chosen.tolist() == [[True, False, False], [True, False, False]]
+    assert choose_sets(np.array([[0.4, 0.35, 0.25]]), 0.3).tolist() == [[True, True, False]]
+
+
+def test_the_calibration_error_of_known_bins():
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.55, 0.45]] * 10)
+    labels = np.array([0] * 6 + [1] * 4 + [0] * 5 + [1] * 5)
+    assert calibration_error(probabilities, labels) == pytest.approx((10 * 0.3 + 10 * 0.05) / 20)
+
+
+def test_balanced_accuracy_counts_classes_alike():
+    assert balanced_accuracy(np.array([[90, 10, 0], [1, 1, 0], [0, 0, 0]])) == pytest.approx((0.9 + 0.5) / 2)

@@ -1,0 +1,85 @@
+"""What test-time augmentation, the mean over a picture and its mirror image, gains on a run's validation pictures."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tljax.commands.model import Model
+from tljax.config import Cache, Config, Data
+from tljax.data import splits
+from tljax.data.splits import Split
+from tljax.runs.files import read_json
+from tljax.runs.saved_configs import fill_in
+from tljax.runs.workdir import CONFIG
+from tljax.storage import cache
+from tljax.training.calibration import softmax, true_probabilities
+from tljax.trees import sha256
+
+# The most validation pictures that are classified for this, drawn at random.
+MOST = 1000
+
+
+class Gain(NamedTuple):
+    """Accuracies and mean cross-entropies (nats) without and with mirror images, on so many validation pictures."""
+
+    images: int
+    accuracy: tuple[float, float]
+    loss: tuple[float, float]
+
+    def __str__(self) -> str:
+        return (
+            f"--tta on {self.images:,} validation pictures of the run: accuracy {self.accuracy[0]:.4f} without, "
+            f"{self.accuracy[1]:.4f} with; loss {self.loss[0]:.4f} without, {self.loss[1]:.4f} with"
+        )
+
+
+def measure_gain(model: Model, run: Path) -> Gain:
+    """Classifies the validation pictures of a run without and with mirror images. The result is kept in the user's
+    cache folder.
+
+    Raises:
+      ValueError, OSError: if the run's pictures are not there any more, or not the same.
+    """
+    config = fill_in(read_json(run / CONFIG), Config)
+    settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
+    limits = Cache(**config["cache"])
+    dataset = splits.load(
+        Data(**settings),
+        seed=config["seed"],
+        training=False,
+        disk_bytes=limits.disk_bytes,
+        memory_bytes=limits.memory_bytes,
+    )
+    if dataset.class_names != model.class_names:
+        raise ValueError(f"{config['data']['name']} has other classes now than the run")
+    split = dataset.validation
+    about = {
+        "what": "what --tta gains",
+        "logits": sha256(model.reference.logits) if model.reference else None,
+        "pictures": split.identity(),
+        "most": MOST,
+    }
+    kept = cache.find(about)
+    if kept is None:
+        with cache.build(about, {}, limits.disk_bytes) as kept:
+            kept["gain"] = np.array(_measure(model, split))
+    images, *figures = kept["gain"].tolist()
+    return Gain(int(images), (figures[0], figures[1]), (figures[2], figures[3]))
+
+
+def _measure(model: Model, split: Split) -> list[float]:
+    """The number of pictures, two accuracies and two losses."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:MOST])
+    labels, found = split.labels[rows], []
+    for tta in (False, True):
+        parts = []
+        for start in tqdm(range(0, len(rows), model.batch_size), desc="--tta", leave=False, disable=None):
+            some = split.images[rows[start : start + model.batch_size]]
+            parts.append(np.asarray(model.start(some, tta=tta))[: len(some)])
+        probabilities = softmax(np.concatenate(parts), model.temperature)
+        loss = float(-np.log(true_probabilities(probabilities, labels)).mean())
+        found.append((float(np.mean(probabilities.argmax(1) == labels)), loss))
+    (accuracy, loss), (mirrored_accuracy, mirrored_loss) = found
+    return [len(rows), accuracy, mirrored_accuracy, loss, mirrored_loss]
