@@ -30,18 +30,18 @@ def make_run(step, calls):
     def run(carry, chunk, start, stop):
         calls.append((int(start), int(stop)))
         rows = np.asarray(chunk.rows)
-        outputs = [(np.zeros(()), np.zeros(()), np.zeros(()), np.zeros(rows.shape[1]))] * len(rows)
+        outputs = [(np.zeros(()), np.zeros(()), np.zeros(()), np.zeros((rows.shape[1], 2)))] * len(rows)
         for i in range(start, stop):
             labels = np.take_along_axis(np.asarray(chunk.labels), rows[i][None], axis=0)[0]
             carry, outputs[i] = step(carry, labels, labels != EMPTY)
-        loss, correct, examples, predicted = (np.stack(column) for column in zip(*outputs, strict=True))
-        return carry, (metrics.Sums(loss, correct, examples), predicted)
+        loss, correct, examples, logits = (np.stack(column) for column in zip(*outputs, strict=True))
+        return carry, (metrics.Sums(loss, correct, examples), logits)
 
     return run
 
 
 def count(carry, labels, mask):
-    return (carry or 0) + 1, (labels[mask].sum(), mask.sum(), mask.sum(), labels + 1)
+    return (carry or 0) + 1, (labels[mask].sum(), mask.sum(), mask.sum(), np.stack([labels + 1, labels], axis=1))
 
 
 @pytest.mark.parametrize("memory", [2**20, 0])
@@ -125,12 +125,13 @@ def test_a_loss_that_is_not_finite_names_its_step(value):
         epochs.train_epoch(0, PartialEpoch(), examples, draw_order(300, 4, seed=0, epoch=1), train, name="epoch 3/9")
 
 
-def test_evaluation_gives_a_prediction_for_every_example():
+def test_evaluation_gives_the_logits_of_every_example():
     run = make_run(count, [])
     evaluate = lambda state, *chunk: run(state, *chunk)[1]  # noqa: E731
     evaluation = epochs.evaluate(None, make_examples(10), evaluate)
     assert evaluation.means["loss"] == 4.5
-    np.testing.assert_array_equal(evaluation.predicted, np.arange(1, 11))
+    np.testing.assert_array_equal(evaluation.logits, np.stack([np.arange(1, 11), np.arange(10)], axis=1))
+    np.testing.assert_array_equal(evaluation.predicted, np.zeros(10))
 
 
 @pytest.mark.parametrize("after", [0, 1])

@@ -13,7 +13,10 @@ import pytest
 from tiny_runs import read_rows, read_summary
 
 from tljax.commands.from_config import run
+from tljax.commands.model import load
+from tljax.commands.predict import describe
 from tljax.config import Config, Data, Lesson
+from tljax.data import splits
 from tljax.networks.resnet import NETWORKS, Architecture, Network
 from tljax.weights.pretrained import load_weights
 
@@ -64,6 +67,17 @@ def test_a_finished_stage_takes_more_epochs(workdir, capsys):
     run(config, workdir / "source")
     assert "goes on after epoch 2\n" in capsys.readouterr().out
     assert [row["epoch"] for row in read_rows(workdir / "source")] == [1, 2, 3]
+
+
+def test_its_runs_predict_unchecked_and_checked_once_they_went_on(workdir):
+    model = load("lesson/feature_extraction")
+    images = splits.load(DIGITS, seed=0).validation.images
+    assert model.class_names == ("5", "6", "7") and model(images).shape == (40, 3)
+    assert model.reference is None and "unchecked" in describe(model)
+    config = Config(stage="from_scratch", cut="conv1", batch_size=8, epochs=3, data=Data(**vars(DIGITS)))
+    config.data.classes = ("0", "1", "2")
+    run(config, workdir / "source")
+    assert load("lesson/source").reference is not None
 
 
 def test_its_runs_are_weights(workdir, tmp_path):

@@ -117,9 +117,7 @@ class Programs(NamedTuple):
     train: Callable[..., Any]
     """`steps.train_steps`: (state, chunk, start, stop, key) -> (state, sums)"""
     evaluate: Callable[..., Any]
-    """`steps.eval_steps`: (state, chunk, start, stop) -> (sums, predicted labels)"""
-    logits: Callable[..., Any]
-    """`steps.logits_of_batch`: (state, chunk, batch number) -> logits"""
+    """`steps.eval_steps`: (state, chunk, start, stop) -> (sums, logits)"""
     learning_rate: Schedule
     """Number of steps before -> the learning rate of the next step."""
 
@@ -154,6 +152,5 @@ def compile_programs(setup: Setup, variables: Tree, steps_of_run: int, *, from_a
         create_beside=jax.jit(create, out_shardings=shardings),
         train=jax.jit(train, donate_argnums=0, out_shardings=(shardings, whole(mesh))),
         evaluate=jax.jit(evaluate, out_shardings=whole(mesh)),
-        logits=jax.jit(partial(steps.logits_of_batch, procedure=procedure), out_shardings=whole(mesh)),
         learning_rate=learning_rate,
     )

@@ -103,7 +103,7 @@ def train(
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
     found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
-    logits = {name: epochs.compute_logits(state, examples[name], programs.logits) for name in found}
+    logits = {name: evaluation.logits for name, evaluation in found.items()}
     calibration = calibrate(setup, workdir, dataset, logits, journal.best_number(progress))
     draw(config, workdir, dataset, found["validation"], progress)
     summary = summarize(progress, len(earlier), found, setup.cut, best, proved)

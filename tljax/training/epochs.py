@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from tljax.data.batches import Examples, progress_bar
@@ -146,16 +146,21 @@ def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
 
 
 class Evaluation(NamedTuple):
-    """The result of an evaluation: mean `loss` and `accuracy`, the predicted label of every example (int [n]), and the
-    seconds that it took."""
+    """The result of an evaluation: mean `loss` and `accuracy`, the logits of every example, and the seconds that it
+    took."""
 
     means: dict[str, float]
-    predicted: np.ndarray
+    logits: Float[np.ndarray, "n classes"]
     seconds: float
+
+    @property
+    def predicted(self) -> Int[np.ndarray, " n"]:
+        """The label of every example."""
+        return self.logits.argmax(axis=1)
 
 
 def evaluate(state: TrainState, examples: Examples, eval_steps: Callable[..., Any]) -> Evaluation:
-    """Evaluates all `examples` with `eval_steps(state, chunk, start, stop) -> (sums, predicted)`."""
+    """Evaluates all `examples` with `eval_steps(state, chunk, start, stop) -> (sums, logits)`."""
     evaluation = try_evaluate(state, examples, eval_steps, never)
     assert evaluation is not None, "nothing interrupts it"
     return evaluation
@@ -176,16 +181,6 @@ def try_evaluate(
             parts.append(outputs)
             if interrupted():
                 return None
-    sums, predicted = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
-    return Evaluation(metrics.means(sums), predicted.reshape(-1)[: len(examples)], time.perf_counter() - began)
-
-
-def compute_logits(
-    state: TrainState, examples: Examples, logits_of_batch: Callable[..., Any]
-) -> Float[np.ndarray, "n classes"]:
-    """The logits of all `examples`, batch by batch with `logits_of_batch(state, chunk, number)`."""
-    parts = []
-    with closing(examples.chunks()) as chunks:
-        for chunk, start in chunks:
-            parts += [np.asarray(logits_of_batch(state, chunk, np.int32(i))) for i in range(start, int(chunk.steps))]
-    return np.concatenate(parts)[: len(examples)]
+    sums, logits = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+    logits = logits.reshape(-1, logits.shape[-1])[: len(examples)]
+    return Evaluation(metrics.means(sums), logits, time.perf_counter() - began)

@@ -73,26 +73,14 @@ def train_step(
     return TrainState(state.step + 1, merge(frozen, new_trained), opt_state), gradients.sums
 
 
-def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Int[Array, " n"]]:
-    """Sums over one batch, and its predicted labels, with BatchNorm in inference mode and without augmentation."""
-    logits = compute_logits(state, batch, procedure)
-    return metrics.sum_examples(logits, batch["label"], batch["mask"]), jax.lax.argmax(logits, 1, jnp.int32)
-
-
-def compute_logits(state: TrainState, batch: Batch, procedure: Procedure) -> Float[Array, "n classes"]:
-    """The logits of one batch, with BatchNorm in inference mode and without augmentation."""
+def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Float[Array, "n classes"]]:
+    """Sums over one batch, and its logits, with BatchNorm in inference mode and without augmentation."""
     model, cut = procedure.model, procedure.cut
     frozen, trained = cut.split(state.variables)
     h = procedure.embed(frozen, batch["image"])
     # Folding pays off: no gradient is needed, and the compiler folds once, before the loop over the batches.
-    return run_suffix(fold(model, trained), h, model=model, start=cut.position)
-
-
-def logits_of_batch(
-    state: TrainState, chunk: Chunk, i: Int[Array, ""], procedure: Procedure
-) -> Float[Array, "n classes"]:
-    """`compute_logits` of batch `i` of `chunk`."""
-    return compute_logits(state, chunk.batch(i), procedure)
+    logits = run_suffix(fold(model, trained), h, model=model, start=cut.position)
+    return metrics.sum_examples(logits, batch["label"], batch["mask"]), logits
 
 
 def train_steps(
@@ -113,14 +101,15 @@ def train_steps(
 
 def eval_steps(
     state: TrainState, chunk: Chunk, start: Int[Array, ""], stop: Int[Array, ""], procedure: Procedure
-) -> tuple[metrics.Sums, Int[Array, "steps n"]]:
-    """Runs `eval_step` on the batches `start` to `stop - 1` of `chunk`; returns sums and predicted labels.
+) -> tuple[metrics.Sums, Float[Array, "steps n classes"]]:
+    """Runs `eval_step` on the batches `start` to `stop - 1` of `chunk`; returns sums and logits.
 
     Both have one entry for each batch of the chunk, zero where no step was made.
     """
     step = lambda _, batch: ((), eval_step(state, batch, procedure))  # noqa: E731
-    zeros = metrics.zeros(len(chunk.rows), _dtype(state)), jnp.zeros(chunk.rows.shape, jnp.int32)
-    return _run_steps(step, (), zeros, chunk, start, stop)[1]
+    dtype = _dtype(state)
+    logits = jnp.zeros((*chunk.rows.shape, procedure.model.num_classes), dtype)
+    return _run_steps(step, (), (metrics.zeros(len(chunk.rows), dtype), logits), chunk, start, stop)[1]
 
 
 def _dtype(state: TrainState) -> Any:
