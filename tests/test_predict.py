@@ -19,7 +19,7 @@ from tiny_runs import save_digits, train_on_digits
 
 from tljax.commands import predict
 from tljax.commands.model import Model, load
-from tljax.commands.predict import Picture, answer_all, find_pictures
+from tljax.commands.predict import Picture, Wanted, answer_all, find_pictures
 from tljax.report import rows
 from tljax.report.maps import paint
 
@@ -83,7 +83,7 @@ def test_json_lines(run, model, photos, capsys):
     assert found["photos/broken.jpg"]["error"].startswith("no readable image (UnidentifiedImageError")
     for line in (
         f"{run}: 3 classes (5, 6, 7), 32 pixels",
-        "checked: 8 of its own pictures give the logits that it had",
+        "checked: 8 of its own pictures give the logits that it had; temperature 1.00, fitted on 27 pictures",
         "3 pictures classified",
         "2 could not be read; their rows say why",
         "left out: 1 hidden, 1 with the ending .txt, 1 in linked folders",
@@ -107,11 +107,13 @@ def test_a_table_in_csv(run, photos, capsys):
     assert sorted(os.listdir()) == ["photos", "rows.csv"]
 
 
-def test_lines_for_a_reader(run, photos, capsys):
+def test_lines_for_a_reader(run, model, photos, capsys):
     assert call(run, photos / "a.png", photos / "broken.jpg", "--coverage", 0.9) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].startswith("photos/a.png  ") and "%  {" in lines[2]
-    assert lines[3].startswith("photos/broken.jpg  NOT READ: no readable image (")
+    found = model.predict(photos / "a.png", coverage=0.9)[0]
+    label, chosen = found.label, " or ".join(found.set)
+    assert lines[2].startswith("photos/a.png" + " " * 30 + label) and f"%  {chosen}  (" in lines[2]
+    assert lines[3].startswith("photos/broken.jpg" + " " * 25 + "NOT READ: no readable image (")
 
 
 def test_pictures_on_standard_input(run, photos, monkeypatch, capsys):
@@ -173,7 +175,7 @@ def test_pictures_are_read_as_they_are_needed(run, model):
     taken = itertools.count()
     path = str(next((run.parent / "pictures" / "5").iterdir()))
     endless = (Picture(path, error="" if next(taken) % 3 else "no") for _ in itertools.count())
-    answers = list(itertools.islice(answer_all(model, endless, 5, None, False), 2 * model.batch_size))
+    answers = list(itertools.islice(answer_all(model, endless, Wanted()), 2 * model.batch_size))
     assert next(taken) <= 4 * model.batch_size + 1
     assert [answer.prediction is None for answer in answers] == [i % 3 == 0 for i in range(2 * model.batch_size)]
 
@@ -183,7 +185,7 @@ def test_maps_of_contributions(model, photos, capsys):
     pictures = find_pictures(["photos/a.png", "photos/broken.jpg", "photos/deep"], model.class_names, Counter())
     assert predict.may_explain(large, Path("maps"))
     counts = predict.write_answers(
-        large, answer_all(large, pictures, 5, None, False), lambda row: None, Path("maps"), show_progress=False
+        large, answer_all(large, pictures, Wanted(explain=True)), lambda row: None, Path("maps"), show_progress=False
     )
     assert (counts.total, counts.unreadable) == (4, 1)
     assert sorted(os.listdir("maps")) == ["000001_a.png", "000003_c,d.png", "000004_b.png"]

@@ -101,7 +101,7 @@ def test_damaged_and_hostile_pictures_have_one_row_each(source, tmp_path):
     for i, content in enumerate(files):
         (tmp_path / f"{i:03d}.jpg").write_bytes(content)
     model = load(source)
-    answers = list(predict.answer_all(model, predict.find_pictures([str(tmp_path)], (), {}), 5, None, False))
+    answers = list(predict.answer_all(model, predict.find_pictures([str(tmp_path)], (), {}), predict.Wanted()))
     assert [Path(answer.picture.file).name for answer in answers] == [f"{i:03d}.jpg" for i in range(300)]
     errors = [answer.picture.error for answer in answers]
     assert all((answer.prediction is None) == bool(error) for answer, error in zip(answers, errors, strict=True))

@@ -1,6 +1,6 @@
 """A trained network as a Python object: pictures of any kind in, logits, labels, features or maps out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -96,21 +96,23 @@ class Model:
         run = self._inference.program(partial(inference.average_activations, at=at))
         return self._map(run, self.squares(images))
 
-    def explain(self, images: Any, *, label: str | None = None) -> list[Explanation]:
-        """What each position contributed to the logit of `label` (None: of each picture's most probable one).
+    def explain(self, images: Any, *, label: str | Sequence[str] | None = None) -> list[Explanation]:
+        """What each position contributed to the logit of `label`: one for all pictures, one each, or with None each
+        picture's most probable one.
 
         Raises:
           ValueError: if a picture is none or cannot be read, if `label` is no class, or if the last map has one
             position only, as with images of 32 pixels.
         """
-        if label is not None and label not in self.class_names:
-            raise ValueError(f"label={label!r} is none of {', '.join(self.class_names)}")
         if self.positions == (1, 1):
             raise ValueError(f"{self.name}: at {self.image_size} pixels the last map has one position: there is no map")
         maps = self._map(self._contributions, self.squares(images))
         bias = np.asarray(self._inference.folded["params"]["head"]["bias"])
         logits = maps.sum(axis=(1, 2)) + bias
-        chosen = logits.argmax(1) if label is None else [self.class_names.index(label)] * len(maps)
+        labels = [label] * len(maps) if isinstance(label, str) else label
+        if labels is not None and (unknown := set(labels) - set(self.class_names)):
+            raise ValueError(f"label={min(unknown)!r} is none of {', '.join(self.class_names)}")
+        chosen = logits.argmax(axis=1) if labels is None else [self.class_names.index(name) for name in labels]
         return [
             Explanation(self.class_names[k], one[..., k], float(bias[k])) for one, k in zip(maps, chosen, strict=True)
         ]

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from tljax.commands.mirror_gain import measure_gain
-from tljax.commands.model import Model, Prediction, Square, load
+from tljax.commands.model import Explanation, Model, Prediction, Square, load
 from tljax.data.layouts import fold_name, join, read_contents
 from tljax.report import rows, tables
 from tljax.report.maps import draw_map
@@ -36,12 +36,22 @@ class Picture(NamedTuple):
     error: str = ""
 
 
+class Wanted(NamedTuple):
+    """What an answer has: `top` labels, a set of them with `coverage`, from mirror images too, an explanation."""
+
+    top: int = 5
+    coverage: float | None = None
+    tta: bool = False
+    explain: bool = False
+
+
 class Answer(NamedTuple):
     """A picture with its prediction; `picture.error` says why there is none."""
 
     picture: Picture
-    square: Square | None
-    prediction: Prediction | None
+    square: Square | None = None
+    prediction: Prediction | None = None
+    explanation: Explanation | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +98,7 @@ def run(flags: argparse.Namespace) -> None:
         maps = flags.explain if flags.explain is not None and may_explain(model, flags.explain) else None
         left_out = Counter[str]()
         pictures = find_pictures(flags.pictures, model.class_names, left_out)
-        answers = answer_all(model, pictures, flags.top, flags.coverage, flags.tta)
+        answers = answer_all(model, pictures, Wanted(flags.top, flags.coverage, flags.tta, maps is not None))
         with rows.open_output(flags.out, stdout) as file:
             counts = write_answers(model, answers, start(file), maps, show_progress=flags.out is not None)
         print(summarize(counts, left_out, flags.out))
@@ -114,13 +124,12 @@ def write_answers(
     confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
     total = unreadable = 0
     bar = tqdm(answers, unit=" images", disable=None if show_progress else True, leave=False)
-    for total, (picture, square, prediction) in enumerate(bar, start=1):
+    for total, (picture, square, prediction, found) in enumerate(bar, start=1):
         write(to_row(picture, prediction))
         unreadable += prediction is None
         if picture.actual is not None and prediction is not None:
             confusions[picture.actual, model.class_names.index(prediction.label)] += 1
-        if maps is not None and square is not None:
-            (found,) = model.explain(square)
+        if maps is not None and square is not None and found is not None:
             # The row's number, since pictures in several folders may have the same name.
             draw_map(maps / f"{total:06d}_{Path(picture.file).stem[:80]}.png", square, found.contributions, found.label)
     return Counts(total, unreadable, confusions)
@@ -131,7 +140,8 @@ def describe(model: Model) -> str:
     about = f"{model.name}: {len(model.class_names)} classes ({join(model.class_names)}), {model.image_size} pixels"
     if model.reference is None:
         return f"{about}\nunchecked: it keeps no logits of its own to compare with, and no calibration"
-    return f"{about}\nchecked: {len(model.reference.images)} of its own pictures give the logits that it had"
+    fitted = f"temperature {model.temperature:.2f}, fitted on {len(model.reference.scores):,} pictures"
+    return f"{about}\nchecked: {len(model.reference.images)} of its own pictures give the logits that it had; {fitted}"
 
 
 def describe_gain(model: Model, run: str) -> str:
@@ -167,7 +177,9 @@ def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out
             yield first or Picture(argument, error="the folder holds no picture")
             yield from found
         else:
-            yield Picture(argument, error="" if os.path.exists(argument) else "there is no such file")
+            # A pipe or a device could be read without end.
+            missing = "it is no regular file" if os.path.exists(argument) else "there is no such file"
+            yield Picture(argument, error="" if os.path.isfile(argument) else missing)
 
 
 def list_folder(folder: str, actual: int | None, classes: dict[str, int], left_out: Counter[str]) -> Iterator[Picture]:
@@ -193,9 +205,7 @@ def list_folder(folder: str, actual: int | None, classes: dict[str, int], left_o
 Batch = list[tuple[Picture, Square | None]]
 
 
-def answer_all(
-    model: Model, pictures: Iterable[Picture], top: int, coverage: float | None, tta: bool
-) -> Iterator[Answer]:
+def answer_all(model: Model, pictures: Iterable[Picture], wanted: Wanted) -> Iterator[Answer]:
     """The answers to pictures, in their order. While the network works on one batch, threads decode the next."""
     pictures = iter(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -204,11 +214,11 @@ def answer_all(
         while batch := list(following):
             following = decode_batch(model, pictures, pool)
             good = [square for _, square in batch if square is not None]
-            ready, ahead = ahead, (batch, model.start(good, tta=tta))
+            ready, ahead = ahead, (batch, model.start(good, tta=wanted.tta))
             if ready is not None:
-                yield from finish(model, ready[0], ready[1], top, coverage)
+                yield from finish(model, ready[0], ready[1], wanted)
         if ahead is not None:
-            yield from finish(model, ahead[0], ahead[1], top, coverage)
+            yield from finish(model, ahead[0], ahead[1], wanted)
 
 
 def decode_batch(
@@ -229,12 +239,15 @@ def decode_one(model: Model, picture: Picture) -> tuple[Picture, Square | None]:
         return picture._replace(error=reason), None
 
 
-def finish(model: Model, batch: Batch, logits: Any, top: int, coverage: float | None) -> Iterator[Answer]:
+def finish(model: Model, batch: Batch, logits: Any, wanted: Wanted) -> Iterator[Answer]:
     """The answers to a batch, whose readable pictures have the first rows of `logits`."""
-    count = sum(square is not None for _, square in batch)
-    predictions = iter(model.answer(np.asarray(logits)[:count], top=top, coverage=coverage))
+    squares = [square for _, square in batch if square is not None]
+    predictions = model.answer(np.asarray(logits)[: len(squares)], top=wanted.top, coverage=wanted.coverage)
+    labels = [prediction.label for prediction in predictions]
+    explanations = model.explain(squares, label=labels) if wanted.explain else [None] * len(squares)
+    found = iter(zip(predictions, explanations, strict=True))
     for picture, square in batch:
-        yield Answer(picture, square, None if square is None else next(predictions))
+        yield Answer(picture) if square is None else Answer(picture, square, *next(found))
 
 
 def to_row(picture: Picture, prediction: Prediction | None) -> Row:

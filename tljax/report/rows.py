@@ -39,11 +39,11 @@ def find_format(out: str | None, top: int, sets: bool) -> Callable[[TextIO], Wri
 def write_line(file: TextIO, row: Row) -> None:
     """Writes a row for a reader."""
     if "error" in row:
-        print(f"{row['file']}  NOT READ: {row['error']}", file=file)
+        print(f"{row['file']:<40}  NOT READ: {row['error']}", file=file)
         return
     others = ", ".join(f"{name} {p:.1%}" for name, p in row["top"][1:])
-    chosen = f"  {{{' or '.join(row['set'])}}}" if "set" in row else ""
-    print(f"{row['file']}  {row['label']} {row['probability']:.1%}{chosen}  ({others})", file=file)
+    chosen = f"  {' or '.join(row['set'])}" if "set" in row else ""
+    print(f"{row['file']:<40}  {row['label']:<16} {row['probability']:6.1%}{chosen}  ({others})", file=file)
 
 
 def write_json_line(file: TextIO, row: Row) -> None:
