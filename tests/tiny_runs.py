@@ -42,7 +42,7 @@ def small(stage: str, **settings) -> Config:
 
 def train_on_digits(workdir: Path) -> Path:
     """A run that tells three digits apart, now and then."""
-    run(small("from_scratch", epochs=4), workdir)
+    run(small("from_scratch", epochs=3), workdir)
     return workdir
 
 
