@@ -73,11 +73,12 @@ def test_pictures_of_every_kind(model, validation, tmp_path):
         np.testing.assert_array_equal(model(other), one)
     mixed = model([path, Image.fromarray(pixels).convert("L"), validation.images[0]])
     assert mixed.shape == (3, 3) and np.array_equal(mixed[0], one[0]) and not np.array_equal(mixed[1], one[0])
+    assert repr(model) == f"Model({model.name!r}, 3 classes, 32 pixels)"
     assert model([]).shape == (0, 3) and model.predict([]) == []
     for wrong in (pixels / 255, pixels[..., :2], pixels.astype(int), 7):
         with pytest.raises(ValueError, match="a picture is a path, a picture of Pillow, or a uint8 array"):
             model(wrong)
-    with pytest.raises(ValueError, match=r"nothing\.png is no readable image"):
+    with pytest.raises(ValueError, match=r"nothing\.png is no readable image: there is no such file"):
         model("nothing.png")
 
 

@@ -80,10 +80,11 @@ def test_json_lines(run, model, photos, capsys):
     np.testing.assert_allclose([p for _, p in row["top"]], [p for _, p in expected.top], atol=1e-6)
     assert [name for name, _ in row["top"]] == [name for name, _ in expected.top] and len(row["top"]) == 2
     assert found["nothing.png"] == {"file": "nothing.png", "error": "there is no such file"}
-    assert found["photos/broken.jpg"]["error"].startswith("no readable image (UnidentifiedImageError")
+    assert found["photos/broken.jpg"]["error"] == "UnidentifiedImageError: cannot identify image file"
     for line in (
-        f"{run}: 3 classes (5, 6, 7), 32 pixels",
-        "checked: 8 of its own pictures give the logits that it had; temperature 1.00, fitted on 27 pictures",
+        f"{run}: 3 classes (5, 6, 7); pictures are read at 32 pixels, their centre square",
+        "checked: 8 of its own pictures give the logits that it had; probabilities are not calibrated: that takes 50 "
+        "pictures, there were 27",
         "3 pictures classified",
         "2 could not be read; their rows say why",
         "left out: 1 hidden, 1 with the ending .txt, 1 in linked folders",
@@ -95,7 +96,7 @@ def test_a_table_in_csv(run, photos, capsys):
     assert call(run, photos, "--out", "rows.csv", "--coverage", 0.9) == 1
     with open("rows.csv", newline="") as file:
         found = list(csv.DictReader(file))
-    others = [f"{what}_{rank}" for rank in range(2, 6) for what in ("label", "probability")]
+    others = [f"{what}_{rank}" for rank in range(2, 4) for what in ("label", "probability")]
     assert list(found[0]) == ["file", "label", "probability", "set", *others, "error"]
     assert [row["file"] for row in found][2] == "photos/deep/c,d.png"
     for row in found:
@@ -113,7 +114,7 @@ def test_lines_for_a_reader(run, model, photos, capsys):
     found = model.predict(photos / "a.png", coverage=0.9)[0]
     label, chosen = found.label, " or ".join(found.set)
     assert lines[2].startswith("photos/a.png" + " " * 30 + label) and f"%  {chosen}  (" in lines[2]
-    assert lines[3].startswith("photos/broken.jpg" + " " * 25 + "NOT READ: no readable image (")
+    assert lines[3].startswith("photos/broken.jpg" + " " * 25 + "NOT READ: UnidentifiedImageError: cannot")
 
 
 def test_pictures_on_standard_input(run, photos, monkeypatch, capsys):
@@ -139,7 +140,7 @@ def test_a_folder_of_classes_has_an_accuracy(run, model, tmp_path, capsys):
     said = capsys.readouterr().out
     assert len(graded) == 36 and len(found) == 37 and 0 < right < 36
     expected = f"accuracy {right / 36:.4f}, balanced {np.mean(recalls):.4f}: {right} of the 36 pictures in folders"
-    assert expected in said and "is / taken for" in said
+    assert expected in said and "is / taken for" in said and "1 lie in no folder of a class" in said
     counts = Counter(label for label, name in graded if name == "5")
     (row,) = (line.split() for line in said.splitlines() if line.startswith("  5 "))
     assert row == ["5", *(str(counts[name]) for name in ("5", "6", "7"))]
@@ -183,15 +184,19 @@ def test_pictures_are_read_as_they_are_needed(run, model):
 def test_maps_of_contributions(model, photos, capsys):
     large = replace(model, image_size=96)
     pictures = find_pictures(["photos/a.png", "photos/broken.jpg", "photos/deep"], model.class_names, Counter())
-    assert predict.may_explain(large, Path("maps"))
+    assert predict.prepare_maps(large, Path("maps")) == Path("maps")
     counts = predict.write_answers(
         large, answer_all(large, pictures, Wanted(explain=True)), lambda row: None, Path("maps"), show_progress=False
     )
     assert (counts.total, counts.unreadable) == (4, 1)
-    assert sorted(os.listdir("maps")) == ["000001_a.png", "000003_c,d.png", "000004_b.png"]
-    with Image.open("maps/000001_a.png") as drawn:
-        assert drawn.size == (192, 96) and drawn.text["Title"] == large.predict("photos/a.png")[0].label
-        np.testing.assert_array_equal(np.asarray(drawn)[:, :96], large.square("photos/a.png"))
+    paths = ((1, "a", "photos/a.png"), (3, "c,d", "photos/deep/c,d.png"), (4, "b", "photos/deep/er/b.PNG"))
+    drawn = [(i, name, large.predict(path)[0].label) for i, name, path in paths]
+    assert sorted(os.listdir("maps")) == [f"00000{i}_{name}_is_{label}.png" for i, name, label in drawn]
+    with Image.open(f"maps/000001_a_is_{drawn[0][2]}.png") as map:
+        assert map.size == (192, 96) and map.text["Title"] == drawn[0][2]
+        np.testing.assert_array_equal(np.asarray(map)[:, :96], large.square("photos/a.png"))
+    with pytest.raises(FileExistsError, match="--explain maps is there and not empty"):
+        predict.prepare_maps(large, Path("maps"))
 
 
 def test_where_there_are_no_maps_predicting_goes_on(run, photos, capsys):

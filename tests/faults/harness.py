@@ -31,8 +31,10 @@ from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints, files
+from tljax.runs.reference import read_reference
 from tljax.training import progress
 from tljax.training.state import create_state
+from tljax.trees import sha256
 
 HERE = Path(__file__).parent
 
@@ -75,7 +77,7 @@ def environment(cache: Path, **more: str) -> dict[str, str]:
 def outcome(folder: Path) -> dict[str, str]:
     """SHA-256 of the results of a finished run, by stage.
 
-    It covers every leaf of the newest and the best checkpoint, the progress, the metrics and the summary, all without
+    It covers every leaf of the newest and the best checkpoint, progress, metrics, summary and reference, all without
     times.
     """
 
@@ -91,7 +93,8 @@ def outcome(folder: Path) -> dict[str, str]:
             _, best = kept.restore_variables(meta["best"])
         rows = files.read_rows(stage / "metrics.jsonl")
         summary = files.read_json(stage / "summary.json")
-        parts = without_times([meta, best["digest"], rows, summary])
+        kept = {name: sha256(np.asarray(value)) for name, value in read_reference(stage)._asdict().items()}
+        parts = without_times([meta, best["digest"], rows, summary, kept])
         found[str(stage.relative_to(folder))] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return found
 

@@ -68,7 +68,10 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(source, pictures):
     run.stdout.close()
     said = run.stderr.read().splitlines()
     assert run.wait() == 1
-    assert said == [f"{source}: 3 classes (5, 6, 7), 32 pixels", said[1]] and said[1].startswith("unchecked: ")
+    assert said == [
+        f"{source}: 3 classes (5, 6, 7); pictures are read at 32 pixels, their centre square",
+        said[1],
+    ] and said[1].startswith("unchecked: ")
 
 
 def test_a_full_disk_is_one_line(source, pictures, tmp_path):

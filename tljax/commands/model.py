@@ -1,8 +1,9 @@
 """A trained network as a Python object: pictures of any kind in, logits, labels, features or maps out."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ class Explanation(NamedTuple):
     bias: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A trained network with its classes, its preprocessing and its calibration. `load` makes it.
 
@@ -61,6 +62,9 @@ class Model:
     reference: Reference | None
     """What the run kept of its own predictions; None for runs of 0.1.0 and files of weights."""
     _inference: Inference
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {len(self.class_names)} classes, {self.image_size} pixels)"
 
     def __call__(self, images: Any, *, tta: bool = False) -> Float[np.ndarray, "n classes"]:
         """The logits (float32) of pictures. With `tta`, test-time augmentation, the mean of those of each picture and
@@ -93,8 +97,7 @@ class Model:
         units = self._inference.model.units
         if at not in units[1:]:
             raise ValueError(f"at={at!r}: features are what one of these units reads: {', '.join(units[1:])}")
-        run = self._inference.program(partial(inference.average_activations, at=at))
-        return self._map(run, self.squares(images))
+        return self._map(self._averages(at), self.squares(images))
 
     def explain(self, images: Any, *, label: str | Sequence[str] | None = None) -> list[Explanation]:
         """What each position contributed to the logit of `label`: one for all pictures, one each, or with None each
@@ -179,6 +182,10 @@ class Model:
         from PIL import Image
 
         if isinstance(image, (str, Path)):
+            if not os.path.isfile(image):
+                # A pipe or a device could be read without end.
+                what = "it is no regular file" if os.path.exists(image) else "there is no such file"
+                raise ValueError(f"{image} is no readable image: {what}")
             try:
                 rgb, _ = read_picture(Path(image))
             # Pillow's decoders raise all kinds of errors for damaged files.
@@ -223,6 +230,10 @@ class Model:
     @cached_property
     def _mirrored(self) -> Callable[..., Any]:
         return self._inference.program(partial(inference.predict_logits, mirror=True))
+
+    @cached_property
+    def _averages(self) -> Callable[[str], Callable[..., Any]]:
+        return cache(lambda at: self._inference.program(partial(inference.average_activations, at=at)))
 
     @cached_property
     def _contributions(self) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from tljax.commands.mirror_gain import measure_gain
 from tljax.commands.model import Explanation, Model, Prediction, Square, load
+from tljax.data.decoding import Fit
 from tljax.data.layouts import fold_name, join, read_contents
 from tljax.report import rows, tables
 from tljax.report.maps import draw_map
@@ -85,7 +87,7 @@ def run(flags: argparse.Namespace) -> None:
     """Classifies pictures, and ends with exit code 1 if some cannot be read."""
     if flags.top < 1:
         raise ValueError(f"--top {flags.top}: a row has one label at least")
-    start = rows.find_format(flags.out, flags.top, flags.coverage is not None)
+    start = rows.find_format(flags.out)
     # A program that reads the rows from standard output must find nothing else there.
     stdout = sys.stdout
     with redirect_stdout(sys.stderr if flags.out == rows.STANDARD_OUTPUT else stdout):
@@ -95,13 +97,14 @@ def run(flags: argparse.Namespace) -> None:
             model.find_threshold(flags.coverage)
         if flags.tta:
             print(describe_gain(model, flags.run))
-        maps = flags.explain if flags.explain is not None and may_explain(model, flags.explain) else None
+        maps = None if flags.explain is None else prepare_maps(model, flags.explain)
         left_out = Counter[str]()
         pictures = find_pictures(flags.pictures, model.class_names, left_out)
         answers = answer_all(model, pictures, Wanted(flags.top, flags.coverage, flags.tta, maps is not None))
         with rows.open_output(flags.out, stdout) as file:
-            counts = write_answers(model, answers, start(file), maps, show_progress=flags.out is not None)
-        print(summarize(counts, left_out, flags.out))
+            write = start(file, min(flags.top, len(model.class_names)), flags.coverage is not None)
+            counts = write_answers(model, answers, write, maps, show_progress=flags.out is not None)
+        print(summarize(counts, left_out, flags.out, maps))
         if counts.confusions.sum():
             print(describe_accuracy(counts.confusions, model.class_names))
     if counts.unreadable:
@@ -130,18 +133,28 @@ def write_answers(
         if picture.actual is not None and prediction is not None:
             confusions[picture.actual, model.class_names.index(prediction.label)] += 1
         if maps is not None and square is not None and found is not None:
-            # The row's number, since pictures in several folders may have the same name.
-            draw_map(maps / f"{total:06d}_{Path(picture.file).stem[:80]}.png", square, found.contributions, found.label)
+            draw_map(maps / name_map(total, picture.file, found.label), square, found.contributions, found.label)
     return Counts(total, unreadable, confusions)
+
+
+def name_map(number: int, file: str, label: str) -> str:
+    """The file name of a map: the row's number, since pictures in several folders may have the same name, the picture
+    and its label."""
+    plain = re.sub(r"[^\w-]+", "_", label)
+    return f"{number:06d}_{Path(file).stem[:80]}_is_{plain[:40]}.png"
+
+
+FITS: dict[Fit, str] = {"crop": "their centre square", "pad": "with black borders", "stretch": "stretched"}
 
 
 def describe(model: Model) -> str:
     """What the pictures are classified with, and whether it was tested."""
-    about = f"{model.name}: {len(model.class_names)} classes ({join(model.class_names)}), {model.image_size} pixels"
+    about = f"{model.name}: {len(model.class_names)} classes ({join(model.class_names)})"
+    about = f"{about}; pictures are read at {model.image_size} pixels, {FITS[model.fit]}"
     if model.reference is None:
         return f"{about}\nunchecked: it keeps no logits of its own to compare with, and no calibration"
-    fitted = f"temperature {model.temperature:.2f}, fitted on {len(model.reference.scores):,} pictures"
-    return f"{about}\nchecked: {len(model.reference.images)} of its own pictures give the logits that it had; {fitted}"
+    checked = f"checked: {len(model.reference.images)} of its own pictures give the logits that it had"
+    return f"{about}\n{checked}; {tables.temperature_line(model.temperature, len(model.reference.scores))}"
 
 
 def describe_gain(model: Model, run: str) -> str:
@@ -154,13 +167,19 @@ def describe_gain(model: Model, run: str) -> str:
         return f"--tta: its gain is not measured, since the run's validation pictures cannot be read ({error})"
 
 
-def may_explain(model: Model, folder: Path) -> bool:
-    """Makes the folder for the maps, unless there are none."""
+def prepare_maps(model: Model, folder: Path) -> Path | None:
+    """Makes the folder for the maps; None if there are none.
+
+    Raises:
+      FileExistsError: if it is there and not empty: maps of other pictures would be mistaken for these.
+    """
     if model.positions == (1, 1):
         print(f"--explain: at {model.image_size} pixels the last map has one position, so there are no maps")
-        return False
+        return None
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f"--explain {folder} is there and not empty; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    return True
+    return folder
 
 
 def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
@@ -177,9 +196,7 @@ def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out
             yield first or Picture(argument, error="the folder holds no picture")
             yield from found
         else:
-            # A pipe or a device could be read without end.
-            missing = "it is no regular file" if os.path.exists(argument) else "there is no such file"
-            yield Picture(argument, error="" if os.path.isfile(argument) else missing)
+            yield Picture(argument)
 
 
 def list_folder(folder: str, actual: int | None, classes: dict[str, int], left_out: Counter[str]) -> Iterator[Picture]:
@@ -235,7 +252,7 @@ def decode_one(model: Model, picture: Picture) -> tuple[Picture, Square | None]:
     try:
         return picture, model.square(picture.file)
     except ValueError as error:
-        reason = str(error).removeprefix(f"{picture.file} is ")
+        reason = str(error).removeprefix(f"{picture.file} is no readable image").strip(" :()")
         return picture._replace(error=reason), None
 
 
@@ -260,12 +277,16 @@ def to_row(picture: Picture, prediction: Prediction | None) -> Row:
     return row | {"top": top} | ({} if prediction.set is None else {"set": prediction.set})
 
 
-def summarize(counts: Counts, left_out: Counter[str], out: str | None) -> str:
+def summarize(counts: Counts, left_out: Counter[str], out: str | None, maps: Path | None) -> str:
     """How many pictures were classified, and what was not."""
     to = "" if out in (None, rows.STANDARD_OUTPUT) else f", written to {out}"
-    lines = [f"{counts.total - counts.unreadable:,} pictures classified{to}"]
+    drawn = "" if maps is None else f", maps in {maps}"
+    classified = counts.total - counts.unreadable
+    lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]
     lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
     lines += [f"left out: {join(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
+    graded = int(counts.confusions.sum())
+    lines += [f"{classified - graded:,} lie in no folder of a class"] if 0 < graded < classified else []
     return "\n".join(lines)
 
 

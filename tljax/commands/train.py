@@ -105,6 +105,7 @@ def train(
     found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
     logits = {name: evaluation.logits for name, evaluation in found.items()}
     calibration = calibrate(setup, workdir, dataset, logits, journal.best_number(progress))
+    print(tables.calibration_line(calibration))
     draw(config, workdir, dataset, found["validation"], progress)
     summary = summarize(progress, len(earlier), found, setup.cut, best, proved)
     return summary | {"calibration": calibration, "class_names": dataset.class_names}

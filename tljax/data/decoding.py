@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
+import re
 import signal
 import sys
 import threading
@@ -103,8 +104,8 @@ def read_picture(encoded: bytes | Path) -> tuple[Any, bool]:
 
 
 def describe_error(error: Exception) -> str:
-    """What a decoder says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    """What a decoder says, in one line, without the file's name."""
+    return re.sub(r" file ['<].*", " file", " ".join(f"{type(error).__name__}: {error}".split()))[:200]
 
 
 def complete_jpeg(encoded: bytes | Path) -> list[bytes]:

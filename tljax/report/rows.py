@@ -18,22 +18,35 @@ STANDARD_OUTPUT = "-"
 Write = Callable[[Row], None]
 
 
-def find_format(out: str | None, top: int, sets: bool) -> Callable[[TextIO], Write]:
-    """What starts a file of rows, and returns what writes one. `out` is None for a reader, a file, or standard output.
-    Rows have `top` labels, and with `sets` a set of labels.
+Start = Callable[[TextIO, int, bool], Write]
+
+
+def find_format(out: str | None) -> Start:
+    """What starts a file of rows, with so many labels and perhaps sets, and returns what writes a row. `out` is a file,
+    `-` for standard output, or None for lines for a reader.
 
     Raises:
       ValueError: if `out` has another ending, or its folder is not there.
     """
     if out is None:
-        return partial(partial, write_line)
+        return start_lines
     if out != STANDARD_OUTPUT and not Path(out).absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {Path(out).parent}; make it first")
     if out == STANDARD_OUTPUT or out.lower().endswith(".jsonl"):
-        return partial(partial, write_json_line)
+        return start_json_lines
     if out.lower().endswith(".csv"):
-        return partial(start_csv, top=top, sets=sets)
+        return start_csv
     raise ValueError(f"--out {out}: rows are written to a file ending in .csv or .jsonl, or to - for standard output")
+
+
+def start_lines(file: TextIO, top: int, sets: bool) -> Write:
+    """Lines for a reader."""
+    return partial(write_line, file)
+
+
+def start_json_lines(file: TextIO, top: int, sets: bool) -> Write:
+    """JSON Lines."""
+    return partial(write_json_line, file)
 
 
 def write_line(file: TextIO, row: Row) -> None:
@@ -42,8 +55,9 @@ def write_line(file: TextIO, row: Row) -> None:
         print(f"{row['file']:<40}  NOT READ: {row['error']}", file=file)
         return
     others = ", ".join(f"{name} {p:.1%}" for name, p in row["top"][1:])
+    others = f"  ({others})" if others else ""
     chosen = f"  {' or '.join(row['set'])}" if "set" in row else ""
-    print(f"{row['file']:<40}  {row['label']:<16} {row['probability']:6.1%}{chosen}  ({others})", file=file)
+    print(f"{row['file']:<40}  {row['label']:<16} {row['probability']:6.1%}{chosen}{others}", file=file)
 
 
 def write_json_line(file: TextIO, row: Row) -> None:
@@ -51,7 +65,7 @@ def write_json_line(file: TextIO, row: Row) -> None:
     print(json.dumps(row), file=file)
 
 
-def start_csv(file: TextIO, *, top: int, sets: bool) -> Write:
+def start_csv(file: TextIO, top: int, sets: bool) -> Write:
     """Writes the names of the columns; returns what writes a row."""
     others = [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("label", "probability")]
     writer = csv.DictWriter(file, ["file", "label", "probability", *(["set"] if sets else []), *others, "error"])

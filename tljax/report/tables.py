@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.networks.cut import Cut
+from tljax.training.calibration import FEWEST
 from tljax.trees import Row, Tree
 
 
@@ -117,3 +118,22 @@ def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Seque
     width = max(6, *(len(name) for name in names))
     rows = [("is / taken for", names), *zip(names, confusions, strict=True)]
     return "\n".join(f"  {name:<{left}}" + "".join(f"  {cell!s:>{width}}" for cell in cells) for name, cells in rows)
+
+
+def temperature_line(temperature: float, images: int) -> str:
+    """What the probabilities are divided by, and why."""
+    if images < FEWEST:
+        return f"probabilities are not calibrated: that takes {FEWEST} pictures, there were {images}"
+    return f"probabilities are calibrated on {images:,} pictures (temperature {temperature:.2f})"
+
+
+def calibration_line(calibration: Row) -> str:
+    """The calibration of a run, after training; `calibration` is that of `summary.json`."""
+    line = temperature_line(calibration["temperature"], calibration["fitted_on"]["images"])
+    error = calibration.get("calibration_error")
+    if error is None or calibration["fitted_on"]["images"] < FEWEST:
+        return line
+    before, after = error["without_temperature"], error["with_temperature"]
+    return (
+        f"{line}; on {calibration['measured_on']['split']} the calibration error is {after:.3f}, without {before:.3f}"
+    )
