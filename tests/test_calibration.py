@@ -75,8 +75,9 @@ def test_a_coverage_that_cannot_be_promised_is_refused():
     scores = np.linspace(0.1, 0.9, 19)
     assert find_threshold(scores, 0.95) == scores[0] and find_threshold(scores, 0.9) == scores[1]
     assert find_threshold(scores[:9], 0.9) == scores[0]
-    with pytest.raises(ValueError, match=r"0.95 needs at least 19 pictures .* has 18. A coverage of 0.95 at most"):
+    with pytest.raises(ValueError, match=r"0.95 needs at least 19 pictures .* has 18. A coverage of 0.947 at most"):
         find_threshold(scores[:18], 0.95)
+    assert find_threshold(scores, 1e-12) == scores[-1]
     with pytest.raises(ValueError, match="it lies between 0 and 1"):
         find_threshold(scores, 95)
 

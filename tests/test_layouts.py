@@ -134,6 +134,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "train" / "a" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "train" / "a" / "other").symlink_to(tmp_path / "train" / "b")
+    (tmp_path / "train" / "a" / "loop.jpg").symlink_to(tmp_path / "train" / "a" / "loop.jpg")
     (tmp_path / "train" / "a" / "holiday.jpg").mkdir()
     assert dict(recognize(tmp_path).left_out) == {
         "beside the folders of the classes": 1,
@@ -144,7 +145,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         "with the ending .csv": 1,
         "with the ending .heic, which is not read: convert them to JPEG": 1,
         "hidden": 1,
-        "broken links": 1,
+        "broken links": 2,
         "in linked folders": 1,
     }
 

@@ -75,7 +75,15 @@ def test_pictures_of_every_kind(model, validation, tmp_path):
     assert mixed.shape == (3, 3) and np.array_equal(mixed[0], one[0]) and not np.array_equal(mixed[1], one[0])
     assert repr(model) == f"Model({model.name!r}, 3 classes, 32 pixels)"
     assert model([]).shape == (0, 3) and model.predict([]) == []
-    for wrong in (pixels / 255, pixels[..., :2], pixels.astype(int), 7):
+    with pytest.raises(ValueError, match="top=-1: an answer has one label at least"):
+        model.predict(path, top=-1)
+    Image.fromarray(pixels).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-40])
+    with pytest.raises(ValueError, match="a picture of Pillow is no readable image"):
+        model(Image.open(tmp_path / "half.jpg"))
+    with pytest.raises(ValueError, match="is no readable image: it is no regular file"):
+        model(tmp_path)
+    for wrong in (pixels / 255, pixels[:0], pixels[..., :2], pixels.astype(int), 7):
         with pytest.raises(ValueError, match="a picture is a path, a picture of Pillow, or a uint8 array"):
             model(wrong)
     with pytest.raises(ValueError, match=r"nothing\.png is no readable image: there is no such file"):
@@ -175,7 +183,9 @@ def test_rounding_is_no_other_answer(run, tmp_path):
 def test_the_reference_of_another_epoch_is_not_used(run, tmp_path, best):
     model = load(alter(run, tmp_path, best=lambda kept: best))
     assert model.reference is None and model.temperature == 1.0
-    with pytest.raises(ValueError, match="keeps no calibration, so no coverage can be promised"):
+    with pytest.raises(
+        ValueError, match=f"no coverage can be promised: .* went on after its {reference.NAME} was written"
+    ):
         model.find_threshold(0.9)
 
 
@@ -188,6 +198,16 @@ def test_bfloat16_may_differ_more_but_not_in_a_clear_class():
     exact = kept._replace(compute="float32")
     assert "they differ by" in find_difference(exact, logits + 0.1, "float32")
     assert "they differ by" in find_difference(exact, logits * np.float32(np.nan), "float32")
+
+
+VALUES = {
+    "no temperature": lambda kept: {"temperature": np.nan},
+    "a temperature of infinity": lambda kept: {"temperature": np.inf},
+    "scores in another order": lambda kept: {"scores": kept["scores"][::-1]},
+    "scores that are no probabilities": lambda kept: {"scores": kept["scores"] + 1},
+    "no pictures": lambda kept: {"images": kept["images"][:0], "logits": kept["logits"][:0]},
+    "another precision": lambda kept: {"compute": "float8"},
+}
 
 
 def damage(path: Path, how: str) -> None:
@@ -206,13 +226,11 @@ def damage(path: Path, how: str) -> None:
         np.savez(path, **kept | {"logits": kept["logits"].astype(int)})
     elif how == "an array less":
         np.savez(path, **{name: array for name, array in kept.items() if name != "scores"})
-    elif how == "not finite":
-        np.savez(path, **kept | {"temperature": np.nan})
+    elif how in VALUES:
+        np.savez(path, **kept | VALUES[how](kept))
 
 
-@pytest.mark.parametrize(
-    "how", ["cut off", "a bit", "compressed", "pickled", "other types", "an array less", "not finite"]
-)
+@pytest.mark.parametrize("how", ["cut off", "a bit", "compressed", "pickled", "other types", "an array less", *VALUES])
 def test_a_damaged_reference_is_named(run, tmp_path, how):
     altered = alter(run, tmp_path)
     damage(altered / reference.NAME, how)

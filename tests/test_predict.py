@@ -12,14 +12,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_runs import save_digits, train_on_digits
 
-from tljax.commands import predict
+from tljax.commands import mirror_gain, predict
+from tljax.commands.mirror_gain import measure_gain
 from tljax.commands.model import Model, load
-from tljax.commands.predict import Picture, Wanted, answer_all, find_pictures
+from tljax.commands.predict import Picture, Wanted, answer_all, find_class, find_pictures
+from tljax.data.layouts import list_pictures
 from tljax.report import rows
 from tljax.report.maps import paint
 
@@ -146,13 +149,37 @@ def test_a_folder_of_classes_has_an_accuracy(run, model, tmp_path, capsys):
     assert row == ["5", *(str(counts[name]) for name in ("5", "6", "7"))]
 
 
-def test_a_folder_that_is_a_class_by_its_own_name_is_no_label(tmp_path):
-    (tmp_path / "Red").mkdir()
-    (tmp_path / "Red" / "0.png").write_bytes(b"")
-    (found,) = find_pictures([str(tmp_path / "Red")], ("blue", "red"), Counter())
+def test_a_class_is_found_in_the_name_of_a_folder(tmp_path):
+    (tmp_path / "Red" / "blue").mkdir(parents=True)
+    (tmp_path / "Red" / "blue" / "0.png").write_bytes(b"")
+    for argument in (tmp_path / "Red", tmp_path):
+        (found,) = find_pictures([str(argument)], ("blue", "red"), Counter())
+        assert found.actual == 1
+    (found,) = find_pictures([str(tmp_path / "Red" / "blue" / "0.png")], ("blue", "red"), Counter())
     assert found.actual is None
-    (found,) = find_pictures([str(tmp_path)], ("blue", "red"), Counter())
-    assert found.actual == 1
+    assert [find_class("dog", names) for names in (("Dog", "dog"), ("dog", "Dog"), ("Dog",), ("cat",))] == [
+        1,
+        0,
+        0,
+        None,
+    ]
+    assert find_class("DOG", ("Dog", "dog")) is None
+
+
+def test_folders_may_be_as_deep_as_a_path_can_be(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # `os.makedirs` gives up at a depth of a thousand.
+    folder = "d"
+    os.mkdir(folder)
+    for _ in range(1500):
+        folder += "/d"
+        os.mkdir(folder)
+    Path(folder, "0.png").write_bytes(b"")
+    (found,) = find_pictures(["d"], (), Counter())
+    assert found.file == f"{folder}/0.png" and list_pictures(Path("d"))[0] == [f"{folder[2:]}/0.png"]
+    # Nor could pytest delete it.
+    os.unlink(found.file)
+    os.removedirs(folder)
 
 
 def test_empty_folders_and_folders_that_cannot_be_read_have_a_row(tmp_path, monkeypatch):
@@ -184,7 +211,7 @@ def test_pictures_are_read_as_they_are_needed(run, model):
 def test_maps_of_contributions(model, photos, capsys):
     large = replace(model, image_size=96)
     pictures = find_pictures(["photos/a.png", "photos/broken.jpg", "photos/deep"], model.class_names, Counter())
-    assert predict.prepare_maps(large, Path("maps")) == Path("maps")
+    assert predict.prepare_maps(large, Path("maps"), ["photos"]) == Path("maps")
     counts = predict.write_answers(
         large, answer_all(large, pictures, Wanted(explain=True)), lambda row: None, Path("maps"), show_progress=False
     )
@@ -196,7 +223,7 @@ def test_maps_of_contributions(model, photos, capsys):
         assert map.size == (192, 96) and map.text["Title"] == drawn[0][2]
         np.testing.assert_array_equal(np.asarray(map)[:, :96], large.square("photos/a.png"))
     with pytest.raises(FileExistsError, match="--explain maps is there and not empty"):
-        predict.prepare_maps(large, Path("maps"))
+        predict.prepare_maps(large, Path("maps"), ["photos"])
 
 
 def test_where_there_are_no_maps_predicting_goes_on(run, photos, capsys):
@@ -205,24 +232,43 @@ def test_where_there_are_no_maps_predicting_goes_on(run, photos, capsys):
     assert not Path("maps").exists()
 
 
+def test_a_map_has_a_name_that_file_systems_take():
+    name = predict.name_map(2, "漢" * 80 + ".png", "a / \n" + "漢" * 80)
+    assert len(name.encode()) < 200 and name.startswith("000002_漢") and "/" not in name and "\n" not in name
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "rows.csv")
+    with rows.open_output(str(tmp_path / "link.csv"), sys.stdout) as file:
+        file.write("text")
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "rows.csv").read_text() == "text"
+
+
 def test_a_map_is_red_where_a_picture_speaks_for_the_label():
     painted = paint(np.full((8, 8, 3), 100, np.uint8), np.array([[1.0, -1.0], [0.0, 0.0]]))
     assert painted[0, 0, 0] > 150 > painted[0, 0, 2] and painted[0, 7, 2] > 150 > painted[0, 7, 0]
 
 
-def test_what_mirror_images_gain_is_said(run, photos, capsys, monkeypatch, tmp_path):
+def test_what_mirror_images_gain_is_said(run, model, photos, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
     gains = []
     for _ in ("measured", "found in the cache"):
         assert call(run, photos / "a.png", "--tta") == 0
         gains += [line for line in capsys.readouterr().out.splitlines() if line.startswith("--tta on 54 validation")]
     assert len(gains) == 2 and gains[0] == gains[1]
+    # Other weights are measured anew, also where neither has a reference.
+    monkeypatch.setattr(mirror_gain, "_measure", lambda *_: [54, 0.1, 0.2, 0.3, 0.4])
+    assert measure_gain(model, run).accuracy != (0.1, 0.2)
+    halved = model._inference._replace(folded=jax.tree.map(lambda x: x / 2, model._inference.folded))
+    assert measure_gain(replace(model, _inference=halved, reference=None), run).accuracy == (0.1, 0.2)
     moved = shutil.copytree(run, tmp_path / "moved")
     config = json.loads((moved / "config.json").read_text())
     config["data"] |= {"name": f"folder:{tmp_path / 'gone'}", "classes": []}
     (moved / "config.json").write_text(json.dumps(config))
-    assert call(moved, photos / "a.png", "--tta") == 0
-    assert "--tta: its gain is not measured, since the run's validation pictures" in capsys.readouterr().out
+    for content in (json.dumps(config), "[]", '{"data": 3}', "{"):
+        (moved / "config.json").write_text(content)
+        assert call(moved, photos / "a.png", "--tta") == 0
+        assert "--tta: its gain is not measured, since the run's validation pictures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -230,15 +276,18 @@ def test_what_mirror_images_gain_is_said(run, photos, capsys, monkeypatch, tmp_p
     [
         (["--out", "rows.txt"], "--out rows.txt: rows are written to a file ending in .csv or .jsonl, or to -"),
         (["--out", "no/rows.csv"], "--out no/rows.csv: there is no folder no; make it first"),
+        (["--out", "photos.csv"], "--out photos.csv: it is there, and no file; give another name"),
+        (["--explain", "photos/maps"], "--explain photos/maps lies in photos, whose pictures are classified"),
         (["--top", "0"], "--top 0: a row has one label at least"),
         (["--coverage", "0.99"], "0.99 needs at least 99 pictures"),
         (["--coverage", "90"], "a coverage of 90 is none: it lies between 0 and 1"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(run, photos, arguments, message):
+    Path("photos.csv").mkdir()
     with pytest.raises(ValueError, match=message):
         call(run, photos, *arguments)
-    assert sorted(os.listdir()) == ["photos"]
+    assert sorted(os.listdir()) == ["photos", "photos.csv"]
 
 
 def test_a_run_that_is_none_is_refused(tmp_path, photos):

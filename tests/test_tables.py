@@ -29,6 +29,7 @@ ROWS = [f"{i}.jpg,{'cat' if i % 2 else 'dog'}" for i in range(6)]
         "label;image_id\n" + "\n".join(f"{row.split(',')[1]};{row.split('.')[0]}" for row in ROWS),
         "\ufeffFileName\tClass\n" + "\n".join("images/" + row.replace(",", "\t") for row in ROWS),
         "id,width,breed\n" + "\n".join(row.replace(",", ",40,") for row in ROWS),
+        "file,label\r" + "\r".join(ROWS).replace("cat", '" cat"'),
         "image,what it is\n" + "\n".join(f"./images/{row}" for row in [*ROWS, ROWS[0]]),
     ],
 )

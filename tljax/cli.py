@@ -14,6 +14,7 @@ import re
 import runpy
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -254,6 +255,9 @@ def one_line(debug: bool) -> Iterator[None]:
     # TFDS and Orbax log their inner workings. Errors of their threads are raised here too.
     logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if not debug:
+        # Pillow warns of tags in damaged files; whether such a file is read is said elsewhere.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     sys.unraisablehook = sys.__unraisablehook__ if debug else leave_out_cut_off_reads
     try:
         yield

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(source, pictures):
     assert said == [
         f"{source}: 3 classes (5, 6, 7); pictures are read at 32 pixels, their centre square",
         said[1],
-    ] and said[1].startswith("unchecked: ")
+    ] and said[1].startswith("unchecked, ")
 
 
 def test_a_full_disk_is_one_line(source, pictures, tmp_path):
@@ -104,7 +105,7 @@ def test_damaged_and_hostile_pictures_have_one_row_each(source, tmp_path):
     for i, content in enumerate(files):
         (tmp_path / f"{i:03d}.jpg").write_bytes(content)
     model = load(source)
-    answers = list(predict.answer_all(model, predict.find_pictures([str(tmp_path)], (), {}), predict.Wanted()))
+    answers = list(predict.answer_all(model, predict.find_pictures([str(tmp_path)], (), Counter()), predict.Wanted()))
     assert [Path(answer.picture.file).name for answer in answers] == [f"{i:03d}.jpg" for i in range(300)]
     errors = [answer.picture.error for answer in answers]
     assert all((answer.prediction is None) == bool(error) for answer, error in zip(answers, errors, strict=True))

@@ -15,7 +15,6 @@ from tljax.runs.saved_configs import fill_in
 from tljax.runs.workdir import CONFIG
 from tljax.storage import cache
 from tljax.training.calibration import softmax, true_probabilities
-from tljax.trees import sha256
 
 # The most validation pictures that are classified for this, drawn at random.
 MOST = 1000
@@ -42,22 +41,15 @@ def measure_gain(model: Model, run: Path) -> Gain:
     Raises:
       ValueError, OSError: if the run's pictures are not there any more, or not the same.
     """
-    config = fill_in(read_json(run / CONFIG), Config)
-    settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
-    limits = Cache(**config["cache"])
-    dataset = splits.load(
-        Data(**settings),
-        seed=config["seed"],
-        training=False,
-        disk_bytes=limits.disk_bytes,
-        memory_bytes=limits.memory_bytes,
-    )
+    data, limits, seed = read_settings(run)
+    bounds: Any = {"disk_bytes": limits.disk_bytes, "memory_bytes": limits.memory_bytes}
+    dataset = splits.load(data, seed=seed, training=False, **bounds)
     if dataset.class_names != model.class_names:
-        raise ValueError(f"{config['data']['name']} has other classes now than the run")
+        raise ValueError(f"{data.name} has other classes now than the run")
     split = dataset.validation
     about = {
         "what": "what --tta gains",
-        "logits": sha256(model.reference.logits) if model.reference else None,
+        "weights": model.digest,
         "pictures": split.identity(),
         "most": MOST,
     }
@@ -67,6 +59,21 @@ def measure_gain(model: Model, run: Path) -> Gain:
             kept["gain"] = np.array(_measure(model, split))
     images, *figures = kept["gain"].tolist()
     return Gain(int(images), (figures[0], figures[1]), (figures[2], figures[3]))
+
+
+def read_settings(run: Path) -> tuple[Data, Cache, int]:
+    """The data, the cache and the seed of a run.
+
+    Raises:
+      ValueError: if its config is damaged.
+      OSError: if it cannot be read.
+    """
+    try:
+        config = fill_in(read_json(run / CONFIG), Config)
+        data: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
+        return Data(**data), Cache(**config["cache"]), int(config["seed"])
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{run / CONFIG} is damaged ({type(error).__name__}: {error})") from error
 
 
 def _measure(model: Model, split: Split) -> list[float]:

@@ -1,6 +1,9 @@
 """A trained network as a Python object: pictures of any kind in, logits, labels, features or maps out."""
 
+import hashlib
+import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -14,10 +17,10 @@ from jaxtyping import Float, UInt8
 from tljax.data.decoding import Fit, describe_error, make_square, read_picture, to_rgb
 from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
 from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, compute_type
-from tljax.runs.reference import Reference, find_difference, read_reference
+from tljax.runs.reference import NAME, Reference, find_difference, read_reference
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference
-from tljax.trees import flatten, unflatten
+from tljax.trees import digest_leaves, flatten, unflatten
 from tljax.weights import convert
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -60,8 +63,10 @@ class Model:
     image_size: int
     fit: Fit
     reference: Reference | None
-    """What the run kept of its own predictions; None for runs of 0.1.0 and files of weights."""
+    """What the run kept of its own predictions; None if there is nothing."""
     _inference: Inference
+    unchecked: str = ""
+    """Why there is no reference."""
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.class_names)} classes, {self.image_size} pixels)"
@@ -128,6 +133,11 @@ class Model:
         return height, width
 
     @property
+    def digest(self) -> str:
+        """A digest of all weights."""
+        return hashlib.sha256(json.dumps(digest_leaves(self._inference.folded)).encode()).hexdigest()
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities."""
         return 1.0 if self.reference is None else self.reference.temperature
@@ -143,6 +153,8 @@ class Model:
         self, logits: Float[np.ndarray, "n classes"], *, top: int = 5, coverage: float | None = None
     ) -> list[Prediction]:
         """The answers that logits stand for. The arguments are those of `predict`."""
+        if top < 1:
+            raise ValueError(f"top={top}: an answer has one label at least")
         probabilities = calibration.softmax(logits, self.temperature)
         sets = None if coverage is None else calibration.choose_sets(probabilities, self.find_threshold(coverage))
         answers = []
@@ -160,7 +172,7 @@ class Model:
           ValueError: if the run cannot promise that coverage.
         """
         if self.reference is None:
-            raise ValueError(f"{self.name} keeps no calibration, so no coverage can be promised: train with tljax 0.2")
+            raise ValueError(f"no coverage can be promised: {self.unchecked}")
         return calibration.find_threshold(self.reference.scores, coverage)
 
     def squares(self, images: Any) -> UInt8[np.ndarray, "n size size 3"]:
@@ -169,7 +181,7 @@ class Model:
         Raises:
           ValueError: if a picture is none, or cannot be read.
         """
-        many = images if isinstance(images, (list, tuple)) or np.ndim(images) == 4 else [images]
+        many = images if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4 else [images]
         found = [self.square(image) for image in many]
         return np.stack(found) if found else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
 
@@ -182,20 +194,13 @@ class Model:
         from PIL import Image
 
         if isinstance(image, (str, Path)):
-            if not os.path.isfile(image):
-                # A pipe or a device could be read without end.
-                what = "it is no regular file" if os.path.exists(image) else "there is no such file"
-                raise ValueError(f"{image} is no readable image: {what}")
-            try:
-                rgb, _ = read_picture(Path(image))
-            # Pillow's decoders raise all kinds of errors for damaged files.
-            except Exception as error:
-                raise ValueError(f"{image} is no readable image ({describe_error(error)})") from error
+            refuse_other_files(image)
+            rgb = _read(lambda: read_picture(Path(image))[0], str(image))
         elif isinstance(image, Image.Image):
-            rgb = to_rgb(image)
+            rgb = _read(lambda: to_rgb(image), "a picture of Pillow")
         else:
             pixels = np.asarray(image)
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
                 raise ValueError(
                     f"a picture is a path, a picture of Pillow, or a uint8 array [height, width, 3] of RGB pixels, not "
                     f"{type(image).__name__} of {pixels.dtype} {list(pixels.shape)}"
@@ -240,6 +245,29 @@ class Model:
         return self._inference.program(inference.contributions)
 
 
+def refuse_other_files(path: str | Path) -> None:
+    """Raises ValueError if a path is no regular file: a pipe or a device could be read without end."""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return
+        what = "it is no regular file"
+    except (OSError, ValueError) as error:
+        what = "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
+    raise ValueError(f"{path} is no readable image: {what}")
+
+
+def _read(read: Callable[[], Any], name: str) -> Any:
+    """The result of `read`.
+
+    Raises:
+      ValueError: if it raises anything: Pillow's decoders raise all kinds of errors for damaged files.
+    """
+    try:
+        return read()
+    except Exception as error:
+        raise ValueError(f"{name} is no readable image ({describe_error(error)})") from error
+
+
 def load(run: str | Path) -> Model:
     """The network of a run that trained, of a stage of a lesson, or of weights: `imagenet`, or a file.
 
@@ -258,13 +286,27 @@ def load(run: str | Path) -> Model:
     network = ResNet(len(weights.labels), variant, weights.architecture, dtype=dtype)
     leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
     runner = start_inference(network, weights.preprocessing, put(unflatten(leaves), whole(mesh)), mesh)
-    reference = read_reference(Path(run)) if weights.is_run else None
-    # A run that went on and has not ended yet has a newer best epoch than its reference.
-    reference = reference if reference is not None and reference.best == weights.best else None
-    model = Model(weights.name, name_classes(weights), weights.input_size, weights.fit, reference, runner)
+    reference, unchecked = find_reference(weights, Path(run))
+    model = Model(weights.name, name_classes(weights), weights.input_size, weights.fit, reference, runner, unchecked)
     if reference is not None:
         check(model, reference)
     return model
+
+
+def find_reference(weights: Weights, run: Path) -> tuple[Reference | None, str]:
+    """The reference of a run; without one the reason, for a reader.
+
+    Raises:
+      ValueError: if it is damaged.
+    """
+    if not weights.is_run:
+        return None, f"{weights.name} is a file of weights, which keeps no logits to compare with, and no calibration"
+    found = read_reference(run)
+    if found is None:
+        return None, f"{run} keeps no {NAME}: it has not ended, or is a run of tljax 0.1.0"
+    if found.best != weights.best:
+        return None, f"{run} went on after its {NAME} was written, and has not ended"
+    return found, ""
 
 
 def name_classes(weights: Weights) -> tuple[str, ...]:

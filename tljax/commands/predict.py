@@ -97,7 +97,7 @@ def run(flags: argparse.Namespace) -> None:
             model.find_threshold(flags.coverage)
         if flags.tta:
             print(describe_gain(model, flags.run))
-        maps = None if flags.explain is None else prepare_maps(model, flags.explain)
+        maps = None if flags.explain is None else prepare_maps(model, flags.explain, flags.pictures)
         left_out = Counter[str]()
         pictures = find_pictures(flags.pictures, model.class_names, left_out)
         answers = answer_all(model, pictures, Wanted(flags.top, flags.coverage, flags.tta, maps is not None))
@@ -140,8 +140,10 @@ def write_answers(
 def name_map(number: int, file: str, label: str) -> str:
     """The file name of a map: the row's number, since pictures in several folders may have the same name, the picture
     and its label."""
-    plain = re.sub(r"[^\w-]+", "_", label)
-    return f"{number:06d}_{Path(file).stem[:80]}_is_{plain[:40]}.png"
+    # File systems count bytes.
+    stem, plain = (text.encode("utf-8", "ignore")[:80].decode("utf-8", "ignore") for text in
+                   (Path(file).stem, re.sub(r"[^\w-]+", "_", label)))  # fmt: skip
+    return f"{number:06d}_{stem}_is_{plain}.png"
 
 
 FITS: dict[Fit, str] = {"crop": "their centre square", "pad": "with black borders", "stretch": "stretched"}
@@ -152,7 +154,7 @@ def describe(model: Model) -> str:
     about = f"{model.name}: {len(model.class_names)} classes ({join(model.class_names)})"
     about = f"{about}; pictures are read at {model.image_size} pixels, {FITS[model.fit]}"
     if model.reference is None:
-        return f"{about}\nunchecked: it keeps no logits of its own to compare with, and no calibration"
+        return f"{about}\nunchecked, and no calibration: {model.unchecked}"
     checked = f"checked: {len(model.reference.images)} of its own pictures give the logits that it had"
     return f"{about}\n{checked}; {tables.temperature_line(model.temperature, len(model.reference.scores))}"
 
@@ -167,12 +169,16 @@ def describe_gain(model: Model, run: str) -> str:
         return f"--tta: its gain is not measured, since the run's validation pictures cannot be read ({error})"
 
 
-def prepare_maps(model: Model, folder: Path) -> Path | None:
+def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | None:
     """Makes the folder for the maps; None if there are none.
 
     Raises:
       FileExistsError: if it is there and not empty: maps of other pictures would be mistaken for these.
+      ValueError: if it lies in one of the folders of pictures: maps would be classified, too.
     """
+    for outer in filter(os.path.isdir, pictures):
+        if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(outer)):
+            raise ValueError(f"--explain {folder} lies in {outer}, whose pictures are classified; give another folder")
     if model.positions == (1, 1):
         print(f"--explain: at {model.image_size} pixels the last map has one position, so there are no maps")
         return None
@@ -185,13 +191,14 @@ def prepare_maps(model: Model, folder: Path) -> Path | None:
 def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
     """The pictures that the arguments name, one after the other as they are found; what folders hold besides is
     counted in `left_out`."""
-    classes = {fold_name(name): i for i, name in enumerate(class_names)}
     for argument in arguments:
         if argument == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise ValueError("- reads paths from standard input, which is closed")
             lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from find_pictures((line for line in lines if line and line != "-"), class_names, left_out)
         elif os.path.isdir(argument):
-            found = list_folder(argument, None, classes, left_out)
+            found = list_folder(argument, class_names, left_out)
             first = next(found, None)
             yield first or Picture(argument, error="the folder holds no picture")
             yield from found
@@ -199,23 +206,31 @@ def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out
             yield Picture(argument)
 
 
-def list_folder(folder: str, actual: int | None, classes: dict[str, int], left_out: Counter[str]) -> Iterator[Picture]:
-    """The pictures below a folder, folder by folder. `actual` is the class that the folder belongs to, else the first
-    subfolder with the name of a class says it."""
-    try:
-        contents = read_contents(Path(folder))
-    except OSError as error:
-        yield Picture(folder, error=str(error))
-        return
-    left_out.update(contents.others)
-    for name in contents.pictures:
-        yield Picture(os.path.join(folder, name), actual)
-    for name in contents.folders:
-        path = os.path.join(folder, name)
-        if os.path.islink(path):
-            left_out["in linked folders"] += 1
-        else:
-            yield from list_folder(path, classes.get(fold_name(name)) if actual is None else actual, classes, left_out)
+def list_folder(folder: str, class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
+    """The pictures of a folder and of those below it, folder by folder. The first folder with the name of a class, from
+    the top, says what class its pictures have."""
+    left: list[tuple[str, int | None]] = [(folder, find_class(os.path.basename(os.path.abspath(folder)), class_names))]
+    while left:
+        folder, actual = left.pop()
+        try:
+            contents = read_contents(Path(folder))
+        except OSError as error:
+            yield Picture(folder, error=str(error))
+            continue
+        left_out.update(contents.others)
+        yield from (Picture(os.path.join(folder, name), actual) for name in contents.pictures)
+        links = [name for name in contents.folders if os.path.islink(os.path.join(folder, name))]
+        left_out["in linked folders"] += len(links)
+        for name in reversed(contents.folders):
+            if name not in links:
+                left.append((os.path.join(folder, name), find_class(name, class_names) if actual is None else actual))
+
+
+def find_class(name: str, class_names: Sequence[str]) -> int | None:
+    """The class that a folder's name means: in the same spelling or else, where that is one class, in another case."""
+    alike = [i for i, other in enumerate(class_names) if fold_name(other) == fold_name(name)]
+    exact = [i for i in alike if class_names[i] == name]
+    return exact[0] if exact else alike[0] if len(alike) == 1 else None
 
 
 # Pictures with their squares.

@@ -81,13 +81,15 @@ def read_contents(folder: Path) -> Contents:
     for entry in entries:
         if entry.name.startswith("."):
             others["hidden"] += 1
+        elif _leads_nowhere(entry):
+            others["broken links"] += 1
         elif entry.is_dir():
             if entry.name.lower() in SYSTEM_FOLDERS:
                 others["in folders of the system"] += 1
             else:
                 folders.append(entry.name)
         elif not entry.is_file():
-            others["broken links"] += 1
+            others["no regular files"] += 1
         elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
             pictures.append(entry.name)
         else:
@@ -95,6 +97,15 @@ def read_contents(folder: Path) -> Contents:
             advice = ", which is not read: convert them to JPEG" if ending in OTHER_PICTURES else ""
             others[f"with the ending {ending or '(none)'}{advice}"] += 1
     return Contents(folders, pictures, others)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to nothing, or to itself."""
+    try:
+        entry.stat()
+    except OSError:
+        return entry.is_symlink()
+    return False
 
 
 def list_pictures(folder: Path) -> tuple[list[str], Counter[str]]:
@@ -110,12 +121,15 @@ def list_pictures(folder: Path) -> tuple[list[str], Counter[str]]:
 
 
 def _walk(folder: Path, parent: str) -> Iterator[tuple[str, Contents]]:
-    contents = read_contents(folder)
-    links = [name for name in contents.folders if (folder / name).is_symlink()]
-    yield parent, contents._replace(others=contents.others + Counter({"in linked folders": len(links)}))
-    for name in contents.folders:
-        if name not in links:
-            yield from _walk(folder / name, f"{parent}{name}/")
+    """The contents of `folder` and of all folders below it, each with its path below `folder`, which begins with
+    `parent`."""
+    left = [parent]
+    while left:
+        parent = left.pop()
+        contents = read_contents(folder / parent)
+        links = [name for name in contents.folders if (folder / parent / name).is_symlink()]
+        yield parent, contents._replace(others=contents.others + Counter({"in linked folders": len(links)}))
+        left += [f"{parent}{name}/" for name in reversed(contents.folders) if name not in links]
 
 
 def recognize(folder: Path, classes: Sequence[str] = ()) -> Found:

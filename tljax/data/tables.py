@@ -1,6 +1,7 @@
 """Pictures whose labels stand in a table: a CSV file with a column of files and a column of labels."""
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     labels: dict[str, str] = {}
     missing, twice = [], []
     for row in rows:
-        name, path = row[label].strip(), find.get(row[image].strip())
+        # A label is a name on one line.
+        name, path = " ".join(row[label].split()), find.get(row[image].strip())
         role: str | None = split_role(row[split]) if split else "all"
         if path is None:
             missing.append(row[image])
@@ -73,7 +75,7 @@ def read_table(file: Path) -> tuple[list[str], list[Row]]:
         raise ValueError(f"{file} is no text in UTF-8 ({error.reason}): save the table as CSV in UTF-8") from error
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=separator, restval="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
     columns = list(reader.fieldnames or [])
     if len(columns) < 2:
         raise ValueError(f"{file} has the one column {first!r:.80}: it needs one with files and one with labels")

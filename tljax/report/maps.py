@@ -1,5 +1,6 @@
 """Draws where in a picture a logit comes from."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,5 +48,6 @@ def draw_map(
         Image.fromarray(both).save(unfinished, "PNG", pnginfo=text)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise OSError(f"{path} cannot be written ({error.strerror})") from error

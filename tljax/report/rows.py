@@ -32,6 +32,8 @@ def find_format(out: str | None) -> Start:
         return start_lines
     if out != STANDARD_OUTPUT and not Path(out).absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {Path(out).parent}; make it first")
+    if os.path.exists(out) and not os.path.isfile(out):
+        raise ValueError(f"--out {out}: it is there, and no file; give another name")
     if out == STANDARD_OUTPUT or out.lower().endswith(".jsonl"):
         return start_json_lines
     if out.lower().endswith(".csv"):
@@ -94,14 +96,16 @@ def open_output(out: str | None, stdout: TextIO) -> Iterator[TextIO]:
         yield stdout
         stdout.flush()
         return
-    unfinished = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.part")
+    # A link stays a link.
+    target = Path(os.path.realpath(out))
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         # Names of files may be no text in UTF-8; they are written as they are.
         with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(out)
+        unfinished.replace(target)
     except OSError as error:
         # The block may fail for other reasons.
         if error.errno is None or error.filename not in (None, str(unfinished)):

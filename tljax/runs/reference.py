@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tljax.runs.files import write_bytes
+from tljax.training.calibration import TEMPERATURES
 
 NAME = "reference.npz"
 # How many pictures are kept.
@@ -77,9 +78,14 @@ def _check(reference: Reference) -> None:
     images, logits, scores = reference.images, reference.logits, reference.scores
     shapes = images.ndim == 4 and images.shape[3] == 3 and logits.ndim == 2 and len(logits) == len(images)
     types = images.dtype == np.uint8 and logits.dtype == np.float32 and scores.dtype == np.float64
-    values = np.isfinite(logits).all() and np.isfinite(scores).all() and reference.temperature > 0
-    if not (shapes and types and values and scores.ndim == 1 and reference.compute in TOLERANCES):
+    if not (shapes and types and scores.ndim == 1 and len(images) and len(scores)):
         raise ValueError("its arrays are not those of a run")
+    low, high = TEMPERATURES
+    sorted_probabilities = scores[0] >= 0 and scores[-1] <= 1 and bool((np.diff(scores) >= 0).all())
+    if not (np.isfinite(logits).all() and sorted_probabilities and low <= reference.temperature <= high):
+        raise ValueError("its values are not those of a run")
+    if reference.compute not in TOLERANCES:
+        raise ValueError(f"its logits were computed in {reference.compute!r}")
 
 
 def find_difference(reference: Reference, logits: Float[np.ndarray, "n classes"], compute: str) -> str | None:

@@ -65,12 +65,12 @@ def find_threshold(scores: Float[np.ndarray, " n"], coverage: float) -> float:
     # Rounding must not turn the 1 of 10 pictures and 0.9 into 0.
     rank = math.floor((len(scores) + 1) * (1 - coverage) + 1e-9)
     if rank < 1:
+        most = math.floor(1000 * len(scores) / (len(scores) + 1)) / 1000
         raise ValueError(
             f"a coverage of {coverage:g} needs at least {math.ceil(1 / (1 - coverage) - 1 - 1e-9)} pictures that the "
-            f"sets are fitted on; this run has {len(scores)}. A coverage of {len(scores) / (len(scores) + 1):.2g} at "
-            "most can be promised"
+            f"sets are fitted on; this run has {len(scores)}. A coverage of {most:g} at most can be promised"
         )
-    return float(scores[rank - 1])
+    return float(scores[min(rank, len(scores)) - 1])
 
 
 def choose_sets(probabilities: Probabilities, threshold: float) -> Bool[np.ndarray, "n classes"]:
