@@ -199,7 +199,7 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
     return max(passes, key=len)
 
 
-@pytest.mark.parametrize("stage", ["feature_extraction", "fine_tune"])
+@pytest.mark.parametrize("stage", [pytest.param("feature_extraction", marks=pytest.mark.long), "fine_tune"])
 def test_losses_are_those_of_a_run_without(runs, tmp_path, stage):
     """The activations are kept on disk, kept in memory alone, or streamed from disk."""
     without = find_losses(runs, tmp_path / "without", stage, Cache(features=False))

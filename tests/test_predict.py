@@ -21,8 +21,10 @@ from tiny_runs import save_digits, train_on_digits
 from tljax.commands import mirror_gain, predict
 from tljax.commands.mirror_gain import measure_gain
 from tljax.commands.model import Model, load
-from tljax.commands.predict import Picture, Wanted, answer_all, find_class, find_pictures
+from tljax.commands.predict import Wanted, answer_all
+from tljax.data import listing
 from tljax.data.layouts import list_pictures
+from tljax.data.listing import Picture, find_class, find_pictures
 from tljax.report import rows
 from tljax.report.maps import paint
 
@@ -185,14 +187,14 @@ def test_folders_may_be_as_deep_as_a_path_can_be(tmp_path, monkeypatch):
 def test_empty_folders_and_folders_that_cannot_be_read_have_a_row(tmp_path, monkeypatch):
     for name in ("empty", "closed"):
         (tmp_path / name).mkdir()
-    read = predict.read_contents
+    read = listing.read_contents
 
     def refuse(folder):
         if folder.name == "closed":
             raise PermissionError(f"{folder} cannot be read: permission denied")
         return read(folder)
 
-    monkeypatch.setattr(predict, "read_contents", refuse)
+    monkeypatch.setattr(listing, "read_contents", refuse)
     found = list(find_pictures([str(tmp_path / "empty"), str(tmp_path / "closed")], (), Counter()))
     assert [Path(picture.file).name for picture in found] == ["empty", "closed"]
     assert found[0].error == "the folder holds no picture" and "permission denied" in found[1].error

@@ -20,22 +20,12 @@ from tqdm import tqdm
 from tljax.commands.mirror_gain import measure_gain
 from tljax.commands.model import Explanation, Model, Prediction, Square, load
 from tljax.data.decoding import Fit
-from tljax.data.layouts import fold_name, join, read_contents
+from tljax.data.layouts import join
+from tljax.data.listing import Picture, find_pictures
 from tljax.report import rows, tables
 from tljax.report.maps import draw_map
 from tljax.training.calibration import balanced_accuracy
 from tljax.trees import Row
-
-STANDARD_INPUT = "-"
-
-
-class Picture(NamedTuple):
-    """A file that is to be classified, or one of which it is known already that it cannot be: `error` says why."""
-
-    file: str
-    actual: int | None = None
-    """The class whose folder the file is in."""
-    error: str = ""
 
 
 class Wanted(NamedTuple):
@@ -186,51 +176,6 @@ def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | 
         raise FileExistsError(f"--explain {folder} is there and not empty; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
-    """The pictures that the arguments name, one after the other as they are found; what folders hold besides is
-    counted in `left_out`."""
-    for argument in arguments:
-        if argument == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise ValueError("- reads paths from standard input, which is closed")
-            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
-            yield from find_pictures((line for line in lines if line and line != "-"), class_names, left_out)
-        elif os.path.isdir(argument):
-            found = list_folder(argument, class_names, left_out)
-            first = next(found, None)
-            yield first or Picture(argument, error="the folder holds no picture")
-            yield from found
-        else:
-            yield Picture(argument)
-
-
-def list_folder(folder: str, class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
-    """The pictures of a folder and of those below it, folder by folder. The first folder with the name of a class, from
-    the top, says what class its pictures have."""
-    left: list[tuple[str, int | None]] = [(folder, find_class(os.path.basename(os.path.abspath(folder)), class_names))]
-    while left:
-        folder, actual = left.pop()
-        try:
-            contents = read_contents(Path(folder))
-        except OSError as error:
-            yield Picture(folder, error=str(error))
-            continue
-        left_out.update(contents.others)
-        yield from (Picture(os.path.join(folder, name), actual) for name in contents.pictures)
-        links = [name for name in contents.folders if os.path.islink(os.path.join(folder, name))]
-        left_out["in linked folders"] += len(links)
-        for name in reversed(contents.folders):
-            if name not in links:
-                left.append((os.path.join(folder, name), find_class(name, class_names) if actual is None else actual))
-
-
-def find_class(name: str, class_names: Sequence[str]) -> int | None:
-    """The class that a folder's name means: in the same spelling or else, where that is one class, in another case."""
-    alike = [i for i, other in enumerate(class_names) if fold_name(other) == fold_name(name)]
-    exact = [i for i in alike if class_names[i] == name]
-    return exact[0] if exact else alike[0] if len(alike) == 1 else None
 
 
 # Pictures with their squares.
