@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.harness import make_source
-from tiny_runs import read_summary
+from tiny_runs import make_source, read_summary
 
 from tljax.cli import shipped_configs
 

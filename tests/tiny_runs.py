@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import jax
+import numpy as np
+import optax
 from PIL import Image
 
 from tljax.commands.from_config import run
 from tljax.config import Config, Data, Lesson
 from tljax.data import splits
-from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network
-from tljax.runs import files
+from tljax.data.preprocessing import CAFFE
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network, ResNet, describe_network
+from tljax.runs import checkpoints, files
+from tljax.training import progress
+from tljax.training.state import create_state
 
 # The network of the tests, in a row like the published ones.
 TINY = Architecture((1, 1, 1, 1), width=8)
@@ -53,4 +60,23 @@ def save_digits(folder: Path) -> Path:
         path = folder / DIGITS.classes[label] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
+    return folder
+
+
+def make_source(folder: Path, seed: int = 0) -> Path:
+    """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
+    model = ResNet(3, architecture=TINY)
+    variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
+    cut = Cut(model.units, "conv1")
+    state = create_state(variables, optax.identity(), cut)
+    meta = {
+        "cut": "conv1",
+        "network": describe_network(model),
+        "preprocessing": CAFFE._asdict(),
+        "image_size": 32,
+        "class_names": ["5", "6", "7"],
+        "best": 1,
+    }
+    with checkpoints.open_checkpoints(folder) as kept:
+        kept.save(1, state, cut, {}, meta | progress.progress_to_json(progress.Progress()))
     return folder

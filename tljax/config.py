@@ -17,6 +17,8 @@ STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune",
 
 # The number of images that zero_shot reads where `data.max_images` is None. The other stages then read all.
 ZERO_SHOT_MAX_IMAGES = 1000
+# The `data.validation_split` with which all labels are learned from.
+NO_VALIDATION = "none"
 
 
 def refuse_unless(ok: bool, setting: str, value: Any, wanted: str) -> None:
@@ -57,7 +59,8 @@ class Data:
     validation_split: str | None = None
     """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one; else `test`, or a
     tenth of train for a folder. A slice of train such as `train[90%:]` takes those images out of training; test_split
-    is then evaluated once at the end."""
+    is then evaluated once at the end. none: no split, all of train is learned from; for a solved head (head.init=ridge)
+    without epochs."""
     test_split: str | None = None
     """Split that is evaluated once at the end, where validation_split is a slice of train. None: `test` where the data
     has one."""
@@ -66,6 +69,9 @@ class Data:
     at the end. test: the pictures of test."""
     max_images: int | None = None
     """Most images to read from each split, drawn at random by `seed`. None: all; 1,000 for zero_shot."""
+    labels_per_class: int | None = None
+    """Training images of each class, drawn at random by `seed`; a smaller number draws some of those that a larger one
+    draws. Validation and test stay whole. None: all."""
     augment: Literal["none", "flip", "flip_crop"] = "none"
     """Random changes of training images. flip: mirrored. flip_crop: mirrored, and shifted by up to an eighth of the
     side."""
@@ -84,9 +90,11 @@ class Data:
     def check(self) -> None:
         """Raises ValueError for values with which no data can be read."""
         check_choices(self, "data.")
-        size, images = self.image_size, self.max_images
+        size = self.image_size
         refuse_unless(size is None or size >= 32, "data.image_size", size, "at least 32")
-        refuse_unless(images is None or images >= 1, "data.max_images", images, "at least 1")
+        for name in ("max_images", "labels_per_class"):
+            images = getattr(self, name)
+            refuse_unless(images is None or images >= 1, f"data.{name}", images, "at least 1")
 
 
 @dataclass
@@ -162,6 +170,18 @@ class Optimizer:
 
 
 @dataclass
+class Head:
+    """The last layer, whose outputs are the logits: what it reads, and what it starts from."""
+
+    at: str = "head"
+    """The head reads the average over all positions of what this unit would read, such as conv4_block4. That unit and
+    all later ones are left out. head: the whole network."""
+    init: Literal["glorot", "ridge"] = "glorot"
+    """feature_extraction: what a new head starts from. glorot: random weights, as in Keras. ridge: the optimum of a
+    ridge regression, which may also be used as it is, with epochs=0."""
+
+
+@dataclass
 class Stage:
     """The settings that each stage has for itself."""
 
@@ -171,8 +191,9 @@ class Stage:
     """The first unit that trains; all units before it are frozen. A unit's name (conv1, conv2_block1 ... conv5_block3,
     head; deeper networks have more blocks), or a layer's index in Keras's network without head: 143 freezes
     base.layers[:143], which in ResNet50 is everything before conv5_block1."""
+    head: Head = field(default_factory=Head)
     epochs: int = 10
-    """Most epochs that this stage trains."""
+    """Most epochs that this stage trains. 0: with head.init=ridge, the solved head is used as it is."""
     patience: int = 5
     """Early stopping: end at the patience-th epoch in a row without a lower val_loss, as in Keras."""
     batch_size: int = 256
@@ -214,7 +235,8 @@ class Config(Shared, Stage):
         """Raises ValueError for a config that cannot run, with the setting, its value and what is wanted."""
         check_choices(self, "")
         refuse_unless(isinstance(self.cut, str), "cut", self.cut, "must be text, such as 'conv5_block1' or '143'")
-        for name, lowest in (("epochs", 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
+        solved = self.head.init == "ridge"
+        for name, lowest in (("epochs", 0 if solved else 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             is_right = isinstance(value, int) and value >= lowest
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
@@ -222,6 +244,24 @@ class Config(Shared, Stage):
             settings.check()
         check_choices(self.compute, "compute.")
         self._check_weights()
+        self._check_head()
+
+    def _check_head(self) -> None:
+        check_choices(self.head, "head.")
+        keeps = self.stage in ("zero_shot", "fine_tune")
+        wanted = f"{self.stage} uses the head that its source weights have; leave it out"
+        refuse_unless(self.head.at == "head" or not keeps, "head.at", self.head.at, wanted)
+        solved = self.head.init == "ridge"
+        wanted = f"is for feature_extraction; {self.stage} has no new head to solve"
+        refuse_unless(not solved or self.stage == "feature_extraction", "head.init", self.head.init, wanted)
+        if solved:
+            wanted = "head.init=ridge solves the head from averages of images as they are; set it to none"
+            refuse_unless(self.data.augment == "none", "data.augment", self.data.augment, wanted)
+            wanted = "head.init=ridge reads the activations that are computed once; leave it out"
+            refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
+        if self.data.validation_split == NO_VALIDATION:
+            wanted = "without validation no epoch can be chosen; it goes with head.init=ridge and epochs=0"
+            refuse_unless(solved and self.epochs == 0, "data.validation_split", NO_VALIDATION, wanted)
 
     def _check_weights(self) -> None:
         if self.stage == "from_scratch":
@@ -287,13 +327,12 @@ class Lesson(Shared):
 
     def config(self, name: str, pretrained: str | None) -> Config:
         """The `Config` of one stage, with `pretrained` as its weights."""
-        classes = self.source_classes if name == SOURCE else self.data.classes
+        data = dataclasses.replace(self.data)
+        if name == SOURCE:
+            # Few labels are what the stages transfer to.
+            data.classes, data.labels_per_class = self.source_classes, None
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)} | {"compile_for": None}
-        return Config(
-            **vars(self.stages[name])
-            | shared
-            | {"pretrained": pretrained, "data": dataclasses.replace(self.data, classes=classes)}
-        )
+        return Config(**vars(self.stages[name]) | shared | {"pretrained": pretrained, "data": data})
 
 
 AnyConfig = Config | Lesson

@@ -20,42 +20,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 from processes import find_port
-from tiny_runs import TIMES, TINY
+from tiny_runs import TIMES
 
 from tljax.config import STAGES
-from tljax.data.preprocessing import CAFFE
-from tljax.networks.cut import Cut
-from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints, files
 from tljax.runs.reference import read_reference
-from tljax.training import progress
-from tljax.training.state import create_state
 from tljax.trees import sha256
 
 HERE = Path(__file__).parent
-
-
-def make_source(folder: Path, seed: int = 0) -> Path:
-    """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
-    model = ResNet(3, architecture=TINY)
-    variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
-    cut = Cut(model.units, "conv1")
-    state = create_state(variables, optax.identity(), cut)
-    meta = {
-        "cut": "conv1",
-        "network": describe_network(model),
-        "preprocessing": CAFFE._asdict(),
-        "image_size": 32,
-        "class_names": ["5", "6", "7"],
-        "best": 1,
-    }
-    with checkpoints.open_checkpoints(folder) as kept:
-        kept.save(1, state, cut, {}, meta | progress.progress_to_json(progress.Progress()))
-    return folder
 
 
 def command(config: str, folder: Path, *arguments: str) -> list[str]:

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from harness import make_source, outcome
+from harness import outcome
 from PIL import Image
+from tiny_runs import make_source
 
 from tljax.commands import from_config
-from tljax.config import Config, Data, Optimizer
+from tljax.config import Config, Data, Head, Optimizer
 from tljax.runs import checkpoints, files
 from tljax.storage import signals
 
@@ -30,7 +31,12 @@ def make_config(stage: str, folder: Path) -> Config:
     settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Optimizer(learning_rate=1e-2)}
     if stage == "from_scratch":
         return Config(stage=stage, cut="conv1", network="tiny", batch_norm="training", **settings)
-    return Config(stage="feature_extraction", pretrained=str(folder / "source"), **settings)
+    head = Head(at="conv5_block1", init="ridge")
+    return Config(stage="feature_extraction", pretrained=str(folder / "source"), head=head, **settings)
+
+
+def last_epoch(rows: Path) -> int:
+    return max((row["epoch"] for row in files.read_rows(rows)), default=0) if rows.exists() else 0
 
 
 def run(config: Config, folder: Path) -> None:
@@ -47,7 +53,7 @@ def stop(tmp_path_factory):
     def stop(stage: str) -> tuple[Path, Config, dict[str, str]]:
         config, rows = make_config(stage, folder), folder / f"{stage}_four" / "metrics.jsonl"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
-            patch.setattr(signals, "noted", lambda: 15 if rows.exists() and len(files.read_rows(rows)) == 4 else 0)
+            patch.setattr(signals, "noted", lambda: 15 * (last_epoch(rows) == 4))
             run(config, rows.parent)
         run(config, folder / stage)
         return rows.parent, config, outcome(folder / stage)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from harness import HERE, Run, command, environment, make_source, newest, outcome
-from tiny_runs import small
+from harness import HERE, Run, command, environment, newest, outcome
+from tiny_runs import make_source, small
 
 from tljax import cli
 from tljax.commands import from_config

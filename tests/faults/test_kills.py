@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from harness import Run as Process
-from harness import command, environment, kill_at_random, kill_until_done, make_source, outcome
+from harness import command, environment, kill_at_random, kill_until_done, outcome
+from tiny_runs import make_source
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import HERE, make_source
+from harness import HERE
 from PIL import Image, PngImagePlugin
 from test_untrusted import encode, huge_png, mutate
+from tiny_runs import make_source
 
 from tljax.commands import predict
 from tljax.commands.model import load

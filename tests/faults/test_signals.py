@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from harness import SIGNALS, Run, command, environment, make_source, newest, outcome, start_together
+from harness import SIGNALS, Run, command, environment, newest, outcome, start_together
+from tiny_runs import make_source
 
 from tljax.commands import from_config
 from tljax.config import Config, Data

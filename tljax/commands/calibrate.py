@@ -7,12 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from tljax.commands.programs import Setup
+from tljax.commands.solve import Solution
 from tljax.data.splits import Dataset, Split
 from tljax.devices.mesh import gather
 from tljax.devices.processes import leads
 from tljax.networks.resnet import compute_type
 from tljax.runs.reference import PICTURES, Reference, write_reference
 from tljax.training import calibration
+from tljax.training.epochs import Evaluation
 from tljax.trees import Row
 
 # The coverages that `summary.json` reports, if there are enough pictures.
@@ -28,26 +30,33 @@ class Graded(NamedTuple):
 
 
 def calibrate(
-    setup: Setup, workdir: Path, dataset: Dataset, logits: dict[str, Float[np.ndarray, "n classes"]], best: int
+    setup: Setup,
+    workdir: Path,
+    dataset: Dataset,
+    found: dict[str, Evaluation],
+    best: int,
+    solution: Solution | None,
 ) -> Row:
     """Fits the calibration on validation pictures, measures it on others, writes `reference.npz`, and returns the part
     of `summary.json`.
 
-    `logits` has those of all pictures of validation and, if there is one, test. `best` is the number of the checkpoint
-    that they were computed with.
+    `found` are the evaluations of the splits by name, `best` is the number of the checkpoint that they were computed
+    with. Without validation, the calibration is fitted on the pictures that the `solution` held out of training.
 
     Raises:
       OSError: if the reference cannot be written.
     """
-    fitting, measuring = divide(dataset, logits)
+    fitting, measuring = divide(dataset, found, solution)
     temperature = calibration.fit_temperature(fitting.logits, fitting.labels)
     scores = calibration.true_probabilities(calibration.softmax(fitting.logits, temperature), fitting.labels)
     if leads():
-        images, kept = choose_pictures(dataset.validation, logits["validation"])
+        shown = found["train" if dataset.validation is None else "validation"]
+        images, kept = choose_pictures(dataset.shown, shown.logits)
         write_reference(workdir, Reference(best, compute_type(setup.model), images, kept, temperature, scores))
+    seen = dataset.validation is not None and setup.config.epochs > 0
     return {
         "temperature": temperature,
-        "fitted_on": {"split": fitting.what, "images": len(fitting.labels), "seen_by_early_stopping": True},
+        "fitted_on": {"split": fitting.what, "images": len(fitting.labels), "seen_by_early_stopping": seen},
         "measured_on": {"split": measuring.what, "images": len(measuring.labels)},
         **measure(measuring, temperature, scores),
     }
@@ -61,16 +70,23 @@ def choose_pictures(
     return np.asarray(split.images[places]), logits[split.rows[places]].astype(np.float32)
 
 
-def divide(dataset: Dataset, logits: dict[str, Float[np.ndarray, "n classes"]]) -> tuple[Graded, Graded]:
+def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | None) -> tuple[Graded, Graded]:
     """The pictures that the calibration is fitted on, and those that it is measured on: validation and test or, without
-    a test split, one half of validation and the other, drawn by a fixed seed."""
+    a test split, one half of validation and the other, drawn by a fixed seed. Without validation, it is fitted on the
+    training pictures that were held out."""
 
-    def grade(name: str, split: Split) -> Graded:
-        return Graded(name, logits[name], gather(split.labels, split.rows, split.count))
+    def grade(name: str) -> Graded:
+        split = dataset.splits[name]
+        return Graded(name, found[name].logits, gather(split.labels, split.rows, split.count))
 
-    validation = grade("validation", dataset.validation)
+    if dataset.validation is None:
+        assert solution is not None, "only a solved head does without validation"
+        held_out = solution.head.held_out
+        left_out = Graded("train, each left out", held_out.scores, solution.labels[held_out.rows])
+        return left_out, grade("test") if "test" in found else Graded("none", held_out.scores[:0], left_out.labels[:0])
+    validation = grade("validation")
     if dataset.test is not None:
-        return validation, grade("test", dataset.test)
+        return validation, grade("test")
     drawn = np.random.default_rng(0).permutation(len(validation.labels))
     half = -(-len(drawn) // 2)
     one, other = (

@@ -12,8 +12,8 @@ from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.splits import Dataset
 from tljax.devices.processes import leads, max_over_processes
-from tljax.networks.cut import Cut, find_cut
-from tljax.networks.resnet import DEFAULT_VARIANT, find_architecture, name_architecture
+from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.resnet import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.report import pictures, tables
 from tljax.runs.files import read_rows, write_text
 from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
@@ -118,9 +118,15 @@ def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
         warn_of_other_networks(lesson, weights)
         architecture = weights.architecture
     origins = lesson.origins()
-    transfer = ("feature_extraction", "fine_tune")
-    cuts = {name: find_cut(stage.cut, architecture) for name, stage in lesson.active.items() if stage.stage in transfer}
-    places = {name: architecture.units.index(cut.position) for name, cut in cuts.items()}
+    networks: dict[str | None, Architecture] = {None: architecture}
+    cuts = {}
+    for name, stage in lesson.active.items():
+        transfers = stage.stage in ("feature_extraction", "fine_tune")
+        if transfers or name == SOURCE:
+            networks[name] = find_head(stage.head.at, networks[origins[name]])
+        if transfers:
+            cuts[name] = find_cut(stage.cut, networks[name])
+    places = {name: cut.units.index(cut.position) for name, cut in cuts.items()}
     shared: dict[str, dict[int, Cut]] = {name: {} for name in cuts}
     for name, cut in cuts.items():
         before = origins[name]
@@ -134,7 +140,7 @@ def warn_of_other_networks(lesson: Lesson, weights: Weights) -> None:
     """Prints a line if a from_scratch stage trains another network than that of `weights`."""
     architecture, variant = find_architecture(lesson.network), lesson.variant or DEFAULT_VARIANT
     others = [name for name, stage in lesson.active.items() if stage.stage == "from_scratch"]
-    if others and (architecture, variant) != (weights.architecture, weights.variant):
+    if others and not (weights.architecture.begins_as(architecture) and variant == weights.variant):
         theirs = name_architecture(weights.architecture)
         print(
             f"{', '.join(others)} trains {name_architecture(architecture)} ({variant}), {weights.name} is {theirs} "
@@ -159,9 +165,9 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
         return known[key]
 
     datasets = {name: load(config) for name, config in configs.items()}
-    targets = [dataset for name, dataset in datasets.items() if name != SOURCE]
-    if lesson.source_classes and targets:
-        check_head(len(lesson.source_classes), targets[0].class_names, "config.source_classes")
+    for name, config in configs.items():
+        if config.stage == "zero_shot" and lesson.source_classes:
+            check_head(len(lesson.source_classes), datasets[name].class_names, "config.source_classes")
     return datasets
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tljax.commands.model import Model
-from tljax.config import Cache, Config, Data
+from tljax.config import NO_VALIDATION, Cache, Config, Data
 from tljax.data import splits
 from tljax.data.splits import Split
 from tljax.runs.files import read_json
@@ -42,11 +42,13 @@ def measure_gain(model: Model, run: Path) -> Gain:
       ValueError, OSError: if the run's pictures are not there any more, or not the same.
     """
     data, limits, seed = read_settings(run)
+    if data.validation_split == NO_VALIDATION:
+        raise ValueError("it learned from all of them")
     bounds: Any = {"disk_bytes": limits.disk_bytes, "memory_bytes": limits.memory_bytes}
     dataset = splits.load(data, seed=seed, training=False, **bounds)
     if dataset.class_names != model.class_names:
         raise ValueError(f"{data.name} has other classes now than the run")
-    split = dataset.validation
+    split = dataset.shown
     about = {
         "what": "what --tta gains",
         "weights": model.digest,

@@ -15,7 +15,7 @@ from tljax.config import Config
 from tljax.data.augmentation import AUGMENTATIONS
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.devices.mesh import compute_dtype, whole
-from tljax.networks.cut import Cut, find_cut
+from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.networks.resnet import (
     DEFAULT_VARIANT,
     VARIANTS,
@@ -54,13 +54,14 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
     """The network of the weights `source` or, without them, the one that `config` names.
 
     Raises:
-      ValueError: if there is no such network, or `config.cut` is none of its units.
+      ValueError: if there is no such network, or `config.head.at` or `config.cut` is none of its units.
     """
     if source is None:
         variant, architecture = config.variant or DEFAULT_VARIANT, find_architecture(config.network)
         preprocessing = OF_VARIANT[variant]
     else:
         variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
+    architecture = find_head(config.head.at, architecture)
     dtype = compute_dtype(mesh, config.compute.precision)
     model = ResNet(classes, VARIANTS[variant], architecture, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)

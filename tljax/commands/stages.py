@@ -15,7 +15,7 @@ from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
 from tljax.data import sources, splits
 from tljax.data.splits import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
-from tljax.networks.cut import Cut, find_cut
+from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
@@ -43,9 +43,11 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
     architecture = find_architecture(config.network)
-    first = architecture.units[0]
-    if config.stage == "from_scratch" and find_cut(config.cut, architecture).start != first:
-        raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {first!r}")
+    if config.stage == "from_scratch":
+        architecture = find_head(config.head.at, architecture)
+        first = architecture.units[0]
+        if find_cut(config.cut, architecture).start != first:
+            raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {first!r}")
 
 
 def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> None:
@@ -64,7 +66,7 @@ def load_source(config: Config) -> Weights | None:
     """The weights that `config.pretrained` names. None for a new network.
 
     Raises:
-      ValueError: if the stage cannot start from them, or `config.cut` is no unit of their network.
+      ValueError: if the stage cannot start from them, or `config.head.at` or `config.cut` is no unit of their network.
     """
     if config.pretrained is None:
         return None
@@ -78,7 +80,11 @@ def load_source(config: Config) -> Weights | None:
         )
     if config.stage != "zero_shot":
         # A wrong cut shows here, before any data is read.
-        find_cut(config.cut, weights.architecture)
+        cut = find_cut(config.cut, find_head(config.head.at, weights.architecture))
+        if config.head.init == "ridge" and cut.position != "head":
+            raise ValueError(
+                f"config.cut={config.cut!r}: with config.head.init=ridge the cut is 'head'; fine_tune after"
+            )
     return weights
 
 

@@ -9,6 +9,7 @@ import jax
 
 from tljax.commands.calibrate import calibrate
 from tljax.commands.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
+from tljax.commands.solve import Solution, put_head, solve
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.splits import Dataset
@@ -24,7 +25,7 @@ from tljax.runs.workdir import begin_run, mark_running
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
 from tljax.training.epochs import Evaluation
-from tljax.training.progress import PartialEpoch, Progress, finish_epoch
+from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
 from tljax.training.state import TrainState, place_state
 from tljax.trees import Row, Tree
 from tljax.weights.pretrained import Weights
@@ -57,25 +58,32 @@ def train(
     print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     variables = put(variables, whole(setup.mesh))
-    examples, from_activations = read_examples(setup, dataset, variables, frozen, earlier_cuts)
-    training, validation = examples["train"], examples["validation"]
-    programs = compile_programs(setup, variables, config.epochs * training.steps, from_activations=from_activations)
+    activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
+    examples = place_splits(setup, dataset, activations)
+    training, validation = examples["train"], examples.get("validation")
+    steps = config.epochs * training.steps
+    programs = compile_programs(setup, variables, steps, from_activations=activations is not None)
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # Fine-tuning continues the epochs of its source.
     earlier = source.history if source and config.stage == "fine_tune" else ()
-    last = len(earlier) + config.epochs
+    last = last_epoch(earlier) + config.epochs
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = describe_run(setup, dataset)
         journal = Journal(
             workdir, checkpoints, setup.cut, frozen=frozen, about=about, earlier=earlier, steps=training.steps
         )
         state, progress = resume(journal, setup, programs, variables)
-        if not progress.is_done(last):
+        if validation is not None and not progress.is_done(last):
             print("compiling; the first time this takes a minute or two ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
         first = progress.epoch
         with signals.deferred():
+            solution = solve_if_asked(setup, dataset, activations, progress)
+            if solution and not progress.history:
+                state = put_head(state, solution.head, setup)
+                progress = record_solution(progress, config, solution, state, examples, eval_steps)
+                journal.write(state, progress)
             while not (progress.is_done(last) or interrupted()):
                 name = f"epoch {progress.epoch}/{last}"
                 order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
@@ -89,6 +97,7 @@ def train(
                     interrupted=interrupted,
                     announce=progress.epoch == first,
                 )
+                assert validation is not None, "without it there are no epochs"
                 evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
                 learning_rate = programs.learning_rate(int(state.step) - 1)
                 progress = record_epoch(progress, config, done, evaluation, len(training), learning_rate)
@@ -102,37 +111,54 @@ def train(
     proved = verify_frozen(frozen, setup.cut.digest(best))
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
-    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in examples if name != "train"}
-    logits = {name: evaluation.logits for name, evaluation in found.items()}
-    calibration = calibrate(setup, workdir, dataset, logits, journal.best_number(progress))
+    judged = [name for name in examples if name != "train" or validation is None]
+    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in judged}
+    calibration = calibrate(setup, workdir, dataset, found, journal.best_number(progress), solution)
     print(tables.calibration_line(calibration))
-    draw(config, workdir, dataset, found["validation"], progress)
-    summary = summarize(progress, len(earlier), found, setup.cut, best, proved)
-    return summary | {"calibration": calibration, "class_names": dataset.class_names}
+    draw(config, workdir, dataset, found, progress)
+    summary = summarize(progress, earlier, found, setup.cut, best, proved)
+    labels = count_labels(dataset, config)
+    return summary | {"calibration": calibration, "labels": labels, "class_names": dataset.class_names}
 
 
-def read_examples(
+def read_activations(
     setup: Setup, dataset: Dataset, variables: Tree, frozen: dict[str, str], earlier_cuts: tuple[Cut, ...]
-) -> tuple[dict[str, Examples], bool]:
-    """Each split as the training steps read it, and whether it holds activations at the cut instead of images.
+) -> dict[str, Any] | None:
+    """Activations of each split at the cut, if there are frozen units and nothing random happens before the cut.
 
-    Activations replace images if there are frozen units and nothing random happens before the cut. `frozen` are the
-    digests of the frozen leaves.
+    `frozen` are the digests of the frozen leaves.
+
+    Raises:
+      ValueError: if there are none, but the head is to be solved from them.
     """
-    config, mesh = setup.config, setup.mesh
-    inputs: dict[str, Any] = {name: split.images for name, split in dataset.splits.items()}
+    config = setup.config
     activations = None
     if frozen:
+        images = {name: split.images for name, split in dataset.splits.items()}
         prefix = compile_prefix(setup, variables, frozen)
-        activations = features.compute(inputs, (*earlier_cuts, setup.cut), prefix, config, mesh)
-    inputs = activations or inputs
-    examples = {
+        activations = features.compute(images, (*earlier_cuts, setup.cut), prefix, config, setup.mesh)
+    if activations is None and config.head.init == "ridge":
+        raise ValueError(
+            "config.head.init=ridge solves the head from the averages of all images, which are too large for "
+            "config.cache: raise memory_gib or disk_gib"
+        )
+    return activations
+
+
+def place_splits(setup: Setup, dataset: Dataset, activations: dict[str, Any] | None) -> dict[str, Examples]:
+    """Each split as the steps read it: its activations or, without them, its images."""
+    config = setup.config
+    return {
         name: place_examples(
-            inputs[name], split.labels, split.count, config.batch_size, config.cache.memory_bytes, mesh
+            split.images if activations is None else activations[name],
+            split.labels,
+            split.count,
+            config.batch_size,
+            config.cache.memory_bytes,
+            setup.mesh,
         )
         for name, split in dataset.splits.items()
     }
-    return examples, activations is not None
 
 
 def describe_run(setup: Setup, dataset: Dataset) -> Meta:
@@ -165,12 +191,52 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
         return programs.create(variables), progress
     restored = complete(restored, lambda: programs.create_beside(variables))
     steps = f", step {progress.partial.steps} of the next" if progress.partial.steps else ""
-    print(f"goes on after epoch {len(progress.history)}{steps}")
-    config, done = setup.config, len(progress.history)
-    if progress.stopper.stopped and done < len(journal.earlier) + config.epochs:
+    print(f"goes on after epoch {progress.epoch - 1}{steps}")
+    config, done = setup.config, progress.epoch - 1
+    if progress.stopper.stopped and done < last_epoch(journal.earlier) + config.epochs:
         reason = f"{config.patience} epochs without a lower val_loss"
         print(f"stopped early after epoch {done} ({reason}): more epochs change nothing")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
+
+
+def solve_if_asked(
+    setup: Setup, dataset: Dataset, activations: dict[str, Any] | None, progress: Progress
+) -> Solution | None:
+    """The solved head if `config.head.init` asks for it and it is needed: to start from, or, without a validation
+    split, to say how good it is."""
+    if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
+        return None
+    assert activations is not None, "read_activations refuses that"
+    return solve(dataset, activations["train"])
+
+
+def record_solution(
+    progress: Progress,
+    config: Config,
+    solution: Solution,
+    state: TrainState,
+    examples: dict[str, Examples],
+    eval_steps: Any,
+) -> Progress:
+    """The progress after the head was solved, as a row with the epoch 0; prints a line about it."""
+    means = {
+        name: epochs.evaluate(state, examples[name], eval_steps).means
+        for name in ("train", "validation")
+        if name in examples
+    }
+    validation = means.get("validation", {"loss": None, "accuracy": None})
+    row = {
+        "stage": config.stage,
+        "epoch": 0,
+        **means["train"],
+        **{f"val_{name}": value for name, value in validation.items()},
+        "seconds": round(solution.seconds, 3),
+        "images_per_second": None,
+        "learning_rate": None,
+        "solved": solution.about,
+    }
+    print(tables.solved_line(row), flush=True)
+    return record_solved(progress, row)
 
 
 def record_epoch(
@@ -209,30 +275,50 @@ def check_converged(progress: Progress, config: Config) -> None:
         )
 
 
-def draw(config: Config, workdir: Path, dataset: Dataset, evaluation: Evaluation, progress: Progress) -> None:
-    """Draws some validation images with their predictions, and the curves of all epochs."""
-    folder, names, predicted = workdir / "figures", dataset.class_names, evaluation.predicted
-    guesses = [names[i] for i in predicted]
-    pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
+def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:
+    """Draws some validation images with their predictions, and the curves of all epochs. Without a validation split
+    there are no predictions but those for images that were learned from, and none are drawn."""
+    folder, names = workdir / "figures", dataset.class_names
+    if dataset.validation is not None:
+        predicted = found["validation"].predicted
+        guesses = [names[i] for i in predicted]
+        pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
     run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
     pictures.draw_curves(folder / "curves.png", {run: progress.history})
 
 
-def summarize(progress: Progress, earlier: int, found: dict[str, Evaluation], cut: Cut, best: Tree, proved: int) -> Row:
+def count_labels(dataset: Dataset, config: Config) -> Row:
+    """How many labels the run has used: all of train, and those of validation if it chose the best epoch."""
+    chosen = dataset.validation if config.epochs else None
+    return {
+        "train": dataset.train.count if dataset.train else 0,
+        "validation": chosen.count if chosen else 0,
+    }
+
+
+def summarize(
+    progress: Progress, earlier: tuple[Row, ...], found: dict[str, Evaluation], cut: Cut, best: Tree, proved: int
+) -> Row:
     """The training part of `summary.json`: the best epoch, the last one, and the test split.
 
-    The first `earlier` epochs are those of the source run. `best` are the variables of the best epoch; `proved` is the
-    number of frozen leaves that are proved unchanged.
+    `earlier` are the rows of the source run. `best` are the variables of the best epoch; `proved` is the number of
+    frozen leaves that are proved unchanged. Without validation, loss and accuracy are those of held-out pictures.
     """
     if proved:
         print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
     last = progress.history[-1]
+    if "validation" in found:
+        judged = found["validation"].means
+    else:
+        judged = last["solved"]["held_out"] or {"loss": None, "accuracy": None}
     return {
-        **found["validation"].means,
+        "loss": judged["loss"],
+        "accuracy": judged["accuracy"],
         "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
         "best_epoch": progress.stopper.best_epoch,
-        "epochs": len(progress.history) - earlier,
+        "epochs": progress.epoch - 1 - last_epoch(earlier),
         "params": cut.count(best)._asdict(),
         "frozen_leaves_unchanged": proved,
+        **({"solved": progress.history[len(earlier)]["solved"]} if "solved" in progress.history[len(earlier)] else {}),
         **({"test": found["test"].means} if "test" in found else {}),
     }

@@ -29,7 +29,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     Raises:
       ValueError: if the head does not fit the classes, or the weights do not fit the network.
     """
-    split, names = dataset.validation, dataset.class_names
+    split, names = dataset.shown, dataset.class_names
     imagenet.check_head(len(weights.labels), names, weights.name)
     setup = make_setup(config, weights, len(weights.labels), make_mesh())
     model, mesh = setup.model, setup.mesh
@@ -64,4 +64,5 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
         "unmapped_classes": unmapped,
         "unmapped_mass": float(mapped.unmapped_mass.mean()),
         "params": setup.cut.count(variables)._asdict(),
+        "labels": {"train": 0, "validation": 0},
     }

@@ -11,13 +11,14 @@ from tljax.data.tables import recognize_table
 
 # Paths, and the label of each.
 Pictures = tuple[list[str], np.ndarray]
-Holdout = Literal["train", "test"]
+Holdout = Literal["train", "test", "none"]
 
 
 def open_folder(folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
     """`folder` as an image source, with the splits of its subfolders.
 
-    Without a split val, `stratify` divides the split train; with `holdout="test"` only if there is no test either.
+    Without a split val, `stratify` divides the split train; with `holdout="test"` only if there is no test either, with
+    `holdout="none"` never.
     `classes` are the classes that will be used, empty for all.
 
     Raises:
@@ -43,9 +44,10 @@ def _as_source(found: Found, described_by: list[Path], name: str, holdout: Holdo
         raise ValueError(f"config.data.name={name!r}: no classes; put the pictures of each class into a subfolder")
     splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
-    divided = whole is not None and (holdout == "train" or "test" not in splits)
-    if whole is not None and divided:
-        splits |= {split: _choose(whole, rows) for split, rows in stratify(whole[1]).items()}
+    divided = whole is not None and holdout != "none" and (holdout == "train" or "test" not in splits)
+    if whole is not None:
+        parts = stratify(whole[1]).items() if divided else [("train", np.arange(len(whole[1])))]
+        splits |= {split: _choose(whole, rows) for split, rows in parts}
 
     def fetch(split: str, rows: Rows) -> list[Path]:
         return [found.base / splits[split][0][i] for i in rows]

@@ -7,14 +7,15 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from tljax.config import Data
+from tljax.config import NO_VALIDATION, Data
 from tljax.data.digits import open_digits
-from tljax.data.folders import open_folder, open_table
+from tljax.data.folders import Holdout, open_folder, open_table
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource
 from tljax.data.tfds_sets import open_tfds
 
-# The sources that need nothing but a name. Every other name is a folder's, a table's or a TFDS data set's.
-SOURCES: dict[str, Callable[[], ImageSource]] = {"digits": open_digits}
+# The sources that need nothing but a name, and whether no validation is held out of train. Every other name is a
+# folder's, a table's or a TFDS data set's.
+SOURCES: dict[str, Callable[[bool], ImageSource]] = {"digits": open_digits}
 
 
 def check_place(config: Data, workdir: Path | None = None) -> None:
@@ -45,14 +46,16 @@ def open_source(config: Data) -> ImageSource:
       ValueError: if a class, the folder or the data set is wrong; the message names it.
       FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
     """
+    whole = config.validation_split == NO_VALIDATION
     if config.name in SOURCES:
-        source = SOURCES[config.name]()
+        source = SOURCES[config.name](whole)
     elif config.kind:
         check_place(config)
         open_pictures = open_folder if config.kind == "folder" else open_table
         # With a split that the user chose, train stays whole.
         chosen = config.validation_split not in (None, *VALIDATION_NAMES)
-        source = open_pictures(config.path, config.classes, "test" if chosen else config.holdout)
+        holdout: Holdout = "none" if whole else "test" if chosen else config.holdout
+        source = open_pictures(config.path, config.classes, holdout)
     else:
         source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH", "csv:FILE"))
     for i, name in enumerate(config.classes):

@@ -14,7 +14,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 from jaxtyping import Int, UInt8
 
-from tljax.config import Data
+from tljax.config import NO_VALIDATION, Data
 from tljax.data.decoding import BrokenPictures, Encoded
 from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
 from tljax.data.layouts import join
@@ -57,15 +57,23 @@ class Split:
 class Dataset:
     """The splits that one run reads, and what `summary.json` says about them.
 
-    `train` is None without training; `test` is None unless validation was taken out of train.
+    `train` is None without training, `validation` if all labels are learned from; `test` is None unless validation was
+    taken out of train, or is None.
     """
 
     class_names: tuple[str, ...]
     image_size: int
     train: Split | None
-    validation: Split
+    validation: Split | None
     test: Split | None
     description: Row
+
+    @property
+    def shown(self) -> Split:
+        """The split whose pictures a run shows and keeps: validation or, without it, train."""
+        split = self.validation or self.train
+        assert split is not None, "a run reads one of them"
+        return split
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -106,32 +114,7 @@ def load(
     """
     with leader_first("data"):
         source = open_source(config)
-    if source.sizes.get("train") and source.sizes.get("val") == 0:
-        raise ValueError(
-            f"config.data.name={config.name!r}: every class has one picture, which leaves none to validate on; add a "
-            "second picture of a class, or a folder val/ with classes"
-        )
-    has = f"the data has {', '.join(source.sizes)}"
-    default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
-    spec = config.validation_split or default
-    if spec is None:
-        raise ValueError(f"config.data.validation_split=None: {has}; set a split or a slice such as train[90%:]")
-    parts = {"validation": _find_rows(spec, source.sizes, "validation_split")}
-    held_out, held_out_rows = parts["validation"]
-    if training:
-        if "train" not in source.sizes:
-            raise ValueError(f"config.data.name={config.name!r}: no split train to learn from; {has}")
-        rows = np.arange(source.sizes["train"])
-        parts["train"] = "train", np.setdiff1d(rows, held_out_rows) if held_out == "train" else rows
-        if not len(parts["train"][1]):
-            raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
-    test_split = config.test_split or ("test" if "test" in source.sizes else None)
-    from_train = held_out == "train" or (source.test_at_end and held_out == "val")
-    if training and from_train and test_split:
-        parts["test"] = _find_rows(test_split, source.sizes, "test_split")
-        if parts["test"][0] == "train":
-            raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
-
+    parts = _choose_parts(config, source, training)
     names = tuple(config.classes) or source.class_names
     if training and len(names) < 2:
         raise ValueError(
@@ -141,7 +124,48 @@ def load(
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
     description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
-    return Dataset(names, size, splits.get("train"), splits["validation"], splits.get("test"), description)
+    return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
+
+
+def _choose_parts(config: Data, source: ImageSource, training: bool) -> dict[str, tuple[str, Rows]]:
+    """For validation, train and test, as far as the run needs them: the source's split, and its rows.
+
+    Raises:
+      ValueError: if a setting or a split is wrong.
+    """
+    has = f"the data has {', '.join(source.sizes)}"
+    parts = {}
+    if config.validation_split != NO_VALIDATION:
+        parts["validation"] = _find_validation(config, source, has)
+    held_out, held_out_rows = parts.get("validation", ("", np.arange(0)))
+    if training:
+        if "train" not in source.sizes:
+            raise ValueError(f"config.data.name={config.name!r}: no split train to learn from; {has}")
+        rows = np.arange(source.sizes["train"])
+        parts["train"] = "train", np.setdiff1d(rows, held_out_rows) if held_out == "train" else rows
+        if not len(parts["train"][1]):
+            spec = config.validation_split
+            raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
+    test_split = config.test_split or ("test" if "test" in source.sizes else None)
+    from_train = held_out in ("train", "") or (source.test_at_end and held_out == "val")
+    if training and from_train and test_split:
+        parts["test"] = _find_rows(test_split, source.sizes, "test_split")
+        if parts["test"][0] == "train":
+            raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")
+    return parts
+
+
+def _find_validation(config: Data, source: ImageSource, has: str) -> tuple[str, Rows]:
+    if source.sizes.get("train") and source.sizes.get("val") == 0:
+        raise ValueError(
+            f"config.data.name={config.name!r}: every class has one picture, which leaves none to validate on; add a "
+            "second picture of a class, or a folder val/ with classes"
+        )
+    default = next((name for name in (*VALIDATION_NAMES, "test") if name in source.sizes), None)
+    spec = config.validation_split or default
+    if spec is None:
+        raise ValueError(f"config.data.validation_split=None: {has}; set a split or a slice such as train[90%:]")
+    return _find_rows(spec, source.sizes, "validation_split")
 
 
 def _describe(
@@ -165,17 +189,21 @@ def _describe(
         for part, split in splits.items()
         if split.unfinished
     ]
+    counts = {part: _count_classes(split, names) for part, split in found.items()}
+    wanted = config.labels_per_class
+    fewer = "no image" if wanted is None else f"fewer images than config.data.labels_per_class={wanted}"
+    short = [name for name, count in counts.get("train", {}).items() if count < (wanted or 1)]
+    scarce = [f"train has {fewer} of {join(short)}"] if short else []
     unused = [f"{name} ({size:,} images)" for name, size in source.sizes.items() if name not in origins.values()]
     return {
         "name": config.name,
         "image_size": size,
         "splits": {
-            part: {"of": origins[part], "images": split.count, "classes": _count_classes(split, names)}
-            for part, split in found.items()
+            part: {"of": origins[part], "images": split.count, "classes": counts[part]} for part, split in found.items()
         },
         "left_out": dict(source.left_out),
         "notes": [*source.notes, *([f"not used: {join(unused)}"] if unused else [])],
-        "warnings": [*source.warnings, *skipped, *unfinished],
+        "warnings": [*source.warnings, *scarce, *skipped, *unfinished],
     }
 
 
@@ -230,6 +258,8 @@ def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Ro
         "fit": config.fit,
         "broken": config.broken,
     }
+    if part == "train" and config.labels_per_class is not None:
+        about["labels_per_class"] = config.labels_per_class
     about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
     listed = cache.find(about_list) if disk_bytes else None
     if listed is None:
@@ -262,6 +292,7 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
     their positions among all chosen images (`own`), the number of all chosen images (`count`), and the images that are
     `skipped`."""
     config, own = reading.config, reading.own
+    few = config.labels_per_class if part == "train" else None
 
     def sample(rows: Rows) -> Rows:
         if config.max_images is None or len(rows) <= config.max_images:
@@ -273,13 +304,40 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
             return np.arange(len(rows)), []
         return _check_images(source, split, rows, reading.size)
 
-    # Without `config.classes`, labels are needed only for the images that this process reads.
+    described = None
     if not config.classes:
         rows = sample(rows)
-        good, skipped = check(rows)
-        rows = rows[good]
-        count, mine = len(rows), own(len(rows))
-        rows = rows[mine]
+    if config.classes or few:
+        labels, ids = _describe_rows(source, config, split, rows)
+        absent = [name for i, name in enumerate(config.classes) if i not in labels]
+        if absent and part != "test":
+            raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
+        kept = np.flatnonzero(labels >= 0)
+        kept = sample(kept) if config.classes else kept
+        kept = kept[draw_few(labels[kept], few, reading.seed)] if few else kept
+        rows, described = rows[kept], (labels[kept], ids[kept])
+    good, skipped = check(rows)
+    mine = own(len(good))
+    chosen = good[mine]
+    # If nothing was chosen by labels, they are read only for the images that this process reads.
+    if described is None:
+        labels, ids = _describe_rows(source, config, split, rows[chosen])
+    else:
+        labels, ids = (each[chosen] for each in described)
+    return {
+        "rows": rows[chosen],
+        "labels": labels.astype(np.int32),
+        "ids": ids,
+        "own": mine,
+        "count": np.array(len(good)),
+        "skipped": np.array(skipped, str),
+    }
+
+
+def _describe_rows(
+    source: ImageSource, config: Data, split: str, rows: Rows
+) -> tuple[Int[np.ndarray, " n"], np.ndarray]:
+    """Labels and ids of some rows. Labels are indices into `config.classes` if there are any, -1 for other classes."""
     labels, ids = source.describe(split, rows)
     if np.any(labels < 0) or np.any(labels >= len(source.class_names)):
         raise ValueError(f"config.data.name={config.name!r}: split {split} has images without a label; use another")
@@ -287,23 +345,17 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
         renumbered = np.full(len(source.class_names), -1)
         renumbered[[source.class_names.index(name) for name in config.classes]] = np.arange(len(config.classes))
         labels = renumbered[labels]
-        absent = [name for i, name in enumerate(config.classes) if i not in labels]
-        if absent and part != "test":
-            raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
-        kept = sample(np.flatnonzero(labels >= 0))
-        good, skipped = check(rows[kept])
-        kept = kept[good]
-        count, mine = len(kept), own(len(kept))
-        kept = kept[mine]
-        rows, labels, ids = rows[kept], labels[kept], [ids[i] for i in kept]
-    return {
-        "rows": rows,
-        "labels": labels.astype(np.int32),
-        "ids": np.array(ids, str),
-        "own": mine,
-        "count": np.array(count),
-        "skipped": np.array(skipped, str),
-    }
+    return np.asarray(labels), np.array(ids, str)
+
+
+def draw_few(labels: Int[np.ndarray, " n"], each: int, seed: int) -> Int[np.ndarray, " drawn"]:
+    """The places, in rising order, of at most `each` images of each class. A smaller `each` draws some of those that a
+    larger one draws."""
+    drawn = []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        drawn.append(np.random.default_rng((seed, int(label))).permutation(places)[:each])
+    return np.sort(np.concatenate(drawn)) if drawn else np.arange(0)
 
 
 def _check_images(source: ImageSource, split: str, rows: Rows, size: int) -> tuple[Rows, list[str]]:

@@ -128,6 +128,18 @@ def find_cut(cut: str, architecture: Architecture) -> Cut:
     return Cut(units, starts[index])
 
 
+def find_head(at: str, architecture: Architecture) -> Architecture:
+    """The network of a user's `config.head.at`: its head reads the average of what the unit `at` would read.
+
+    Raises:
+      ValueError: if no unit has this name, or there is none before it.
+    """
+    units = architecture.units
+    if at not in units[1:]:
+        raise ValueError(f"config.head.at={at!r}: the head reads what one of these would read: {', '.join(units[1:])}")
+    return architecture.end_before(at)
+
+
 def verify_frozen(before: dict[str, str], after: dict[str, str]) -> int:
     """Verifies by digests that all frozen leaves are bitwise unchanged, and returns their number.
 

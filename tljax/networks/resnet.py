@@ -24,7 +24,7 @@ class Architecture(NamedTuple):
     """Depth and width of a network."""
 
     stage_sizes: tuple[int, ...]
-    """Number of blocks in each stage. The training steps need a unit `conv4_block1` (`inference.WHOLE_FROM`)."""
+    """Number of blocks in each stage."""
     width: int = 64
     """Number of features of the stem and of the first stage's 3x3 convolutions; each later stage doubles it."""
 
@@ -47,6 +47,21 @@ class Architecture(NamedTuple):
         """
         layers = [7] + [12 if block == 0 else 10 for size in self.stage_sizes for block in range(size)]
         return dict(zip(map(int, np.cumsum([0, *layers])), self.units, strict=True))
+
+    def end_before(self, unit: str) -> "Architecture":
+        """The shorter network without `unit` and the units after it: its head reads what `unit` would read, averaged
+        over all positions."""
+        left = self.units.index(unit) - 1
+        sizes = []
+        for size in self.stage_sizes:
+            sizes.append(min(size, left))
+            left -= sizes[-1]
+        return self._replace(stage_sizes=tuple(size for size in sizes if size))
+
+    def begins_as(self, other: "Architecture") -> bool:
+        """Whether this is the network `other`, or one that `end_before` makes of it."""
+        blocks = self.units[:-1]
+        return self.width == other.width and blocks == other.units[: len(blocks)]
 
 
 class Network(NamedTuple):
@@ -82,8 +97,11 @@ def find_architecture(name: str | None) -> Architecture:
 
 
 def name_architecture(architecture: Architecture) -> str:
-    """The architecture's name in `NETWORKS` or, if it has none, a description such as "a ResNet with ..."."""
+    """The architecture's name in `NETWORKS` or, if it has none, a description such as "resnet50 up to conv4_block3"."""
     names = [name for name, network in NETWORKS.items() if network.architecture == architecture]
+    longer = [name for name, network in NETWORKS.items() if architecture.begins_as(network.architecture)]
+    if not names and longer:
+        return f"{longer[0]} up to {architecture.units[-2]}"
     blocks = "-".join(map(str, architecture.stage_sizes))
     return names[0] if names else f"a ResNet with {blocks} blocks and {architecture.width} features"
 
@@ -310,8 +328,8 @@ class ResNet(nn.Module):
                 before = self.units[self.units.index(name) - 1]
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
-                if name == self.units[-2] and average:
-                    x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
+            if name == self.units[-2] and average:
+                x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
         return x
 
     def _halves(self, name: str) -> bool:

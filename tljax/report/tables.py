@@ -57,12 +57,40 @@ def epoch_line(row: Row, last: int) -> str:
     return f"epoch {row['epoch']}/{last}  {numbers}  {speed}"
 
 
+def solved_line(row: Row) -> str:
+    """What came out of solving a head; `row` is its row of metrics."""
+    solved = row["solved"]
+    line = (
+        f"head solved in {row['seconds']:.1f} s from {solved['pictures']:,} pictures (penalty {solved['penalty']:.3g})"
+    )
+    if row["val_loss"] is not None:
+        line += f": val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}"
+    lines = [line, f"  {_held_out(solved['held_out'])}"]
+    if solved["copies"]:
+        lines.append(f"  {solved['copies']:,} of the pictures are copies of others, which makes that too good")
+    return "\n".join(lines)
+
+
+def _held_out(held_out: Row | None) -> str:
+    if held_out is None:
+        return "one picture a class: nothing says how good it is, and the penalty is the default"
+    low, high = held_out["low"], held_out["high"]
+    return (
+        f"accuracy {held_out['accuracy']:.4f} (approximately {low:.2f} to {high:.2f}) on {held_out['pictures']:,} of "
+        "these pictures, each left out with one of every other class"
+    )
+
+
 def summary_line(summary: Row) -> str:
-    """The results of a stage, on up to three lines. `summary` is the content of `summary.json`."""
-    lines = [
-        f"{summary['stage']}: loss {summary['loss']:.4f}, accuracy {_accuracy(summary)}, {summary['seconds']:.1f} s"
-    ]
-    if "best_epoch" in summary:
+    """The results of a stage, on up to four lines. `summary` is the content of `summary.json`."""
+    loss, accuracy = _number(summary["loss"]), _number(summary["accuracy"])
+    lines = [f"{summary['stage']}: loss {loss}, accuracy {accuracy}, {summary['seconds']:.1f} s"]
+    splits = summary.get("data", {}).get("splits", ("validation",))
+    if "validation" not in splits:
+        lines[0] += " (on training pictures, each left out)"
+    elif summary.get("best_epoch") == 0 and not summary["epochs"]:
+        lines[0] += " (the solved head)"
+    elif "best_epoch" in summary:
         epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
     if "test" in summary:
@@ -74,18 +102,24 @@ def summary_line(summary: Row) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(summary: Row) -> str:
-    return "-" if summary["accuracy"] is None else f"{summary['accuracy']:.4f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _labels(summary: Row) -> str:
+    """How many labels a stage used; summaries of earlier versions do not say."""
+    return f"{sum(summary['labels'].values()):,}" if "labels" in summary else "-"
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, trainable parameters, seconds."""
-    head = ("stage", "loss", "accuracy", "trainable parameters", "seconds")
+    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds."""
+    head = ("stage", "loss", "accuracy", "labels", "trainable parameters", "seconds")
     rows = [
         (
             name,
-            f"{s['loss']:.4f}",
-            _accuracy(s),
+            _number(s["loss"]),
+            _number(s["accuracy"]),
+            _labels(s),
             f"{s['params']['trainable']:,}",
             f"{s['seconds']:.1f}",
         )

@@ -1,7 +1,7 @@
 """The checkpoints of a run: Orbax writes them, digests prove that a read gives what was saved.
 
-A checkpoint's number counts what was done before it: each training step counts one, and so does the evaluation at the
-end of an epoch.
+A checkpoint's number counts what was done before it: each training step counts one, and so do the evaluation at the end
+of an epoch and the solution of a head.
 """
 
 import errno

@@ -80,9 +80,12 @@ class Journal:
         return variables
 
     def _number(self, progress: Progress) -> tuple[int, int]:
-        """The checkpoint's number for `progress`, and that for its best epoch."""
-        epochs = (len(progress.history), progress.stopper.best_epoch)
-        now, best = (max(0, n - len(self.earlier)) * (self.steps + 1) for n in epochs)
+        """The checkpoint's number for `progress`, and that for its best epoch. A solved head counts one."""
+        own = [row["epoch"] for row in progress.history[len(self.earlier) :]]
+        until_best = [epoch for epoch in own if epoch <= progress.stopper.best_epoch]
+        now, best = (
+            epochs.count(0) + (len(epochs) - epochs.count(0)) * (self.steps + 1) for epochs in (own, until_best)
+        )
         return now + progress.partial.steps, best
 
     def _write_rows(self, progress: Progress) -> None:

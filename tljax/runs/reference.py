@@ -78,10 +78,10 @@ def _check(reference: Reference) -> None:
     images, logits, scores = reference.images, reference.logits, reference.scores
     shapes = images.ndim == 4 and images.shape[3] == 3 and logits.ndim == 2 and len(logits) == len(images)
     types = images.dtype == np.uint8 and logits.dtype == np.float32 and scores.dtype == np.float64
-    if not (shapes and types and scores.ndim == 1 and len(images) and len(scores)):
+    if not (shapes and types and scores.ndim == 1 and len(images)):
         raise ValueError("its arrays are not those of a run")
     low, high = TEMPERATURES
-    sorted_probabilities = scores[0] >= 0 and scores[-1] <= 1 and bool((np.diff(scores) >= 0).all())
+    sorted_probabilities = bool((np.diff(scores, prepend=0, append=1) >= 0).all())
     if not (np.isfinite(logits).all() and sorted_probabilities and low <= reference.temperature <= high):
         raise ValueError("its values are not those of a run")
     if reference.compute not in TOLERANCES:

@@ -24,8 +24,8 @@ def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     return np.exp(_log_softmax(np.asarray(logits, np.float64) / temperature))
 
 
-def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature with the least cross-entropy on these pictures; 1 if they are fewer than `FEWEST`.
+def fit_temperature(logits: Logits, labels: Labels, default: float = 1.0) -> float:
+    """The temperature with the least cross-entropy on these pictures; `default` if they are fewer than `FEWEST`.
 
     The method is Guo et al., On Calibration of Modern Neural Networks (2017), with one addition: one more picture, the
     mean of all, counts with its label drawn at random. Without it, a network that makes no mistake on these pictures
@@ -34,7 +34,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     from scipy.optimize import minimize_scalar
 
     if len(labels) < FEWEST:
-        return 1.0
+        return default
     z, true = np.asarray(logits, np.float64), np.arange(len(labels))
 
     def cross_entropy(log_temperature: float) -> float:

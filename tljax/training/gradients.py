@@ -12,7 +12,7 @@ from tljax.networks.cut import Cut
 from tljax.networks.kernels.microbatch import add_rows
 from tljax.networks.resnet import ResNet, fold
 from tljax.training import metrics
-from tljax.training.inference import WHOLE_FROM
+from tljax.training.inference import WHOLE_FROM, find_place
 from tljax.training.metrics import Sums, Targets
 from tljax.trees import Tree
 
@@ -48,7 +48,7 @@ def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: Rows, *, tra
     if train_batch_norm or not blocks:
         # Batch statistics need the outputs of the convolutions as they are, not folded.
         return Gradients(*_differentiate(trained, rows, (), False, model, cut, train_batch_norm))
-    large = [unit for unit in blocks if model.units.index(unit) < model.units.index(WHOLE_FROM)]
+    large = [unit for unit in blocks if find_place(unit, model) < find_place(WHOLE_FROM, model)]
     settings: dict[str, Any] = {"model": model, "cut": cut, "train_batch_norm": False}
     return Gradients(
         *jax.lax.platform_dependent(

@@ -25,6 +25,11 @@ from tljax.trees import Tree
 WHOLE_FROM = "conv4_block1"
 
 
+def find_place(unit: str, model: ResNet) -> int:
+    """The place of `unit` among the network's units; that of the head if the network ends before it."""
+    return model.units.index(unit if unit in model.units else "head")
+
+
 class Inference(NamedTuple):
     """A network with folded BatchNorms. `folded` is the result of `fold`: arrays on the devices, or their shapes."""
 
@@ -74,8 +79,8 @@ def run_units(
         h: Any = model.apply(variables, x, end, start, method="prefix")
         return h
 
-    last = min(end, WHOLE_FROM, key=model.units.index)
-    if model.units.index(start) >= model.units.index(last):
+    last = model.units[min(find_place(end, model), find_place(WHOLE_FROM, model))]
+    if find_place(start, model) >= find_place(last, model):
         return run(prepare(x), start, end)
     return run(map_rows(lambda x: run(prepare(x), start, last), x), last, end)
 

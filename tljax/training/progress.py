@@ -1,6 +1,7 @@
 """The progress of a run: its finished epochs, early stopping, and the finished part of the current epoch."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tljax.training import metrics
@@ -8,7 +9,8 @@ from tljax.trees import Row
 
 
 class EarlyStopper(NamedTuple):
-    """The best validation loss so far, its epoch (0: none yet), the number of epochs since, and whether to stop."""
+    """The best validation loss so far, its epoch, the number of epochs since, and whether to stop. Epoch 0 is a solved
+    head or, with an infinite loss, none yet."""
 
     best: float = math.inf
     best_epoch: int = 0
@@ -22,7 +24,7 @@ def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patien
     It counts as keras.callbacks.EarlyStopping(restore_best_weights=True, min_delta=0) does. The first epoch is the best
     until another one is lower, whatever its value. A later `val_loss` that is not finite is never the best.
     """
-    if stopper.best_epoch == 0:
+    if stopper == EarlyStopper():
         return EarlyStopper(val_loss if math.isfinite(val_loss) else math.inf, epoch)
     if math.isfinite(val_loss) and val_loss < stopper.best:
         return EarlyStopper(val_loss, epoch)
@@ -42,7 +44,8 @@ class Progress(NamedTuple):
     """Everything that a run needs, beside its `TrainState`, to continue as if it had never stopped."""
 
     history: tuple[Row, ...] = ()
-    """One row for every finished epoch; in a fine-tuning, the epochs of its source run come first."""
+    """One row for every finished epoch, and one with the epoch 0 for a solved head; in a fine-tuning, the rows of its
+    source run come first."""
     stopper: EarlyStopper = EarlyStopper()
     partial: PartialEpoch = PartialEpoch()
     """The finished part of the epoch after those of `history`."""
@@ -50,11 +53,25 @@ class Progress(NamedTuple):
     @property
     def epoch(self) -> int:
         """The number of the current epoch; the first is 1."""
-        return len(self.history) + 1
+        return last_epoch(self.history) + 1
 
     def is_done(self, last: int) -> bool:
         """Whether no epoch is left to run; `last` is the number of the last one."""
-        return self.stopper.stopped or len(self.history) >= last
+        return self.stopper.stopped or self.epoch > last
+
+
+def last_epoch(history: Sequence[Row]) -> int:
+    """The number of the last epoch of `history`, 0 if there is none."""
+    return history[-1]["epoch"] if history else 0
+
+
+def record_solved(progress: Progress, row: Row) -> Progress:
+    """The progress after the head was solved, whose metrics are `row`: the best until an epoch has a lower val_loss.
+
+    Without a validation split there is no val_loss, and no epoch will follow.
+    """
+    best = row["loss"] if row["val_loss"] is None else row["val_loss"]
+    return Progress((*progress.history, row), EarlyStopper(best, 0))
 
 
 def finish_epoch(progress: Progress, row: Row, patience: int) -> Progress:

@@ -79,7 +79,7 @@ def load_weights(
 
 def _check_network(weights: Weights, network: str | None, variant: str | None) -> None:
     wanted = "leave it out, or take other weights"
-    if network is not None and find_architecture(network) != weights.architecture:
+    if network is not None and not weights.architecture.begins_as(find_architecture(network)):
         found = name_architecture(weights.architecture)
         raise ValueError(f"config.network={network!r}, but {weights.name} is {found}; {wanted}")
     if variant not in (None, weights.variant):
@@ -89,7 +89,8 @@ def _check_network(weights: Weights, network: str | None, variant: str | None) -
 def load_into(
     variables: dict[str, Any], weights: Weights, class_names: tuple[str, ...], *, keep_head: bool
 ) -> dict[str, Any]:
-    """`variables` with every leaf replaced by that of `weights`; the head's leaves only with `keep_head`.
+    """`variables` with every leaf replaced by that of `weights`; the head's leaves only with `keep_head`. Units that
+    `variables` does not have are left out, which a printed line says.
 
     Raises:
       ValueError: if leaves are missing, left over or have another shape, or if a kept head was trained on other classes
@@ -102,11 +103,14 @@ def load_into(
             f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
         )
     new = () if keep_head else ("params/head/",)
+    unread = tuple(unit for unit in weights.architecture.units if unit not in variables["params"])
+    if unread:
+        print(f"{weights.name}: left out, since the head reads what {unread[0]} would read: {', '.join(unread)}")
     # A new head takes the place of whatever layers stand behind the network's averages.
     others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
     if others:
         print(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}")
-    ignored = (*new, *others)
+    ignored = (*new, *others, *(f"{kind}{unit}/" for kind in OURS for unit in unread))
     merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
 

@@ -1,0 +1,267 @@
+"""A head that is solved instead of trained: the optimum of a ridge regression on the features that the head reads.
+
+The targets are 1 for a picture's own class and -1 for the others; the classes' offsets are not penalized. One
+eigendecomposition serves all penalties. Everything here is NumPy in float64; pictures are read in blocks.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from tljax.training import calibration
+
+# Penalties, in units of the mean eigenvalue of the features' covariance (see `Ridge.unit`).
+PENALTIES = 10.0 ** np.arange(-4, 3.01, 0.25)
+# With one picture a class there is nothing to choose the penalty by.
+DEFAULT_PENALTY = 1.0
+# The temperature of the scores where too few are held out to fit it.
+DEFAULT_TEMPERATURE = 0.2
+# A feature is constant if it varies by less than this part of its mean: that is rounding.
+CONSTANT = 1e-6
+# The most pictures in memory as float64, and the most that are held out to estimate the accuracy.
+BLOCK, HELD_OUT = 4096, 5_000
+
+Features = Float[np.ndarray, "n features"]
+Labels = Int[np.ndarray, " n"]
+Scores = Float[np.ndarray, "n classes"]
+
+
+class HeldOut(NamedTuple):
+    """Scores of pictures, each from a head that was solved without it and without one picture of every other class."""
+
+    rows: Int[np.ndarray, " held"]
+    """Which of the pictures; none if every class has one picture only."""
+    scores: Float[np.ndarray, "held classes"]
+
+
+class SolvedHead(NamedTuple):
+    """An ordinary dense head, and what is known about it. Logits are `features @ kernel + bias`."""
+
+    kernel: Float[np.ndarray, "features classes"]
+    bias: Float[np.ndarray, " classes"]
+    penalty: float
+    """In the units of `PENALTIES`."""
+    temperature: float
+    """What the scores were divided by to become logits."""
+    held_out: HeldOut
+    """Its scores are logits too."""
+
+
+class Ridge(NamedTuple):
+    """The features of some pictures, centred, scaled and turned to the axes on which their covariance is diagonal."""
+
+    features: Features
+    labels: Labels
+    mean: Float[np.ndarray, " features"]
+    scale: Float[np.ndarray, " features"]
+    """What the centred features are multiplied by: 1 / standard deviation, and 0 for a constant feature."""
+    axes: Float[np.ndarray, "features axes"]
+    eigenvalues: Float[np.ndarray, " axes"]
+    """Sums of squares along the axes."""
+    targets: Float[np.ndarray, "axes classes"]
+    """The pictures' places on the axes, times their targets."""
+    offsets: Float[np.ndarray, " classes"]
+    """The mean target of each class."""
+
+    @property
+    def unit(self) -> float:
+        """The mean eigenvalue: what a penalty of 1 adds to each."""
+        return float(self.eigenvalues.mean()) if len(self.eigenvalues) else 1.0
+
+    def shrink(self, penalty: float) -> Float[np.ndarray, " axes"]:
+        """1 / (eigenvalue + penalty) of each axis; `penalty` is in the units of `PENALTIES`."""
+        shrunk: np.ndarray = 1 / (self.eigenvalues + penalty * self.unit)
+        return shrunk
+
+    def turn(self, rows: np.ndarray | slice) -> Float[np.ndarray, "n axes"]:
+        """The places of some pictures on the axes, in the dtype of the features."""
+        dtype = self.features.dtype
+        mean, scale, axes = (x.astype(dtype) for x in (self.mean, self.scale, self.axes))
+        turned: np.ndarray = standardize(self.features[rows], mean, scale) @ axes
+        return turned
+
+    def errors(
+        self, rows: np.ndarray | slice, places: Float[np.ndarray, "n axes"], penalties: np.ndarray
+    ) -> Float[np.ndarray, "n penalties classes"]:
+        """Target less score of some pictures, of the head that each of `penalties` gives for all pictures."""
+        weights = np.concatenate([self.shrink(penalty)[:, None] * self.targets for penalty in penalties], axis=1)
+        scores = (places @ weights.astype(places.dtype)).reshape(len(places), len(penalties), -1)
+        targets = mark_classes(self.labels[rows], len(self.offsets))
+        errors: np.ndarray = (targets - self.offsets)[:, None] - scores
+        return errors
+
+
+def solve_head(features: Features, labels: Labels, classes: int) -> SolvedHead:
+    """The head of `classes` classes that a ridge regression gives for these pictures.
+
+    `features` may be memory-mapped. The scale of the features comes from these pictures, without their labels.
+
+    Raises:
+      ValueError: if a feature is not finite.
+    """
+    ridge = decompose(features, labels, classes)
+    counts = np.bincount(labels, minlength=classes)
+    penalty = choose_penalty(ridge) if counts.max() > 1 else DEFAULT_PENALTY
+    held_out = hold_out(ridge, penalty)
+    temperature = calibration.fit_temperature(held_out.scores, labels[held_out.rows], DEFAULT_TEMPERATURE)
+    weights = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
+    bias = ridge.offsets / temperature - ridge.mean @ weights
+    return SolvedHead(weights, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
+
+
+def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
+    """Takes the scale of the features, and finds the axes on which their covariance is diagonal.
+
+    With fewer pictures than features the eigenvectors come from the products of the pictures with each other, which
+    are fewer and have the same eigenvalues.
+
+    Raises:
+      ValueError: if a feature is not finite.
+    """
+    n, size = features.shape
+    mean, scale = find_scale(features)
+    offsets = 2 * np.bincount(labels, minlength=classes) / n - 1
+    whole = standardize(features, mean, scale) if n <= size else np.zeros((0, size))
+    gram, products = np.zeros((size, size)) if n > size else whole @ whole.T, np.zeros((size, classes))
+    for block in _blocks(n):
+        x = whole if n <= size else standardize(features[block], mean, scale)
+        products += x.T @ (mark_classes(labels[block], classes) - offsets)
+        if n > size:
+            gram += x.T @ x
+    values, vectors = np.linalg.eigh(gram)
+    # The rest is rounding.
+    real = values > values[-1] * max(n, size) * np.finfo(np.float64).eps
+    values = values[real]
+    axes = vectors[:, real] if n > size else whole.T @ (vectors[:, real] / np.sqrt(values))
+    return Ridge(features, labels, mean, scale, axes, values, axes.T @ products, offsets)
+
+
+def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
+    """The mean of each feature, and 1 / its standard deviation, 0 for a constant feature.
+
+    Raises:
+      ValueError: if a feature is not finite.
+    """
+    n, size = features.shape
+    # Sums of differences from some mean: sums of squares would lose digits where the mean is large.
+    origin = features[:BLOCK].mean(axis=0, dtype=np.float64)
+    sums, squares = np.zeros((2, size))
+    for block in _blocks(n):
+        x = features[block] - origin
+        sums += x.sum(axis=0)
+        squares += np.einsum("nf,nf->f", x, x)
+    if not np.isfinite(squares).all():
+        raise ValueError("the features that the head reads are not finite: the source's weights are damaged")
+    mean, deviation = origin + sums / n, np.sqrt(np.maximum(squares / n - np.square(sums / n), 0))
+    constant = deviation <= CONSTANT * np.abs(mean)
+    return mean, np.where(constant, 0, 1 / np.where(constant, 1, deviation))
+
+
+def mark_classes(labels: Labels, classes: int) -> Scores:
+    """The targets: 1 for a picture's own class, -1 for the others."""
+    return np.where(labels[:, None] == np.arange(classes), 1.0, -1.0)
+
+
+def standardize(
+    features: Features, mean: Float[np.ndarray, " features"], scale: Float[np.ndarray, " features"]
+) -> Features:
+    """(features - mean) * scale, in the widest of their dtypes."""
+    centred = features - mean
+    centred *= scale
+    return centred
+
+
+def choose_penalty(ridge: Ridge) -> float:
+    """The penalty of `PENALTIES` with the least squared error when each picture in turn is left out.
+
+    For a linear smoother that error is exactly e / (1 - h), e being the error with the picture and h its leverage, the
+    diagonal of the matrix that makes scores of targets (Allen, 1974; Golub, Heath and Wahba, 1979).
+    """
+    n, at_once = len(ridge.labels), max(1, BLOCK // len(ridge.offsets))
+    shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
+    sums = np.zeros(len(PENALTIES))
+    for block in _blocks(n):
+        places = ridge.turn(block)
+        rest = 1 - (1 / n + np.square(places) @ shrunk.astype(places.dtype))
+        for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
+            errors = ridge.errors(block, places, PENALTIES[some]) / rest[:, some, None]
+            sums[some] += np.square(errors).sum(axis=(0, 2))
+    return float(PENALTIES[np.argmin(sums)])
+
+
+def hold_out(ridge: Ridge, penalty: float) -> HeldOut:
+    """Scores of pictures that are left out in groups of one of each class, each picture once, `HELD_OUT` at most.
+
+    Leaving out a group S is exact too: its errors without itself are (I - H_SS)^-1 e_S. To leave out one picture alone
+    would make its class rarer than the others, and the head less likely to name it: with few pictures the accuracy
+    would come out far too low. A class that has one picture keeps it.
+    """
+    groups, first = form_groups(ridge.labels, len(ridge.offsets))
+    n, shrunk = len(ridge.labels), ridge.shrink(penalty)
+    scores = np.zeros((*groups.shape, len(ridge.offsets)))
+    at_once = max(1, BLOCK // max(1, groups.shape[1]))
+    for start in range(0, len(groups), at_once):
+        rows = groups[start : start + at_once]
+        places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
+        smoother = 1 / n + (places * shrunk) @ places.transpose(0, 2, 1)
+        errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty]))
+        left_out = np.linalg.solve(np.eye(rows.shape[1]) - smoother, errors.reshape(*rows.shape, -1))
+        targets = mark_classes(ridge.labels[rows.ravel()], len(ridge.offsets))
+        scores[start : start + at_once] = targets.reshape(left_out.shape) - left_out
+    return HeldOut(groups[first], scores[first])
+
+
+def form_groups(labels: Labels, classes: int) -> tuple[Int[np.ndarray, "groups members"], np.ndarray]:
+    """Rows in groups of one of each class that has two pictures or more, and which of them stand there first (bool).
+
+    A class with fewer pictures than the largest starts again from its first. There are as many groups as `HELD_OUT`
+    allows.
+    """
+    drawn = np.random.default_rng(0).permutation(len(labels))
+    by_class = [drawn[labels[drawn] == label] for label in range(classes)]
+    by_class = [rows for rows in by_class if len(rows) > 1]
+    if not by_class:
+        return np.zeros((0, 0), int), np.zeros((0, 0), bool)
+    number = min(max(map(len, by_class)), math.ceil(HELD_OUT / len(by_class)))
+    groups = np.stack([np.resize(rows, number) for rows in by_class], axis=1)
+    return groups, np.arange(number)[:, None] < np.array([len(rows) for rows in by_class])
+
+
+class Estimate(NamedTuple):
+    """The accuracy that held-out pictures suggest, with an approximate interval of 95%."""
+
+    accuracy: float
+    low: float
+    high: float
+    pictures: int
+
+
+def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
+    """The share of right predictions among held-out pictures, each class weighted by how many pictures it has; None if
+    none is held out. `labels` are those of all pictures.
+
+    The interval is Wilson's. It is approximate: the heads share most of their pictures.
+    """
+    own = labels[held_out.rows]
+    if not len(own):
+        return None
+    weights = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
+    right = float(np.average(held_out.scores.argmax(axis=1) == own, weights=weights))
+    n, z = len(own), 1.96
+    middle = (right + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(right * (1 - right) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Estimate(right, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def count_repeated(features: Features) -> int:
+    """The number of pictures whose features another picture before them has to the bit: copies, which a held-out score
+    takes for new pictures."""
+    return len(features) - len({hashlib.sha256(row.tobytes()).digest() for row in np.asarray(features)})
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
