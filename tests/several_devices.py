@@ -24,9 +24,11 @@ PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 from tiny_runs import TINY
 
 from tljax.commands.programs import Setup, compile_programs
+from tljax.commands.solve import put_head, solve
 from tljax.config import Compute, Config
 from tljax.data import batches
 from tljax.data.preprocessing import CAFFE
+from tljax.data.splits import Dataset, Split
 from tljax.devices import mesh, processes, tpu
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
@@ -92,6 +94,14 @@ for batch_norm in ("inference", "training"):
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held(state.variables),
     }
+# A head that is solved from features of which each process has its own.
+own = mesh.own_rows(DEVICES, BATCH, TRAIN)
+features, labels = rng.normal(size=(TRAIN, 9)).astype(np.float32), rng.integers(0, 3, TRAIN, np.int32)
+split = Split(features[own], labels[own], tuple(map(str, own)), own, TRAIN)
+solution = solve(Dataset(("a", "b", "c"), 32, split, None, None, {}), features[own])
+head = put_head(state, solution.head, setup).variables["params"]["head"]
+report["solved"] = np.asarray(head["kernel"]).tolist(), np.asarray(head["bias"]).tolist()
+
 with checkpoints.open_checkpoints(FOLDER) as kept:
     frozen = CUT.digest(state.variables)
     kept.keep_frozen(state.variables, CUT, frozen)

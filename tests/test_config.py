@@ -8,7 +8,7 @@ import pytest
 
 from tljax import config as settings
 from tljax.cli import COMMANDS, main, parse_flags
-from tljax.config import STAGES, Config, Data, Lesson, Optimizer, Stage
+from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Stage
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
 from tljax.runs.saved_configs import growing
@@ -16,6 +16,7 @@ from tljax.runs.saved_configs import growing
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 GOOD = Config(pretrained="imagenet")
+RIDGE = Head(init="ridge")
 
 
 def flags(config: str, *arguments: str):
@@ -42,6 +43,15 @@ def flags(config: str, *arguments: str):
         ({"optimizer": Optimizer(epsilon=0.0)}, "config.optimizer.epsilon=0.0: must be > 0"),
         ({"data": Data(image_size=31)}, "config.data.image_size=31: at least 32"),
         ({"data": Data(max_images=0)}, "config.data.max_images=0: at least 1"),
+        ({"data": Data(labels_per_class=0)}, "config.data.labels_per_class=0: at least 1"),
+        ({"head": Head(init="solved")}, "config.head.init='solved': must be one of glorot, ridge"),
+        ({"head": RIDGE, "stage": "from_scratch", "pretrained": None}, "config.head.init='ridge': is for"),
+        ({"head": RIDGE, "data": Data(augment="flip")}, "config.data.augment='flip': head.init=ridge"),
+        ({"head": RIDGE, "cache": Cache(features=False)}, "config.cache.features=False: head.init=ridge"),
+        ({"head": RIDGE, "epochs": -1}, "config.epochs=-1: must be a whole number, at least 0"),
+        ({"head": RIDGE, "data": Data(validation_split="none")}, "config.data.validation_split='none': without"),
+        ({"epochs": 0, "data": Data(validation_split="none")}, "config.epochs=0: must be a whole number, at least 1"),
+        ({"head": Head(at="conv4_block1"), "stage": "zero_shot"}, "config.head.at='conv4_block1': zero_shot uses"),
         ({"stage": "from_scratch"}, "config.pretrained='imagenet': from_scratch starts from no weights"),
         ({"stage": "fine_tune"}, "config.pretrained='imagenet': fine_tune goes on from a run"),
         ({"stage": "fine_tune", "pretrained": None}, "config.pretrained=None: fine_tune goes on from a run"),
@@ -60,7 +70,10 @@ def test_a_wrong_value_is_refused_by_name(wrong, message):
         {},
         {"epochs": 1, "patience": 1, "batch_size": 1, "seed": 0},
         {"optimizer": Optimizer(beta_1=0.0, beta_2=0.0, epsilon=1e-12)},
-        {"data": Data(image_size=32, max_images=1)},
+        {"data": Data(image_size=32, max_images=1, labels_per_class=1)},
+        {"head": RIDGE, "epochs": 0},
+        {"head": RIDGE, "epochs": 0, "data": Data(validation_split="none")},
+        {"head": Head(at="conv4_block1"), "stage": "from_scratch", "pretrained": None},
         {"stage": "zero_shot"},
         {"stage": "fine_tune", "pretrained": "runs/feature_extraction"},
         {"stage": "from_scratch", "pretrained": None},
@@ -86,7 +99,8 @@ def test_a_stage_has_its_own_settings_and_the_shared_data_and_seed(name):
 
 
 def test_the_source_is_from_scratch_on_classes_of_its_own():
-    lesson = Lesson(data=Data(name="digits", classes=("5", "6"), max_images=9), source_classes=("0", "1"))
+    data = Data(name="digits", classes=("5", "6"), max_images=9, labels_per_class=2)
+    lesson = Lesson(data=data, source_classes=("0", "1"))
     lesson.stages["source"] = Stage("from_scratch", cut="conv1", epochs=3)
     assert lesson.config("source", None) == Config(
         stage="from_scratch", cut="conv1", epochs=3, data=Data(name="digits", classes=("0", "1"), max_images=9)

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from tiny_runs import TINY
 
-from tljax.networks.cut import Counts, Cut, find_cut, merge, verify_frozen
-from tljax.networks.resnet import NETWORKS, RESNET50, ResNet, abstract_variables
+from tljax.networks.cut import Counts, Cut, find_cut, find_head, merge, verify_frozen
+from tljax.networks.resnet import (
+    NETWORKS,
+    RESNET50,
+    ResNet,
+    abstract_variables,
+    find_architecture,
+    name_architecture,
+)
 
 UNITS = RESNET50.units
 TREE = {"conv1": {"conv": {"kernel": 1, "bias": 2}}, "conv5_block1": {"1_bn": {"scale": 3}}, "head": {"bias": 4}}
@@ -231,3 +238,27 @@ def test_digests_of_an_earlier_cut_are_some_of_a_later_ones():
     for unit in UNITS:
         assert Cut(UNITS, unit).select(digests["head"]) == digests[unit]
     assert not digests["conv1"] and len(digests["head"]) == 2 * (len(UNITS) - 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "blocks"),
+    [("conv2_block1", ()), ("conv2_block3", (2,)), ("conv4_block1", (3, 4)), ("conv4_block4", (3, 4, 3)),
+     ("conv5_block1", (3, 4, 6)), ("conv5_block3", (3, 4, 6, 2)), ("head", (3, 4, 6, 3))],
+)  # fmt: skip
+def test_a_head_that_reads_earlier_makes_a_shorter_network(at, blocks):
+    shorter = find_head(at, RESNET50)
+    assert shorter.stage_sizes == blocks
+    assert shorter.units == (*RESNET50.units[: RESNET50.units.index(at)], "head")
+    assert shorter.begins_as(RESNET50) and RESNET50.begins_as(shorter) == (at == "head")
+    assert find_cut(str(max(shorter.keras_layer_starts)), shorter).start == "head"
+
+
+def test_shorter_networks_have_names():
+    assert name_architecture(find_head("conv4_block4", RESNET50)) == "resnet50 up to conv4_block3"
+    assert (
+        name_architecture(find_head("conv4_block20", find_architecture("resnet101"))) == "resnet101 up to conv4_block19"
+    )
+    assert name_architecture(find_head("conv3_block2", RESNET50._replace(width=5))) == (
+        "a ResNet with 3-1 blocks and 5 features"
+    )
+    assert not RESNET50._replace(width=8).begins_as(RESNET50)

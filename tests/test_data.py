@@ -111,6 +111,61 @@ def test_max_images_is_a_seeded_sample_of_each_split():
     assert again.train.ids == few.train.ids
 
 
+def test_few_labels_are_a_seeded_draw_of_each_class_from_train_alone():
+    data = {k: Data(name="digits", classes=("7", "3", "4"), labels_per_class=k) for k in (None, 5, 10, 1000)}
+    drawn = {k: splits.load(one, seed=0) for k, one in data.items()}
+    for k in (5, 10):
+        assert np.bincount(drawn[k].train.labels).tolist() == [k] * 3
+        assert drawn[k].validation.ids == drawn[None].validation.ids
+        assert list(drawn[k].train.ids) == [name for name in drawn[None].train.ids if name in drawn[k].train.ids]
+        images = dict(zip(drawn[None].train.ids, drawn[None].train.images, strict=True))
+        np.testing.assert_array_equal(drawn[k].train.images, [images[name] for name in drawn[k].train.ids])
+    assert set(drawn[5].train.ids) < set(drawn[10].train.ids)
+    assert not drawn[10].description["warnings"]
+    # More than there are: all of them, and that is said.
+    assert drawn[1000].train.ids == drawn[None].train.ids
+    (warning,) = drawn[1000].description["warnings"]
+    assert warning == "train has fewer images than config.data.labels_per_class=1000 of 7, 3, 4"
+    other = splits.load(data[5], seed=1)
+    assert set(other.train.ids) != set(drawn[5].train.ids)
+    # Without config.classes too, and after the sample of max_images.
+    both = splits.load(Data(name="digits", max_images=100, labels_per_class=3), seed=0)
+    assert set(both.train.ids) <= set(splits.load(Data(name="digits", max_images=100), seed=0).train.ids)
+    assert np.bincount(both.train.labels).tolist() == [3] * 10 and both.validation.count == 100
+
+
+def test_few_labels_are_not_found_in_the_cache_as_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
+    counts = [
+        splits.load(Data(name="digits", labels_per_class=k), seed=0, disk_bytes=2**24).train.count
+        for k in (2, 3, None, 2)
+    ]
+    assert counts == [20, 30, 1618, 20]
+
+
+def test_a_class_of_which_nothing_was_drawn_is_said(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 60, "train/blue": 1, "val/red": 1, "val/blue": 1})
+    dataset = load_folder(folder, max_images=5, seed=1)
+    assert dataset.train.labels.sum() in (0, 5)
+    assert "train has no image of blue" in dataset.description["warnings"]
+
+
+def test_without_validation_train_is_whole(tmp_path):
+    assert sources.open_source(Data(name="digits", validation_split="none")).sizes == {"train": 1797}
+    layouts = {
+        "classes": ({"red": 9, "blue": 9}, 18, None),
+        "test": ({f"{s}/{c}": 6 for s in ("train", "test") for c in COLORS}, 18, 18),
+        # What the user has set aside stays there, and is said.
+        "val": ({f"{s}/{c}": 6 for s in ("train", "val") for c in COLORS}, 18, None),
+    }
+    for name, (files, train, test) in layouts.items():
+        dataset = load_folder(make_folder(tmp_path / name, files), validation_split="none")
+        assert dataset.validation is None and dataset.train.count == train
+        assert (dataset.test.count if dataset.test else None) == test
+        assert dataset.description["notes"] == (["not used: val (18 images)"] if name == "val" else [])
+        assert dataset.shown is dataset.train
+
+
 def test_max_images_sample_follows_the_seed(tmp_path):
     folder = make_folder(tmp_path, {"train/red": 1, "val/red": 60})
     ids = [load_folder(folder, seed=seed, max_images=20, training=False).validation.ids for seed in (3, 3, 4)]
@@ -187,9 +242,9 @@ def test_sources_are_told_apart_in_the_cache_and_without_files_nothing_is_kept(t
     def first_pixel(name):
         return int(splits.load(Data(name=name), seed=0, disk_bytes=2**20).train.images[0, 0, 0, 0])
 
-    monkeypatch.setitem(sources.SOURCES, "one", lambda: open_gray([Path(__file__)]))
-    monkeypatch.setitem(sources.SOURCES, "other", lambda: open_gray([Path(__file__)]))
-    monkeypatch.setitem(sources.SOURCES, "no files", lambda: open_gray([]))
+    monkeypatch.setitem(sources.SOURCES, "one", lambda whole: open_gray([Path(__file__)]))
+    monkeypatch.setitem(sources.SOURCES, "other", lambda whole: open_gray([Path(__file__)]))
+    monkeypatch.setitem(sources.SOURCES, "no files", lambda whole: open_gray([]))
     assert (first_pixel("one"), first_pixel("no files")) == (10, 10)
     gray[0] = 20
     # Found again by its name and files; another source, and one without files, is not.

@@ -86,6 +86,13 @@ def test_each_device_holds_its_part(run, layout):
 
 
 @pytest.mark.parametrize("layout", [long("1x8"), "2x4"])
+def test_a_head_is_solved_from_the_features_of_all_processes(run, layout):
+    one, eight = run("1x1")["solved"], run(layout)["solved"]
+    for ours, theirs in zip(eight, one, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("layout", [long("1x8"), "2x4"])
 def test_what_eight_devices_left_is_read_on_one(run, folder, layout):
     digest = run(layout)["digest"]
     with checkpoints.open_checkpoints(folder / layout) as kept:

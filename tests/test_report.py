@@ -56,16 +56,23 @@ def test_without_a_cut_the_summary_has_nothing_that_trains():
 
 STAGES = [
     {"stage": "zero_shot", "loss": 2.34567, "accuracy": None, "params": {"trainable": 0}, "seconds": 9.96},
-    {"stage": "fine_tune", "loss": 0.5, "accuracy": 0.87654, "params": {"trainable": 14_996_490}, "seconds": 1234.0},
+    {
+        "stage": "fine_tune",
+        "loss": 0.5,
+        "accuracy": 0.87654,
+        "params": {"trainable": 14_996_490},
+        "seconds": 1234.0,
+        "labels": {"train": 25, "validation": 1000},
+    },
 ]
 
 
 def test_the_stages_stand_side_by_side():
     assert tables.stages_table({row["stage"]: row for row in STAGES}).splitlines() == [
-        "| stage     |   loss | accuracy | trainable parameters | seconds |",
-        "| :-------- | -----: | -------: | -------------------: | ------: |",
-        "| zero_shot | 2.3457 |        - |                    0 |    10.0 |",
-        "| fine_tune | 0.5000 |   0.8765 |           14,996,490 |  1234.0 |",
+        "| stage     |   loss | accuracy | labels | trainable parameters | seconds |",
+        "| :-------- | -----: | -------: | -----: | -------------------: | ------: |",
+        "| zero_shot | 2.3457 |        - |      - |                    0 |    10.0 |",
+        "| fine_tune | 0.5000 |   0.8765 |  1,025 |           14,996,490 |  1234.0 |",
     ]
 
 
@@ -92,6 +99,23 @@ def test_the_stages_stand_side_by_side():
 )
 def test_a_stage_is_summed_up_in_lines(summary, text):
     assert tables.summary_line(summary) == text
+
+
+def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
+    held_out = {"loss": 0.5, "accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
+    solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "held_out": held_out}
+    row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
+    assert tables.solved_line(row).splitlines() == [
+        "head solved in 0.1 s from 25 pictures (penalty 0.1)",
+        "  accuracy 0.5000 (approximately 0.31 to 0.69) on 25 of these pictures, each left out with one of every other "
+        "class",
+        "  3 of the pictures are copies of others, which makes that too good",
+    ]
+    alone = row | {"val_loss": 1.0, "val_accuracy": 0.25, "solved": solved | {"held_out": None, "copies": 0}}
+    assert tables.solved_line(alone).splitlines() == [
+        "head solved in 0.1 s from 25 pictures (penalty 0.1): val_loss 1.0000, val_accuracy 0.2500",
+        "  one picture a class: nothing says how good it is, and the penalty is the default",
+    ]
 
 
 def read_picture(path: Path) -> np.ndarray:

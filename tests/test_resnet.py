@@ -93,6 +93,23 @@ def test_a_cut_anywhere_gives_the_plain_network(cut):
         assert largest_difference(cut_in_two, whole) < 1e-12
 
 
+@pytest.mark.parametrize("variant", ["v1", "v1.5"])
+@pytest.mark.parametrize("at", ["conv2_block1", "conv3_block1", "conv3_block2", "conv4_block1"])
+def test_a_head_that_reads_earlier_reads_the_average_of_all_positions(at, variant):
+    """Of what the unit would read; where the unit halves the resolution, v1 itself computes a quarter of it."""
+    whole = ResNet(3, VARIANTS[variant], Architecture((1, 2, 1), 4))
+    shorter = whole.clone(architecture=whole.architecture.end_before(at))
+    with jax.enable_x64(True):
+        variables, x = draw(whole, 40)
+        own = {
+            kind: {unit: tree[unit] for unit in shorter.units[:-1] if unit in tree} for kind, tree in variables.items()
+        }
+        averages = jax.jit(lambda v, x: shorter.apply(v, x, "head", method="prefix"))(own, x)
+        before = whole.units[: whole.units.index(at)]
+        map_ = jax.jit(lambda v, x: whole.apply(v, x, units=before, method=run_plain))(variables, x)
+        assert largest_difference(averages, jnp.mean(map_, axis=(1, 2))) < 1e-12
+
+
 @pytest.mark.parametrize("cut", CUTS[:-1])
 def test_batch_statistics_are_taken_over_all_positions(cut):
     model = ResNet(3, architecture=Architecture((2, 2, 2, 2), 4))

@@ -193,7 +193,7 @@ class Stage:
     base.layers[:143], which in ResNet50 is everything before conv5_block1."""
     head: Head = field(default_factory=Head)
     epochs: int = 10
-    """Most epochs that this stage trains. 0: with head.init=ridge, the solved head is used as it is."""
+    """Most epochs that this stage trains."""
     patience: int = 5
     """Early stopping: end at the patience-th epoch in a row without a lower val_loss, as in Keras."""
     batch_size: int = 256

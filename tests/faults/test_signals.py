@@ -154,7 +154,12 @@ def test_a_signal_to_all_processes(tmp_path, number):
     The processes that decode images get it too; they block it, so that the run can save first.
     """
     weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
-    streamed = ("--config.cache.no_features", "--config.cache.memory_gib=0", "--config.cache.disk_gib=0")
+    streamed = (
+        "--config.head.init=glorot",
+        "--config.cache.no_features",
+        "--config.cache.memory_gib=0",
+        "--config.cache.disk_gib=0",
+    )
     env = environment(tmp_path / "cache", SLOW="0.2")
     run = Run(command("head.py", tmp_path / "run", weights, *streamed), env)
     assert run.wait_for("STEPS 1"), run.lines
