@@ -209,8 +209,9 @@ class Shared:
     """The settings that the stages of a lesson share. A run of one stage has them too."""
 
     pretrained: str | None = None
-    """Source weights: `imagenet`, a .h5 or .weights.h5 file of Keras, a .safetensors file of torchvision or timm, or
-    the folder of an earlier run of one stage. None: random weights."""
+    """Source weights: `imagenet`, a .h5 or .weights.h5 file of Keras, a .safetensors file of torchvision or timm, the
+    folder of an earlier run of one stage, or a model of the Hugging Face Hub such as timm/resnet50.a1_in1k. None:
+    random weights."""
     network: str | None = None
     """The network by name, such as resnet101; a wrong name is answered with all names. None: the network of the source
     weights, or resnet50 for `imagenet` and from_scratch."""
@@ -271,7 +272,9 @@ class Config(Shared, Stage):
             wanted = "fine_tune goes on from a run of feature_extraction: --config.pretrained=FOLDER"
             refuse_unless(self.pretrained not in (None, "imagenet"), "pretrained", self.pretrained, wanted)
         else:
-            wanted = f"{self.stage} needs source weights: imagenet, a weight file or the folder of a run"
+            wanted = (
+                f"{self.stage} needs source weights: imagenet, a weight file, the folder of a run or a model of timm"
+            )
             refuse_unless(self.pretrained is not None, "pretrained", self.pretrained, wanted)
         if self.pretrained == "imagenet":
             wanted = "the weights of imagenet are Keras's, v1; v1.5 is read from torchvision's .safetensors"

@@ -39,7 +39,8 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
-    run = partial(inference.program(partial(classify, size=weights.input_size)), inference.folded)
+    classifier = partial(classify, size=weights.input_size, resizing=weights.resizing)
+    run = partial(inference.program(classifier), inference.folded)
     own, arrays = own_rows(mesh, config.batch_size, split.count), (split.images, split.labels)
     batches = map_batches(run, arrays, config.batch_size, mesh, name="zero_shot", rows=own)
     outputs = map(np.concatenate, zip(*(outputs for _, outputs in batches), strict=True))

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
 
 class Preprocessing(NamedTuple):
     """The input that a set of weights expects: `(channels(x) * scale - mean) / std` of RGB pixels `x`, 0..255.
@@ -37,13 +39,35 @@ def preprocess(images: Num[Array, "n h w 3"], preprocessing: Preprocessing) -> F
     return (x * jnp.asarray(preprocessing.scale, x.dtype) - mean) / std
 
 
-def resize(images: Num[Array, "n h w 3"], size: int) -> Num[Array, "n size size 3"]:
-    """Resizes as tf.image.resize does: bilinear, half-pixel centres, no antialiasing. Integers become float32.
+class Resizing(NamedTuple):
+    """How images of any size become square inputs for weights as they are. The defaults are tf.image.resize's."""
 
-    Images that have the side `size` already are returned unchanged.
+    crop: float = 1.0
+    """The share of the resized image's side that is kept, its centre."""
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = False
+    """Whether an image that is made smaller is smoothed first, as Pillow does it."""
+
+
+AS_KERAS = Resizing()
+
+# jax.image's names of the interpolations.
+_METHODS = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos3"}
+
+
+def resize(images: Num[Array, "n h w 3"], size: int, resizing: Resizing = AS_KERAS) -> Num[Array, "n size size 3"]:
+    """Resizes to the side `size / resizing.crop` and keeps the centre of the side `size`; half-pixel centres. Integers
+    become float32.
+
+    Images that have the right side already are not resized. timm's transforms do the same with Pillow, which rounds to
+    whole grey levels in between.
     """
+    side = int(size / resizing.crop)
     n, height, width, channels = images.shape
-    if (height, width) == (size, size):
-        return images
-    x = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32)
-    return jax.image.resize(x, (n, size, size, channels), "bilinear", antialias=False)
+    x = images
+    if (height, width) != (side, side):
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+        method = _METHODS[resizing.interpolation]
+        x = jax.image.resize(x, (n, side, side, channels), method, antialias=resizing.antialias)
+    start = round((side - size) / 2)
+    return x[:, start : start + size, start : start + size]

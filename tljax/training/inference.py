@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
-from tljax.data.preprocessing import Preprocessing, preprocess, resize
+from tljax.data.preprocessing import AS_KERAS, Preprocessing, Resizing, preprocess, resize
 from tljax.devices.mesh import by_row, whole
 from tljax.networks.kernels.microbatch import map_rows
 from tljax.networks.resnet import ResNet, fold
@@ -136,8 +136,10 @@ def classify(
     model: ResNet,
     preprocessing: Preprocessing,
     size: int,
+    resizing: Resizing = AS_KERAS,
 ) -> tuple[Float[Array, "n classes"], Float[Array, " n"]]:
     """Probabilities and cross-entropies (nats) of RGB images, pixels 0..255, which are first resized to `size`."""
-    averages = run_prefix(folded, resize(images, size), model=model, end="head", preprocessing=preprocessing)
+    inputs = resize(images, size, resizing)
+    averages = run_prefix(folded, inputs, model=model, end="head", preprocessing=preprocessing)
     logits = read_head(folded, averages, model)
     return jax.nn.softmax(logits), metrics.cross_entropy(logits, labels)

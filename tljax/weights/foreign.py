@@ -26,7 +26,10 @@ def _first_shape(arrays: Arrays, name: str, axis: int, default: int) -> int:
     return arrays[name].shape[axis] if name in arrays and arrays[name].ndim > axis else default
 
 
-_WIDTHS = {network.architecture.width for network in NETWORKS.values()}
+def _widths() -> set[int]:
+    return {network.architecture.width for network in NETWORKS.values()}
+
+
 # What is told apart by names, and by shapes where the names are the same. The first that fits is named.
 _KINDS: tuple[tuple[str, Callable[[Arrays, str], object]], ...] = (
     ("a vision transformer", lambda arrays, names: re.search(r"patch_embed|cls_token|class_embedding", names)),
@@ -49,7 +52,7 @@ _KINDS: tuple[tuple[str, Callable[[Arrays, str], object]], ...] = (
     ),
     (
         "a ResNet of another width",
-        lambda arrays, names: _first_shape(arrays, "layer1.0.conv1.weight", 0, 64) not in _WIDTHS,
+        lambda arrays, names: _first_shape(arrays, "layer1.0.conv1.weight", 0, 64) not in _widths(),
     ),
 )
 

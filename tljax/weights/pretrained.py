@@ -1,17 +1,18 @@
-"""Loads source weights from the name `imagenet`, a weight file of Keras or PyTorch, or the folder of an earlier run."""
+"""Loads source weights from the name `imagenet`, a weight file of Keras or PyTorch, the folder of an earlier run, or a
+repository of the Hugging Face Hub."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from tljax.data.decoding import Fit
-from tljax.data.preprocessing import OF_VARIANT, Preprocessing
+from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
-from tljax.weights import convert, foreign, imagenet, untrusted
+from tljax.weights import convert, foreign, hub, imagenet, untrusted
 
 # Keras's own ImageNet weights: top-1 74.9% (ResNet50), 76.4% (101), 76.6% (152); https://keras.io/api/applications.
 IMAGENET = "imagenet"
@@ -46,6 +47,8 @@ class Weights(NamedTuple):
     """The number of the checkpoint that a run's weights come from."""
     fit: Fit = "crop"
     """How pictures became square in the run."""
+    resizing: Resizing = AS_KERAS
+    """How zero_shot makes inputs of images."""
     notes: tuple[str, ...] = ()
     """What a reader should know of how the file was read."""
 
@@ -53,7 +56,8 @@ class Weights(NamedTuple):
 def load_weights(
     pretrained: str, network: str | None = None, variant: str | None = None, setting: str = "config.pretrained"
 ) -> Weights:
-    """Loads weights by the name `imagenet`, or from a file or the folder of a run; messages call that `setting`.
+    """Loads weights by the name `imagenet`, from a file or the folder of a run, or from OWNER/NAME@REVISION of the
+    Hugging Face Hub; messages call that `setting`. What is here comes before what the hub has.
 
     For `imagenet`, `network` chooses the file (None: ResNet50).
 
@@ -61,6 +65,7 @@ def load_weights(
       ValueError: if `pretrained` cannot be read as weights, or if the weights have another network or variant than
         `network` and `variant` (None: any).
       FileNotFoundError: if a file is missing, or cannot be downloaded.
+      OSError: if the hub does not give it.
     """
     path = Path(pretrained).expanduser()
     if pretrained == IMAGENET:
@@ -70,6 +75,8 @@ def load_weights(
         weights = _read_run(path, setting)
     elif path.is_file():
         weights = _read_file(path, pretrained, setting)
+    elif hub.is_hub_name(pretrained):
+        weights = _read_hub(pretrained, setting)
     else:
         near = f"; write {IMAGENET} in small letters" if pretrained.lower() == IMAGENET else ""
         raise FileNotFoundError(f"{setting}={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}{near}")
@@ -143,6 +150,41 @@ def _read_file(path: Path, name: str, setting: str) -> Weights:
         architecture=architecture,
         notes=(f"its names begin with {prefix!r}, which is left out",) if prefix else (),
     )
+
+
+def _read_hub(name: str, setting: str) -> Weights:
+    try:
+        architecture, settings = hub.fetch_config(name)
+        if architecture not in NETWORKS:
+            raise ValueError(f"it is a {architecture}, which tljax does not have; it has {', '.join(NETWORKS)}")
+        inputs = _read_inputs(settings)
+        file = hub.fetch_weights(name)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"{setting}={name!r}, which is no file or folder here: {error}") from error
+    return _read_file(file, name, setting)._replace(**inputs)
+
+
+def _read_inputs(settings: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Weights` that timm's settings of the input give.
+
+    Raises:
+      ValueError: if a setting is none that timm has.
+    """
+    try:
+        _, height, width = settings["input_size"]
+        mean, std = ([float(value) for value in settings[name]] for name in ("mean", "std"))
+        crop, interpolation = float(settings.get("crop_pct", 0.875)), settings.get("interpolation", "bicubic")
+        sizes = height == width and isinstance(height, int) and 32 <= height <= 4096
+        values = len(mean) == len(std) == 3 and min(std) > 0 and max(map(abs, mean + std)) < 1e3
+        if not (sizes and values and 0.1 <= crop <= 1 and interpolation in get_args(Interpolation)):
+            raise ValueError("a value is out of range")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its {hub.CONFIG} does not describe an input ({type(error).__name__}: {error})") from error
+    return {
+        "preprocessing": Preprocessing("rgb", 1 / 255, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
+        "input_size": height,
+        "resizing": Resizing(crop, interpolation, antialias=True),
+    }
 
 
 def _head_labels(leaves: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:

@@ -1,0 +1,96 @@
+"""Weights from the Hugging Face Hub, as timm puts them there: a `.safetensors` file, and a `config.json` that says what
+network it is and which input it expects.
+
+The cache, tokens, mirrors and the offline mode are those of `huggingface_hub`: HF_HOME, HF_TOKEN, HF_ENDPOINT,
+HF_HUB_OFFLINE.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` looks like OWNER/NAME or OWNER/NAME@REVISION, and OWNER is no folder here."""
+    found = re.fullmatch(r"([A-Za-z0-9][\w.-]*)/[\w.-]+(@[\w./-]+)?", name)
+    return found is not None and not Path(found[1]).exists()
+
+
+def fetch_config(name: str) -> tuple[str, dict[str, Any]]:
+    """timm's name of the network in a repository of the hub, and the input that it expects.
+
+    Raises:
+      ValueError, OSError: with one line.
+    """
+    file = _download(name, CONFIG)
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        return str(config["architecture"]), config | config.get("pretrained_cfg", {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its {CONFIG} is not one of timm's ({type(error).__name__}: {error})") from error
+
+
+def fetch_weights(name: str) -> Path:
+    """The weights of a repository of the hub, compared with the SHA-256 that the hub names.
+
+    Raises:
+      ValueError, OSError: with one line.
+    """
+    file = _download(name, WEIGHTS)
+    # The cache links a file to one that is named by the hub's digest of it.
+    digest = os.path.basename(os.readlink(file)) if file.is_symlink() else ""
+    if re.fullmatch("[0-9a-f]{64}", digest):
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != digest:
+            raise ValueError(f"{file.resolve()} is damaged: its SHA-256 is not the hub's; delete it and try again")
+    else:
+        print(f"{name}: the hub names no SHA-256, so the file is not compared with one")
+    return file
+
+
+def _download(name: str, file: str) -> Path:
+    """The path of a file of OWNER/NAME@REVISION in the cache, downloaded if it is not there.
+
+    Raises:
+      ValueError, OSError: with one line.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision or None, library_name="tljax"))
+    except errors.GatedRepoError as error:
+        raise OSError(
+            f"{repository} is gated: accept its terms on the hub's page, then log in with `hf auth login` or HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"the hub has no {repository}, or it is private: check the name, or log in with `hf auth login` or HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repository} has no revision {revision!r}") from error
+    except errors.LocalEntryNotFoundError as error:
+        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
+        why = (
+            "HF_HUB_OFFLINE is set"
+            if offline
+            else f"the hub cannot be reached ({_first_line(error.__cause__ or error)})"
+        )
+        raise FileNotFoundError(f"{file} of {name} is not in the cache, and {why}") from error
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(f"{repository} holds no {file}: it is no model of timm") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{repository!r} is no name of a repository ({_first_line(error)})") from error
+    # Whatever its HTTP library raises.
+    except Exception as error:
+        raise OSError(f"{file} of {name} cannot be downloaded ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
