@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tljax.networks.resnet import RESNET50
+from tljax.networks.resnet import RESNET50, Architecture
 from tljax.weights import convert, foreign, pretrained, untrusted
 
 KERNEL = np.ones((64, 3, 7, 7), np.float32)
@@ -93,7 +93,7 @@ TARGET = {"params": {"conv1": {"conv": {"kernel": zeros(2, 3)}}, "head": {"bias"
 
 def weights(**arrays: np.ndarray) -> pretrained.Weights:
     leaves = {name.replace("__", "/"): array for name, array in arrays.items()}
-    return pretrained.Weights("w", leaves, "v1", None, 224, (), RESNET50)
+    return pretrained.Weights("w", leaves, "v1", None, 224, (), Architecture(()))
 
 
 def test_with_a_new_head_the_layers_of_the_old_one_are_left_out_and_said(capsys):

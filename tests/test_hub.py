@@ -109,9 +109,7 @@ def test_it_is_downloaded_once_and_then_read_without_the_hub(hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     again = load_weights("timm/tiny.test")
     np.testing.assert_array_equal(first.leaves["params/head/kernel"], again.leaves["params/head/kernel"])
-    with pytest.raises(
-        FileNotFoundError, match=r"config\.json of timm/other is not in the cache, and HF_HUB_OFFLINE"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"config\.json of timm/other is not in the cache, and HF_HUB_OFFLINE"):
         load_weights("timm/other")
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from tljax.data.decoding import Fit
+from tljax.data.layouts import join
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
@@ -112,7 +113,7 @@ def load_into(
     new = () if keep_head else ("params/head/",)
     unread = tuple(unit for unit in weights.architecture.units if unit not in variables["params"])
     if unread:
-        print(f"{weights.name}: left out, since the head reads what {unread[0]} would read: {', '.join(unread)}")
+        print(f"{weights.name}: left out, since the head reads what {unread[0]} would read: {join(unread, most=20)}")
     # A new head takes the place of whatever layers stand behind the network's averages.
     others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
     if others:

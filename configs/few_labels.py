@@ -1,0 +1,20 @@
+"""Few labelled pictures: a head that is solved from them, then a careful fine-tuning of the last blocks.
+
+    python main.py --config configs/few_labels.py --workdir runs/mine --config.data.name=folder:PICTURES
+
+The solved head takes one pass through the network and no training. docs/few_labels.md says what to expect of both; the
+report shows which is better on your pictures. `--config.stages.feature_extraction.head.at=conv5_block1` lets the head
+read earlier; `main.py --config feature_extraction` with `head.init=ridge` solves a head alone.
+"""
+
+from tljax.config import Head, Lesson, Optimizer, Stage
+
+
+def get_config() -> Lesson:
+    stages = {
+        "feature_extraction": Stage("feature_extraction", head=Head(init="ridge"), epochs=0),
+        "fine_tune": Stage(
+            "fine_tune", cut="conv5_block1", epochs=20, batch_size=32, optimizer=Optimizer(learning_rate=1e-5)
+        ),
+    }
+    return Lesson(pretrained="imagenet", stages=stages)
