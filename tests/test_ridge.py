@@ -163,7 +163,7 @@ def test_one_picture_a_class_has_no_estimate_and_the_default_penalty():
     assert (head.penalty, head.temperature) == (ridge.DEFAULT_PENALTY, ridge.DEFAULT_TEMPERATURE)
     assert estimate_accuracy(head.held_out, labels[rows]) is None
     predicted = (features @ head.kernel + head.bias).argmax(1)
-    assert np.mean(predicted == labels) > 0.6
+    assert np.mean(predicted == labels) > 0.5
 
 
 def test_a_class_without_a_picture_is_never_predicted():

@@ -92,6 +92,16 @@ def test_a_solved_head_is_a_run_like_any_other(few, source, tmp_path, capsys):
     assert load_weights(str(tmp_path / "tuned")).architecture == TINY._replace(stage_sizes=(1, 1, 1))
 
 
+def test_a_shorter_network_has_a_map_where_the_whole_has_none(few):
+    """At 32 pixels the whole network's last map has one position, this one's has four."""
+    model, images = load(few), splits.load(FEW, seed=0).validation.images[:5]
+    assert model.positions == (2, 2)
+    logits = model(images)
+    for one, row in zip(model.explain(images), logits, strict=True):
+        logit = row[model.class_names.index(one.label)]
+        np.testing.assert_allclose(one.contributions.sum() + one.bias, logit, atol=1e-5 * np.abs(logits).max())
+
+
 def test_training_starts_from_the_solved_head(few, source, tmp_path):
     """After one step of Adam no weight has moved by more than its learning rate."""
     config = solved(source, epochs=1, batch_size=64)

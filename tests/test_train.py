@@ -7,7 +7,7 @@ from tiny_runs import TIMES, read_rows, read_summary, small
 
 from tljax.commands import preflight
 from tljax.commands.from_config import run
-from tljax.config import STAGES, Config, Data, Optimizer
+from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.devices.mesh import make_mesh
 from tljax.runs import checkpoints
 from tljax.training import epochs
@@ -81,11 +81,11 @@ def test_a_diverged_training_is_an_error(tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_program_lowers_for_every_platform(stage):
+@pytest.mark.parametrize(("stage", "head"), [*((stage, "head") for stage in STAGES), ("from_scratch", "conv3_block2")])
+def test_every_program_lowers_for_every_platform(stage, head):
     """This works on any machine, because the backend is chosen when a program is lowered."""
     cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
-    config = Config(stage=stage, cut=cut, batch_size=2)
+    config = Config(stage=stage, cut=cut, batch_size=2, head=Head(at=head))
     programs = preflight.plan(config, 32, 10, make_mesh())
     assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
     for program, arguments, _ in programs.values():
