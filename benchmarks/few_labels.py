@@ -48,6 +48,7 @@ BUDGETS = {
 }
 COLORS = {
     "solved head": "C0",
+    "solved head, conv4_block4": "C5",
     "solved head, unit chosen": "C1",
     "trained head": "C2",
     "fine_tune": "C3",
@@ -103,6 +104,10 @@ def solved_head(study: Study, point: Point) -> float:
     return float(study.solve(point, "head")["accuracy"])
 
 
+def earlier_head(study: Study, point: Point) -> float:
+    return float(study.solve(point, "conv4_block4")["accuracy"])
+
+
 def chosen_unit(study: Study, point: Point) -> float:
     """The head at the unit that the labelled pictures alone choose, by the least loss of those that are left out: with
     few pictures it tells more than their accuracy, which has few values."""
@@ -147,6 +152,7 @@ def from_scratch(study: Study, point: Point) -> float:
 
 METHODS: dict[str, Callable[[Study, Point], float]] = {
     "solved head": solved_head,
+    "solved head, conv4_block4": earlier_head,
     "solved head, unit chosen": chosen_unit,
     "trained head": trained_head,
     "fine_tune": fine_tune,

@@ -1,7 +1,7 @@
 """A head that is solved instead of trained: gathers the features, solves on one process, and says what came out."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,9 +9,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 
 from tljax.commands.programs import Setup
+from tljax.data.batches import Examples
 from tljax.data.splits import Dataset
 from tljax.devices.mesh import gather, put, whole
-from tljax.training import calibration, ridge
+from tljax.training import calibration, epochs, ridge
+from tljax.training.progress import Progress
 from tljax.training.state import TrainState
 from tljax.trees import Row
 
@@ -24,6 +26,44 @@ class Solution(NamedTuple):
     seconds: float
     about: Row
     """JSON: the penalty, the temperature, the number of copies among the pictures, and the estimated accuracy."""
+
+
+def solve_if_asked(
+    setup: Setup, dataset: Dataset, activations: dict[str, Any] | None, progress: Progress
+) -> Solution | None:
+    """The solved head if `config.head.init` asks for it and it is needed: to start from, or, without a validation
+    split, to say how good it is. `activations` are those of each split that the head reads.
+
+    Raises:
+      ValueError: if an activation is not finite.
+    """
+    if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
+        return None
+    assert activations is not None, "train refuses that"
+    return solve(dataset, activations["train"])
+
+
+def start_from(
+    solution: Solution, state: TrainState, setup: Setup, examples: dict[str, Examples], eval_steps: Any
+) -> tuple[TrainState, Row]:
+    """`state` with the solved head, and its metrics: the row with the epoch 0."""
+    state = put_head(state, solution.head, setup)
+    nothing = {"loss": None, "accuracy": None}
+    train, validation = (
+        epochs.evaluate(state, examples[name], eval_steps).means if name in examples else nothing
+        for name in ("train", "validation")
+    )
+    row = {
+        "stage": setup.config.stage,
+        "epoch": 0,
+        **train,
+        **{f"val_{name}": value for name, value in validation.items()},
+        "seconds": round(solution.seconds, 3),
+        "images_per_second": None,
+        "learning_rate": None,
+        "solved": solution.about,
+    }
+    return state, row
 
 
 def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Solution:

@@ -9,7 +9,7 @@ import jax
 
 from tljax.commands.calibrate import calibrate
 from tljax.commands.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
-from tljax.commands.solve import Solution, put_head, solve
+from tljax.commands.solve import solve_if_asked, start_from
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.splits import Dataset
@@ -77,13 +77,15 @@ def train(
         if validation is not None and not progress.is_done(last):
             print("compiling; the first time this takes a minute or two ...", flush=True)
             state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
+        solution = solve_if_asked(setup, dataset, activations, progress)
+        if solution and not progress.history:
+            state, row = start_from(solution, state, setup, examples, eval_steps)
+            progress = record_solved(progress, row)
+            print(tables.solved_line(row), flush=True)
+            with signals.deferred():
+                journal.write(state, progress)
         first = progress.epoch
         with signals.deferred():
-            solution = solve_if_asked(setup, dataset, activations, progress)
-            if solution and not progress.history:
-                state = put_head(state, solution.head, setup)
-                progress = record_solution(progress, config, solution, state, examples, eval_steps)
-                journal.write(state, progress)
             while not (progress.is_done(last) or interrupted()):
                 name = f"epoch {progress.epoch}/{last}"
                 order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
@@ -117,8 +119,8 @@ def train(
     print(tables.calibration_line(calibration))
     draw(config, workdir, dataset, found, progress)
     summary = summarize(progress, earlier, found, setup.cut, best, proved)
-    labels = count_labels(dataset, config)
-    return summary | {"calibration": calibration, "labels": labels, "class_names": dataset.class_names}
+    more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
+    return summary | more
 
 
 def read_activations(
@@ -197,46 +199,6 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
         reason = f"{config.patience} epochs without a lower val_loss"
         print(f"stopped early after epoch {done} ({reason}): more epochs change nothing")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
-
-
-def solve_if_asked(
-    setup: Setup, dataset: Dataset, activations: dict[str, Any] | None, progress: Progress
-) -> Solution | None:
-    """The solved head if `config.head.init` asks for it and it is needed: to start from, or, without a validation
-    split, to say how good it is."""
-    if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
-        return None
-    assert activations is not None, "read_activations refuses that"
-    return solve(dataset, activations["train"])
-
-
-def record_solution(
-    progress: Progress,
-    config: Config,
-    solution: Solution,
-    state: TrainState,
-    examples: dict[str, Examples],
-    eval_steps: Any,
-) -> Progress:
-    """The progress after the head was solved, as a row with the epoch 0; prints a line about it."""
-    means = {
-        name: epochs.evaluate(state, examples[name], eval_steps).means
-        for name in ("train", "validation")
-        if name in examples
-    }
-    validation = means.get("validation", {"loss": None, "accuracy": None})
-    row = {
-        "stage": config.stage,
-        "epoch": 0,
-        **means["train"],
-        **{f"val_{name}": value for name, value in validation.items()},
-        "seconds": round(solution.seconds, 3),
-        "images_per_second": None,
-        "learning_rate": None,
-        "solved": solution.about,
-    }
-    print(tables.solved_line(row), flush=True)
-    return record_solved(progress, row)
 
 
 def record_epoch(
