@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from tljax.data.preprocessing import CAFFE, TORCH, preprocess, resize
+from tljax.data.preprocessing import CAFFE, TORCH, Resizing, preprocess, resize
 
 KEY = jax.random.key(0)
 PIXEL = jnp.asarray([[[[10, 128, 250]]]], jnp.uint8)
@@ -66,3 +67,20 @@ def test_resize_to_the_same_size_keeps_the_bytes():
     same = resize(PIXEL.repeat(4, 1).repeat(4, 2), 4)
     assert same.dtype == jnp.uint8
     np.testing.assert_array_equal(same, np.broadcast_to([10, 128, 250], (1, 4, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("side", "interpolation"), [(40, "bicubic"), (90, "bicubic"), (90, "bilinear"), (67, "bicubic")]
+)
+def test_timms_resizing_is_pillows(side, interpolation):
+    """timm resizes to the floor of size / crop_pct with Pillow, then torchvision cuts out the centre."""
+    # Pillow cuts off what overshoots after each of its two passes: with these values nothing does after the first.
+    image = np.random.default_rng(0).integers(60, 200, (side, side, 3), np.uint8)
+    resample = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[interpolation]
+    large = np.asarray(Image.fromarray(image).resize((67, 67), resample)).astype(np.float32)
+    # torchvision's center_crop: int(round((67 - 64) / 2)).
+    expected = large[2:66, 2:66]
+    ours = np.asarray(resize(image[None], 64, Resizing(0.95, interpolation, antialias=True)))[0].astype(np.float32)
+    assert ours.shape == (64, 64, 3)
+    # Pillow rounds to whole grey levels, twice.
+    assert np.abs(ours - expected).max() <= 1.5

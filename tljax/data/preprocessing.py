@@ -69,5 +69,7 @@ def resize(images: Num[Array, "n h w 3"], size: int, resizing: Resizing = AS_KER
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
         method = _METHODS[resizing.interpolation]
         x = jax.image.resize(x, (n, side, side, channels), method, antialias=resizing.antialias)
+        # Cubic curves overshoot; a picture's pixels cannot.
+        x = x if method in ("nearest", "linear") else jnp.clip(x, 0, 255)
     start = round((side - size) / 2)
     return x[:, start : start + size, start : start + size]
