@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import Run as Process
-from harness import command, environment, kill_at_random, kill_until_done, outcome
+from harness import command, environment, kill_at_random, kill_until_done, newest, outcome
 from tiny_runs import make_source
 
 
@@ -53,17 +53,19 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
     return total | {"runs": runs, "different": different}
 
 
-def test_a_killed_run_comes_to_the_same(tmp_path):
-    """The kill comes in the middle of a save."""
-    weights = f"--config.pretrained={make_source(tmp_path / 'source')}"
+@pytest.mark.parametrize(("epochs", "seed"), [(6, 0), (0, 3)])
+def test_a_killed_run_comes_to_the_same(tmp_path, epochs, seed):
+    """The kill comes in the middle of a save; without epochs, in that of the solved head."""
+    arguments = f"--config.pretrained={make_source(tmp_path / 'source')}", f"--config.epochs={epochs}"
     env = environment(tmp_path / "cache")
-    whole = Process(command("head.py", tmp_path / "whole", weights), env)
+    whole = Process(command("head.py", tmp_path / "whole", *arguments), env)
     assert whole.wait() == 0, whole.lines
-    run = Process(command("head.py", tmp_path / "run", weights), env)
-    assert kill_at_random(run, tmp_path / "run", 60, random.Random(0), in_save=True) is not None
-    again = Process(command("head.py", tmp_path / "run", weights), env)
+    run = Process(command("head.py", tmp_path / "run", *arguments), env)
+    assert kill_at_random(run, tmp_path / "run", 60, random.Random(seed), in_save=True) is not None
+    assert newest(tmp_path / "run") <= 1 or epochs
+    again = Process(command("head.py", tmp_path / "run", *arguments), env)
     assert again.wait() == 0, again.lines
-    assert any(line.startswith("goes on after epoch") for line in again.lines)
+    assert any(line.startswith("goes on after epoch") for line in again.lines) or not epochs
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
