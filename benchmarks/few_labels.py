@@ -41,10 +41,10 @@ class Budget(NamedTuple):
 
 # With few pictures an epoch has few steps. From scratch counts with its best epoch, so that shorter budgets are in it.
 BUDGETS = {
-    5: Budget(8, 100, 30, 150),
-    20: Budget(16, 100, 30, 100),
-    50: Budget(32, 100, 30, 80),
-    ALL: Budget(256, 30, 12, 12),
+    5: Budget(8, 100, 30, 60),
+    20: Budget(16, 100, 30, 60),
+    50: Budget(32, 100, 20, 50),
+    ALL: Budget(256, 30, 8, 6),
 }
 COLORS = {
     "solved head": "C0",

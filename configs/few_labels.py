@@ -3,8 +3,8 @@
     python main.py --config configs/few_labels.py --workdir runs/mine --config.data.name=folder:PICTURES
 
 The solved head takes one pass through the network and no training. docs/few_labels.md says what to expect of both; the
-report shows which is better on your pictures. `--config.stages.feature_extraction.head.at=conv5_block1` lets the head
-read earlier; `main.py --config feature_extraction` with `head.init=ridge` solves a head alone.
+report shows which is better on your pictures. To let the head read earlier, give both stages an earlier place:
+--config.stages.feature_extraction.head.at=conv5_block1 --config.stages.fine_tune.cut=conv4_block4
 """
 
 from tljax.config import Head, Lesson, Optimizer, Stage

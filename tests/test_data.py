@@ -143,6 +143,15 @@ def test_few_labels_are_not_found_in_the_cache_as_others(tmp_path, monkeypatch):
     assert counts == [20, 30, 1618, 20]
 
 
+def test_few_labels_are_drawn_among_pictures_that_can_be_read(tmp_path):
+    folder = make_folder(tmp_path, {"train/red": 12, "train/blue": 12, "val/red": 1, "val/blue": 1})
+    for number in range(0, 12, 2):
+        (folder / "train" / "red" / f"{number}.png").write_bytes(b"broken")
+    dataset = load_folder(folder, labels_per_class=5, broken="skip")
+    assert np.bincount(dataset.train.labels).tolist() == [5, 5] and len(dataset.train.skipped) == 6
+    assert len(dataset.description["warnings"]) == 1
+
+
 def test_a_class_of_which_nothing_was_drawn_is_said(tmp_path):
     folder = make_folder(tmp_path, {"train/red": 60, "train/blue": 1, "val/red": 1, "val/blue": 1})
     dataset = load_folder(folder, max_images=5, seed=1)

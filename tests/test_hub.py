@@ -156,6 +156,9 @@ REFUSED = {
         "config.json": _change(CONFIG, interpolation="hamming")
     },
     "its config.json does not describe an input .ValueError: a v": {"config.json": _change(CONFIG, std=[1, 1, 0])},
+    "its config.json does not describe an input .ValueError: a val": {
+        "config.json": _change(CONFIG, mean=[0.5, float("nan"), 0.5])
+    },
     "its config.json does not describe an input .TypeError": {"config.json": _change(CONFIG, mean=None)},
     "its config.json does not describe an input .ValueError: a va": {
         "config.json": _change(CONFIG, input_size=[3, 64, 32])

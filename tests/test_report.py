@@ -103,12 +103,12 @@ def test_a_stage_is_summed_up_in_lines(summary, text):
 
 def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
     held_out = {"loss": 0.5, "accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
-    solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "held_out": held_out}
+    solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "single": 2, "held_out": held_out}
     row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
     assert tables.solved_line(row).splitlines() == [
         "head solved in 0.1 s from 25 pictures (penalty 0.1)",
-        "  accuracy 0.5000 (approximately 0.31 to 0.69) on 25 of these pictures, each left out with one of every other "
-        "class",
+        "  accuracy 0.5000 (approximately 0.31 to 0.69) on 25 of these pictures, left out one of each class at a time",
+        "  2 classes have one picture, which stays: this says nothing about it",
         "  3 of the pictures are copies of others, which makes that too good",
     ]
     alone = row | {"val_loss": 1.0, "val_accuracy": 0.25, "solved": solved | {"held_out": None, "copies": 0}}

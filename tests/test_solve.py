@@ -202,7 +202,7 @@ def test_what_does_not_go_together_is_refused(source, few, tmp_path):
         "config.cut='conv3_block1': with config.head.init=ridge the cut is 'head'": solved(source, cut="conv3_block1"),
         "config.head.at='conv6_block1'": solved(source, at="conv6_block1"),
         "config.head.at='conv1'": solved(source, at="conv1"),
-        "config.cut='conv5_block1' is no unit": small(
+        "config.cut='conv5_block1' is no unit of this network, which has conv1, conv2_block1, conv3_block1, head": small(
             "feature_extraction", pretrained=source, data=data, head=Head(at="conv4_block1"), cut="conv5_block1"
         ),
         "config.head.at='conv3_block1': fine_tune uses the head": small(
@@ -214,6 +214,21 @@ def test_what_does_not_go_together_is_refused(source, few, tmp_path):
         with pytest.raises(ValueError, match=message.replace(".", "[.]")):
             run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_nothing_to_tell_apart(source, tmp_path):
+    data = Data(name="digits", classes=("5", "6", "7"), max_images=1, validation_split="none")
+    with pytest.raises(ValueError, match=r"all 1 training pictures are of the class '[567]'"):
+        run(solved(source, data), tmp_path / "run")
+
+
+def test_in_a_lesson_the_stage_is_named(source, tmp_path):
+    stages = {
+        "solved": Stage("feature_extraction", head=Head(at="conv5_block1", init="ridge"), epochs=0),
+        "tuned": Stage("fine_tune", cut="conv5_block1"),
+    }
+    with pytest.raises(ValueError, match=r"^config\.stages\.tuned\.cut='conv5_block1' is no unit of this"):
+        run(Lesson(pretrained=source, data=FEW, stages=stages), tmp_path)
 
 
 def test_another_place_of_the_head_is_another_run(few, source):

@@ -7,7 +7,15 @@ from typing import Any
 
 import jax
 
-from tljax.commands.stages import check_overwrite, check_stage, load_data, load_source, read_finished, run_stage
+from tljax.commands.stages import (
+    check_overwrite,
+    check_stage,
+    load_data,
+    load_source,
+    naming_stage,
+    read_finished,
+    run_stage,
+)
 from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.splits import Dataset
@@ -122,10 +130,11 @@ def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
     cuts = {}
     for name, stage in lesson.active.items():
         transfers = stage.stage in ("feature_extraction", "fine_tune")
-        if transfers or name == SOURCE:
-            networks[name] = find_head(stage.head.at, networks.get(origins[name], architecture))
-        if transfers:
-            cuts[name] = find_cut(stage.cut, networks[name])
+        with naming_stage(name):
+            if transfers or name == SOURCE:
+                networks[name] = find_head(stage.head.at, networks.get(origins[name], architecture))
+            if transfers:
+                cuts[name] = find_cut(stage.cut, networks[name])
     places = {name: cut.units.index(cut.position) for name, cut in cuts.items()}
     shared: dict[str, dict[int, Cut]] = {name: {} for name in cuts}
     for name, cut in cuts.items():

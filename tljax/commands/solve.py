@@ -25,7 +25,8 @@ class Solution(NamedTuple):
     labels: Int[np.ndarray, " n"]
     seconds: float
     about: Row
-    """JSON: the penalty, the temperature, the number of copies among the pictures, and the estimated accuracy."""
+    """JSON: the penalty, the temperature, the numbers of pictures, of copies among them and of classes with a `single`
+    picture, and the estimated accuracy."""
 
 
 def solve_if_asked(
@@ -35,7 +36,7 @@ def solve_if_asked(
     split, to say how good it is. `activations` are those of each split that the head reads.
 
     Raises:
-      ValueError: if an activation is not finite.
+      ValueError: if an activation is not finite, or all pictures are of one class.
     """
     if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
         return None
@@ -70,19 +71,26 @@ def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Soluti
     """Solves the head on the `averages` that it reads of the training pictures; each process passes those of its own.
 
     Raises:
-      ValueError: if an average is not finite.
+      ValueError: if an average is not finite, or all pictures are of one class.
     """
     began = time.perf_counter()
     split = dataset.train
     assert split is not None, "a stage that solves its head trains"
     features = gather(averages, split.rows, split.count)
     labels = gather(split.labels, split.rows, split.count)
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    if np.count_nonzero(counts) < 2:
+        raise ValueError(
+            f"config.head.init=ridge: all {len(labels)} training pictures are of the class "
+            f"{dataset.class_names[int(counts.argmax())]!r}; there is nothing to tell apart"
+        )
     head = ridge.solve_head(features, labels, len(dataset.class_names))
     about = {
         "penalty": head.penalty,
         "temperature": head.temperature,
         "pictures": len(labels),
-        "copies": ridge.count_repeated(features),
+        "copies": ridge.count_copies(features),
+        "single": int(np.sum(counts == 1)),
         "held_out": judge_held_out(head.held_out, labels),
     }
     return Solution(head, labels, time.perf_counter() - began, about)

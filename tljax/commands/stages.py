@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +34,8 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
     Raises:
       ValueError: with the setting, its value and what is wanted.
     """
-    try:
+    with naming_stage(name):
         config.check()
-    except ValueError as error:
-        own = re.match(r"config\.(\w+)", str(error))
-        if name is None or own is None or own[1] not in {f.name for f in fields(Stage)}:
-            raise
-        raise ValueError(f"config.stages.{name}{str(error).removeprefix('config')}") from error
     if config.stage != "zero_shot":
         setting = "config.batch_size" if name is None else f"config.stages.{name}.batch_size"
         check_batch_size(config.batch_size, devices or len(jax.devices()), setting)
@@ -48,6 +45,18 @@ def check_stage(config: Config, devices: int | None = None, name: str | None = N
         first = architecture.units[0]
         if find_cut(config.cut, architecture).start != first:
             raise ValueError(f"config.cut={config.cut!r}: from_scratch has nothing to freeze, its cut is {first!r}")
+
+
+@contextmanager
+def naming_stage(name: str | None) -> Iterator[None]:
+    """A block whose errors about a stage's own settings name the stage `name` of a lesson, if there is one."""
+    try:
+        yield
+    except ValueError as error:
+        own = re.match(r"config\.(\w+)", str(error))
+        if name is None or own is None or own[1] not in {f.name for f in fields(Stage)}:
+            raise
+        raise ValueError(f"config.stages.{name}{str(error).removeprefix('config')}") from error
 
 
 def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> None:

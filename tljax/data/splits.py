@@ -314,9 +314,11 @@ def _choose_rows(source: ImageSource, reading: Reading, part: str, split: str, r
             raise ValueError(f"config.data.classes: no image of {absent[0]!r} in the rows of {split} for {part}")
         kept = np.flatnonzero(labels >= 0)
         kept = sample(kept) if config.classes else kept
-        kept = kept[draw_few(labels[kept], few, reading.seed)] if few else kept
         rows, described = rows[kept], (labels[kept], ids[kept])
     good, skipped = check(rows)
+    if few:
+        assert described is not None
+        good = good[draw_few(described[0][good], few, reading.seed)]
     mine = own(len(good))
     chosen = good[mine]
     # If nothing was chosen by labels, they are read only for the images that this process reads.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tljax.networks.resnet import Architecture
+from tljax.networks.resnet import NETWORKS, Architecture
 from tljax.trees import Tree, digest_leaves, find_differences
 
 
@@ -113,6 +113,8 @@ def find_cut(cut: str, architecture: Architecture) -> Cut:
     units, starts = architecture.units, architecture.keras_layer_starts
     if cut in units:
         return Cut(units, cut)
+    if any(cut in network.architecture.units for network in NETWORKS.values()):
+        raise ValueError(f"config.cut={cut!r} is no unit of this network, which has {', '.join(units)}")
     if not cut.isdecimal():
         near = difflib.get_close_matches(cut, units, n=1, cutoff=0.0)[0]
         raise ValueError(f"config.cut={cut!r} is no unit; the nearest is {near!r} (units: {', '.join(units)})")

@@ -66,6 +66,9 @@ def solved_line(row: Row) -> str:
     if row["val_loss"] is not None:
         line += f": val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}"
     lines = [line, f"  {_held_out(solved['held_out'])}"]
+    if solved["single"] and solved["held_out"]:
+        classes = "1 class has" if solved["single"] == 1 else f"{solved['single']:,} classes have"
+        lines.append(f"  {classes} one picture, which stays: this says nothing about it")
     if solved["copies"]:
         lines.append(f"  {solved['copies']:,} of the pictures are copies of others, which makes that too good")
     return "\n".join(lines)
@@ -77,7 +80,7 @@ def _held_out(held_out: Row | None) -> str:
     low, high = held_out["low"], held_out["high"]
     return (
         f"accuracy {held_out['accuracy']:.4f} (approximately {low:.2f} to {high:.2f}) on {held_out['pictures']:,} of "
-        "these pictures, each left out with one of every other class"
+        "these pictures, left out one of each class at a time"
     )
 
 

@@ -68,7 +68,8 @@ def find_threshold(scores: Float[np.ndarray, " n"], coverage: float) -> float:
         most = math.floor(1000 * len(scores) / (len(scores) + 1)) / 1000
         raise ValueError(
             f"a coverage of {coverage:g} needs at least {math.ceil(1 / (1 - coverage) - 1 - 1e-9)} pictures that the "
-            f"sets are fitted on; this run has {len(scores)}. A coverage of {most:g} at most can be promised"
+            f"sets are fitted on; this run has {len(scores)}"
+            f"{f'. A coverage of {most:g} at most can be promised' if most else ''}"
         )
     return float(scores[min(rank, len(scores)) - 1])
 

@@ -4,7 +4,6 @@ The targets are 1 for a picture's own class and -1 for the others; the classes' 
 eigendecomposition serves all penalties. Everything here is NumPy in float64; pictures are read in blocks.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,12 +17,14 @@ from tljax.training import calibration
 PENALTIES = 10.0 ** np.arange(-4, 3.01, 0.25)
 # With one picture a class there is nothing to choose the penalty by. Each of 0.1 to 1 is nearly as good as the best.
 DEFAULT_PENALTY = 0.3
-# The temperature of the scores where too few are held out to fit it: about what fits with two to nine pictures a class.
-DEFAULT_TEMPERATURE = 0.35
 # The scale of a feature comes from these pictures and so many more, in which it varies as the features do on average.
 # Else a feature that hardly varies among few pictures would be enlarged without bounds: with five digits a class, 0.74
 # instead of 0.67 are right, on what the head of the demo's source reads.
 MORE = 5
+# A feature that varies by less than this part of the largest mean varies by rounding, and is taken for constant.
+ROUNDING = 1e-6
+# Pictures whose features differ by less than this part of the largest are taken for copies of each other.
+COPY = 1e-5
 # The most pictures in memory as float64, and the most that are held out to estimate the accuracy.
 BLOCK, HELD_OUT = 4096, 5_000
 
@@ -109,10 +110,25 @@ def solve_head(features: Features, labels: Labels, classes: int) -> SolvedHead:
     counts = np.bincount(labels, minlength=classes)
     penalty = choose_penalty(ridge) if counts.max() > 1 else DEFAULT_PENALTY
     held_out = hold_out(ridge, penalty)
-    temperature = calibration.fit_temperature(held_out.scores, labels[held_out.rows], DEFAULT_TEMPERATURE)
+    temperature = find_temperature(held_out, labels, classes)
     weights = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
     bias = ridge.offsets / temperature - ridge.mean @ weights
     return SolvedHead(weights, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
+
+
+def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
+    """The temperature that makes logits of scores, fitted on those that were held out. It is bounded in units of their
+    spread, which is small with many classes.
+
+    Where there are too few of them, it is 2 / (4 + log(classes)): the own class's target is 2 above the others, and 4
+    above an even chance is about what fits with two to nine pictures of each of five classes.
+    """
+    default = 2 / (4 + math.log(classes))
+    spread = float(held_out.scores.std(axis=1).mean()) if len(held_out.rows) else 0.0
+    if not spread:
+        return default
+    own = labels[held_out.rows]
+    return spread * calibration.fit_temperature(held_out.scores / spread, own, default / spread)
 
 
 def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
@@ -143,7 +159,10 @@ def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
 
 
 def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
-    """The mean of each feature, and 1 / its standard deviation, which is drawn to that of all features (`MORE`).
+    """The mean of each feature, and 1 / its standard deviation.
+
+    The deviation is drawn to that of all features (`MORE`). Where a feature is constant but for rounding, the second
+    number is 0.
 
     Raises:
       ValueError: if a feature is not finite.
@@ -159,8 +178,9 @@ def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Floa
     if not np.isfinite(squares).all():
         raise ValueError("the features that the head reads are not finite: the source's weights are damaged")
     mean, variance = origin + sums / n, np.maximum(squares / n - np.square(sums / n), 0)
+    constant = variance <= (ROUNDING * np.abs(mean).max(initial=0)) ** 2
     drawn = (n * variance + MORE * variance.mean()) / (n + MORE)
-    return mean, 1 / np.sqrt(np.where(drawn > 0, drawn, 1))
+    return mean, np.where(constant, 0, 1 / np.sqrt(np.where(constant, 1, drawn)))
 
 
 def mark_classes(labels: Labels, classes: int) -> Scores:
@@ -259,10 +279,20 @@ def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
     return Estimate(right, max(0.0, middle - half), min(1.0, middle + half), n)
 
 
-def count_repeated(features: Features) -> int:
-    """The number of pictures whose features another picture before them has to the bit: copies, which a held-out score
-    takes for new pictures."""
-    return len(features) - len({hashlib.sha256(row.tobytes()).digest() for row in np.asarray(features)})
+def count_copies(features: Features) -> int:
+    """The number of pictures that are copies of others, by their features, which rounding may change a little.
+
+    A held-out score takes a copy for a new picture.
+    """
+    n, size = features.shape
+    direction = np.random.default_rng(0).normal(size=size)
+    line = np.concatenate([features[block] @ direction for block in _blocks(n)]) if n else np.zeros(0)
+    order = np.argsort(line)
+    # Copies stand next to each other along any direction.
+    largest = max((float(np.abs(features[block]).max()) for block in _blocks(n)), default=0.0)
+    close = np.diff(line[order]) <= COPY * largest * math.sqrt(size)
+    pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(close)]
+    return sum(bool(np.abs(features[one] - features[other]).max() <= COPY * largest) for one, other in pairs)
 
 
 def _blocks(n: int) -> Iterator[slice]:

@@ -60,11 +60,20 @@ def _download(name: str, file: str) -> Path:
     Raises:
       ValueError, OSError: with one line.
     """
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     repository, _, revision = name.partition("@")
+    place: dict[str, Any] = {"repo_id": repository, "filename": file, "revision": revision or None}
     try:
-        return Path(hf_hub_download(repository, file, revision=revision or None, library_name="tljax"))
+        try:
+            # It asks once. `hf_hub_download` would try to reach the hub for half a minute, and say so.
+            get_hf_file_metadata(hf_hub_url(**place))
+            answers, reason = True, ""
+        except errors.HfHubHTTPError as error:
+            answers, reason = error.response.status_code < 500, _first_line(error)
+        except OSError as error:
+            answers, reason = False, _first_line(error)
+        return Path(hf_hub_download(**place, library_name="tljax", local_files_only=not answers))
     except errors.GatedRepoError as error:
         raise OSError(
             f"{repository} is gated: accept its terms on the hub's page, then log in with `hf auth login` or HF_TOKEN"
@@ -77,11 +86,7 @@ def _download(name: str, file: str) -> Path:
         raise FileNotFoundError(f"{repository} has no revision {revision!r}") from error
     except errors.LocalEntryNotFoundError as error:
         offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
-        why = (
-            "HF_HUB_OFFLINE is set"
-            if offline
-            else f"the hub cannot be reached ({_first_line(error.__cause__ or error)})"
-        )
+        why = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({reason})"
         raise FileNotFoundError(f"{file} of {name} is not in the cache, and {why}") from error
     except errors.EntryNotFoundError as error:
         raise FileNotFoundError(f"{repository} holds no {file}: it is no model of timm") from error

@@ -176,7 +176,7 @@ def _read_inputs(settings: dict[str, Any]) -> dict[str, Any]:
         mean, std = ([float(value) for value in settings[name]] for name in ("mean", "std"))
         crop, interpolation = float(settings.get("crop_pct", 0.875)), settings.get("interpolation", "bicubic")
         sizes = height == width and isinstance(height, int) and 32 <= height <= 4096
-        values = len(mean) == len(std) == 3 and min(std) > 0 and max(map(abs, mean + std)) < 1e3
+        values = len(mean) == len(std) == 3 and min(std) > 0 and bool(np.all(np.abs(mean + std) < 1e3))
         if not (sizes and values and 0.1 <= crop <= 1 and interpolation in get_args(Interpolation)):
             raise ValueError("a value is out of range")
     except (KeyError, TypeError, ValueError) as error:
