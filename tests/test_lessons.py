@@ -337,7 +337,7 @@ def test_only_cuts_whose_frozen_half_stays_are_shared():
 def test_a_cut_that_the_network_does_not_have_is_refused_before_anything_is_trained(lesson, tmp_path):
     config = replace(make_lesson(), pretrained=str(lesson / "source"), source_classes=())
     config.stages["fine_tune"].cut = "conv4_block6"
-    with pytest.raises(ValueError, match=r"config\.cut='conv4_block6' is no unit"):
+    with pytest.raises(ValueError, match=r"config\.stages\.fine_tune\.cut='conv4_block6' is no unit"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
