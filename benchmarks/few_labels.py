@@ -3,7 +3,7 @@
     python benchmarks/few_labels.py --data-dir DIR --out FOLDER
 
 The source network is trained on five classes of CIFAR-10 with all their labels; the target are the other five. For each
-number of labels a class, every method gets the same pictures, in `DRAWS` draws. Accuracies are those on all 5,000
+number of labels a class, every method gets the same pictures, in several draws. Accuracies are those on all 5,000
 validation pictures (CIFAR-10's test split). Only the solved heads need no validation labels: trained ones stop at their
 best epoch on a fifth of these pictures, which favours them a little.
 
@@ -26,8 +26,9 @@ from tljax.data import splits
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
 TARGET = ("dog", "frog", "horse", "ship", "truck")
 UNITS = ("conv3_block1", "conv4_block1", "conv4_block4", "conv5_block1", "head")
-DRAWS = 5
 ALL = 5000
+# How often the labelled pictures are drawn.
+DRAWS = {5: 5, 20: 5, 50: 5, ALL: 1}
 
 
 class Budget(NamedTuple):
@@ -41,9 +42,9 @@ class Budget(NamedTuple):
 
 # With few pictures an epoch has few steps. From scratch counts with its best epoch, so that shorter budgets are in it.
 BUDGETS = {
-    5: Budget(8, 100, 30, 60),
-    20: Budget(16, 100, 30, 60),
-    50: Budget(32, 100, 20, 50),
+    5: Budget(8, 100, 30, 40),
+    20: Budget(16, 100, 15, 40),
+    50: Budget(32, 100, 15, 40),
     ALL: Budget(256, 30, 8, 6),
 }
 COLORS = {
@@ -161,8 +162,8 @@ METHODS: dict[str, Callable[[Study, Point], float]] = {
 
 
 def points() -> Iterator[Point]:
-    for labels in BUDGETS:
-        yield from (Point(labels, draw) for draw in range(DRAWS if labels < ALL else 1))
+    for labels, draws in DRAWS.items():
+        yield from (Point(labels, draw) for draw in range(draws))
 
 
 def describe(found: dict[str, dict[int, list[float]]]) -> str:

@@ -101,13 +101,31 @@ def test_a_stage_is_summed_up_in_lines(summary, text):
     assert tables.summary_line(summary) == text
 
 
+def test_a_lesson_says_how_far_its_table_can_be_believed():
+    few = {"data": {"splits": {"validation": {"images": 6}}}}
+    held_out = {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
+    head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0, "solved": {"held_out": held_out}}
+    tuned = STAGES[1] | few | {"accuracy": 5 / 6, "loss": 0.75}
+    origins = {"solved": None, "tuned": "solved"}
+    assert tables.stages_notes({"solved": head, "tuned": tuned}, origins) == [
+        "solved: measured on 6 validation pictures: an accuracy of 0.61 to 1.00 goes with that (95%)",
+        "tuned: measured on 6 validation pictures: an accuracy of 0.44 to 0.97 goes with that (95%)",
+        "solved: expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each "
+        "judged by a head that did not see it",
+        "tuned is not better than solved: its loss on the validation pictures is not lower",
+    ]
+    many = {"data": {"splits": {"validation": {"images": 5000}}}}
+    assert tables.stages_notes({"solved": STAGES[0], "tuned": STAGES[1] | many}, origins) == []
+
+
 def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
     held_out = {"loss": 0.5, "accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
     solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "single": 2, "held_out": held_out}
     row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
     assert tables.solved_line(row).splitlines() == [
         "head solved in 0.1 s from 25 pictures (penalty 0.1)",
-        "  accuracy 0.5000 (approximately 0.31 to 0.69) on 25 of these pictures, left out one of each class at a time",
+        "  expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each judged "
+        "by a head that did not see it",
         "  2 classes have one picture, which stays: this says nothing about it",
         "  3 of the pictures are copies of others, which makes that too good",
     ]

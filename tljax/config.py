@@ -261,7 +261,7 @@ class Config(Shared, Stage):
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
             refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
         if self.data.validation_split == NO_VALIDATION:
-            wanted = "without validation no epoch can be chosen; it goes with head.init=ridge and epochs=0"
+            wanted = "without it no epoch can be chosen: --config feature_extraction with head.init=ridge and epochs=0"
             refuse_unless(solved and self.epochs == 0, "data.validation_split", NO_VALIDATION, wanted)
 
     def _check_weights(self) -> None:

@@ -186,8 +186,10 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) ->
     table = tables.stages_table(shown)
     pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
-    write_text(workdir / "report.md", f"# {title}\n\n{table}\n\n![curves](figures/curves.png)\n")
-    print(f"\n{table}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
+    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson.origins()))
+    text = f"{table}\n\n{notes}" if notes else table
+    write_text(workdir / "report.md", f"# {title}\n\n{text}\n\n![curves](figures/curves.png)\n")
+    print(f"\n{text}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
 
 
 def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:

@@ -57,6 +57,11 @@ def train(
     begin_run(workdir, config, overwrite=overwrite)
     print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
+    if source and source.is_run and source.input_size != dataset.image_size:
+        theirs, ours = source.input_size, dataset.image_size
+        print(
+            f"WARNING {source.name} learned from pictures of {theirs} pixels, these have {ours}: config.data.image_size"
+        )
     variables = put(variables, whole(setup.mesh))
     activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
     examples = place_splits(setup, dataset, activations)
@@ -238,13 +243,15 @@ def check_converged(progress: Progress, config: Config) -> None:
 
 
 def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:
-    """Draws some validation images with their predictions, and the curves of all epochs. Without a validation split
-    there are no predictions but those for images that were learned from, and none are drawn."""
+    """Draws some validation images with their predictions, and the curves of all epochs, if there were any. Without
+    a validation split there are no predictions but those for images that were learned from, and none are drawn."""
     folder, names = workdir / "figures", dataset.class_names
     if dataset.validation is not None:
         predicted = found["validation"].predicted
         guesses = [names[i] for i in predicted]
         pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
+    if progress.epoch == 1:
+        return
     run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
     pictures.draw_curves(folder / "curves.png", {run: progress.history})
 

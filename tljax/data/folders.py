@@ -63,7 +63,10 @@ def _as_source(found: Found, described_by: list[Path], name: str, holdout: Holdo
         fetch=fetch,
         files=lambda split: [*described_by, *(found.base / path for path in splits[split][0])],
         left_out=dict(found.left_out),
-        notes=(*found.notes, *(["the split val is a tenth of each class, always the same"] if divided else [])),
+        notes=(
+            *found.notes,
+            *(["the split val is a tenth of each class, at least one, always the same"] if divided else []),
+        ),
         warnings=tuple(found.warnings),
         test_at_end=divided and "test" in splits,
     )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.networks.cut import Cut
-from tljax.training.calibration import FEWEST
+from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
 
 
@@ -79,23 +79,25 @@ def _held_out(held_out: Row | None) -> str:
         return "one picture a class: nothing says how good it is, and the penalty is the default"
     low, high = held_out["low"], held_out["high"]
     return (
-        f"accuracy {held_out['accuracy']:.4f} (approximately {low:.2f} to {high:.2f}) on {held_out['pictures']:,} of "
-        "these pictures, left out one of each class at a time"
+        f"expected on new pictures: accuracy {held_out['accuracy']:.4f} (95%: about {low:.2f} to {high:.2f}), from "
+        f"{held_out['pictures']:,} training pictures, each judged by a head that did not see it"
     )
 
 
 def summary_line(summary: Row) -> str:
-    """The results of a stage, on up to four lines. `summary` is the content of `summary.json`."""
+    """The results of a stage, on some lines. `summary` is the content of `summary.json`."""
     loss, accuracy = _number(summary["loss"]), _number(summary["accuracy"])
     lines = [f"{summary['stage']}: loss {loss}, accuracy {accuracy}, {summary['seconds']:.1f} s"]
-    splits = summary.get("data", {}).get("splits", ("validation",))
-    if "validation" not in splits:
+    held_out = "validation" not in summary.get("data", {}).get("splits", ("validation",))
+    if held_out and summary["accuracy"] is not None:
         lines[0] += " (on training pictures, each left out)"
     elif summary.get("best_epoch") == 0 and not summary["epochs"]:
         lines[0] += " (the solved head)"
     elif "best_epoch" in summary:
         epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
+    if doubt := _doubt(summary):
+        lines.append(doubt)
     if "test" in summary:
         lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
     if summary.get("unmapped_classes"):
@@ -103,6 +105,33 @@ def summary_line(summary: Row) -> str:
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
         lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
     return "\n".join(lines)
+
+
+# With fewer validation pictures than this, an accuracy is given with its interval.
+MANY = 1000
+
+
+def _doubt(summary: Row) -> str:
+    """How far an accuracy on few validation pictures can be believed; empty where there are many or none."""
+    images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
+    if summary["accuracy"] is None or images >= MANY:
+        return ""
+    low, high = accuracy_interval(summary["accuracy"], images)
+    return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
+
+
+def stages_notes(summaries: Mapping[str, Row], origins: Mapping[str, str | None]) -> list[str]:
+    """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help.
+    `origins` are the stages from which stages take their weights."""
+    notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
+    for name, summary in summaries.items():
+        if (summary.get("solved") or {}).get("held_out"):
+            notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
+        before = summaries.get(origins.get(name) or "")
+        tuned = summary["stage"] == "fine_tune" and before is not None and None not in (summary["loss"], before["loss"])
+        if tuned and before and summary["loss"] >= before["loss"]:
+            notes.append(f"{name} is not better than {origins[name]}: its loss on the validation pictures is not lower")
+    return notes
 
 
 def _number(value: float | None) -> str:
@@ -166,9 +195,12 @@ def temperature_line(temperature: float, images: int) -> str:
 
 def calibration_line(calibration: Row) -> str:
     """The calibration of a run, after training; `calibration` is that of `summary.json`."""
-    line = temperature_line(calibration["temperature"], calibration["fitted_on"]["images"])
+    fitted_on = calibration["fitted_on"]
+    line = temperature_line(calibration["temperature"], fitted_on["images"])
+    if fitted_on["images"] < FEWEST:
+        return f"{line} ({fitted_on['split']})"
     error = calibration.get("calibration_error")
-    if error is None or calibration["fitted_on"]["images"] < FEWEST:
+    if error is None:
         return line
     before, after = error["without_temperature"], error["with_temperature"]
     return (

@@ -97,6 +97,16 @@ def balanced_accuracy(confusions: Int[np.ndarray, "classes classes"]) -> float:
     return float(np.mean(np.diag(confusions)[images > 0] / images[images > 0]))
 
 
+def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Between which accuracies a network with this `accuracy` on so many images lies: Wilson's interval of 95%
+    (Wilson, Probable Inference, 1927)."""
+    z = 1.96
+    middle = accuracy + z * z / (2 * images)
+    half = z * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images * images))
+    scale = 1 + z * z / images
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
 def _log_softmax(z: Logits) -> Logits:
     z = z - z.max(axis=1, keepdims=True)
     result: Logits = z - np.log(np.exp(z).sum(axis=1, keepdims=True))

@@ -266,17 +266,14 @@ def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
     """The share of right predictions among held-out pictures, each class weighted by how many pictures it has; None if
     none is held out. `labels` are those of all pictures.
 
-    The interval is Wilson's. It is approximate: the heads share most of their pictures.
+    The interval is approximate: the heads share most of their pictures.
     """
     own = labels[held_out.rows]
     if not len(own):
         return None
     weights = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
     right = float(np.average(held_out.scores.argmax(axis=1) == own, weights=weights))
-    n, z = len(own), 1.96
-    middle = (right + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(right * (1 - right) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Estimate(right, max(0.0, middle - half), min(1.0, middle + half), n)
+    return Estimate(right, *calibration.accuracy_interval(right, len(own)), len(own))
 
 
 def count_copies(features: Features) -> int:
