@@ -53,7 +53,7 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
     return total | {"runs": runs, "different": different}
 
 
-@pytest.mark.parametrize(("epochs", "seed"), [(6, 0), (0, 3)])
+@pytest.mark.parametrize(("epochs", "seed"), [(6, 0), pytest.param(0, 3, marks=pytest.mark.long)])
 def test_a_killed_run_comes_to_the_same(tmp_path, epochs, seed):
     """The kill comes in the middle of a save; without epochs, in that of the solved head."""
     arguments = f"--config.pretrained={make_source(tmp_path / 'source')}", f"--config.epochs={epochs}"
