@@ -166,14 +166,17 @@ def points() -> Iterator[Point]:
         yield from (Point(labels, draw) for draw in range(draws))
 
 
+def _describe_draws(accuracies: list[float]) -> str:
+    if len(accuracies) < 2:
+        return f"{accuracies[0]:.3f}" if accuracies else "-"
+    return f"{np.mean(accuracies):.3f} ± {np.std(accuracies, ddof=1):.3f}"
+
+
 def describe(found: dict[str, dict[int, list[float]]]) -> str:
-    """A Markdown table: mean and standard deviation over the draws."""
+    """A Markdown table: mean and standard deviation over the draws, single accuracies, and - for what was not run."""
     lines = ["| labels a class | " + " | ".join(map(str, BUDGETS)) + " |", "|---" * (1 + len(BUDGETS)) + "|"]
     for method, by_labels in found.items():
-        cells = [
-            f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
-            for values in by_labels.values()
-        ]
+        cells = [_describe_draws(by_labels.get(labels, [])) for labels in BUDGETS]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
