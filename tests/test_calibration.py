@@ -53,7 +53,7 @@ def test_few_pictures_have_no_temperature():
 
 @pytest.mark.parametrize(("coverage", "images"), [(0.9, 40), (0.95, 200), (0.8, 9)])
 def test_sets_have_the_right_label_as_often_as_promised(coverage, images):
-    """Of 300 pictures, the number that is covered follows a beta-binomial distribution (Vovk, 2012). Over 200 draws its
+    """The number of 300 pictures that is covered follows a beta-binomial distribution (Vovk, 2012). Over 200 draws its
     mean is known closely."""
     covered = []
     for seed in range(200):

@@ -98,7 +98,7 @@ def test_a_cut_anywhere_gives_the_plain_network(cut):
     [("v1", "conv2_block1"), ("v1", "conv3_block1"), ("v1.5", "conv3_block2"), ("v1.5", "conv4_block1")],
 )
 def test_a_head_that_reads_earlier_reads_the_average_of_all_positions(variant, at):
-    """Of what the unit would read; where the unit halves the resolution, v1 itself computes a quarter of it."""
+    """All that the unit would be given counts; where it halves the resolution, v1 itself reads a quarter of that."""
     whole = ResNet(3, VARIANTS[variant], Architecture((1, 2, 1), 4))
     shorter = whole.clone(architecture=whole.architecture.end_before(at))
     with jax.enable_x64(True):

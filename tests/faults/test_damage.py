@@ -22,6 +22,7 @@ from tljax.commands import from_config
 from tljax.config import Config, Data, Head, Optimizer
 from tljax.runs import checkpoints, files
 from tljax.storage import signals
+from tljax.training.progress import last_epoch
 
 WAYS = ("flip", "truncate", "delete")
 
@@ -33,10 +34,6 @@ def make_config(stage: str, folder: Path) -> Config:
         return Config(stage=stage, cut="conv1", network="tiny", batch_norm="training", **settings)
     head = Head(at="conv5_block1", init="ridge")
     return Config(stage="feature_extraction", pretrained=str(folder / "source"), head=head, **settings)
-
-
-def last_epoch(rows: Path) -> int:
-    return max((row["epoch"] for row in files.read_rows(rows)), default=0) if rows.exists() else 0
 
 
 def run(config: Config, folder: Path) -> None:
@@ -53,7 +50,7 @@ def stop(tmp_path_factory):
     def stop(stage: str) -> tuple[Path, Config, dict[str, str]]:
         config, rows = make_config(stage, folder), folder / f"{stage}_four" / "metrics.jsonl"
         with pytest.MonkeyPatch.context() as patch, pytest.raises(signals.Stopped):
-            patch.setattr(signals, "noted", lambda: 15 * (last_epoch(rows) == 4))
+            patch.setattr(signals, "noted", lambda: 15 * (rows.exists() and last_epoch(files.read_rows(rows)) == 4))
             run(config, rows.parent)
         run(config, folder / stage)
         return rows.parent, config, outcome(folder / stage)

@@ -126,13 +126,13 @@ def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
         warn_of_other_networks(lesson, weights)
         architecture = weights.architecture
     origins = lesson.origins()
-    networks: dict[str | None, Architecture] = {}
+    networks: dict[str, Architecture] = {}
     cuts = {}
     for name, stage in lesson.active.items():
         transfers = stage.stage in ("feature_extraction", "fine_tune")
         with naming_stage(name):
             if transfers or name == SOURCE:
-                networks[name] = find_head(stage.head.at, networks.get(origins[name], architecture))
+                networks[name] = find_head(stage.head.at, networks.get(origins[name] or "", architecture))
             if transfers:
                 cuts[name] = find_cut(stage.cut, networks[name])
     places = {name: cut.units.index(cut.position) for name, cut in cuts.items()}

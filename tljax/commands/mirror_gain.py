@@ -48,7 +48,8 @@ def measure_gain(model: Model, run: Path) -> Gain:
     dataset = splits.load(data, seed=seed, training=False, **bounds)
     if dataset.class_names != model.class_names:
         raise ValueError(f"{data.name} has other classes now than the run")
-    split = dataset.shown
+    split = dataset.validation
+    assert split is not None, "refused above"
     about = {
         "what": "what --tta gains",
         "weights": model.digest,

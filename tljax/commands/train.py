@@ -275,11 +275,9 @@ def summarize(
     """
     if proved:
         print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
-    last = progress.history[-1]
-    if "validation" in found:
-        judged = found["validation"].means
-    else:
-        judged = last["solved"]["held_out"] or {"loss": None, "accuracy": None}
+    first, last = progress.history[len(earlier)], progress.history[-1]
+    held_out = first.get("solved", {}).get("held_out") or {"loss": None, "accuracy": None}
+    judged = found["validation"].means if "validation" in found else held_out
     return {
         "loss": judged["loss"],
         "accuracy": judged["accuracy"],
@@ -288,6 +286,6 @@ def summarize(
         "epochs": progress.epoch - 1 - last_epoch(earlier),
         "params": cut.count(best)._asdict(),
         "frozen_leaves_unchanged": proved,
-        **({"solved": progress.history[len(earlier)]["solved"]} if "solved" in progress.history[len(earlier)] else {}),
+        **({"solved": first["solved"]} if "solved" in first else {}),
         **({"test": found["test"].means} if "test" in found else {}),
     }

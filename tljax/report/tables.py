@@ -127,9 +127,8 @@ def stages_notes(summaries: Mapping[str, Row], origins: Mapping[str, str | None]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
             notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
-        before = summaries.get(origins.get(name) or "")
-        tuned = summary["stage"] == "fine_tune" and before is not None and None not in (summary["loss"], before["loss"])
-        if tuned and before and summary["loss"] >= before["loss"]:
+        before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
+        if before is not None and summary["loss"] >= before["loss"]:
             notes.append(f"{name} is not better than {origins[name]}: its loss on the validation pictures is not lower")
     return notes
 

@@ -83,9 +83,7 @@ class Journal:
         """The checkpoint's number for `progress`, and that for its best epoch. A solved head counts one."""
         own = [row["epoch"] for row in progress.history[len(self.earlier) :]]
         until_best = [epoch for epoch in own if epoch <= progress.stopper.best_epoch]
-        now, best = (
-            epochs.count(0) + (len(epochs) - epochs.count(0)) * (self.steps + 1) for epochs in (own, until_best)
-        )
+        now, best = (sum(self.steps + 1 if epoch else 1 for epoch in epochs) for epochs in (own, until_best))
         return now + progress.partial.steps, best
 
     def _write_rows(self, progress: Progress) -> None:

@@ -143,19 +143,26 @@ def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
     n, size = features.shape
     mean, scale = find_scale(features)
     offsets = 2 * np.bincount(labels, minlength=classes) / n - 1
-    whole = standardize(features, mean, scale) if n <= size else np.zeros((0, size))
-    gram, products = np.zeros((size, size)) if n > size else whole @ whole.T, np.zeros((size, classes))
-    for block in _blocks(n):
-        x = whole[block] if n <= size else standardize(features[block], mean, scale)
-        products += x.T @ (mark_classes(labels[block], classes) - offsets)
-        if n > size:
+    if n <= size:
+        x = standardize(features, mean, scale)
+        products = x.T @ (mark_classes(labels, classes) - offsets)
+        eigenvalues, vectors = _eigenvectors(x @ x.T, max(n, size))
+        axes = x.T @ (vectors / np.sqrt(eigenvalues))
+    else:
+        gram, products = np.zeros((size, size)), np.zeros((size, classes))
+        for block in _blocks(n):
+            x = standardize(features[block], mean, scale)
             gram += x.T @ x
+            products += x.T @ (mark_classes(labels[block], classes) - offsets)
+        eigenvalues, axes = _eigenvectors(gram, max(n, size))
+    return Ridge(features, labels, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
+
+
+def _eigenvectors(gram: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors, without those that are rounding in products of up to `longest` numbers."""
     values, vectors = np.linalg.eigh(gram)
-    # The rest is rounding.
-    real = values > values[-1] * max(n, size) * np.finfo(np.float64).eps
-    values = values[real]
-    axes = vectors[:, real] if n > size else whole.T @ (vectors[:, real] / np.sqrt(values))
-    return Ridge(features, labels, mean, scale, axes, values, axes.T @ products, offsets)
+    real = values > values[-1] * longest * np.finfo(np.float64).eps
+    return values[real], vectors[:, real]
 
 
 def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
