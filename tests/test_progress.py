@@ -24,7 +24,7 @@ def run_stopper(losses: list[float], patience: int) -> tuple[int | None, int]:
     """The epoch at which training stops, or None, and the best epoch; both count from 1."""
     stopper = EarlyStopper()
     for epoch, loss in enumerate(losses, start=1):
-        stopper = update_stopper(stopper, epoch=epoch, val_loss=loss, patience=patience)
+        stopper = update_stopper(stopper, epoch=epoch, score=loss, patience=patience)
         if stopper.stopped:
             return epoch, stopper.best_epoch
     return None, stopper.best_epoch
@@ -108,18 +108,18 @@ def test_a_first_epoch_that_is_nan_is_the_best_until_there_is_a_number(losses, s
 
 
 def test_what_is_kept_of_a_first_nan_is_not_nan():
-    stopper = update_stopper(EarlyStopper(), epoch=1, val_loss=NAN, patience=2)
+    stopper = update_stopper(EarlyStopper(), epoch=1, score=NAN, patience=2)
     assert stopper == EarlyStopper(best=INF, best_epoch=1, wait=0, stopped=False)
 
 
 def test_epochs_may_go_on_from_those_of_an_earlier_run():
-    stopper = update_stopper(EarlyStopper(), epoch=11, val_loss=1.0, patience=1)
-    stopper = update_stopper(stopper, epoch=12, val_loss=1.5, patience=1)
+    stopper = update_stopper(EarlyStopper(), epoch=11, score=1.0, patience=1)
+    stopper = update_stopper(stopper, epoch=12, score=1.5, patience=1)
     assert stopper == EarlyStopper(best=1.0, best_epoch=11, wait=1, stopped=True)
 
 
 def test_progress_survives_json():
-    stopper = update_stopper(EarlyStopper(), epoch=1, val_loss=NAN, patience=2)
+    stopper = update_stopper(EarlyStopper(), epoch=1, score=NAN, patience=2)
     sums = metrics.Sums(*np.float32([[0.1, 0.2], [1, 2], [3, 4]]))
     progress = Progress(({"epoch": 1, "loss": 0.1},), stopper, PartialEpoch(2, sums, 1.5))
     again = progress_from_json(json.loads(json.dumps(progress_to_json(progress))))
@@ -132,7 +132,48 @@ def test_an_epoch_that_is_done_is_followed_by_the_next():
         ({"epoch": 1, "val_loss": 2.0},), EarlyStopper(2.0, 1), PartialEpoch(4, metrics.Sums(*[[]] * 3), 1.0)
     )
     assert progress.epoch == 2 and not progress.is_done(2)
-    after = finish_epoch(progress, {"epoch": 2, "val_loss": 1.0}, patience=1)
+    after = finish_epoch(progress, {"epoch": 2, "val_loss": 1.0}, patience=1, monitor="val_loss")
     assert after.partial == PartialEpoch() and after.stopper == EarlyStopper(1.0, 2)
     assert after.is_done(2) and not after.is_done(3)
-    assert finish_epoch(after, {"epoch": 3, "val_loss": 1.0}, patience=1).is_done(9)
+    assert finish_epoch(after, {"epoch": 3, "val_loss": 1.0}, patience=1, monitor="val_loss").is_done(9)
+
+
+@pytest.mark.parametrize("patience", [1, 3, 20])
+def test_the_highest_accuracy_is_the_best_where_that_is_monitored_as_in_keras(patience):
+    from keras.callbacks import EarlyStopping
+
+    rng = np.random.default_rng(patience)
+    for _ in range(100):
+        # With few pictures ties are common.
+        rows = [
+            {"epoch": i, "val_loss": 1.0, "val_accuracy": a} for i, a in enumerate(rng.integers(0, 9, 12) / 8, start=1)
+        ]
+        progress = Progress()
+        callback = EarlyStopping("val_accuracy", patience=patience, mode="max", restore_best_weights=True)
+        model = Model()
+        callback.set_model(model)
+        callback.on_train_begin()
+        for row in rows:
+            model.epoch = row["epoch"]
+            progress = finish_epoch(progress, row, patience, "val_accuracy")
+            callback.on_epoch_end(row["epoch"] - 1, row)
+            assert progress.stopper.stopped == model.stop_training
+            if model.stop_training:
+                break
+        callback.on_train_end()
+        assert progress.stopper.best_epoch == model.epoch
+
+
+def test_an_accuracy_without_a_finite_loss_is_never_the_best():
+    progress = finish_epoch(Progress(), {"epoch": 1, "val_loss": 1.0, "val_accuracy": 0.1}, None, "val_accuracy")
+    after = finish_epoch(progress, {"epoch": 2, "val_loss": NAN, "val_accuracy": 0.9}, None, "val_accuracy")
+    assert after.stopper.best_epoch == 1
+    diverged = finish_epoch(Progress(), {"epoch": 1, "val_loss": INF, "val_accuracy": 0.9}, None, "val_accuracy")
+    assert diverged.stopper.best == INF
+
+
+def test_without_patience_it_never_stops():
+    progress = Progress()
+    for epoch in range(1, 100):
+        progress = finish_epoch(progress, {"epoch": epoch, "val_loss": float(epoch)}, None, "val_loss")
+    assert progress.stopper.best_epoch == 1 and not progress.stopper.stopped

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 StageName = Literal["zero_shot", "feature_extraction", "fine_tune", "from_scratch"]
+Monitor = Literal["val_loss", "val_accuracy"]
 STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune", "from_scratch")
 
 # The number of images that zero_shot reads where `data.max_images` is None. The other stages then read all.
@@ -194,8 +195,11 @@ class Stage:
     head: Head = field(default_factory=Head)
     epochs: int = 10
     """Most epochs that this stage trains."""
-    patience: int = 5
-    """Early stopping: end at the patience-th epoch in a row without a lower val_loss, as in Keras."""
+    monitor: Monitor = "val_loss"
+    """What makes an epoch the best, whose weights are kept: the lowest val_loss or the highest val_accuracy."""
+    patience: int | None = 5
+    """Early stopping: end at the patience-th epoch in a row that is not better than the best, as in Keras. None: all
+    epochs are run."""
     batch_size: int = 256
     """Images in a training step, of all devices together."""
     batch_norm: Literal["inference", "training"] = "inference"
@@ -239,7 +243,7 @@ class Config(Shared, Stage):
         solved = self.head.init == "ridge"
         for name, lowest in (("epochs", 0 if solved else 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            is_right = isinstance(value, int) and value >= lowest
+            is_right = (isinstance(value, int) and value >= lowest) or (name, value) == ("patience", None)
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
         for settings in (self.optimizer, self.cache, self.data):
             settings.check()

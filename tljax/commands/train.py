@@ -85,7 +85,7 @@ def train(
         solution = solve_if_asked(setup, dataset, activations, progress)
         if solution and not progress.history:
             state, row = start_from(solution, state, setup, examples, eval_steps)
-            progress = record_solved(progress, row)
+            progress = record_solved(progress, row, config.monitor)
             print(tables.solved_line(row), flush=True)
             with signals.deferred():
                 journal.write(state, progress)
@@ -201,7 +201,8 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
     print(f"goes on after epoch {progress.epoch - 1}{steps}")
     config, done = setup.config, progress.epoch - 1
     if progress.stopper.stopped and done < last_epoch(journal.earlier) + config.epochs:
-        reason = f"{config.patience} epochs without a lower val_loss"
+        better = "lower val_loss" if config.monitor == "val_loss" else "higher val_accuracy"
+        reason = f"{config.patience} epochs without a {better}"
         print(f"stopped early after epoch {done} ({reason}): more epochs change nothing")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
 
@@ -224,7 +225,7 @@ def record_epoch(
         "images_per_second": round(images / done.seconds, 1),
         "learning_rate": rate,
     }
-    return finish_epoch(progress, row, config.patience)
+    return finish_epoch(progress, row, config.patience, config.monitor)
 
 
 def print_epoch(progress: Progress, last: int) -> None:

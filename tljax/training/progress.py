@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tljax.config import Monitor
 from tljax.training import metrics
 from tljax.trees import Row
 
 
 class EarlyStopper(NamedTuple):
-    """The best validation loss so far, its epoch, the number of epochs since, and whether to stop. Epoch 0 is a solved
-    head or, with an infinite loss, none yet."""
+    """The best score so far (`score`: lower is better), its epoch, the number of epochs since, and whether to stop.
+    Epoch 0 is a solved head or, with an infinite score, none yet."""
 
     best: float = math.inf
     best_epoch: int = 0
@@ -18,18 +19,26 @@ class EarlyStopper(NamedTuple):
     stopped: bool = False
 
 
-def update_stopper(stopper: EarlyStopper, *, epoch: int, val_loss: float, patience: int) -> EarlyStopper:
-    """The stopper after one more epoch; it stops at the `patience`-th epoch in a row without a lower `val_loss`.
+def score(row: Row, monitor: Monitor) -> float:
+    """What the best epoch has least of: the validation loss, or the negative accuracy. NaN where the loss is not
+    finite, since such a network has no use."""
+    if not math.isfinite(row["val_loss"]):
+        return math.nan
+    return float(row["val_loss"] if monitor == "val_loss" else -row["val_accuracy"])
+
+
+def update_stopper(stopper: EarlyStopper, *, epoch: int, score: float, patience: int | None) -> EarlyStopper:
+    """The stopper after one more epoch; it stops at the `patience`-th epoch in a row without a lower `score`, or never.
 
     It counts as keras.callbacks.EarlyStopping(restore_best_weights=True, min_delta=0) does. The first epoch is the best
-    until another one is lower, whatever its value. A later `val_loss` that is not finite is never the best.
+    until another one is lower, whatever its score. A later `score` that is not finite is never the best.
     """
     if stopper == EarlyStopper():
-        return EarlyStopper(val_loss if math.isfinite(val_loss) else math.inf, epoch)
-    if math.isfinite(val_loss) and val_loss < stopper.best:
-        return EarlyStopper(val_loss, epoch)
+        return EarlyStopper(score if math.isfinite(score) else math.inf, epoch)
+    if math.isfinite(score) and score < stopper.best:
+        return EarlyStopper(score, epoch)
     wait = stopper.wait + 1
-    return stopper._replace(wait=wait, stopped=wait >= patience)
+    return stopper._replace(wait=wait, stopped=patience is not None and wait >= patience)
 
 
 class PartialEpoch(NamedTuple):
@@ -65,18 +74,18 @@ def last_epoch(history: Sequence[Row]) -> int:
     return history[-1]["epoch"] if history else 0
 
 
-def record_solved(progress: Progress, row: Row) -> Progress:
-    """The progress after the head was solved, whose metrics are `row`: the best until an epoch has a lower val_loss.
+def record_solved(progress: Progress, row: Row, monitor: Monitor) -> Progress:
+    """The progress after the head was solved, whose metrics are `row`: the best until an epoch has a lower score.
 
-    Without a validation split there is no val_loss, and no epoch will follow.
+    Without a validation split there is no score, and no epoch will follow.
     """
-    best = row["loss"] if row["val_loss"] is None else row["val_loss"]
+    best = row["loss"] if row["val_loss"] is None else score(row, monitor)
     return Progress((*progress.history, row), EarlyStopper(best, 0))
 
 
-def finish_epoch(progress: Progress, row: Row, patience: int) -> Progress:
+def finish_epoch(progress: Progress, row: Row, patience: int | None, monitor: Monitor) -> Progress:
     """The progress after an epoch that ended with the metrics `row`."""
-    stopper = update_stopper(progress.stopper, epoch=row["epoch"], val_loss=row["val_loss"], patience=patience)
+    stopper = update_stopper(progress.stopper, epoch=row["epoch"], score=score(row, monitor), patience=patience)
     return Progress((*progress.history, row), stopper)
 
 
