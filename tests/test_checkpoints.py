@@ -34,7 +34,7 @@ def variables():
 @pytest.fixture(scope="module")
 def state(variables) -> TrainState:
     """A state after three steps, whose optimizer's means are not zero."""
-    tx = make_optimization(Optimizer(), CUT, 1).tx
+    tx = make_optimization(Optimizer(), CUT, 1, 1).tx
     state = create_state(variables, tx, CUT)
     moved = jax.tree.map(lambda x: x + 1 if x.dtype == jnp.int32 else x + 0.5, state.opt_state)
     return state._replace(step=jnp.int32(3), opt_state=moved)

@@ -124,6 +124,10 @@ def test_two_fine_tunes_in_a_row_start_from_each_other():
     lesson = Lesson(pretrained="imagenet", stages=stages)
     assert lesson.origins() == {"head": None, "block": "head", "more": "block", "other": None}
     assert growing(lesson) == ("stages.more.epochs", "stages.other.epochs")
+    lesson.stages["more"].optimizer.schedule = "cosine"
+    assert growing(lesson) == ("stages.other.epochs",)
+    assert growing(Config()) == ("epochs",)
+    assert growing(Config(optimizer=Optimizer(schedule="linear"))) == ()
 
 
 def test_stages_share_no_mutable_default():
@@ -255,7 +259,7 @@ def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monk
     assert exit_.value.code == 0
     lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
     for setting, text in [
-        ("--config.optimizer.learning_rate FLOAT", "Learning rate, constant. (default: 0.0001)"),
+        ("--config.optimizer.learning_rate FLOAT", "Highest learning rate. (default: 0.0001)"),
         ("--config.epochs INT", "Most epochs that this stage trains. (default: 40)"),
         ("--overwrite", "Delete the run that is in the workdir first. (default: False)"),
         ("--workdir PATH", "Folder that the run is written to. (required)"),

@@ -88,7 +88,7 @@ def test_only_a_cpu_works_in_parts(parts, platform, loops):
 
 def make_procedure(start: str, embed=None, train_batch_norm: bool = False) -> steps.Procedure:
     cut = Cut(MODEL.units, start)
-    tx, _ = make_optimization(Optimizer(), cut, 1)
+    tx, _ = make_optimization(Optimizer(), cut, 1, 1)
     embed = embed or partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
     return steps.Procedure(MODEL, cut, tx, partial(keep, classes=3), embed, train_batch_norm)
 

@@ -1,4 +1,4 @@
-"""Adam computes the same as Keras's Adam, and frozen leaves get updates of exactly zero."""
+"""Optimizers compute the same as Keras's, and frozen leaves get updates of exactly zero."""
 
 import subprocess
 import sys
@@ -13,47 +13,113 @@ import pytest
 from tljax.config import OPTIMIZER_USES, Optimizer
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import RESNET50
-from tljax.training.optimizers import OPTIMIZERS, constant, keras_adam, make_optimization, whole_outside
+from tljax.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    KerasAdamState,
+    keras_adam,
+    make_optimization,
+    make_schedule,
+    whole_outside,
+)
 
 
 def make_adam(**settings) -> optax.GradientTransformation:
     optimizer = Optimizer(**settings)
-    return keras_adam(optimizer, constant(optimizer, 1))
+    return keras_adam(optimizer, lambda step: optimizer.learning_rate)
 
 
 def partitioned_adam(cut: str | None, **settings) -> optax.GradientTransformation:
-    return make_optimization(Optimizer(**settings), Cut(RESNET50.units, cut), 1).tx
+    return make_optimization(Optimizer(**settings), Cut(RESNET50.units, cut), 1, 1).tx
 
 
-# Twenty steps of both optimizers down a quadratic, in float64. One coordinate's gradient starts near epsilon.
+# Twenty steps of both optimizers down a quadratic, in float64, with every setting that Keras has too. The first
+# coordinate of each leaf has a gradient that starts near epsilon.
 COMPARE_WITH_KERAS = """
 import os
 os.environ["KERAS_BACKEND"] = "jax"
 import jax
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 import jax.numpy as jnp
 import keras
 import numpy as np
 import optax
 from tljax.config import Optimizer
-from tljax.training.optimizers import constant, keras_adam
+from tljax.networks.cut import Cut
+from tljax.training.optimizers import make_optimization
 
 keras.config.set_floatx("float64")
-scale, start = np.array([1.0, 100.0, 1e-4, 0.0]), np.array([1.0, -2.0, 1e-3, 5.0])
-others = {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-2}
-for adam in (Optimizer(), Optimizer(**others), Optimizer(beta_1=0.0, epsilon=1e-7)):
-    peer = keras.optimizers.Adam(adam.learning_rate, adam.beta_1, adam.beta_2, adam.epsilon)
-    variable = keras.Variable(start, dtype="float64")
-    peer.build([variable])
-    tx, params = keras_adam(adam, constant(adam, 20)), jnp.asarray(start)
+EPOCHS, STEPS = 4, 5
+scale = np.array([1e-4, 1.0, 100.0, 0.0])
+start = {"conv1": {"conv": {"kernel": [1e-3, 1.0, -2.0, 5.0], "bias": [1e-3, -1.0, 2.0, 3.0]}},
+         "head": {"kernel": [2e-3, 3.0, 1.0, -4.0]}}
+start = jax.tree.map(np.array, start, is_leaf=lambda x: isinstance(x, list))
+
+
+def make_rate(o):
+    warmup = round(o.warmup_epochs * STEPS)
+    if o.schedule == "cosine":
+        first, target = (0.0, o.learning_rate) if warmup else (o.learning_rate, None)
+        return keras.optimizers.schedules.CosineDecay(
+            first, EPOCHS * STEPS - warmup, warmup_target=target, warmup_steps=warmup)
+    if o.schedule == "linear":
+        return keras.optimizers.schedules.PolynomialDecay(o.learning_rate, EPOCHS * STEPS, 0.0)
+    return o.learning_rate
+
+
+def make_peer(o):
+    common = {"global_clipnorm": o.clip_norm}
+    adam = {"beta_1": o.beta_1, "beta_2": o.beta_2, "epsilon": o.epsilon}
+    if o.name == "adam":
+        return keras.optimizers.Adam(make_rate(o), **adam, **common)
+    if o.name == "adamw":
+        return keras.optimizers.AdamW(make_rate(o), weight_decay=o.weight_decay, **adam, **common)
+    return keras.optimizers.SGD(
+        make_rate(o), momentum=o.momentum, nesterov=True, weight_decay=o.weight_decay or None, **common)
+
+
+def compare(o):
+    peer = make_peer(o)
+    variables = [keras.Variable(x, dtype="float64", name=path[-1].key)
+                 for path, x in jax.tree_util.tree_leaves_with_path(start)]
+    if o.weight_decay:
+        peer.exclude_from_weight_decay(var_names=["bias"])
+    peer.build(variables)
+    tx, rate = make_optimization(o, Cut(("conv1", "head"), "conv1"), EPOCHS, STEPS)
+    params = jax.tree.map(jnp.asarray, start)
     state = tx.init(params)
-    for step in range(20):
-        peer.apply([jnp.asarray(scale * np.asarray(variable.value))])
-        updates, state = tx.update(scale * params, state)
+    # Keras computes the cosine's angle in float32.
+    near = {"rtol": 1e-7, "atol": 1e-8} if o.schedule == "cosine" else {"rtol": 1e-12, "atol": 1e-16}
+    for step in range(EPOCHS * STEPS):
+        with jax.numpy_dtype_promotion("standard"):
+            np.testing.assert_allclose(rate(step), peer.learning_rate, **near, err_msg=f"{o} step {step}")
+            peer.apply([jnp.asarray(scale * np.asarray(v.value)) for v in variables])
+        updates, state = tx.update(jax.tree.map(lambda p: scale * p, params), state, params)
         params = optax.apply_updates(params, updates)
-        assert params.dtype == variable.value.dtype == jnp.float64
-        np.testing.assert_allclose(params, variable.value, rtol=1e-12, atol=0, err_msg=f"{adam} step {step}")
-    assert np.abs(np.asarray(params)[:3] - start[:3]).min() > 1e-5
+        for mine, theirs in zip(jax.tree.leaves(params), variables, strict=True):
+            assert mine.dtype == theirs.value.dtype == jnp.float64
+            np.testing.assert_allclose(mine, theirs.value, **near, err_msg=f"{o} step {step}")
+    assert all(np.abs(np.asarray(p) - s).max() > 1e-4 for p, s in zip(*map(jax.tree.leaves, (params, start))))
+    still = np.array([np.asarray(p)[3] == s[3] for p, s in zip(*map(jax.tree.leaves, (params, start)))])
+    # bias, kernel, kernel: without a gradient only a kernel with weight decay moves.
+    assert still.tolist() == [True, not o.weight_decay, not o.weight_decay], (o, still)
+
+
+others = {"learning_rate": 0.1, "beta_1": 0.8, "beta_2": 0.95, "epsilon": 1e-2}
+for o in (
+    Optimizer(),
+    Optimizer(**others),
+    Optimizer(beta_1=0.0, epsilon=1e-7),
+    Optimizer(clip_norm=0.5, schedule="linear"),
+    Optimizer(name="adamw", weight_decay=0.1, learning_rate=0.01),
+    Optimizer(name="adamw", weight_decay=0.1, clip_norm=3.0, schedule="cosine", warmup_epochs=0.6, **others),
+    Optimizer(name="sgd", learning_rate=1e-3),
+    Optimizer(name="sgd", learning_rate=1e-3, momentum=0.8, weight_decay=0.5, clip_norm=2.0),
+    Optimizer(name="sgd", momentum=0.0, schedule="cosine", weight_decay=0.1),
+):
+    o.check()
+    compare(o)
 print("equal")
 """
 
@@ -61,6 +127,22 @@ print("equal")
 def test_twenty_steps_are_those_of_keras():
     done = subprocess.run([sys.executable, "-c", COMPARE_WITH_KERAS], capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == "equal", done.stderr
+
+
+# torch.optim.SGD with nesterov=True, by its documentation: v = m * v + g; p -= rate * (g + m * v).
+def test_under_a_schedule_the_momentum_is_one_of_gradients_as_in_torch():
+    sgd = Optimizer(name="sgd", learning_rate=0.1, schedule="cosine", warmup_epochs=1)
+    tx, rate = make_optimization(sgd, Cut(RESNET50.units, "head"), 4, 5)
+    scale = np.float64([1.0, 5.0, 0.1])
+    params = {"head": {"kernel": jnp.float32([1.0, -1.0, 2.0])}}
+    peer, velocity, state = np.float64([1.0, -1.0, 2.0]), np.zeros(3), tx.init(params)
+    for step in range(20):
+        gradient = scale * peer
+        velocity = 0.9 * velocity + gradient
+        peer -= float(rate(step)) * (gradient + 0.9 * velocity)
+        updates, state = tx.update(jax.tree.map(lambda p: np.float32(scale) * p, params), state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(params["head"]["kernel"], peer, rtol=1e-4, atol=1e-6)
 
 
 def first_update(tx, gradient: float) -> float:
@@ -144,19 +226,72 @@ def test_the_trainable_half_alone_is_updated_as_within_the_whole():
 
 
 def test_the_rate_is_that_of_the_config_in_every_step():
-    _, rate = make_optimization(Optimizer(learning_rate=3e-4), Cut(RESNET50.units, "head"), 100)
+    _, rate = make_optimization(Optimizer(learning_rate=3e-4), Cut(RESNET50.units, "head"), 1, 100)
     assert [rate(step) for step in (0, 1, 99)] == [3e-4] * 3
 
 
 def test_every_choice_of_the_config_is_a_row():
     assert set(OPTIMIZERS) == set(OPTIMIZER_USES) == set(get_args(get_type_hints(Optimizer)["name"]))
+    assert set(SCHEDULES) == set(get_args(get_type_hints(Optimizer)["schedule"]))
+
+
+# The state of Adam alone is that of earlier checkpoints.
+def test_settings_that_are_not_asked_for_add_nothing():
+    assert isinstance(adam_state(partitioned_adam("head").init(PARAMS)), KerasAdamState)
+
+
+@pytest.mark.parametrize(("schedule", "half", "end"), [("constant", 1, 1), ("linear", 0.5, 0), ("cosine", 0.5, 0)])
+@pytest.mark.parametrize("warmup", [0, 0.5, 1])
+def test_rates_rise_during_the_warm_up_and_fall_until_the_last_epoch(schedule, half, end, warmup):
+    optimizer = Optimizer(learning_rate=0.2, schedule=schedule, warmup_epochs=warmup)
+    rate = make_schedule(optimizer, epochs=3, steps=100)
+    rises = int(warmup * 100)
+    np.testing.assert_allclose(
+        [float(rate(i)) for i in range(rises)], 0.2 * np.arange(rises) / max(rises, 1), atol=1e-7
+    )
+    left = 300 - rises
+    found = [float(rate(rises + step)) for step in (0, left // 2, left, left + 50)]
+    np.testing.assert_allclose(found, [0.2, 0.2 * half, 0.2 * end, 0.2 * end], atol=1e-7)
+
+
+# Each unit as if it were trained alone, at its own rate.
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_layer_decay_gives_each_unit_its_own_rate(name):
+    decay = {"weight_decay": 0.1} if name != "adam" else {}
+    units, rate = ("conv1", "conv5_block1", "head"), 0.02
+    slowed = Optimizer(name=name, learning_rate=rate, layer_decay=0.5, **decay)
+    tx, _ = make_optimization(slowed, Cut(units, "conv1"), 1, 10)
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, state = tx.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    for unit, factor in zip(units, (0.25, 0.5, 1.0), strict=True):
+        alone, _ = make_optimization(
+            Optimizer(name=name, learning_rate=rate * factor, **decay), Cut(units, "conv1"), 1, 10
+        )
+        own = {unit: PARAMS[unit]}
+        its_state = alone.init(own)
+        for _ in range(3):
+            updates, its_state = alone.update(own, its_state, own)
+            own = optax.apply_updates(own, updates)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), own[unit], params[unit])
+
+
+def test_frozen_gradients_do_not_count_in_the_norm():
+    tx, _ = make_optimization(
+        Optimizer(name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=1.0), Cut(RESNET50.units, "head"), 1, 1
+    )
+    grads = {"conv1": {"conv": {"kernel": jnp.full((2, 3), 1e6)}}, "head": {"bias": jnp.float32([3.0, 4.0])}}
+    updates, _ = tx.update(grads, tx.init(grads), grads)
+    np.testing.assert_allclose(updates["head"]["bias"], [-0.6, -0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("cut", ["conv5_block1", "head"])
 def test_no_optimizer_touches_what_is_frozen(name, cut):
     cut = Cut(RESNET50.units, cut)
-    tx, _ = make_optimization(Optimizer(name=name), cut, 10)
+    decay = {"weight_decay": 0.1} if name != "adam" else {}
+    tx, _ = make_optimization(Optimizer(name=name, layer_decay=0.9, clip_norm=1.0, **decay), cut, 1, 10)
     updates, state = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     moved = {unit for unit in PARAMS if any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(updates[unit]))}
     assert moved == {unit for unit in PARAMS if not cut.freezes(unit)}
@@ -174,7 +309,7 @@ def test_an_optimizer_is_a_row_that_is_given_the_rate_of_each_step(monkeypatch):
         return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
     monkeypatch.setitem(OPTIMIZERS, "adam", row)
-    tx, _ = make_optimization(Optimizer(learning_rate=0.5), Cut(RESNET50.units, "head"), 10)
+    tx, _ = make_optimization(Optimizer(learning_rate=0.5), Cut(RESNET50.units, "head"), 1, 10)
     updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
     np.testing.assert_array_equal(updates["head"]["bias"], -0.5)
     np.testing.assert_array_equal(updates["conv1"]["conv"]["kernel"], 0)

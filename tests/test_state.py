@@ -23,7 +23,7 @@ MESH = make_mesh()
 @pytest.fixture(scope="module")
 def state():
     variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-    return create_state(variables, make_optimization(Optimizer(), CUT, 1).tx, CUT)
+    return create_state(variables, make_optimization(Optimizer(), CUT, 1, 1).tx, CUT)
 
 
 def test_the_optimizer_starts_from_the_trainable_half_alone(state):

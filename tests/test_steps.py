@@ -41,7 +41,7 @@ def make_batch(n: int = 6, seed: int = 0):
 
 def make_procedure(start: str, model=MODEL, augmentation="none", learning_rate=1e-2, **settings) -> steps.Procedure:
     cut = Cut(model.units, start)
-    tx, _ = make_optimization(Optimizer(learning_rate=learning_rate), cut, 1)
+    tx, _ = make_optimization(Optimizer(learning_rate=learning_rate), cut, 1, 1)
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
     augment = partial(AUGMENTATIONS[augmentation], classes=model.num_classes)
     defaults = {"augment": augment, "embed": embed, "train_batch_norm": False}

@@ -138,17 +138,35 @@ class Compute:
 
 
 # The settings that an optimizer uses beside its learning rate.
-OPTIMIZER_USES = {"adam": ("beta_1", "beta_2", "epsilon")}
+OPTIMIZER_USES = {
+    "adam": ("beta_1", "beta_2", "epsilon"),
+    "adamw": ("beta_1", "beta_2", "epsilon", "weight_decay"),
+    "sgd": ("momentum", "weight_decay"),
+}
+# The settings that every optimizer uses.
+ALWAYS_USED = ("name", "learning_rate", "schedule", "warmup_epochs", "layer_decay", "clip_norm")
 
 
 @dataclass
 class Optimizer:
     """How the trainable weights are updated. The defaults are those of Keras's Adam."""
 
-    name: Literal["adam"] = "adam"
-    """adam: Adam by Keras's formula."""
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """adam: Adam by Keras's formula. adamw: with weight decay. sgd: gradient descent with Nesterov's momentum."""
     learning_rate: float = 1e-3
-    """Learning rate, constant."""
+    """Highest learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up. linear, cosine: down to 0 at the end of all epochs."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises from 0; 0.5 is half an epoch."""
+    layer_decay: float = 1.0
+    """Each unit learns at the rate of the unit after it, times this. 1: all at the same rate."""
+    clip_norm: float | None = None
+    """Longest gradient of all trainable weights together; a longer one is scaled down. None: any."""
+    weight_decay: float = 0.0
+    """adamw, sgd: kernels shrink by this, times the learning rate, in every step; biases and BatchNorms do not."""
+    momentum: float = 0.9
+    """sgd: decay rate of the mean of the gradients."""
     beta_1: float = 0.9
     """adam: decay rate of the first moment (mean of the gradients)."""
     beta_2: float = 0.999
@@ -159,15 +177,24 @@ class Optimizer:
     def check(self) -> None:
         """Raises ValueError for a value out of range, or for a setting that the optimizer `name` does not use."""
         check_choices(self, "optimizer.")
-        used = ("name", "learning_rate", *OPTIMIZER_USES[self.name])
+        used = (*ALWAYS_USED, *OPTIMIZER_USES[self.name])
         for setting in (f for f in dataclasses.fields(self) if f.name not in used):
             value = getattr(self, setting.name)
             wanted = f"{self.name} does not use it; leave it out"
             refuse_unless(value == setting.default, f"optimizer.{setting.name}", value, wanted)
         for name in ("learning_rate", "epsilon"):
             refuse_unless(0 < getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be > 0")
-        for name in ("beta_1", "beta_2"):
+        for name in ("beta_1", "beta_2", "momentum"):
             refuse_unless(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
+        for name in ("warmup_epochs", "weight_decay"):
+            refuse_unless(0 <= getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be >= 0")
+        refuse_unless(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "must be in (0, 1]")
+        clip = self.clip_norm
+        refuse_unless(clip is None or 0 < clip < math.inf, "optimizer.clip_norm", clip, "must be > 0, or None")
+        wanted = "without weight decay adamw is adam: give optimizer.weight_decay, such as 0.01"
+        refuse_unless(
+            self.name != "adamw" or self.weight_decay > 0, "optimizer.weight_decay", self.weight_decay, wanted
+        )
 
 
 @dataclass
@@ -247,6 +274,9 @@ class Config(Shared, Stage):
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
         for settings in (self.optimizer, self.cache, self.data):
             settings.check()
+        warmup = self.optimizer.warmup_epochs
+        wanted = f"must be fewer than epochs={self.epochs}"
+        refuse_unless(warmup == 0 or warmup < self.epochs, "optimizer.warmup_epochs", warmup, wanted)
         check_choices(self.compute, "compute.")
         self._check_weights()
         self._check_head()

@@ -123,14 +123,13 @@ class Programs(NamedTuple):
     """Number of steps before -> the learning rate of the next step."""
 
 
-def compile_programs(setup: Setup, variables: Tree, steps_of_run: int, *, from_activations: bool) -> Programs:
+def compile_programs(setup: Setup, variables: Tree, steps_of_epoch: int, *, from_activations: bool) -> Programs:
     """The programs of a training stage. `variables` are those of the whole network, arrays or shapes.
 
-    `steps_of_run` is the number of steps of all epochs. Batches hold activations at the cut if `from_activations`, else
-    images.
+    Batches hold activations at the cut if `from_activations`, else images.
     """
     config, model, preprocessing, cut, mesh = setup
-    tx, learning_rate = make_optimization(config.optimizer, cut, steps_of_run)
+    tx, learning_rate = make_optimization(config.optimizer, cut, config.epochs, steps_of_epoch)
     create = partial(create_state, tx=tx, cut=cut)
     shapes = jax.eval_shape(create, variables)
     shardings = shard(shapes, mesh, config.compute.shard_optimizer)

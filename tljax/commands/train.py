@@ -66,8 +66,7 @@ def train(
     activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
     examples = place_splits(setup, dataset, activations)
     training, validation = examples["train"], examples.get("validation")
-    steps = config.epochs * training.steps
-    programs = compile_programs(setup, variables, steps, from_activations=activations is not None)
+    programs = compile_programs(setup, variables, training.steps, from_activations=activations is not None)
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # Fine-tuning continues the epochs of its source.
@@ -106,7 +105,7 @@ def train(
                 )
                 assert validation is not None, "without it there are no epochs"
                 evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
-                learning_rate = programs.learning_rate(int(state.step) - 1)
+                learning_rate = float(programs.learning_rate(int(state.step) - 1))
                 progress = record_epoch(progress, config, done, evaluation, len(training), learning_rate)
                 journal.write(state, progress)
                 print_epoch(progress, last)

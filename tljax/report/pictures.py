@@ -68,21 +68,38 @@ def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Se
 
 
 def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
-    """Draws loss and accuracy of each run over the epochs, training dashed and validation solid, into the file `path`.
+    """Draws loss and accuracy of each run over the epochs, training dashed and validation solid, into the file `path`;
+    beside them the learning rate, if it changes within a stage.
 
     `runs` has the metrics of each run by its name. A run may have several stages, such as a fine_tune that continued a
     feature_extraction: it is one line, and a dotted vertical line marks where the stage changes.
     """
     with _going_on(path):
-        figure = _figure_class()(figsize=(10, 4), layout="constrained")
+        changes = any(_rate_changes(rows) for rows in runs.values())
+        columns = 3 if changes else 2
+        figure = _figure_class()(figsize=(5 * columns, 4), layout="constrained")
         for column, metric in enumerate(("loss", "accuracy")):
-            _draw_metric(figure.add_subplot(1, 2, column + 1), metric, runs)
+            _draw_metric(figure.add_subplot(1, columns, column + 1), metric, runs)
+        if changes:
+            _draw_rates(figure.add_subplot(1, columns, columns), runs)
         _save(figure, path)
 
 
-def _draw_metric(axes: Any, metric: str, runs: Mapping[str, Sequence[Row]]) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _rate_changes(rows: Sequence[Row]) -> bool:
+    trained = [row for row in rows if "learning_rate" in row]
+    return any(a["stage"] == b["stage"] and a["learning_rate"] != b["learning_rate"] for a, b in pairwise(trained))
 
+
+def _draw_rates(axes: Any, runs: Mapping[str, Sequence[Row]]) -> None:
+    for i, (name, rows) in enumerate(runs.items()):
+        trained = [row for row in rows if "learning_rate" in row]
+        values = [row["learning_rate"] for row in trained]
+        axes.plot([row["epoch"] for row in trained], values, ".-", color=f"C{i}", label=name)
+    axes.set(xlabel="epoch", ylabel="learning rate of the last step")
+    _finish_axes(axes)
+
+
+def _draw_metric(axes: Any, metric: str, runs: Mapping[str, Sequence[Row]]) -> None:
     for i, (name, rows) in enumerate(runs.items()):
         epochs = [row["epoch"] for row in rows]
         for key, style, split in ((metric, "x--", "train"), (f"val_{metric}", ".-", "validation")):
@@ -96,6 +113,12 @@ def _draw_metric(axes: Any, metric: str, runs: Mapping[str, Sequence[Row]]) -> N
                     va="top", fontsize=8, color="gray",
                 )  # fmt: skip
     axes.set(xlabel="epoch", ylabel=metric)
+    _finish_axes(axes)
+
+
+def _finish_axes(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

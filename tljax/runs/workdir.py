@@ -14,7 +14,7 @@ from tljax.devices import environment
 from tljax.devices.processes import leads, wait
 from tljax.runs import reference
 from tljax.runs.files import read_json, read_rows, write_json, write_rows
-from tljax.runs.saved_configs import ConfigT, fill_in, find_changes, go_on_as_begun, growing
+from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
@@ -106,8 +106,8 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
     changes = find_changes(before, now, may_grow)
     if changes:
         raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(changes)}); give its config, another --workdir, or "
-            "--overwrite"
+            f"{workdir} holds a run of another config ({explain_changes(changes, config)}); give its config, another "
+            "--workdir, or --overwrite"
         )
     # More epochs than before are allowed, fewer are not: compared the other way round, they show.
     longer = find_changes(now, before, may_grow)

@@ -1,6 +1,7 @@
 """Optimizers and their learning rates. No optimizer can change frozen parameters.
 
-An optimizer is an entry of `OPTIMIZERS`; its settings are fields of `config.Optimizer`.
+An optimizer is an entry of `OPTIMIZERS`, a course of the learning rate one of `SCHEDULES`; their settings are fields of
+`config.Optimizer`.
 """
 
 from collections.abc import Callable
@@ -25,20 +26,77 @@ class Optimization(NamedTuple):
     learning_rate: Schedule
 
 
-def make_optimization(optimizer: Optimizer, cut: Cut, steps: int) -> Optimization:
-    """The optimizer `optimizer.name` for the units from the cut on, and its learning rate in a run of `steps` steps.
+def make_optimization(optimizer: Optimizer, cut: Cut, epochs: int, steps: int) -> Optimization:
+    """The optimizer `optimizer.name` for the units from the cut on, and its learning rate in a run of so many `epochs`
+    of so many `steps`.
 
     Each leaf of the given tree is labelled "train" or "freeze". A training step passes only the trainable half. With
-    the whole tree, frozen leaves get updates of exactly zero, and no moments are kept for them.
+    the whole tree, frozen leaves get updates of exactly zero, no moments are kept for them, and their gradients do not
+    count in the norm that is clipped.
     """
-    learning_rate = constant(optimizer, steps)
-    transforms = {"train": OPTIMIZERS[optimizer.name](optimizer, learning_rate), "freeze": optax.set_to_zero()}
-    return Optimization(optax.partition(transforms, cut.labels), learning_rate)
+    learning_rate = make_schedule(optimizer, epochs, steps)
+    transforms = [OPTIMIZERS[optimizer.name](optimizer, learning_rate)]
+    if optimizer.clip_norm is not None:
+        transforms.insert(0, optax.clip_by_global_norm(optimizer.clip_norm))
+    if optimizer.weight_decay:
+        transforms.append(decay_kernels(optimizer.weight_decay, learning_rate))
+    if optimizer.layer_decay != 1:
+        transforms.append(slow_down(optimizer.layer_decay, cut))
+    # A chain would add a level to the state, which the checkpoints of Adam alone do not have.
+    train = transforms[0] if len(transforms) == 1 else optax.chain(*transforms)
+    return Optimization(optax.partition({"train": train, "freeze": optax.set_to_zero()}, cut.labels), learning_rate)
 
 
-def constant(optimizer: Optimizer, steps: int) -> Schedule:
+def make_schedule(optimizer: Optimizer, epochs: int, steps: int) -> Schedule:
+    """The learning rate of each step of a run: from 0 up to `optimizer.learning_rate` during the warm-up, then as
+    `optimizer.schedule` says, until the last of the `epochs` of `steps` steps has been made."""
+    highest, warmup = optimizer.learning_rate, round(optimizer.warmup_epochs * steps)
+    if optimizer.schedule == "constant" and not warmup:
+        return lambda step: highest
+    after = SCHEDULES[optimizer.schedule](highest, max(epochs * steps - warmup, 1))
+    course = optax.join_schedules([optax.linear_schedule(0.0, highest, warmup), after], [warmup]) if warmup else after
+    return lambda step: course(jnp.asarray(step, float))
+
+
+def constant(rate: float, steps: int) -> Schedule:
     """The same learning rate in every step."""
-    return lambda step: optimizer.learning_rate
+    return optax.constant_schedule(rate)
+
+
+def linear(rate: float, steps: int) -> Schedule:
+    """From `rate` down to 0 along a line, as keras.optimizers.schedules.PolynomialDecay with power 1."""
+    return optax.linear_schedule(rate, 0.0, steps)
+
+
+def cosine(rate: float, steps: int) -> Schedule:
+    """From `rate` down to 0 along half a cosine (Loshchilov and Hutter, arXiv:1608.03983), as
+    keras.optimizers.schedules.CosineDecay."""
+    return optax.cosine_decay_schedule(rate, steps)
+
+
+# Keys are the values of `config.optimizer.schedule`. Each: (highest rate, steps of the run after the warm-up).
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+def decay_kernels(weight_decay: float, learning_rate: Schedule) -> optax.GradientTransformation:
+    """Adds -learning_rate * weight_decay * kernel to the updates of kernels: decoupled weight decay (Loshchilov and
+    Hutter, arXiv:1711.05101), as in Keras and torch. Biases and BatchNorms do not decay."""
+
+    def is_kernel(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+    return optax.add_decayed_weights(lambda step: -weight_decay * learning_rate(step), mask=is_kernel)
+
+
+def slow_down(layer_decay: float, cut: Cut) -> optax.GradientTransformation:
+    """Multiplies the updates of the head by 1, and those of each unit by `layer_decay` times the factor of the unit
+    after it (Bao et al., arXiv:2106.08254)."""
+    factors = {unit: layer_decay**distance for distance, unit in enumerate(reversed(cut.units))}
+
+    def scale(updates: Any, params: Any = None) -> Any:
+        return {unit: jax.tree.map(lambda u, unit=unit: factors[unit] * u, tree) for unit, tree in updates.items()}
+
+    return optax.stateless(scale)
 
 
 class KerasAdamState(NamedTuple):
@@ -70,7 +128,7 @@ def keras_adam(adam: Optimizer, learning_rate: Schedule) -> optax.GradientTransf
 
         def change(m: Array, v: Array) -> Array:
             t = step.astype(m.dtype)
-            rate = learning_rate(state.step) * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
+            rate = jnp.asarray(learning_rate(state.step), m.dtype) * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
             return -rate * m / (jnp.sqrt(v) + adam.epsilon)
 
         return jax.tree.map(change, mean, square), KerasAdamState(step, mean, square)
@@ -78,8 +136,18 @@ def keras_adam(adam: Optimizer, learning_rate: Schedule) -> optax.GradientTransf
     return optax.GradientTransformation(init, update)
 
 
-# Keys are the values of `config.optimizer.name`.
-OPTIMIZERS: dict[str, Callable[[Optimizer, Schedule], optax.GradientTransformation]] = {"adam": keras_adam}
+def nesterov_sgd(optimizer: Optimizer, learning_rate: Schedule) -> optax.GradientTransformation:
+    """Gradient descent with Nesterov's momentum as in torch and optax: the momentum is one of gradients, so that a new
+    learning rate holds at once. With a constant rate Keras's is the same."""
+    return optax.sgd(learning_rate, optimizer.momentum, nesterov=True)
+
+
+# Keys are the values of `config.optimizer.name`. AdamW is Adam and weight decay, which `make_optimization` adds.
+OPTIMIZERS: dict[str, Callable[[Optimizer, Schedule], optax.GradientTransformation]] = {
+    "adam": keras_adam,
+    "adamw": keras_adam,
+    "sgd": nesterov_sgd,
+}
 
 
 def whole_outside(tx: optax.GradientTransformation, sharding: jax.sharding.Sharding) -> optax.GradientTransformation:
