@@ -25,7 +25,7 @@ from tiny_runs import TINY
 
 from tljax.commands.programs import Setup, compile_programs
 from tljax.commands.solve import put_head, solve
-from tljax.config import Compute, Config
+from tljax.config import Compute, Config, Head, Optimizer
 from tljax.data import batches
 from tljax.data.preprocessing import CAFFE
 from tljax.data.splits import Dataset, Split
@@ -70,10 +70,18 @@ def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
-for batch_norm in ("inference", "training"):
-    config = Config(cut="conv5_block1", batch_norm=batch_norm, compute=Compute(shard_optimizer=True))
+EVERYTHING = Config(
+    label_smoothing=0.1,
+    epochs=4,
+    head=Head(dropout=0.3),
+    optimizer=Optimizer("adamw", schedule="cosine", weight_decay=0.1, clip_norm=1.0, layer_decay=0.8, ema_decay=0.5),
+)
+for name, config in {"inference": Config(), "training": Config(), "everything": EVERYTHING}.items():
+    config.cut, config.compute = "conv5_block1", Compute(shard_optimizer=True)
+    config.batch_norm = "inference" if name == "inference" else "training"
     setup = Setup(config, MODEL, CAFFE, CUT, DEVICES)
-    programs = compile_programs(setup, variables, 1, from_activations=False)
+    weights = (1.0, 2.0, 0.5) if name == "everything" else None
+    programs = compile_programs(setup, variables, training[0].steps, from_activations=False, class_weights=weights)
     state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
     losses, val_losses = [], []
     for epoch in range(4):
@@ -84,7 +92,7 @@ for batch_norm in ("inference", "training"):
             losses.append(float(sums.loss[step] / sums.examples[step]))
         evaluation = epochs.evaluate(state, validation, programs.evaluate)
         val_losses.append(evaluation.means["loss"])
-    report[batch_norm] = {
+    report[name] = {
         "losses": losses,
         "val_losses": val_losses,
         "evaluated": len(evaluation.predicted),

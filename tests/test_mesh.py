@@ -63,10 +63,10 @@ def run(folder) -> Callable[[str], dict]:
     return run
 
 
-@pytest.mark.parametrize("batch_norm", ["inference", "training"])
+@pytest.mark.parametrize("name", ["inference", "training", "everything"])
 @pytest.mark.parametrize("layout", [long("1x8"), "2x4", long("4x2")])
-def test_eight_devices_train_as_one(run, layout, batch_norm):
-    one, eight = run("1x1")[batch_norm], run(layout)[batch_norm]
+def test_eight_devices_train_as_one(run, layout, name):
+    one, eight = run("1x1")[name], run(layout)[name]
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
     # These come from the weights after 5, 10, 15 and 20 steps of Adam, in which rounding errors have grown.

@@ -62,9 +62,9 @@ def test_rows_come_back_in_their_order(parts, n):
 @pytest.mark.parametrize("n", [1, 4, 5, 7])
 def test_sums_are_those_of_all_rows(parts, n):
     x, labels = draw(n)
-    f = lambda x, labels: {"x": jnp.sum(x, axis=0), "labels": jnp.sum(labels)}  # noqa: E731
+    f = lambda rows: {"x": jnp.sum(rows[0], axis=0), "labels": jnp.sum(rows[1])}  # noqa: E731
     zeros = {"x": jnp.zeros((32, 32, 3)), "labels": jnp.zeros((), jnp.int32)}
-    sums = microbatch.add_rows(f, zeros, jnp.asarray(x, jnp.float32), jnp.asarray(labels))
+    sums = microbatch.add_rows(f, zeros, (jnp.asarray(x, jnp.float32), jnp.asarray(labels)))
     np.testing.assert_allclose(sums["x"], x.sum(axis=0), rtol=1e-6)
     assert int(sums["labels"]) == labels.sum()
 

@@ -33,7 +33,7 @@ def check_choices(settings: Any, prefix: str) -> None:
     file may hold anything."""
     for name, hint in get_type_hints(type(settings)).items():
         literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
-        if literal is not None:
+        if literal is not None and not isinstance(getattr(settings, name), dict):
             choices = (*get_args(literal), *(None for part in get_args(hint) if part is type(None)))
             value = getattr(settings, name)
             refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(map(str, choices))}")
@@ -144,7 +144,7 @@ OPTIMIZER_USES = {
     "sgd": ("momentum", "weight_decay"),
 }
 # The settings that every optimizer uses.
-ALWAYS_USED = ("name", "learning_rate", "schedule", "warmup_epochs", "layer_decay", "clip_norm")
+ALWAYS_USED = ("name", "learning_rate", "schedule", "warmup_epochs", "layer_decay", "clip_norm", "ema_decay")
 
 
 @dataclass
@@ -165,6 +165,8 @@ class Optimizer:
     """Longest gradient of all trainable weights together; a longer one is scaled down. None: any."""
     weight_decay: float = 0.0
     """adamw, sgd: kernels shrink by this, times the learning rate, in every step; biases and BatchNorms do not."""
+    ema_decay: float = 0.0
+    """Decay rate of a moving average of the weights, which is then what is evaluated and kept. 0: no average."""
     momentum: float = 0.9
     """sgd: decay rate of the mean of the gradients."""
     beta_1: float = 0.9
@@ -184,7 +186,7 @@ class Optimizer:
             refuse_unless(value == setting.default, f"optimizer.{setting.name}", value, wanted)
         for name in ("learning_rate", "epsilon"):
             refuse_unless(0 < getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be > 0")
-        for name in ("beta_1", "beta_2", "momentum"):
+        for name in ("beta_1", "beta_2", "momentum", "ema_decay"):
             refuse_unless(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
         for name in ("warmup_epochs", "weight_decay"):
             refuse_unless(0 <= getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be >= 0")
@@ -207,6 +209,10 @@ class Head:
     init: Literal["glorot", "ridge"] = "glorot"
     """feature_extraction: what a new head starts from. glorot: random weights, as in Keras. ridge: the optimum of a
     ridge regression, which may also be used as it is, with epochs=0."""
+    hidden: tuple[int, ...] = ()
+    """Sizes of hidden layers with ReLU in a new head, between the averages and the logits."""
+    dropout: float = 0.0
+    """Share of the inputs of each layer of the head that are set to 0 in a training step, at random."""
 
 
 @dataclass
@@ -229,6 +235,11 @@ class Stage:
     epochs are run."""
     batch_size: int = 256
     """Images in a training step, of all devices together."""
+    label_smoothing: float = 0.0
+    """Share of every training target that is spread over all classes. val_loss is without."""
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """How much an image of each class counts in the training loss. balanced: classes with few images more, so that all
+    classes count the same. Or weights by name; those left out are 1."""
     batch_norm: Literal["inference", "training"] = "inference"
     """BatchNorm in the units that train. inference: with running statistics, which stay as they are. training: with the
     statistics of the batch. Frozen units always use inference."""
@@ -278,18 +289,32 @@ class Config(Shared, Stage):
         wanted = f"must be fewer than epochs={self.epochs}"
         refuse_unless(warmup == 0 or warmup < self.epochs, "optimizer.warmup_epochs", warmup, wanted)
         check_choices(self.compute, "compute.")
+        self._check_loss()
         self._check_weights()
         self._check_head()
+
+    def _check_loss(self) -> None:
+        smoothing, weights = self.label_smoothing, self.class_weights
+        refuse_unless(0 <= smoothing < 1, "label_smoothing", smoothing, "must be in [0, 1)")
+        if isinstance(weights, dict):
+            right = all(0 <= weight < math.inf for weight in weights.values()) and any(weights.values())
+            refuse_unless(right, "class_weights", weights, "weights are numbers >= 0, and not all are 0")
 
     def _check_head(self) -> None:
         check_choices(self.head, "head.")
         keeps = self.stage in ("zero_shot", "fine_tune")
         wanted = f"{self.stage} uses the head that its source weights have; leave it out"
         refuse_unless(self.head.at == "head" or not keeps, "head.at", self.head.at, wanted)
+        refuse_unless(not self.head.hidden or not keeps, "head.hidden", self.head.hidden, wanted)
+        sizes = all(isinstance(size, int) and size >= 1 for size in self.head.hidden)
+        refuse_unless(sizes, "head.hidden", self.head.hidden, "sizes are whole numbers, at least 1")
+        refuse_unless(0 <= self.head.dropout < 1, "head.dropout", self.head.dropout, "must be in [0, 1)")
         solved = self.head.init == "ridge"
         wanted = f"is for feature_extraction; {self.stage} has no new head to solve"
         refuse_unless(not solved or self.stage == "feature_extraction", "head.init", self.head.init, wanted)
         if solved:
+            wanted = "head.init=ridge solves one dense layer; leave it out"
+            refuse_unless(not self.head.hidden, "head.hidden", self.head.hidden, wanted)
             wanted = "head.init=ridge solves the head from averages of images as they are; set it to none"
             refuse_unless(self.data.augment == "none", "data.augment", self.data.augment, wanted)
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
@@ -297,6 +322,8 @@ class Config(Shared, Stage):
         if self.data.validation_split == NO_VALIDATION:
             wanted = "without it no epoch can be chosen: --config feature_extraction with head.init=ridge and epochs=0"
             refuse_unless(solved and self.epochs == 0, "data.validation_split", NO_VALIDATION, wanted)
+            wanted = "with data.validation_split=none nothing is validated on; leave it out"
+            refuse_unless(self.data.holdout == "train", "data.holdout", self.data.holdout, wanted)
 
     def _check_weights(self) -> None:
         if self.stage == "from_scratch":

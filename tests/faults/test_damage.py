@@ -31,7 +31,10 @@ def make_config(stage: str, folder: Path) -> Config:
     data = Data(name="digits", classes=("5", "6", "7"), max_images=40)
     settings = {"batch_size": 8, "epochs": 6, "patience": 9, "data": data, "optimizer": Optimizer(learning_rate=1e-2)}
     if stage == "from_scratch":
-        return Config(stage=stage, cut="conv1", network="tiny", batch_norm="training", **settings)
+        settings["optimizer"] = Optimizer("sgd", 1e-2, "cosine", ema_decay=0.9, weight_decay=1e-3)
+        return Config(
+            stage=stage, cut="conv1", network="tiny", batch_norm="training", head=Head(hidden=(8,)), **settings
+        )
     head = Head(at="conv5_block1", init="ridge")
     return Config(stage="feature_extraction", pretrained=str(folder / "source"), head=head, **settings)
 

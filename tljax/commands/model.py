@@ -111,11 +111,10 @@ class Model:
         picture's most probable one.
 
         Raises:
-          ValueError: if a picture is none or cannot be read, if `label` is no class, or if the last map has one
-            position only, as with images of 32 pixels.
+          ValueError: if a picture is none or cannot be read, if `label` is no class, or if there are no maps.
         """
-        if self.positions == (1, 1):
-            raise ValueError(f"{self.name}: at {self.image_size} pixels the last map has one position: there is no map")
+        if why := self.why_no_maps:
+            raise ValueError(f"{self.name}: {why}")
         maps = self._map(self._contributions, self.squares(images))
         bias = np.asarray(self._inference.folded["params"]["head"]["bias"])
         logits = maps.sum(axis=(1, 2)) + bias
@@ -126,6 +125,15 @@ class Model:
         return [
             Explanation(self.class_names[k], one[..., k], float(bias[k])) for one, k in zip(maps, chosen, strict=True)
         ]
+
+    @property
+    def why_no_maps(self) -> str:
+        """Why nothing can be explained; empty if it can."""
+        if self._inference.model.hidden:
+            return "its head has hidden layers, so a logit is no sum over positions: there is no map"
+        if self.positions == (1, 1):
+            return f"at {self.image_size} pixels the last map has one position: there is no map"
+        return ""
 
     @cached_property
     def positions(self) -> tuple[int, int]:
@@ -285,7 +293,7 @@ def load(run: str | Path) -> Model:
         raise ValueError(f"{run} has no head, so it tells no classes: give a run that trained one")
     mesh = make_mesh()
     variant, dtype = VARIANTS[weights.variant], compute_dtype(mesh, "auto")
-    network = ResNet(len(weights.labels), variant, weights.architecture, dtype=dtype)
+    network = ResNet(len(weights.labels), variant, weights.architecture, weights.hidden, dtype=dtype)
     leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
     runner = start_inference(network, weights.preprocessing, put(unflatten(leaves), whole(mesh)), mesh)
     reference, unchecked = find_reference(weights, Path(run))

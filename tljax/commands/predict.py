@@ -169,8 +169,8 @@ def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | 
     for outer in filter(os.path.isdir, pictures):
         if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(outer)):
             raise ValueError(f"--explain {folder} lies in {outer}, whose pictures are classified; give another folder")
-    if model.positions == (1, 1):
-        print(f"--explain: at {model.image_size} pixels the last map has one position, so there are no maps")
+    if model.why_no_maps:
+        print(f"--explain: {model.why_no_maps}")
         return None
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"--explain {folder} is there and not empty; give another folder")

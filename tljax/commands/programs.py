@@ -29,7 +29,9 @@ from tljax.networks.resnet import (
 from tljax.training import steps
 from tljax.training.features import Prefix
 from tljax.training.inference import run_prefix, start_inference
+from tljax.training.metrics import Targets
 from tljax.training.optimizers import Schedule, make_optimization, whole_outside
+from tljax.training.regularization import soften
 from tljax.training.state import TrainState, create_state, shard
 from tljax.trees import Tree
 from tljax.weights.pretrained import Weights, load_into
@@ -63,7 +65,8 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
         variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
     architecture = find_head(config.head.at, architecture)
     dtype = compute_dtype(mesh, config.compute.precision)
-    model = ResNet(classes, VARIANTS[variant], architecture, dtype=dtype)
+    hidden = source.hidden if source and config.stage in ("zero_shot", "fine_tune") else config.head.hidden
+    model = ResNet(classes, VARIANTS[variant], architecture, hidden, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
     return Setup(config, model, preprocessing, cut, mesh)
 
@@ -81,7 +84,7 @@ def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...
         variables: Tree = init(key, np.zeros((1, 32, 32, 3), np.float32))
         return variables
     target = abstract_variables(model)
-    averages = np.zeros((1, target["params"]["head"]["kernel"].shape[0]), np.float32)
+    averages = np.zeros((1, model.architecture.features), np.float32)
     head = jax.jit(partial(model.init, start="head", method="suffix"))(key, averages)
     target = target | {"params": target["params"] | head["params"]}
     return load_into(target, source, class_names, keep_head=setup.config.stage == "fine_tune")
@@ -123,14 +126,28 @@ class Programs(NamedTuple):
     """Number of steps before -> the learning rate of the next step."""
 
 
-def compile_programs(setup: Setup, variables: Tree, steps_of_epoch: int, *, from_activations: bool) -> Programs:
+def make_soften(config: Config, classes: int, class_weights: tuple[float, ...] | None) -> Callable[[Targets], Targets]:
+    """What makes the targets of the training loss: those of the examples, unless the config asks for more."""
+    if not config.label_smoothing and class_weights is None:
+        return lambda targets: targets
+    return partial(soften, classes=classes, smoothing=config.label_smoothing, weights=class_weights)
+
+
+def compile_programs(
+    setup: Setup,
+    variables: Tree,
+    steps_of_epoch: int,
+    *,
+    from_activations: bool,
+    class_weights: tuple[float, ...] | None = None,
+) -> Programs:
     """The programs of a training stage. `variables` are those of the whole network, arrays or shapes.
 
     Batches hold activations at the cut if `from_activations`, else images.
     """
     config, model, preprocessing, cut, mesh = setup
     tx, learning_rate = make_optimization(config.optimizer, cut, config.epochs, steps_of_epoch)
-    create = partial(create_state, tx=tx, cut=cut)
+    create = partial(create_state, tx=tx, cut=cut, averages=config.optimizer.ema_decay > 0)
     shapes = jax.eval_shape(create, variables)
     shardings = shard(shapes, mesh, config.compute.shard_optimizer)
     augment = AUGMENTATIONS[config.data.augment]
@@ -142,6 +159,9 @@ def compile_programs(setup: Setup, variables: Tree, steps_of_epoch: int, *, from
         augment=lambda batch, key: augment(batch, key, model.num_classes),
         embed=steps.pass_activations if from_activations else embed,
         train_batch_norm=config.batch_norm == "training",
+        soften=make_soften(config, model.num_classes, class_weights),
+        dropout=config.head.dropout,
+        ema_decay=config.optimizer.ema_decay,
     )
     train = partial(steps.train_steps, procedure=procedure)
     evaluate = partial(steps.eval_steps, procedure=procedure)

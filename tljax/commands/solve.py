@@ -101,8 +101,12 @@ def put_head(state: TrainState, head: ridge.SolvedHead, setup: Setup) -> TrainSt
     leaves = {"kernel": head.kernel.astype(np.float32), "bias": head.bias.astype(np.float32)}
     if jax.process_count() > 1:
         leaves = multihost_utils.broadcast_one_to_all(leaves)
-    params = state.variables["params"] | {"head": put(leaves, whole(setup.mesh))}
-    return state._replace(variables=state.variables | {"params": params})
+
+    def replace(variables: Any) -> Any:
+        return variables | {"params": variables["params"] | {"head": put(leaves, whole(setup.mesh))}}
+
+    raw = replace(state.raw) if state.raw else state.raw
+    return state._replace(variables=replace(state.variables), raw=raw)
 
 
 def judge_held_out(held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"]) -> Row | None:

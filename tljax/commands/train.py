@@ -12,6 +12,7 @@ from tljax.commands.programs import Programs, Setup, compile_prefix, compile_pro
 from tljax.commands.solve import solve_if_asked, start_from
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
+from tljax.data.layouts import join
 from tljax.data.splits import Dataset
 from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import make_mesh, put, whole
@@ -26,6 +27,7 @@ from tljax.storage import signals
 from tljax.training import epochs, features, metrics
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
+from tljax.training.regularization import balance
 from tljax.training.state import TrainState, place_state
 from tljax.trees import Row, Tree
 from tljax.weights.pretrained import Weights
@@ -66,7 +68,13 @@ def train(
     activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
     examples = place_splits(setup, dataset, activations)
     training, validation = examples["train"], examples.get("validation")
-    programs = compile_programs(setup, variables, training.steps, from_activations=activations is not None)
+    programs = compile_programs(
+        setup,
+        variables,
+        training.steps,
+        from_activations=activations is not None,
+        class_weights=weigh_classes(config, dataset),
+    )
     train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # Fine-tuning continues the epochs of its source.
@@ -165,6 +173,25 @@ def place_splits(setup: Setup, dataset: Dataset, activations: dict[str, Any] | N
         )
         for name, split in dataset.splits.items()
     }
+
+
+def weigh_classes(config: Config, dataset: Dataset) -> tuple[float, ...] | None:
+    """The weight of each class in the training loss, which a printed line says; None if all count as they are.
+
+    Raises:
+      ValueError: if `config.class_weights` names a class that the data does not have.
+    """
+    wanted, counts = config.class_weights, dataset.description["splits"]["train"]["classes"]
+    if wanted == "none":
+        return None
+    if isinstance(wanted, dict):
+        if unknown := sorted(wanted.keys() - counts.keys()):
+            raise ValueError(f"config.class_weights names {unknown[0]!r}; the classes are {join(dataset.class_names)}")
+        weights = tuple(float(wanted.get(name, 1.0)) for name in counts)
+    else:
+        weights = balance(counts)
+    print(tables.class_weights_line(dict(zip(counts, weights, strict=True))))
+    return weights
 
 
 def describe_run(setup: Setup, dataset: Dataset) -> Meta:

@@ -39,6 +39,11 @@ class Architecture(NamedTuple):
         return ("conv1", *blocks, "head")
 
     @property
+    def features(self) -> int:
+        """Number of features that the head reads."""
+        return 4 * self.width * 2 ** (len(self.stage_sizes) - 1)
+
+    @property
     def keras_layer_starts(self) -> dict[int, str]:
         """The unit that starts at each layer index of `model.layers` in Keras's headless network.
 
@@ -237,16 +242,29 @@ class Bottleneck(nn.Module):
         return nn.relu(shortcut + _normalize(v, "3_bn", last(x, train), train, mask))
 
 
-class Head(nn.Module):
-    """The unit `head`: a dense layer whose outputs are the logits."""
+class Dense(nn.Module):
+    """A dense layer, initialized as in Keras."""
 
-    num_classes: int
+    features: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.num_classes))
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return jnp.dot(x, kernel, precision=lax.Precision.HIGHEST) + bias.reshape(1, -1)
+
+
+class Head(Dense):
+    """The unit `head`: a dense layer whose outputs are the logits, and before it perhaps hidden ones with ReLU."""
+
+    hidden: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self, x: Array, noise: Sequence[Array] = ()) -> Array:
+        """Logits of the averages `x` [n features]. `noise` multiplies the inputs of each layer, if there is any."""
+        for i, size in enumerate(self.hidden):
+            x = nn.relu(Dense(size, name=f"hidden_{i + 1}")(x * noise[i] if noise else x))
+        return super().__call__(x * noise[-1] if noise else x)
 
 
 class ResNet(nn.Module):
@@ -259,6 +277,8 @@ class ResNet(nn.Module):
     num_classes: int
     variant: Variant = VARIANTS[DEFAULT_VARIANT]
     architecture: Architecture = RESNET50
+    hidden: tuple[int, ...] = ()
+    """Sizes of the hidden layers in the head."""
     folded_units: tuple[str, ...] = ()
     """Names of the units that run without BatchNorm, on the variables that `fold` returns."""
     dtype: Any = None
@@ -274,7 +294,7 @@ class ResNet(nn.Module):
             for j in range(size):
                 name = f"conv{i + 2}_block{j + 1}"
                 setattr(self, name, Bottleneck(width * 2**i, project=j == 0, variant=variants[name]))
-        self.head = Head(self.num_classes)
+        self.head = Head(self.num_classes, self.hidden)
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -296,14 +316,21 @@ class ResNet(nn.Module):
         return self._run(x, self.units[self.units.index(start) : self.units.index(end)], False, None)
 
     def suffix(
-        self, x: Float[Array, "n ..."], start: str, train: bool = False, mask: Bool[Array, " n"] | None = None
+        self,
+        x: Float[Array, "n ..."],
+        start: str,
+        train: bool = False,
+        mask: Bool[Array, " n"] | None = None,
+        noise: Sequence[Array] = (),
     ) -> Float[Array, "n classes"]:
         """Runs `start` and all units after it: activations at `start` -> logits.
 
         With `train`, BatchNorm normalizes with the statistics of the batch's rows where `mask` is true (None: all
-        rows), and updates the running statistics; for that, call `apply` with `mutable=["batch_stats"]`.
+        rows), and updates the running statistics; for that, call `apply` with `mutable=["batch_stats"]`. `noise` has an
+        array for each layer of the head, which multiplies its inputs.
         """
-        return self._run(x, self.units[self.units.index(start) :], train, mask)
+        x = self._run(x, self.units[self.units.index(start) : -1], train, mask)
+        return self.head(x, noise)
 
     def last_map(self, x: Float[Array, "n h w c"], start: str) -> Float[Array, "n h w c"]:
         """Runs `start` and all units up to the head, with BatchNorm in inference mode: activations at `start` -> those
@@ -319,9 +346,7 @@ class ResNet(nn.Module):
             x = x.astype(self.dtype)
         for name in units:
             unit = getattr(self, name)
-            if name == "head":
-                x = unit(x)
-            elif name == "conv1":
+            if name == "conv1":
                 x = unit(x, train, mask)
             else:
                 # If `before` is not in `units`, it ran in the frozen prefix, in inference mode whatever `train` is.
@@ -361,12 +386,14 @@ def describe_network(model: ResNet) -> dict[str, Any]:
     """A JSON dict from which `build_network` builds `model` again, without its `dtype` and `folded_units`."""
     (variant,) = (name for name, row in VARIANTS.items() if row == model.variant)
     stage_sizes, width = model.architecture
-    return {
+    description = {
         "num_classes": model.num_classes,
         "variant": variant,
         "stage_sizes": list(stage_sizes),
         "width": width,
     }
+    # Networks of earlier versions have no hidden layers, and do not say so.
+    return description | ({"hidden": list(model.hidden)} if model.hidden else {})
 
 
 def build_network(description: dict[str, Any]) -> ResNet:
@@ -375,6 +402,7 @@ def build_network(description: dict[str, Any]) -> ResNet:
         num_classes=description["num_classes"],
         variant=VARIANTS[description["variant"]],
         architecture=Architecture(tuple(description["stage_sizes"]), description["width"]),
+        hidden=tuple(description.get("hidden", ())),
     )
 
 

@@ -50,6 +50,14 @@ def _describe_counts(counts: Mapping[str, int]) -> str:
     return f"from {counts[smallest]:,} of {smallest} to {counts[largest]:,} of {largest}"
 
 
+def class_weights_line(weights: Mapping[str, float]) -> str:
+    """How much images of each class count; for many classes the least and the most."""
+    named = sorted(weights.items(), key=lambda item: item[1]) if len(weights) > 12 else list(weights.items())
+    shown = [named[0], named[-1]] if len(weights) > 12 else named
+    listed = ", ".join(f"{name} {weight:.3g}" for name, weight in shown)
+    return f"class weights: {'from ' * (shown != named)}{listed}"
+
+
 def epoch_line(row: Row, last: int) -> str:
     """The metrics of an epoch on one line; `last` is the number of the last epoch."""
     numbers = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))

@@ -441,16 +441,17 @@ def _agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
 
 def _select(state: TrainState, cut: Cut) -> tuple[Tree, Tree]:
     """The part of a state that a checkpoint holds: the trainable variables, and the rest, in an Orbax item each."""
-    return cut.split(state.variables)[1], {"opt_state": state.opt_state, "step": state.step}
+    raw = {"raw": state.raw} if state.raw else {}
+    return cut.split(state.variables)[1], {"opt_state": state.opt_state, "step": state.step} | raw
 
 
 def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
     """`state` with `leaves` at their paths; where there is no leaf, the shape stays."""
-    tree = state.variables | {"opt_state": state.opt_state, "step": state.step}
+    tree = state.variables | {"opt_state": state.opt_state, "step": state.step, "raw": state.raw}
     found = [leaves.get(path, shape) for path, shape in flatten(tree).items()]
     placed = jax.tree.unflatten(jax.tree.structure(tree), found)
     variables = {kind: placed[kind] for kind in state.variables}
-    return TrainState(placed["step"], variables, placed["opt_state"])
+    return TrainState(placed["step"], variables, placed["opt_state"], placed["raw"])
 
 
 def _describe_change(name: str, before: Any, now: Any) -> str:

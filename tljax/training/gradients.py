@@ -23,6 +23,8 @@ class Rows(NamedTuple):
     h: Float[Array, "n ..."]
     targets: Targets
     mask: Bool[Array, " n"]
+    noise: tuple[Float[Array, "n inputs"], ...] = ()
+    """What the inputs of each layer of the head are multiplied by; empty: nothing."""
 
 
 class Gradients(NamedTuple):
@@ -79,20 +81,19 @@ def _differentiate(
     def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[Sums, Tree]]:
         variables = {"params": params, "batch_stats": stats}
         mutable = ["batch_stats"] if train_batch_norm else []
-        logits, updated = network.apply(
-            variables, rows.h, cut.position, train_batch_norm, rows.mask, method="suffix", mutable=mutable
-        )
+        arguments = rows.h, cut.position, train_batch_norm, rows.mask, rows.noise
+        logits, updated = network.apply(variables, *arguments, method="suffix", mutable=mutable)
         sums = metrics.sum_examples(logits, rows.targets, rows.mask)
         return sums.loss / examples, (sums, updated.get("batch_stats", {}))
 
-    def differentiate(*rows: Array) -> tuple[Tree, tuple[Sums, Tree]]:
-        return jax.grad(loss, has_aux=True)(params, Rows(*rows))
+    def differentiate(rows: Rows) -> tuple[Tree, tuple[Sums, Tree]]:
+        return jax.grad(loss, has_aux=True)(params, rows)
 
     if in_parts:
         zeros: Any = jax.tree.map(jnp.zeros_like, params), (metrics.zeros((), dtype), {})
-        gradients, (sums, new_stats) = add_rows(differentiate, zeros, *rows)
+        gradients, (sums, new_stats) = add_rows(differentiate, zeros, rows)
     else:
-        gradients, (sums, new_stats) = differentiate(*rows)
+        gradients, (sums, new_stats) = differentiate(rows)
     return unfold(gradients)[0], sums, new_stats
 
 

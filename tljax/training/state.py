@@ -16,18 +16,24 @@ from tljax.trees import Tree
 class TrainState(NamedTuple):
     """The state of a training.
 
-    `step` counts updates (int32 scalar). `variables` are the whole network's, `{"params": ..., "batch_stats": ...}`;
-    `opt_state` is the optimizer's state for the trainable half.
+    `step` counts updates (int32 scalar). `variables` are the whole network's, `{"params": ..., "batch_stats": ...}`,
+    which are evaluated and kept; `opt_state` is the optimizer's state for the trainable half. Where `variables` are
+    moving averages, `raw` is the trainable half that the optimizer moves; else it is empty.
     """
 
     step: Int[Array, ""]
     variables: Tree
     opt_state: Any
+    raw: Tree = {}  # noqa: RUF012, nobody changes a tree in place
 
 
-def create_state(variables: Tree, tx: optax.GradientTransformation, cut: Cut) -> TrainState:
-    """The state before the first step, with a new optimizer state for the trainable half of `variables`."""
-    return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(cut.split(variables)[1]["params"]))
+def create_state(variables: Tree, tx: optax.GradientTransformation, cut: Cut, *, averages: bool = False) -> TrainState:
+    """The state before the first step, with a new optimizer state for the trainable half of `variables`; with
+    `averages`, they become moving averages."""
+    trained = cut.split(variables)[1]
+    # Copies, since a buffer can be donated only once.
+    raw = jax.tree.map(jnp.copy, trained) if averages else {}
+    return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(trained["params"]), raw)
 
 
 def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:

@@ -17,6 +17,8 @@ from tljax.networks.resnet import ResNet, fold
 from tljax.training import metrics
 from tljax.training.gradients import Rows, compute_gradients
 from tljax.training.inference import run_prefix, run_suffix
+from tljax.training.metrics import Targets
+from tljax.training.regularization import draw_noise, move_average
 from tljax.training.state import TrainState
 from tljax.trees import Tree
 
@@ -33,6 +35,16 @@ class Procedure(NamedTuple):
     """(variables of the frozen units, images or activations at the cut) -> activations at the cut."""
     train_batch_norm: bool
     """Whether the trainable units normalize with the batch's statistics instead of the running statistics."""
+    soften: Callable[[Targets], Targets] = lambda targets: targets
+    """What makes the targets of the loss from those of the examples."""
+    dropout: float = 0.0
+    """The share of the inputs of the head's layers that are set to 0."""
+    ema_decay: float = 0.0
+    """The decay of the averaged weights, if the state has raw ones beside them."""
+
+
+# Numbers the random draws of a step beside those of its augmentation, which splits the key of the step.
+NOISE = 1000
 
 
 def embed_images(
@@ -50,19 +62,26 @@ def pass_activations(frozen: Tree, h: Array) -> Array:
 def train_step(
     state: TrainState, batch: Batch, key: Key[Array, ""], procedure: Procedure
 ) -> tuple[TrainState, metrics.Sums]:
-    """Makes one update of the units from the cut on; returns the new state and the sums before the update.
+    """Makes one update of the units from the cut on; returns the new state and the sums before the update, those of the
+    loss that is minimized.
 
     `batch` holds image [n ...], label int [n] or float [n, classes], and mask bool [n]. Rows with a false mask count
     neither in the mean loss nor in batch statistics. `key` is the key of the run; the step folds in its own number.
     Frozen leaves are returned unchanged.
     """
     model, cut, tx = procedure.model, procedure.cut, procedure.tx
-    frozen, trained = cut.split(state.variables)
+    frozen, averaged = cut.split(state.variables)
+    trained = state.raw or averaged
 
-    batch = procedure.augment(batch, jax.random.fold_in(key, state.step))
+    key = jax.random.fold_in(key, state.step)
+    batch = procedure.augment(batch, key)
     h = jax.lax.stop_gradient(procedure.embed(frozen, batch["image"]))
+    noise: tuple[Array, ...] = ()
+    if procedure.dropout:
+        noise_key = jax.random.fold_in(key, NOISE)
+        noise = draw_noise(noise_key, procedure.dropout, trained["params"]["head"], batch["label"])
 
-    rows = Rows(h, batch["label"], batch["mask"])
+    rows = Rows(h, procedure.soften(batch["label"]), batch["mask"], noise)
     gradients = compute_gradients(model, cut, trained, rows, train_batch_norm=procedure.train_batch_norm)
 
     updates, opt_state = tx.update(gradients.params, state.opt_state, trained["params"])
@@ -70,7 +89,10 @@ def train_step(
         "params": optax.apply_updates(trained["params"], updates),
         "batch_stats": {**trained["batch_stats"], **gradients.batch_stats},
     }
-    return TrainState(state.step + 1, merge(frozen, new_trained), opt_state), gradients.sums
+    if not state.raw:
+        return TrainState(state.step + 1, merge(frozen, new_trained), opt_state), gradients.sums
+    averaged = move_average(averaged, new_trained, state.step, procedure.ema_decay)
+    return TrainState(state.step + 1, merge(frozen, averaged), opt_state, new_trained), gradients.sums
 
 
 def eval_step(state: TrainState, batch: Batch, procedure: Procedure) -> tuple[metrics.Sums, Float[Array, "n classes"]]:

@@ -41,6 +41,8 @@ class Weights(NamedTuple):
     labels: tuple[imagenet.Label, ...]
     """The class of each output of the head; empty without a head."""
     architecture: Architecture
+    hidden: tuple[int, ...] = ()
+    """Sizes of the hidden layers in a run's head."""
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
@@ -208,6 +210,7 @@ def _read_run(folder: Path, setting: str) -> Weights:
         input_size=meta["image_size"],
         labels=tuple((None, name) for name in meta["class_names"]),
         architecture=Architecture(tuple(meta["network"]["stage_sizes"]), meta["network"]["width"]),
+        hidden=tuple(meta["network"].get("hidden", ())),
         history=tuple(meta["history"]),
         is_run=True,
         best=meta["best"],

@@ -36,20 +36,20 @@ def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
     return lax.platform_dependent(x, cpu=in_parts, default=f)
 
 
-def add_rows(f: Callable[..., Tree], zeros: Tree, *arrays: Array) -> Tree:
-    """Returns `f(*arrays)`, a tree of sums over rows, as the total over micro-batches; on every backend.
+def add_rows(f: Callable[[Any], Tree], zeros: Tree, rows: Any) -> Tree:
+    """Returns `f(rows)`, a tree of sums over rows, as the total over micro-batches; on every backend.
 
-    `zeros` is a tree of zeros with the shapes of the result. Micro-batches are padded with rows of zeros, which must
-    add nothing to the sums of `f`.
+    `rows` is a tree of arrays with a row for each example; the first has the inputs. `zeros` is a tree of zeros with
+    the shapes of the result. Micro-batches are padded with rows of zeros, which must add nothing to the sums of `f`.
     """
-    parts = _count(arrays[0])
+    parts = _count(jax.tree.leaves(rows)[0])
     if parts == 1:
-        return f(*arrays)
+        return f(rows)
 
-    def add(total: Tree, rows: Any) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, f(*rows)), None
+    def add(total: Tree, part: Any) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, f(part)), None
 
-    return lax.scan(add, zeros, tuple(_split(array, parts) for array in arrays))[0]
+    return lax.scan(add, zeros, jax.tree.map(lambda array: _split(array, parts), rows))[0]
 
 
 def _count(x: Array) -> int:
