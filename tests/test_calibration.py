@@ -96,3 +96,16 @@ def test_the_calibration_error_of_known_bins():
 
 def test_balanced_accuracy_counts_classes_alike():
     assert balanced_accuracy(np.array([[90, 10, 0], [1, 1, 0], [0, 0, 0]])) == pytest.approx((0.9 + 0.5) / 2)
+
+
+def test_confusions_are_those_of_scikit_learn():
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, (2, 50))
+    found = calibration.count_confusions(labels, predicted, 5)
+    np.testing.assert_array_equal(found, confusion_matrix(labels, predicted, labels=range(5)))
+    assert calibration.balanced_accuracy(found) == pytest.approx(balanced_accuracy_score(labels, predicted))
+    accuracies = calibration.class_accuracies(found)
+    assert accuracies[4] is None
+    assert accuracies[:4] == pytest.approx([np.mean(predicted[labels == i] == i) for i in range(4)])

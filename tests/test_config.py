@@ -1,5 +1,6 @@
 """What a run may not be is refused with the setting's name and value; the command line overrides a config file."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tljax.cli import COMMANDS, main, parse_flags
 from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Stage
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
-from tljax.runs.saved_configs import growing
+from tljax.runs.saved_configs import explain_changes, growing
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -127,7 +128,40 @@ def test_two_fine_tunes_in_a_row_start_from_each_other():
     lesson.stages["more"].optimizer.schedule = "cosine"
     assert growing(lesson) == ("stages.other.epochs",)
     assert growing(Config()) == ("epochs",)
-    assert growing(Config(optimizer=Optimizer(schedule="linear"))) == ()
+    falling = Config(optimizer=Optimizer(schedule="linear"))
+    assert growing(falling) == ()
+    assert explain_changes(["epochs: 1 before, 2 now"], falling).endswith("so their number stays")
+    assert explain_changes(["stages.more.epochs: 1 before, 2 now"], lesson).endswith("so their number stays")
+    assert explain_changes(["seed: 1 before, 2 now"], falling) == "seed: 1 before, 2 now"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimizer": Optimizer("adamw")}, "config.optimizer.weight_decay=0.0: without weight decay adamw is adam"),
+        ({"optimizer": Optimizer(weight_decay=0.1)}, "config.optimizer.weight_decay=0.1: adam does not use it"),
+        ({"optimizer": Optimizer("sgd", beta_1=0.8)}, "config.optimizer.beta_1=0.8: sgd does not use it"),
+        ({"optimizer": Optimizer(warmup_epochs=10)}, "config.optimizer.warmup_epochs=10: must be fewer than epochs=10"),
+        ({"optimizer": Optimizer(layer_decay=0)}, "config.optimizer.layer_decay=0: must be in"),
+        ({"optimizer": Optimizer(clip_norm=0)}, "config.optimizer.clip_norm=0: must be > 0, or None"),
+        ({"optimizer": Optimizer(ema_decay=1)}, "config.optimizer.ema_decay=1: must be in"),
+        ({"optimizer": Optimizer(schedule="cos")}, "config.optimizer.schedule='cos': must be one of constant, linear"),
+        ({"monitor": "accuracy"}, "config.monitor='accuracy': must be one of val_loss, val_accuracy"),
+        ({"label_smoothing": 1}, "config.label_smoothing=1: must be in"),
+        ({"class_weights": {"cat": -1.0}}, "config.class_weights={'cat': -1.0}: weights are numbers >= 0"),
+        ({"class_weights": "ballanced"}, "config.class_weights='ballanced': must be one of none, balanced"),
+        ({"head": Head(dropout=1)}, "config.head.dropout=1: must be in"),
+        ({"head": Head(hidden=(0,))}, "config.head.hidden=(0,): sizes are whole numbers"),
+        ({"head": Head(hidden=(8,), init="ridge")}, "config.head.hidden=(8,): head.init=ridge solves one dense layer"),
+        (
+            {"stage": "fine_tune", "pretrained": "runs/a", "head": Head(hidden=(8,))},
+            "config.head.hidden=(8,): fine_tune uses",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(settings, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Config(**{"pretrained": "imagenet"} | settings).check()
 
 
 def test_stages_share_no_mutable_default():
@@ -152,7 +186,7 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
 
 
 def test_every_stage_has_a_shipped_config():
-    assert {*STAGES, "four_stages", "demo", "few_labels"} == set(CONFIGS)
+    assert {*STAGES, "four_stages", "demo", "few_labels", "gradual"} == set(CONFIGS)
 
 
 def test_a_setting_is_overridden_and_the_others_stay():

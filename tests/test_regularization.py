@@ -245,6 +245,10 @@ def test_a_run_with_all_of_it_reports_plain_losses_and_is_read_again(tmp_path, c
     logits = model(np.asarray(validation.images))
     losses = metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(validation.labels, jnp.int32))
     assert summary["loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
+    right = logits.argmax(axis=1) == validation.labels
+    expected = {name: right[validation.labels == i].mean() for i, name in enumerate(model.class_names)}
+    assert summary["class_accuracy"] == pytest.approx(expected)
+    assert summary["balanced_accuracy"] == pytest.approx(np.mean(list(expected.values())))
 
     # A fine_tune keeps the hidden layers; a feature_extraction leaves them out.
     fine = small("fine_tune", cut="conv5_block1", pretrained=str(tmp_path / "run"))

@@ -69,7 +69,11 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
 def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
     run(small("from_scratch", data=data), tmp_path / "run")
-    assert set(read_summary(tmp_path / "run")["test"]) == {"loss", "accuracy"}
+    test = read_summary(tmp_path / "run")["test"]
+    assert set(test) == {"loss", "accuracy", "balanced_accuracy", "class_accuracy"} and set(test["class_accuracy"]) == {
+        "5",
+        "6",
+    }
     _, meta = checkpoints.read_run(tmp_path / "run")
     assert set(meta["data"]) == {"train", "validation", "test"}
 

@@ -15,7 +15,7 @@ from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.layouts import join
 from tljax.data.splits import Dataset
 from tljax.devices.environment import describe_devices
-from tljax.devices.mesh import make_mesh, put, whole
+from tljax.devices.mesh import gather, make_mesh, put, whole
 from tljax.devices.processes import interrupted
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
@@ -25,6 +25,7 @@ from tljax.runs.journal import Journal
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
+from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
 from tljax.training.regularization import balance
@@ -131,6 +132,10 @@ def train(
     print(tables.calibration_line(calibration))
     draw(config, workdir, dataset, found, progress)
     summary = summarize(progress, earlier, found, setup.cut, best, proved)
+    by_class = {name: grade_classes(dataset, name, found[name]) for name in judged if name != "train"}
+    summary |= by_class.get("validation", {})
+    if "test" in by_class:
+        summary["test"] = summary["test"] | by_class["test"]
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
     return summary | more
 
@@ -281,6 +286,15 @@ def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evalu
         return
     run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
     pictures.draw_curves(folder / "curves.png", {run: progress.history})
+
+
+def grade_classes(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
+    """The balanced accuracy on the split `name`, and the accuracy of each class: None where it has no image."""
+    split, names = dataset.splits[name], dataset.class_names
+    labels = gather(split.labels, split.rows, split.count)
+    confusions = count_confusions(labels, evaluation.predicted, len(names))
+    by_class = dict(zip(names, class_accuracies(confusions), strict=True))
+    return {"balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class}
 
 
 def count_labels(dataset: Dataset, config: Config) -> Row:

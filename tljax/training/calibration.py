@@ -97,6 +97,19 @@ def balanced_accuracy(confusions: Int[np.ndarray, "classes classes"]) -> float:
     return float(np.mean(np.diag(confusions)[images > 0] / images[images > 0]))
 
 
+def count_confusions(labels: Labels, predicted: Labels, classes: int) -> Int[np.ndarray, "classes classes"]:
+    """How many pictures of class i (row) were given the label j (column)."""
+    found = np.zeros((classes, classes), int)
+    np.add.at(found, (labels, predicted), 1)
+    return found
+
+
+def class_accuracies(confusions: Int[np.ndarray, "classes classes"]) -> list[float | None]:
+    """The share of each class's pictures that are predicted right; None for a class without a picture."""
+    images = confusions.sum(axis=1)
+    return [float(right / n) if n else None for right, n in zip(np.diag(confusions), images, strict=True)]
+
+
 def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
     """Between which accuracies a network with this `accuracy` on so many images lies: Wilson's interval of 95%
     (Wilson, Probable Inference, 1927)."""
