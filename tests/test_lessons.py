@@ -93,7 +93,7 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "memory_gib", "said"),
     [
-        ("from_scratch", 0, ""),
+        pytest.param("from_scratch", 0, "", marks=pytest.mark.long),
         # The activations fit, the images do not.
         ("feature_extraction", 2**-13, "activations at head of 60 images: computed in"),
     ],

@@ -230,7 +230,7 @@ def test_maps_of_contributions(model, photos, capsys):
 
 def test_where_there_are_no_maps_predicting_goes_on(run, photos, capsys):
     assert call(run, photos / "a.png", "--explain", "maps") == 0
-    assert "--explain: at 32 pixels the last map has one position, so there are no maps" in capsys.readouterr().out
+    assert "--explain: at 32 pixels the last map has one position: there is no map" in capsys.readouterr().out
     assert not Path("maps").exists()
 
 
