@@ -7,7 +7,7 @@ number of labels a class, every method gets the same pictures, in several draws.
 validation pictures (CIFAR-10's test split). Only the solved heads need no validation labels: trained ones stop at their
 best epoch on a fifth of these pictures, which favours them a little.
 
-Runs that are finished are found again, so the same command goes on after an interruption. About an hour and a half on
+Runs that are finished are found again, so the same command goes on after an interruption. About two and a half hours on
 two cores. It prints a table, and writes `few_labels.json` and `few_labels.png` into the folder.
 """
 
