@@ -150,6 +150,14 @@ def test_two_fine_tunes_in_a_row_start_from_each_other():
         ({"label_smoothing": 1}, "config.label_smoothing=1: must be in"),
         ({"class_weights": {"cat": -1.0}}, "config.class_weights={'cat': -1.0}: weights are numbers >= 0"),
         ({"class_weights": "ballanced"}, "config.class_weights='ballanced': must be one of none, balanced"),
+        (
+            {
+                "data": Data(validation_split="none", holdout="test"),
+                "head": Head(init="ridge"),
+                "epochs": 0,
+            },
+            "config.data.holdout='test': with data.validation_split=none nothing is validated on",
+        ),
         ({"head": Head(dropout=1)}, "config.head.dropout=1: must be in"),
         ({"head": Head(hidden=(0,))}, "config.head.hidden=(0,): sizes are whole numbers"),
         ({"head": Head(hidden=(8,), init="ridge")}, "config.head.hidden=(8,): head.init=ridge solves one dense layer"),

@@ -12,7 +12,7 @@ from tljax.commands import train
 from tljax.commands.from_config import run
 from tljax.commands.model import load
 from tljax.commands.show import show
-from tljax.config import Config, Data, Head, Lesson, Stage
+from tljax.config import Config, Data, Head, Lesson, Optimizer, Stage
 from tljax.data import splits
 from tljax.runs import checkpoints
 from tljax.runs.reference import read_reference
@@ -215,6 +215,17 @@ def test_what_does_not_go_together_is_refused(source, few, tmp_path):
         with pytest.raises(ValueError, match=message.replace(".", "[.]")):
             run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+# A rate of almost 0: what is trained, and its average, stay the solved head.
+def test_training_and_averages_start_from_the_solved_head(source, tmp_path):
+    settings = {"optimizer": Optimizer(learning_rate=1e-9, ema_decay=0.5), "epochs": 2, "patience": None}
+    run(solved(source, **settings), tmp_path / "run")
+    solved_row, *rows = read_rows(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["loss"] == pytest.approx(solved_row["loss"], rel=1e-4)
+        assert row["val_loss"] == pytest.approx(solved_row["val_loss"], rel=1e-4)
 
 
 def test_one_class_is_nothing_to_tell_apart(source, tmp_path):
