@@ -12,8 +12,12 @@ import pytest
 from test_steps import KEY, MODEL, make_batch, make_procedure
 from tiny_runs import DIGITS, read_rows, read_summary, small
 
+import tljax
 from tljax.commands.from_config import run
 from tljax.config import Head, Optimizer
+from tljax.data import splits
+from tljax.networks.kernels import microbatch
+from tljax.networks.resnet import abstract_variables
 from tljax.training import metrics, steps
 from tljax.training.regularization import balance, draw_noise, move_average, soften
 from tljax.training.state import create_state
@@ -98,16 +102,9 @@ def test_balanced_weights_are_those_of_scikit_learn():
     assert balance({"a": 5, "none": 0}) == (0.5, 0.0)
 
 
-HEAD = {
-    "hidden_1": {"kernel": np.zeros((400, 300), np.float32)},
-    "kernel": np.zeros((300, 3), np.float32),
-    "bias": np.zeros(3),
-}
-
-
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_a_share_of_the_inputs_is_dropped_and_the_mean_stays(rate):
-    noise = draw_noise(KEY, rate, HEAD, jnp.zeros(200, jnp.int32))
+    noise = draw_noise(KEY, rate, 200, (400, 300), jnp.float32)
     assert [factors.shape for factors in noise] == [(200, 400), (200, 300)]
     for factors in noise:
         assert np.mean(factors == 0) == pytest.approx(rate, abs=0.01)
@@ -119,9 +116,12 @@ def test_a_share_of_the_inputs_is_dropped_and_the_mean_stays(rate):
 
 
 def test_ten_hidden_layers_are_in_their_order():
-    head = {f"hidden_{i}": {"kernel": np.zeros((i, 1), np.float32)} for i in range(1, 12)} | HEAD
-    widths = [factors.shape[1] for factors in draw_noise(KEY, 0.5, head | {"hidden_1": HEAD["hidden_1"]}, np.zeros(2))]
-    assert widths == [400, *range(2, 12), 300]
+    model = MODEL.clone(hidden=tuple(range(2, 13)))
+    head = abstract_variables(model)["params"]["head"]
+    layers = [*(head[f"hidden_{i}"] for i in range(1, 12)), head]
+    noise = draw_noise(KEY, 0.5, 2, model.head_inputs, jnp.float32)
+    widths = [factors.shape[1] for factors in noise]
+    assert widths == [layer["kernel"].shape[0] for layer in layers] == [256, *range(2, 13)]
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,6 @@ def test_what_is_dropped_is_no_draw_of_the_augmentation(variables):
 
 
 def test_micro_batches_drop_the_same(variables, monkeypatch):
-    from tljax.networks.kernels import microbatch
-
     procedure = make_procedure("conv1", dropout=0.5)
     state, batch, found = create_state(variables, procedure.tx, procedure.cut), make_batch(8), []
     for rows in (8, 4):
@@ -209,8 +207,6 @@ def test_a_state_without_averages_has_the_leaves_of_earlier_versions(variables):
 
 
 def test_a_run_with_all_of_it_reports_plain_losses_and_is_read_again(tmp_path, capsys):
-    import tljax
-
     everything = small(
         "from_scratch",
         epochs=3,
@@ -239,8 +235,6 @@ def test_a_run_with_all_of_it_reports_plain_losses_and_is_read_again(tmp_path, c
     model = tljax.load(tmp_path / "run")
     assert model.why_no_maps.startswith("its head has hidden layers")
     # The loss that is reported for validation is the plain cross-entropy of the averages that are kept.
-    from tljax.data import splits
-
     validation = splits.load(everything.data, seed=0).validation
     logits = model(np.asarray(validation.images))
     losses = metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(validation.labels, jnp.int32))

@@ -220,3 +220,19 @@ def test_what_was_predicted_is_green_where_right_and_red_where_wrong(tmp_path, p
 
     assert [color for color in (GREEN, RED) if shows("predictions.png", color)] == colors
     assert not shows("samples.png", GREEN) and not shows("samples.png", RED)
+
+
+def test_rates_are_drawn_where_they_change_within_a_stage():
+    def rows(*rates):
+        return [{"stage": "a", "epoch": i, "learning_rate": rate} for i, rate in enumerate(rates)]
+
+    assert pictures._rate_changes(rows(0.1, 0.05))
+    # A solved head is a row without a rate.
+    assert not pictures._rate_changes(rows(None, 0.1, 0.1))
+    assert not pictures._rate_changes([*rows(0.1), rows(0.05)[0] | {"stage": "b"}])
+
+
+def test_weights_of_many_classes_are_the_least_and_the_most():
+    assert tables.class_weights_line({"a": 1.0, "b": 0.25}) == "class weights: a 1, b 0.25"
+    many = {f"c{i}": float(i) for i in range(20)}
+    assert tables.class_weights_line(many) == "class weights: from 0 of c0 to 19 of c19"

@@ -194,7 +194,7 @@ def test_a_lesson_transfers_to_few_labels(tmp_path, capsys):
     assert said.count("activations at conv3_block1 of 12 images: computed") == 1
     assert "activations at conv3_block1 of 12 images: found in the cache" in said
     tuned = json.loads((tmp_path / "tuned" / "config.json").read_text())["head"]
-    assert tuned["at"] == "head" and tuned["init"] == "glorot"
+    assert tuned == {"at": "head", "init": "glorot", "hidden": [], "dropout": 0.0}
 
 
 def test_what_does_not_go_together_is_refused(source, few, tmp_path):

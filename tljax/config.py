@@ -245,6 +245,11 @@ class Stage:
     statistics of the batch. Frozen units always use inference."""
     optimizer: Optimizer = field(default_factory=Optimizer)
 
+    @property
+    def keeps_head(self) -> bool:
+        """Whether the stage uses the head that its source weights have, and not a new one."""
+        return self.stage in ("zero_shot", "fine_tune")
+
 
 @dataclass
 class Shared:
@@ -302,7 +307,7 @@ class Config(Shared, Stage):
 
     def _check_head(self) -> None:
         check_choices(self.head, "head.")
-        keeps = self.stage in ("zero_shot", "fine_tune")
+        keeps = self.keeps_head
         wanted = f"{self.stage} uses the head that its source weights have; leave it out"
         refuse_unless(self.head.at == "head" or not keeps, "head.at", self.head.at, wanted)
         refuse_unless(not self.head.hidden or not keeps, "head.hidden", self.head.hidden, wanted)

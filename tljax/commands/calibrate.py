@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, UInt8
 from tljax.commands.programs import Setup
 from tljax.commands.solve import Solution
 from tljax.data.splits import Dataset, Split
-from tljax.devices.mesh import gather
 from tljax.devices.processes import leads
 from tljax.networks.resnet import compute_type
 from tljax.runs.reference import PICTURES, Reference, write_reference
@@ -77,7 +76,7 @@ def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | 
 
     def grade(name: str) -> Graded:
         split = dataset.splits[name]
-        return Graded(name, found[name].logits, gather(split.labels, split.rows, split.count))
+        return Graded(name, found[name].logits, split.all_labels())
 
     if dataset.validation is None:
         assert solution is not None, "only a solved head does without validation"

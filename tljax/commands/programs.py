@@ -65,7 +65,7 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
         variant, preprocessing, architecture = source.variant, source.preprocessing, source.architecture
     architecture = find_head(config.head.at, architecture)
     dtype = compute_dtype(mesh, config.compute.precision)
-    hidden = source.hidden if source and config.stage in ("zero_shot", "fine_tune") else config.head.hidden
+    hidden = source.hidden if source and config.keeps_head else config.head.hidden
     model = ResNet(classes, VARIANTS[variant], architecture, hidden, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
     return Setup(config, model, preprocessing, cut, mesh)

@@ -77,7 +77,7 @@ def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Soluti
     split = dataset.train
     assert split is not None, "a stage that solves its head trains"
     features = gather(averages, split.rows, split.count)
-    labels = gather(split.labels, split.rows, split.count)
+    labels = split.all_labels()
     counts = np.bincount(labels, minlength=len(dataset.class_names))
     if np.count_nonzero(counts) < 2:
         raise ValueError(

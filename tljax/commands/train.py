@@ -15,7 +15,7 @@ from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.layouts import join
 from tljax.data.splits import Dataset
 from tljax.devices.environment import describe_devices
-from tljax.devices.mesh import gather, make_mesh, put, whole
+from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
@@ -60,11 +60,7 @@ def train(
     begin_run(workdir, config, overwrite=overwrite)
     print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
-    if source and source.is_run and source.input_size != dataset.image_size:
-        theirs, ours = source.input_size, dataset.image_size
-        print(
-            f"WARNING {source.name} learned from pictures of {theirs} pixels, these have {ours}: config.data.image_size"
-        )
+    warn_of_other_sizes(source, dataset)
     variables = put(variables, whole(setup.mesh))
     activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
     examples = place_splits(setup, dataset, activations)
@@ -126,18 +122,24 @@ def train(
     proved = verify_frozen(frozen, setup.cut.digest(best))
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
-    judged = [name for name in examples if name != "train" or validation is None]
-    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in judged}
+    evaluated = [name for name in examples if name != "train" or validation is None]
+    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in evaluated}
     calibration = calibrate(setup, workdir, dataset, found, journal.best_number(progress), solution)
     print(tables.calibration_line(calibration))
     draw(config, workdir, dataset, found, progress)
-    summary = summarize(progress, earlier, found, setup.cut, best, proved)
-    by_class = {name: grade_classes(dataset, name, found[name]) for name in judged if name != "train"}
-    summary |= by_class.get("validation", {})
-    if "test" in by_class:
-        summary["test"] = summary["test"] | by_class["test"]
+    judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
+    summary = summarize(progress, earlier, judged, setup.cut, best, proved)
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
     return summary | more
+
+
+def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
+    """Prints a line if a run that the weights come from had images of another size."""
+    if source and source.is_run and source.input_size != dataset.image_size:
+        theirs, ours = source.input_size, dataset.image_size
+        print(
+            f"WARNING {source.name} learned from pictures of {theirs} pixels, these have {ours}: config.data.image_size"
+        )
 
 
 def read_activations(
@@ -288,13 +290,13 @@ def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evalu
     pictures.draw_curves(folder / "curves.png", {run: progress.history})
 
 
-def grade_classes(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
-    """The balanced accuracy on the split `name`, and the accuracy of each class: None where it has no image."""
-    split, names = dataset.splits[name], dataset.class_names
-    labels = gather(split.labels, split.rows, split.count)
-    confusions = count_confusions(labels, evaluation.predicted, len(names))
+def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
+    """Loss and accuracy on the split `name`, the balanced accuracy, and that of each class: None where it has no
+    image."""
+    names = dataset.class_names
+    confusions = count_confusions(dataset.splits[name].all_labels(), evaluation.predicted, len(names))
     by_class = dict(zip(names, class_accuracies(confusions), strict=True))
-    return {"balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class}
+    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class}
 
 
 def count_labels(dataset: Dataset, config: Config) -> Row:
@@ -307,26 +309,25 @@ def count_labels(dataset: Dataset, config: Config) -> Row:
 
 
 def summarize(
-    progress: Progress, earlier: tuple[Row, ...], found: dict[str, Evaluation], cut: Cut, best: Tree, proved: int
+    progress: Progress, earlier: tuple[Row, ...], judged: dict[str, Row], cut: Cut, best: Tree, proved: int
 ) -> Row:
     """The training part of `summary.json`: the best epoch, the last one, and the test split.
 
-    `earlier` are the rows of the source run. `best` are the variables of the best epoch; `proved` is the number of
-    frozen leaves that are proved unchanged. Without validation, loss and accuracy are those of held-out pictures.
+    `earlier` are the rows of the source run, `judged` is what `judge` says of each split. `best` are the variables of
+    the best epoch; `proved` is the number of frozen leaves that are proved unchanged. Without validation, loss and
+    accuracy are those of held-out pictures.
     """
     if proved:
         print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
     first, last = progress.history[len(earlier)], progress.history[-1]
     held_out = first.get("solved", {}).get("held_out") or {"loss": None, "accuracy": None}
-    judged = found["validation"].means if "validation" in found else held_out
     return {
-        "loss": judged["loss"],
-        "accuracy": judged["accuracy"],
+        **judged.get("validation", {name: held_out[name] for name in ("loss", "accuracy")}),
         "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
         "best_epoch": progress.stopper.best_epoch,
         "epochs": progress.epoch - 1 - last_epoch(earlier),
         "params": cut.count(best)._asdict(),
         "frozen_leaves_unchanged": proved,
         **({"solved": first["solved"]} if "solved" in first else {}),
-        **({"test": found["test"].means} if "test" in found else {}),
+        **({"test": judged["test"]} if "test" in judged else {}),
     }

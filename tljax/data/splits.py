@@ -19,6 +19,7 @@ from tljax.data.decoding import BrokenPictures, Encoded
 from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
 from tljax.data.layouts import join
 from tljax.data.sources import open_source
+from tljax.devices.mesh import gather
 from tljax.devices.processes import leader_first, sum_over_processes
 from tljax.storage import cache
 from tljax.trees import Row, sha256
@@ -44,6 +45,10 @@ class Split:
     """Images of the split that cannot be read, with the reasons. `count` is without them."""
     unfinished: tuple[str, ...] = ()
     """JPEGs without end marker, of which no row is missing. They are among `images`."""
+
+    def all_labels(self) -> Int[np.ndarray, " count"]:
+        """The labels of the whole split. All processes call this together."""
+        return gather(self.labels, self.rows, self.count)
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels."""

@@ -302,6 +302,11 @@ class ResNet(nn.Module):
         return self.architecture.units
 
     @property
+    def head_inputs(self) -> tuple[int, ...]:
+        """Numbers of inputs of the head's layers."""
+        return (self.architecture.features, *self.hidden)
+
+    @property
     def folded(self) -> "ResNet":
         """The same network with all units folded, to run on the variables that `fold` returns."""
         return self.clone(folded_units=self.units)

@@ -85,16 +85,21 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Row]]) -> None:
         _save(figure, path)
 
 
+def _trained(rows: Sequence[Row]) -> list[Row]:
+    """The rows with a learning rate: a solved head has none."""
+    return [row for row in rows if row.get("learning_rate") is not None]
+
+
 def _rate_changes(rows: Sequence[Row]) -> bool:
-    trained = [row for row in rows if "learning_rate" in row]
-    return any(a["stage"] == b["stage"] and a["learning_rate"] != b["learning_rate"] for a, b in pairwise(trained))
+    steps = pairwise(_trained(rows))
+    return any(a["stage"] == b["stage"] and a["learning_rate"] != b["learning_rate"] for a, b in steps)
 
 
 def _draw_rates(axes: Any, runs: Mapping[str, Sequence[Row]]) -> None:
     for i, (name, rows) in enumerate(runs.items()):
-        trained = [row for row in rows if "learning_rate" in row]
-        values = [row["learning_rate"] for row in trained]
-        axes.plot([row["epoch"] for row in trained], values, ".-", color=f"C{i}", label=name)
+        trained = _trained(rows)
+        rates = [row["learning_rate"] for row in trained]
+        axes.plot([row["epoch"] for row in trained], rates, ".-", color=f"C{i}", label=name)
     axes.set(xlabel="epoch", ylabel="learning rate of the last step")
     _finish_axes(axes)
 

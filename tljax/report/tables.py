@@ -9,6 +9,9 @@ from tljax.networks.cut import Cut
 from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
 
+# The most classes of which each is named, in counts and in confusions.
+MOST_CLASSES = 12
+
 
 def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
     """A table of the network's units (parameters, trainable or frozen, BatchNorm mode), then Keras's three totals.
@@ -42,20 +45,22 @@ def data_summary(data: Row) -> str:
 
 def _describe_counts(counts: Mapping[str, int]) -> str:
     """The number of images of each class: of all of them, or of the smallest and the largest."""
-    smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
-    if counts[smallest] == counts[largest]:
-        return f"{counts[smallest]:,} of each class"
-    if len(counts) <= 12:
-        return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"from {counts[smallest]:,} of {smallest} to {counts[largest]:,} of {largest}"
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,} of each class"
+    return _by_class(counts, ",")
+
+
+def _by_class(numbers: Mapping[str, float], spec: str) -> str:
+    """The number of each class in the format `spec`; for many classes the smallest and the largest."""
+    if len(numbers) <= MOST_CLASSES:
+        return ", ".join(f"{name} {number:{spec}}" for name, number in numbers.items())
+    smallest, largest = min(numbers, key=numbers.__getitem__), max(numbers, key=numbers.__getitem__)
+    return f"from {numbers[smallest]:{spec}} of {smallest} to {numbers[largest]:{spec}} of {largest}"
 
 
 def class_weights_line(weights: Mapping[str, float]) -> str:
     """How much images of each class count; for many classes the least and the most."""
-    named = sorted(weights.items(), key=lambda item: item[1]) if len(weights) > 12 else list(weights.items())
-    shown = [named[0], named[-1]] if len(weights) > 12 else named
-    listed = ", ".join(f"{name} {weight:.3g}" for name, weight in shown)
-    return f"class weights: {'from ' * (shown != named)}{listed}"
+    return f"class weights: {_by_class(weights, '.3g')}"
 
 
 def epoch_line(row: Row, last: int) -> str:
@@ -174,10 +179,6 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
 
     rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join(line(row) for row in [head, rule, *rows])
-
-
-# The most classes of which all confusions are shown.
-MOST_CLASSES = 12
 
 
 def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:

@@ -50,21 +50,28 @@ NO_CHANGE = ("cache.memory_gib", "cache.disk_gib", "data.dir")
 def growing(config: AnyConfig) -> tuple[str, ...]:
     """Paths of the settings that may increase when a run resumes: the epochs, except those of a stage whose weights
     other stages start from, or whose learning rate falls."""
-    last: dict[str, Stage] = {"epochs": config} if isinstance(config, Config) else {}
+    fixed = set(_falling(config))
     if isinstance(config, Lesson):
-        used = {SOURCE, *config.origins().values()}
-        own = {name: stage for name, stage in config.stages.items() if stage.stage != "zero_shot" and name not in used}
-        last = {f"stages.{name}.epochs": stage for name, stage in own.items()}
-    return tuple(path for path, stage in last.items() if stage.optimizer.schedule == "constant")
+        without = {name for name, stage in config.stages.items() if stage.stage == "zero_shot"}
+        fixed |= {f"stages.{name}.epochs" for name in {SOURCE, *config.origins().values(), *without}}
+    return tuple(path for path in _epochs(config) if path not in fixed)
+
+
+def _epochs(config: AnyConfig) -> dict[str, Stage]:
+    """Each stage, by the path of its epochs."""
+    if isinstance(config, Config):
+        return {"epochs": config}
+    return {f"stages.{name}.epochs": stage for name, stage in config.stages.items()}
+
+
+def _falling(config: AnyConfig) -> tuple[str, ...]:
+    """Paths of the epochs at whose end the learning rate has fallen to 0."""
+    return tuple(path for path, stage in _epochs(config).items() if stage.optimizer.schedule != "constant")
 
 
 def explain_changes(changes: list[str], config: AnyConfig) -> str:
     """`changes` in one line, with the reason where the epochs of a falling learning rate have increased."""
-    stages: dict[str, Stage] = {"": config} if isinstance(config, Config) else {}
-    if isinstance(config, Lesson):
-        stages = {f"stages.{name}.": stage for name, stage in config.stages.items()}
-    falling = [path for path, stage in stages.items() if stage.optimizer.schedule != "constant"]
-    asked = any(change.startswith(f"{path}epochs:") for change in changes for path in falling)
+    asked = any(change.startswith(f"{path}:") for change in changes for path in _falling(config))
     reason = ": the learning rate falls to 0 at the last epoch, so their number stays" if asked else ""
     return "; ".join(changes) + reason
 

@@ -125,10 +125,11 @@ def keras_adam(adam: Optimizer, learning_rate: Schedule) -> optax.GradientTransf
         step = state.step + 1
         mean = jax.tree.map(lambda m, g: m + (g - m) * (1 - adam.beta_1), state.mean, grads)
         square = jax.tree.map(lambda v, g: v + (g * g - v) * (1 - adam.beta_2), state.square, grads)
+        highest = learning_rate(state.step)
 
         def change(m: Array, v: Array) -> Array:
             t = step.astype(m.dtype)
-            rate = jnp.asarray(learning_rate(state.step), m.dtype) * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
+            rate = jnp.asarray(highest, m.dtype) * jnp.sqrt(1 - adam.beta_2**t) / (1 - adam.beta_1**t)
             return -rate * m / (jnp.sqrt(v) + adam.epsilon)
 
         return jax.tree.map(change, mean, square), KerasAdamState(step, mean, square)

@@ -4,6 +4,7 @@ All of it is off until a config asks for it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,20 +37,16 @@ def balance(counts: Mapping[str, int]) -> tuple[float, ...]:
 
 
 def draw_noise(
-    key: Key[Array, ""], rate: float, head: Tree, targets: Int[Array, " n"] | Float[Array, "n classes"]
-) -> tuple[Float[Array, "n inputs"], ...]:
-    """Dropout (Srivastava et al., 2014): a factor for each input of each dense layer of the head, one row an example.
+    key: Key[Array, ""], rate: float, examples: int, inputs: Sequence[int], dtype: Any
+) -> tuple[Float[Array, "examples inputs"], ...]:
+    """Dropout (Srivastava et al., 2014): a factor for each input of each layer of the head, one row an example.
 
-    It is 0 with the probability `rate`, else 1 / (1 - rate). `head` are the head's parameters; the targets tell the
-    number of examples.
+    It is 0 with the probability `rate`, else 1 / (1 - rate). `inputs` are the numbers of inputs of the layers.
     """
-    layers = [head[name] for name in sorted(head, key=len) if isinstance(head[name], Mapping)] + [head]
-    shapes = [(len(targets), layer["kernel"].shape[0]) for layer in layers]
-    keys = jax.random.split(key, len(shapes))
-    dtype = head["kernel"].dtype
+    keys = jax.random.split(key, len(inputs))
     return tuple(
-        jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
-        for key, shape in zip(keys, shapes, strict=True)
+        jax.random.bernoulli(key, 1 - rate, (examples, width)).astype(dtype) / (1 - rate)
+        for key, width in zip(keys, inputs, strict=True)
     )
 
 

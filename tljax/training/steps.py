@@ -78,11 +78,11 @@ def train_step(
     h = jax.lax.stop_gradient(procedure.embed(frozen, batch["image"]))
     noise: tuple[Array, ...] = ()
     if procedure.dropout:
-        noise_key = jax.random.fold_in(key, NOISE)
-        noise = draw_noise(noise_key, procedure.dropout, trained["params"]["head"], batch["label"])
+        noise_key, rows = jax.random.fold_in(key, NOISE), len(batch["mask"])
+        noise = draw_noise(noise_key, procedure.dropout, rows, model.head_inputs, _dtype(state))
 
-    rows = Rows(h, procedure.soften(batch["label"]), batch["mask"], noise)
-    gradients = compute_gradients(model, cut, trained, rows, train_batch_norm=procedure.train_batch_norm)
+    examples = Rows(h, procedure.soften(batch["label"]), batch["mask"], noise)
+    gradients = compute_gradients(model, cut, trained, examples, train_batch_norm=procedure.train_batch_norm)
 
     updates, opt_state = tx.update(gradients.params, state.opt_state, trained["params"])
     new_trained = {
