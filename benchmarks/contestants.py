@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from protocol import STEP_CUTS
+
 Answer = dict[str, Any]
 Request = dict[str, Any]
 
@@ -23,7 +25,7 @@ PEERS = ("keras", "torch")
 EPOCHS = {"job_feature_extraction": 10, "job_fine_tune": 7, "job_cached": 10}
 # tljax's cache keeps activations of the frozen units and compiled programs. With a cold cache a job makes them first.
 CACHES = ("cold", "warm")
-JOBS = ("forward_224", "forward_32", "step_head", "step_conv5", "step_all", *EPOCHS, "peak")
+JOBS = ("forward_224", "forward_32", *STEP_CUTS, *EPOCHS, "peak")
 
 
 class Plan(NamedTuple):

@@ -1,7 +1,7 @@
 """The jobs with Keras on TensorFlow, with XLA (`--jit`) or without it (`--no-jit`).
 
-BatchNorm is in inference mode in every job. That needs a subclassed model: in a functional one, Keras 3.15 overrides
-`base(inputs, training=False)` with the outer model's training=True while it trains.
+BatchNorm is in inference mode in every job but one. That needs a subclassed model: in a functional one, Keras 3.15
+overrides `base(inputs, training=False)` with the outer model's training=True while it trains.
 """
 
 import os
@@ -19,9 +19,12 @@ from protocol import Arrays, Request, Stopwatch
 
 
 class Network(keras.Model):
-    """ResNet50 from pixels to logits; the layers before the unit `cut` are frozen."""
+    """ResNet50 from pixels to logits; the layers before the unit `cut` are frozen.
 
-    def __init__(self, size: int, classes: int, cut: str) -> None:
+    With `batch_norm` the others normalize with the batch's statistics while it trains.
+    """
+
+    def __init__(self, size: int, classes: int, cut: str, batch_norm: bool) -> None:
         super().__init__()
         self.base = keras.applications.ResNet50(weights=None, include_top=False, input_shape=(size, size, 3))
         frozen = cut != "conv1"
@@ -30,10 +33,11 @@ class Network(keras.Model):
             layer.trainable = not frozen
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.dense = keras.layers.Dense(classes)
+        self.batch_norm = batch_norm
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = keras.applications.resnet.preprocess_input(keras.ops.cast(images, "float32"))
-        return self.dense(self.pool(self.base(x, training=False)))
+        return self.dense(self.pool(self.base(x, training=training and self.batch_norm)))
 
 
 class Times(keras.callbacks.Callback):
@@ -73,7 +77,7 @@ class KerasWorker:
             model = self._build(32, protocol.CLASSES, "head")
             batches = protocol.repeat_batches(protocol.BATCH, arrays["train_images"])
             return lambda: model.predict_on_batch(*next(batches)), protocol.BATCH
-        model = self._build(32, protocol.CLASSES, protocol.STEP_CUTS[job])
+        model = self._build(32, protocol.CLASSES, protocol.STEP_CUTS[job], job == protocol.BATCH_NORM_JOB)
         batches = protocol.repeat_batches(protocol.BATCH, arrays["train_images"], arrays["train_labels"])
         return lambda: model.train_on_batch(*next(batches)), protocol.BATCH
 
@@ -90,9 +94,9 @@ class KerasWorker:
             verbose=0,
         )
 
-    def _build(self, size: int, classes: int, cut: str) -> Network:
+    def _build(self, size: int, classes: int, cut: str, batch_norm: bool = False) -> Network:
         keras.backend.clear_session()
-        model = Network(size, classes, cut)
+        model = Network(size, classes, cut, batch_norm)
         model.compile(
             keras.optimizers.Adam(1e-3),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),

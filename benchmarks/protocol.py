@@ -25,8 +25,9 @@ LARGE_BATCH = 16
 CLASSES = 10
 LARGE_CLASSES = 1000
 WARM_UP = 2
-# The first unit that trains in each job.
-STEP_CUTS = {"step_head": "head", "step_conv5": "conv5_block1", "step_all": "conv1"}
+# The first unit that trains in each job. Only in the last one do BatchNorms normalize with the batch's statistics.
+BATCH_NORM_JOB = "step_all_batch_norm"
+STEP_CUTS = {"step_head": "head", "step_conv5": "conv5_block1", "step_all": "conv1", BATCH_NORM_JOB: "conv1"}
 JOB_CUTS = {"job_feature_extraction": "head", "job_fine_tune": "conv5_block1"}
 
 

@@ -27,6 +27,7 @@ ROWS = (
     Row("step_head"),
     Row("step_conv5"),
     Row("step_all", target=1.5),
+    Row("step_all_batch_norm", target=1.3),
     Row("job_feature_extraction", "tljax cold", 9.0),
     Row("job_feature_extraction", "tljax warm", 100.0),
     Row("job_fine_tune", "tljax cold", 6.0),

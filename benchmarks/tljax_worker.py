@@ -111,13 +111,14 @@ class TljaxWorker:
             folded, labels = jax.jit(partial(fold, ResNet(classes)))(init(classes)), np.zeros(size, np.int32)
             inputs = protocol.repeat_batches(size, self.arrays["large_images" if large else "train_images"])
             return lambda: jax.block_until_ready(run(folded, *next(inputs), labels)), size
-        return self._prepare_step(protocol.STEP_CUTS[job])
+        mode = "training" if job == protocol.BATCH_NORM_JOB else "inference"
+        return self._prepare_step(Config(cut=protocol.STEP_CUTS[job], batch_norm=mode))
 
-    def _prepare_step(self, cut: str) -> tuple[Callable[[], object], int]:
+    def _prepare_step(self, config: Config) -> tuple[Callable[[], object], int]:
         """A training step from images, so that the frozen units run in every step."""
         rows = slice(STEPS * protocol.BATCH)
         images, labels = self.arrays["train_images"][rows], self.arrays["train_labels"][rows].astype(np.int32)
-        train, state, chunk = prepare_steps(Config(cut=cut), protocol.CLASSES, images, labels, STEPS)
+        train, state, chunk = prepare_steps(config, protocol.CLASSES, images, labels, STEPS)
 
         def repeat() -> None:
             nonlocal state

@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 def build(classes: int, cut: str | None) -> tuple[nn.Sequential, nn.Sequential]:
-    """ResNet50 from pixels to logits, in inference mode: the frozen part before the unit `cut`, and the rest.
+    """ResNet50 from pixels to logits, BatchNorm in inference mode: the frozen part before the unit `cut`, and the rest.
 
     Without a cut nothing trains, and the first part is the whole network.
     """
@@ -161,6 +161,7 @@ class TorchWorker:
         images, labels = (torch.from_numpy(self.arrays[f"train_{name}"]) for name in ("images", "labels"))
         with torch.no_grad():
             parts = self._build(protocol.CLASSES, protocol.STEP_CUTS[job], images[:BATCH])
+        parts[1].train(job == protocol.BATCH_NORM_JOB)
         trainer = Trainer(*parts, self.compiled)
         inputs = protocol.repeat_batches(BATCH, images, labels.long())
         return lambda: trainer.step(*next(inputs)), BATCH

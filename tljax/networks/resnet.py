@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from tljax.networks.kernels.channels import spread
 from tljax.networks.kernels.convolution import convolution
+from tljax.networks.kernels.normalization import normalize
 from tljax.networks.kernels.pooling import max_pool
 
 
@@ -140,59 +141,63 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n oh ow f"]:
-        """Applies the convolution. With `train` the bias gets no gradient: a BatchNorm in training mode follows.
+        """Applies the convolution. With `train` the bias is left out: a BatchNorm in training mode follows.
 
-        That BatchNorm subtracts the batch's mean, and the bias with it, so the exact gradient is zero. The computed
-        one would be rounding error alone, which Adam turns into steps, and would cost a pass over the activations.
+        That BatchNorm subtracts the batch's mean, and the bias with it. So the bias only moves the running mean, and
+        its gradient is zero; a computed one would be rounding error alone, which Adam turns into steps. Adding it would
+        cost a pass over the activations.
         """
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape).astype(x.dtype)
         x = convolution(x, kernel, stride=self.stride, padding=self.size // 2)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            x = x + spread((lax.stop_gradient(bias) if train else bias).astype(x.dtype), x.shape)
+            x = x if train else x + spread(bias.astype(x.dtype), x.shape)
         return x
 
 
 class BatchNorm(nn.BatchNorm):
     """Flax's BatchNorm over the last axis, with scale and bias. It computes in the parameters' dtype and returns `x`'s.
 
-    Inference mode, and training mode on 16-bit inputs, use Keras's formula: one multiplication and one addition per
-    value, whose gradients a CPU sums fast (`spread`).
+    Inference mode is Keras's formula: one multiplication and one addition per value, whose gradients a CPU sums fast
+    (`spread`). In training mode the rows where `mask` [n] is true count in the statistics (None: all rows). `bias` is
+    that of the convolution before, which has not been added; it belongs to the running mean.
     """
 
-    def __call__(self, x: Array, use_running_average: bool | None = None, *, mask: Array | None = None) -> Array:
-        narrow = x.dtype.itemsize < 4
-        if self.is_initializing() or not (use_running_average or narrow):
-            y: Array = super().__call__(x.astype(self.param_dtype) if narrow else x, use_running_average, mask=mask)
-            return y.astype(x.dtype)
+    def __call__(
+        self,
+        x: Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
+        bias: Array | float = 0.0,
+    ) -> Array:
+        if self.is_initializing():
+            y: Array = super().__call__(x, use_running_average)
+            return y
         params: Any = self.variables["params"]
         stats: Any = self.variables["batch_stats"]
         if not use_running_average:
-            running, stats = stats, _batch_statistics(x.astype(self.param_dtype), mask)
-            for name, new in stats.items():
-                self.put_variable("batch_stats", name, self.momentum * running[name] + (1 - self.momentum) * new)
+            y, batch = normalize(x, params["scale"], params["bias"], mask, self.epsilon)
+            for name, new in {"mean": batch.mean + bias, "var": batch.var}.items():
+                self.put_variable("batch_stats", name, self.momentum * stats[name] + (1 - self.momentum) * new)
+            return y
         scale = params["scale"] / jnp.sqrt(stats["var"] + self.epsilon)
         wide = x.astype(scale.dtype)
         y = wide * spread(scale, x.shape) + spread(params["bias"] - stats["mean"] * scale, x.shape)
         return y.astype(x.dtype)
 
 
-def _batch_statistics(x: Array, mask: Array | None) -> dict[str, Array]:
-    """Mean and variance of each feature over all positions of the rows where `mask` is true (None: all rows).
-
-    They come from the means of `x` and of its squares, so that the backward pass needs `x` alone, which is in memory
-    in its 16-bit dtype. The subtraction loses little precision compared with the rounding to 16 bits before it.
-    """
-    mean, square = (jnp.mean(values, axis=(0, 1, 2), where=mask) for values in (x, jnp.square(x)))
-    return {"mean": mean, "var": jnp.maximum(square - jnp.square(mean), 0)}
-
-
-def _normalize(variant: Variant, name: str, x: Array, train: bool, mask: Array | None) -> Array:
+def _convolve(conv: Convolution, variant: Variant, x: Array, train: bool, mask: Array | None) -> Array:
+    """`conv` and the BatchNorm that follows it, if it has not been folded."""
+    x = conv(x, train)
     if not variant.batch_norm:
         return x
+    assert conv.name
+    name = conv.name.removesuffix("conv") + "bn"
     bn = BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
-    return bn(x, not train, mask=None if mask is None else mask.reshape(-1, 1, 1, 1))
+    bias = conv.variables["params"].get("bias", 0.0) if train else 0.0
+    return bn(x, not train, mask=mask, bias=bias)
 
 
 class Stem(nn.Module):
@@ -204,8 +209,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool, mask: Array | None) -> Array:
         train = train and self.variant.batch_norm
-        x = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")(x, train)
-        return max_pool(nn.relu(_normalize(self.variant, "bn", x, train, mask)))
+        conv = Convolution(self.width, size=7, stride=2, use_bias=self.variant.conv_bias, name="conv")
+        return max_pool(nn.relu(_convolve(conv, self.variant, x, train, mask)))
 
 
 class Bottleneck(nn.Module):
@@ -229,17 +234,17 @@ class Bottleneck(nn.Module):
         joined = self.project and not v.batch_norm
         if self.project and not joined:
             project = Convolution(4 * self.features, stride=stride * keep, use_bias=v.conv_bias, name="0_conv")
-            shortcut = _normalize(v, "0_bn", project(x, train), train, mask)
+            shortcut = _convolve(project, v, x, train, mask)
         else:
             shortcut = x[:, :: stride * keep, :: stride * keep]
-        x = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")(x, train)
-        x = nn.relu(_normalize(v, "1_bn", x, train, mask))
-        x = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")(x, train)
-        x = nn.relu(_normalize(v, "2_bn", x, train, mask))
+        first = Convolution(self.features, stride=stride_1, use_bias=v.conv_bias, name="1_conv")
+        x = nn.relu(_convolve(first, v, x, train, mask))
+        middle = Convolution(self.features, size=3, stride=stride_2 * keep, use_bias=v.conv_bias, name="2_conv")
+        x = nn.relu(_convolve(middle, v, x, train, mask))
         last = Convolution(4 * self.features, use_bias=v.conv_bias, name="3_conv")
         if joined:
             return nn.relu(last(jnp.concatenate([x, shortcut], axis=-1), train))
-        return nn.relu(shortcut + _normalize(v, "3_bn", last(x, train), train, mask))
+        return nn.relu(shortcut + _convolve(last, v, x, train, mask))
 
 
 class Dense(nn.Module):
