@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from tljax.config import AnyConfig
+from tljax.config import AnyConfig, Recipe
 from tljax.storage import signals
 
 
@@ -100,8 +100,9 @@ def load_defaults(name: str, debug: bool) -> Any:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" line {lines[-1]}:" if lines else ""
         sys.exit(f"main.py: --config {name}:{where} {type(error).__name__}: {' '.join(str(error).split())}")
-    if not isinstance(config, AnyConfig):
-        sys.exit(f"main.py: --config {name}: get_config() returned {config!r:.80}, which is no Config and no Lesson")
+    if not isinstance(config, AnyConfig | Recipe):
+        kinds = "no Config, no Lesson and no Recipe"
+        sys.exit(f"main.py: --config {name}: get_config() returned {config!r:.80}, which is {kinds}")
     return config
 
 

@@ -404,6 +404,28 @@ class Lesson(Shared):
         return Config(**vars(self.stages[name]) | shared | {"pretrained": pretrained, "data": data})
 
 
+@dataclass
+class Recipe(Shared):
+    """A lesson whose stages are chosen when the data is known, by how much there is of it: transfer from `pretrained`
+    or, without source weights, training from scratch."""
+
+    time_limit: float | None = None
+    """Minutes that the run may take. A few steps are timed before it begins, and it gets as many epochs as fit. None:
+    as many as the rules say."""
+
+    def check(self) -> None:
+        """Raises ValueError for a setting with which no stages can be chosen."""
+        limit = self.time_limit
+        refuse_unless(limit is None or 0 < limit < math.inf, "time_limit", limit, "minutes, more than 0")
+        self.data.check()
+        self.cache.check()
+        check_choices(self.compute, "compute.")
+
+    def lesson(self, stages: dict[str, Stage]) -> Lesson:
+        """The lesson of these `stages`."""
+        return Lesson(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)}, stages=stages)
+
+
 AnyConfig = Config | Lesson
 
 

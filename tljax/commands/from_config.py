@@ -5,14 +5,16 @@ from pathlib import Path
 
 from tljax.commands.lessons import run_lesson, stage_configs
 from tljax.commands.preflight import preflight
+from tljax.commands.recipe import resolve
 from tljax.commands.stages import run_one
-from tljax.config import AnyConfig, Lesson, as_json
+from tljax.config import AnyConfig, Lesson, Recipe, as_json
 from tljax.devices.processes import check_alike
 from tljax.trees import Row
 
 
-def run(config: AnyConfig, workdir: str | Path, *, overwrite: bool = False) -> Row:
-    """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages.
+def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = False) -> Row:
+    """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages. A recipe
+    becomes a lesson first.
 
     Returns what `summary.json` holds; for a lesson, each stage's by its name. With `config.compile_for` it compiles the
     programs for that TPU slice, prints what they need, writes nothing, and returns nothing.
@@ -28,7 +30,12 @@ def run(config: AnyConfig, workdir: str | Path, *, overwrite: bool = False) -> R
     """
     workdir = Path(workdir).expanduser()
     check_alike("config", json.dumps(as_json(config), sort_keys=True))
+    recipe = None
+    if isinstance(config, Recipe):
+        config, recipe = resolve(config, workdir, overwrite)
     if config.compile_for is not None:
         preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
         return {}
-    return run_lesson(config, workdir, overwrite) if isinstance(config, Lesson) else run_one(config, workdir, overwrite)
+    if isinstance(config, Lesson):
+        return run_lesson(config, workdir, overwrite, recipe)
+    return run_one(config, workdir, overwrite)

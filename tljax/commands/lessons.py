@@ -30,8 +30,9 @@ from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
 
 
-def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> dict[str, Row]:
-    """Runs every stage of a lesson that is not finished yet, then writes the report. Returns the summaries."""
+def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None = None) -> dict[str, Row]:
+    """Runs every stage of a lesson that is not finished yet, then writes the report. Returns the summaries. `recipe` is
+    what the lesson comes from, if it does."""
     lesson = lesson if overwrite else as_begun(workdir, lesson)
     configs = stage_configs(lesson, workdir)
     for name, config in configs.items():
@@ -49,7 +50,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> dict[str, Row]
         cuts = find_shared_cuts(lesson) if left else {}
         datasets = load_datasets(lesson, left)
 
-        begin_run(workdir, lesson, overwrite=overwrite)
+        begin_run(workdir, lesson, overwrite=overwrite, recipe=recipe)
         mark_running(workdir, lesson)
         if overwrite:
             for name in configs:

@@ -11,7 +11,7 @@ from tljax.config import NO_VALIDATION, Cache, Config, Data
 from tljax.data import splits
 from tljax.data.splits import Split
 from tljax.runs.files import read_json
-from tljax.runs.saved_configs import fill_in
+from tljax.runs.saved_configs import build, fill_in
 from tljax.runs.workdir import CONFIG
 from tljax.storage import cache
 from tljax.training.calibration import softmax, true_probabilities
@@ -72,9 +72,8 @@ def read_settings(run: Path) -> tuple[Data, Cache, int]:
       OSError: if it cannot be read.
     """
     try:
-        config = fill_in(read_json(run / CONFIG), Config)
-        data: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config["data"].items()}
-        return Data(**data), Cache(**config["cache"]), int(config["seed"])
+        config = build(Config, fill_in(read_json(run / CONFIG), Config))
+        return config.data, config.cache, config.seed
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{run / CONFIG} is damaged ({type(error).__name__}: {error})") from error
 

@@ -5,7 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -87,6 +87,16 @@ class Dataset:
         return {name: split for name, split in named.items() if split is not None}
 
 
+class Extent(NamedTuple):
+    """How much data there is: pictures to learn from and to validate on, classes, and the side of a picture in
+    pixels."""
+
+    images: int
+    validation: int
+    classes: int
+    side: int
+
+
 class Reading(NamedTuple):
     """The arguments of `load` that apply to every split; `size` is the side of the decoded images in pixels."""
 
@@ -130,6 +140,23 @@ def load(
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
     description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
     return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
+
+
+def size_up(config: Data, seed: int) -> Extent:
+    """The extent of what `load` would read to train and validate on. No picture is decoded, so broken ones count too.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`, as far as that shows without decoding.
+    """
+    with leader_first("data"):
+        source = open_source(config)
+    parts = _choose_parts(config, source, training=True)
+    size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
+    # No row is this process's own, so that labels are read only where they decide which rows are chosen.
+    reading = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
+    counts = {part: int(_choose_rows(source, reading, part, *chosen)["count"]) for part, chosen in parts.items()}
+    classes = len(config.classes or source.class_names)
+    return Extent(counts["train"], counts.get("validation", 0), classes, size)
 
 
 def _choose_parts(config: Data, source: ImageSource, training: bool) -> dict[str, tuple[str, Rows]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Stage, as_json
 
@@ -41,6 +41,20 @@ def fill_in(saved: Any, kind: type) -> Any:
     nested = {name: hint for name, hint in nested.items() if dataclasses.is_dataclass(hint)}
     filled = {name: fill_in(value, nested[name]) if name in nested else value for name, value in saved.items()}
     return as_json(kind()) | BEFORE.get(kind, {}) | filled
+
+
+def build(kind: Any, saved: Any) -> Any:
+    """The settings of the type `kind` from `saved`, JSON that `as_json` has made of such settings.
+
+    Raises:
+      TypeError, AttributeError: if it is damaged.
+    """
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: build(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
+    if get_origin(kind) is dict:
+        return {name: build(get_args(kind)[1], value) for name, value in saved.items()}
+    return tuple(saved) if isinstance(saved, list) else saved
 
 
 # Settings that may change when a run resumes, because they do not change its results.

@@ -15,8 +15,11 @@ from tljax.devices.processes import leads, wait
 from tljax.runs import reference
 from tljax.runs.files import read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
+from tljax.trees import Row
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
+# What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
+RECIPE = "recipe.json"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
 OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.NAME)
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
@@ -131,12 +134,14 @@ def _is_whole(workdir: Path) -> bool:
     return stage == "zero_shot" or (workdir / METRICS).exists()
 
 
-def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool) -> None:
-    """Writes `config.json` unless it is there; with `overwrite` it deletes the files of an earlier run first. All
-    processes wait until this is done."""
+def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool, recipe: Row | None = None) -> None:
+    """Writes `config.json` unless it is there, and before it the `recipe` that the config comes from; with `overwrite`
+    it deletes the files of an earlier run first. All processes wait until this is done."""
     wait(f"{workdir} is checked")
     if overwrite:
         clear(workdir)
+    if recipe is not None and not (workdir / RECIPE).exists():
+        write_json(workdir / RECIPE, recipe)
     if not (workdir / CONFIG).exists():
         write_json(workdir / CONFIG, as_json(config))
     wait(f"{workdir} is there")
@@ -166,7 +171,7 @@ def record_environment(workdir: Path) -> None:
 def clear(workdir: Path) -> None:
     """Deletes the files of a run in `workdir`: its summary first, so that the run no longer counts as finished; its
     config last, so that the folder is known as a run's until the end. Other people's files stay."""
-    for path in (workdir / name for name in reversed(FILES) if leads()):
+    for path in (workdir / name for name in (*reversed(FILES), RECIPE) if leads()):
         if path.is_dir():
             _delete_own(path)
         else:

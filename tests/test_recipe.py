@@ -1,0 +1,223 @@
+"""Recipes: the rules are pure, the choice is made once, and what was chosen runs."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import pytest
+from tiny_runs import DIGITS, make_source, read_rows, read_summary, save_digits, small
+
+from tljax.commands import recipe as recipes
+from tljax.commands.from_config import run
+from tljax.config import Data, Recipe
+from tljax.data import splits
+from tljax.data.splits import Extent, size_up
+from tljax.training.recipe import choose_batch, choose_stages, limit_epochs
+
+EXTENTS = [
+    Extent(images, images // 10, classes, 32)
+    for images, classes in (
+        (2, 2),
+        (25, 5),
+        (100, 5),
+        (900, 3),
+        (19_999, 10),
+        (20_000, 10),
+        (47_500, 10),
+        (1_281_167, 1000),
+    )
+]
+
+
+@pytest.mark.parametrize("devices", [1, 3, 256])
+@pytest.mark.parametrize("pretrained", ["imagenet", None])
+@pytest.mark.parametrize("extent", EXTENTS, ids=str)
+def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
+    choice = choose_stages(extent, pretrained is not None, devices)
+    for most in (None, 1, 3):
+        limited = choice if most is None else limit_epochs(choice, most, "a minute")
+        lesson = Recipe(pretrained=pretrained).lesson(limited.stages)
+        for name, stage in limited.stages.items():
+            assert stage.batch_size % devices == 0
+            lesson.config(name, pretrained if stage.stage != "fine_tune" else "RUN").check()
+
+
+def test_from_scratch_sees_a_number_of_pictures():
+    def epochs(images: int) -> int:
+        return choose_stages(Extent(images, 0, 10, 32), False, 1).stages["from_scratch"].epochs
+
+    assert [epochs(images) for images in (100, 10_000, 47_500, 1_000_000)] == [300, 150, 31, 30]
+
+
+def test_few_labels_are_for_a_solved_head_alone():
+    def stages(images: int) -> list[str]:
+        return list(choose_stages(Extent(images, 10, 5, 32), True, 1).stages)
+
+    assert stages(99) == ["feature_extraction"]
+    assert stages(100) == ["feature_extraction", "fine_tune"]
+
+
+def test_a_batch_leaves_sixteen_steps():
+    assert [choose_batch(images, 128, 1) for images in (10, 256, 511, 512, 2048, 10**6)] == [8, 16, 16, 32, 128, 128]
+    assert [choose_batch(256, 128, devices) for devices in (4, 6, 32)] == [16, 18, 32]
+
+
+def test_a_limit_shortens_the_warm_up_too():
+    choice = choose_stages(Extent(100, 10, 5, 32), True, 1)
+    whole, half = (limit_epochs(choice, most, "why").stages["fine_tune"] for most in (10**6, 50))
+    assert (whole, half.epochs) == (choice.stages["fine_tune"], 50)
+    assert half.optimizer.warmup_epochs / 50 == pytest.approx(whole.optimizer.warmup_epochs / whole.epochs)
+    assert choice.stages["feature_extraction"] == limit_epochs(choice, 1, "why").stages["feature_extraction"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"classes": ("3", "7")},
+        {"classes": ("3", "7"), "labels_per_class": 6},
+        {"labels_per_class": 6, "max_images": 50},
+        {"validation_split": "train[80%:]"},
+        {"image_size": 40},
+    ],
+    ids=str,
+)
+def test_the_extent_is_that_of_what_is_read(settings):
+    data = Data(name="digits", **settings)
+    read = splits.load(data, seed=3)
+    counts = read.train.count, read.validation.count
+    assert size_up(data, 3) == Extent(*counts, len(read.class_names), read.image_size)
+
+
+def test_a_folder_is_sized_up_without_decoding(tmp_path):
+    folder = save_digits(tmp_path / "digits")
+    next(folder.glob("5/*.png")).write_bytes(b"no picture")
+    count = len(list(folder.rglob("*.png")))
+    extent = size_up(Data(name=f"folder:{folder}"), 0)
+    assert (extent.images + extent.validation, extent.classes) == (count, 3)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Recipes choose two epochs."""
+    choose = recipes.choose_stages
+    monkeypatch.setattr(recipes, "choose_stages", lambda *about: limit_epochs(choose(*about), 2, "tests are short"))
+
+
+def make_recipe(**settings) -> Recipe:
+    return Recipe(**({"data": DIGITS, "network": "tiny"} | settings))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypatch):
+    workdir = tmp_path / "run"
+    first = run(make_recipe(), workdir)
+    said = capsys.readouterr().out
+    assert "a recipe for 60 pictures of 3 classes at 32 pixels" in said and "2 epochs instead of 300" in said
+    known = json.loads((workdir / "recipe.json").read_text())
+    assert known["asked"]["time_limit"] is None and all(f"- {reason}\n" in said for reason in known["reasons"])
+    assert known["stages"] == json.loads((workdir / "config.json").read_text())["stages"]
+    stage = known["stages"]["from_scratch"]
+    assert {name: stage[name] for name in ("epochs", "batch_norm", "patience")} == {
+        "epochs": 2,
+        "batch_norm": "training",
+        "patience": None,
+    }
+    rates = [row["learning_rate"] for row in read_rows(workdir / "from_scratch")]
+    assert rates[0] > rates[1] and read_summary(workdir / "from_scratch")["epochs"] == 2
+
+    def never(*about):
+        raise AssertionError("the choice stands")
+
+    monkeypatch.setattr(recipes, "choose_stages", never)
+    monkeypatch.setattr(recipes, "size_up", never)
+    shutil.rmtree(workdir / "from_scratch")
+    again = run(make_recipe(), workdir)
+    assert again["from_scratch"]["loss"] == first["from_scratch"]["loss"]
+    assert "as it was chosen when this run began" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"another recipe \(seed: 0 before, 1 now\)"):
+        run(make_recipe(seed=1), workdir)
+    with pytest.raises(ValueError, match=r"another recipe \(time_limit: None before, 3\.0 now\)"):
+        run(make_recipe(time_limit=3.0), workdir)
+    (workdir / "recipe.json").write_text(json.dumps(known | {"stages": {"from_scratch": 3}}))
+    with pytest.raises(ValueError, match=r"recipe\.json is damaged"):
+        run(make_recipe(), workdir)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
+    source = make_source(tmp_path / "source")
+    data = replace(DIGITS, classes=("1", "2", "3"))
+    found = run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
+    assert list(found) == ["feature_extraction", "fine_tune"]
+    assert (found["feature_extraction"]["epochs"], found["fine_tune"]["epochs"]) == (0, 2)
+    assert all(row["frozen_leaves_unchanged"] for row in found.values())
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
+    """The run begins with recipe.json. What a process leaves that is killed after it goes on; nothing is left by a
+    mistake that shows before."""
+    workdir = tmp_path / "run"
+    with pytest.raises(ValueError, match=r"config\.network='none such'"):
+        run(make_recipe(network="none such"), workdir)
+    with pytest.raises(ValueError, match=r"config\.time_limit=0: minutes, more than 0"):
+        run(make_recipe(time_limit=0), workdir)
+    assert not workdir.exists()
+    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False)
+    assert not workdir.exists()
+    workdir.mkdir()
+    (workdir / "recipe.json").write_text(json.dumps(known))
+    monkeypatch.setattr(recipes, "choose_stages", None)
+    assert run(make_recipe(), workdir)["from_scratch"]["epochs"] == 2
+    monkeypatch.undo()
+    found = {path.name for path in workdir.iterdir()}
+    run(small("from_scratch"), workdir, overwrite=True)
+    assert "recipe.json" in found and not (workdir / "recipe.json").exists()
+    with pytest.raises(ValueError, match="holds a run of no recipe"):
+        run(make_recipe(), workdir)
+
+
+def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
+    extents = []
+
+    def measure(config, source, extent):
+        extents.append((config.stage, config.network, extent))
+        return recipes.Pace(once=20.0, epoch=15.0)
+
+    monkeypatch.setattr(recipes, "measure_pace", measure)
+
+    def epochs(minutes: float) -> int:
+        lesson, _ = recipes.resolve(make_recipe(time_limit=minutes), tmp_path / "run", overwrite=False)
+        return lesson.stages["from_scratch"].epochs
+
+    # 54 of 60 seconds are planned with.
+    assert epochs(1.0) == 2
+    assert "2 epochs instead of 300; 1 minutes: 20 s once and 15.0 s an epoch" in capsys.readouterr().out
+    assert epochs(0.1) == 1
+    assert "0.1 minutes are too short for one" in capsys.readouterr().out
+    assert epochs(10_000) == 300
+    assert "all 300 epochs fit" in capsys.readouterr().out
+    assert extents[0] == ("from_scratch", "tiny", Extent(60, 54, 3, 32))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_pace_is_measured_with_the_steps_of_the_run(tmp_path, pretrained):
+    source = str(make_source(tmp_path / "source")) if pretrained else None
+    extent = Extent(1000, 100, 3, 32)
+    choice = choose_stages(extent, pretrained, 1)
+    name = list(choice.stages)[-1]
+    config = make_recipe(pretrained=source).lesson(choice.stages).config(name, source)
+    weights = source and recipes.load_weights(source, None, None)
+    few, many = (recipes.measure_pace(config, weights, e) for e in (extent, extent._replace(images=100_000)))
+    assert 0 < few.epoch < many.epoch and few.once > 0
+    if pretrained:
+        assert few.once < many.once
+
+
+def test_a_recipe_s_settings_are_those_of_all_stages():
+    recipe = make_recipe(seed=7)
+    lesson = recipe.lesson({})
+    assert {k: v for k, v in asdict(recipe).items() if k != "time_limit"} == {
+        k: v for k, v in asdict(lesson).items() if k in asdict(recipe)
+    }

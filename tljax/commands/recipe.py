@@ -1,0 +1,166 @@
+"""A recipe becomes a lesson: once, before its run begins. A run that goes on reads what it became."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tljax.commands.programs import compile_prefix, compile_programs, initialize, make_setup
+from tljax.config import Config, Lesson, Recipe, Stage, as_json
+from tljax.data.batches import draw_order, place_examples
+from tljax.data.splits import Extent, size_up
+from tljax.devices.mesh import make_mesh, own_rows
+from tljax.devices.processes import leads, max_over_processes
+from tljax.runs.files import read_json
+from tljax.runs.saved_configs import build, fill_in, find_changes
+from tljax.runs.workdir import CONFIG, RECIPE
+from tljax.training import features
+from tljax.training.recipe import Choice, choose_stages, limit_epochs
+from tljax.trees import Row
+from tljax.weights.pretrained import Weights, load_weights
+
+# Steps that are timed.
+TIMED = 2
+# Share of a time limit that is planned with: reading data, the evaluation at the end and the pictures take the rest.
+PLANNED = 0.9
+# Bytes of a checkpoint that are written in a second, digests included: 280 MB in 2 to 3 seconds on a shared machine.
+WRITTEN = 1e8
+
+
+class Pace(NamedTuple):
+    """Seconds of a run on this machine."""
+
+    once: float
+    """For what happens once: the frozen units, compiling."""
+    epoch: float
+
+    def __str__(self) -> str:
+        return f"{self.once:.0f} s once and {self.epoch:.1f} s an epoch, as measured"
+
+
+def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row]:
+    """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, the stages, the reasons.
+
+    A run that is there keeps its stages. Otherwise they are chosen by the extent of the data and, with a time limit, by
+    how long a few steps take on this machine.
+
+    Raises:
+      ValueError: if a setting is wrong, the data has nothing to learn from, or `workdir` holds a run of something else.
+    """
+    recipe.check()
+    known = None if overwrite else _read(recipe, workdir)
+    if known is None:
+        extent = size_up(recipe.data, recipe.seed)
+        print(
+            f"a recipe for {extent.images:,} pictures of {extent.classes} classes at {extent.side} pixels, "
+            f"{extent.validation:,} more to validate on:"
+        )
+        choice = choose_stages(extent, recipe.pretrained is not None, jax.device_count())
+        if recipe.time_limit is not None and recipe.compile_for is None:
+            choice = _fit_time(recipe, choice, extent, recipe.time_limit)
+        known = {"asked": as_json(recipe), "stages": as_json(Lesson(stages=choice.stages))["stages"]}
+        known["reasons"] = list(choice.reasons)
+    else:
+        print("the recipe, as it was chosen when this run began:")
+    print("\n".join(f"- {reason}" for reason in known["reasons"]))
+    try:
+        return recipe.lesson(build(dict[str, Stage], known["stages"])), known
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{workdir / RECIPE} is damaged ({type(error).__name__}: {error}); give --overwrite"
+        ) from error
+
+
+def _read(recipe: Recipe, workdir: Path) -> Row | None:
+    """What `recipe.json` of a run in `workdir` holds. None if there is no run.
+
+    Raises:
+      ValueError: if it holds a run of another recipe or of none.
+    """
+    if not max_over_processes(leads() and (workdir / RECIPE).exists()):
+        if max_over_processes(leads() and (workdir / CONFIG).exists()):
+            raise ValueError(f"{workdir} holds a run of no recipe; give its config, another --workdir, or --overwrite")
+        return None
+    known: Row = read_json(workdir / RECIPE)
+    changes = find_changes(fill_in(known.get("asked"), Recipe), as_json(recipe))
+    if changes:
+        raise ValueError(
+            f"{workdir} holds a run of another recipe ({'; '.join(changes)}); give its config, another --workdir, or "
+            "--overwrite"
+        )
+    return known
+
+
+def _fit_time(recipe: Recipe, choice: Choice, extent: Extent, minutes: float) -> Choice:
+    """`choice` with as many epochs as fit into `minutes`."""
+    name, stage = list(choice.stages.items())[-1]
+    if not stage.epochs:
+        return choice
+    print(f"timing {TIMED} steps of {name}; compiling them takes a minute or two ...", flush=True)
+    began = time.perf_counter()
+    source = recipe.pretrained and load_weights(recipe.pretrained, recipe.network, recipe.variant)
+    pace = measure_pace(recipe.lesson(choice.stages).config(name, recipe.pretrained), source or None, extent)
+    left = PLANNED * 60 * minutes - (time.perf_counter() - began) - pace.once
+    # Every process takes the number of the slowest.
+    fit = -max_over_processes(-math.floor(left / pace.epoch))
+    return limit_epochs(
+        choice, max(fit, 1), f"{minutes:g} minutes{' are too short for one' if fit < 1 else ''}: {pace}"
+    )
+
+
+def measure_pace(config: Config, source: Weights | None, extent: Extent) -> Pace:
+    """How long the stage `config` takes on data of this `extent`, with the network of `source`: from a few steps on
+    random images with random weights, since the time depends on neither."""
+    mesh = make_mesh()
+    setup = make_setup(config, source, extent.classes, mesh)
+    variables = initialize(setup, None, (), jax.random.key(0))
+    count, rng = TIMED * config.batch_size, np.random.default_rng(0)
+    rows = len(own_rows(mesh, config.batch_size, count))
+    inputs: Any = rng.integers(0, 256, (rows, extent.side, extent.side, 3), np.uint8)
+    labels = rng.integers(0, extent.classes, rows).astype(np.int32)
+
+    everything = extent.images + extent.validation
+    before, activations = Timed(0.0, 0.0, None), None
+    if frozen := setup.cut.digest(variables):
+        prefix = compile_prefix(setup, variables, frozen)
+        unkept = replace(config, cache=replace(config.cache, disk_gib=0))
+        before = call_twice(lambda _: features.compute({"": inputs}, (setup.cut,), prefix, unkept, mesh), None)
+        activations = before.result
+    inputs = activations[""] if activations else inputs
+    programs = compile_programs(setup, variables, TIMED, from_activations=activations is not None)
+    examples = place_examples(inputs, labels, count, config.batch_size, inputs.nbytes, mesh)
+    ((chunk, _),) = examples.chunks(draw_order(count, config.batch_size, seed=0, epoch=1))
+    steps, key = (np.int32(0), np.int32(TIMED)), jax.random.key(0)
+    training = call_twice(lambda state: programs.train(state, chunk, *steps, key=key)[0], programs.create(variables))
+    state = training.result
+    evaluation = call_twice(lambda _: programs.evaluate(state, chunk, *steps), None)
+
+    once = sum(timed.compiling for timed in (before, training, evaluation)) + before.seconds * everything / count
+    epoch = sum(
+        timed.seconds * math.ceil(images / config.batch_size) / TIMED
+        for timed, images in ((training, extent.images), (evaluation, extent.validation))
+    )
+    return Pace(once, epoch + sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / WRITTEN)
+
+
+class Timed(NamedTuple):
+    """The second of two calls: its seconds, how much longer the first one took, and what it returned."""
+
+    seconds: float
+    compiling: float
+    result: Any
+
+
+def call_twice(call: Callable[[Any], Any], argument: Any) -> Timed:
+    """Times `call(call(argument))`."""
+    times = [time.perf_counter()]
+    for _ in range(2):
+        argument = jax.block_until_ready(call(argument))
+        times.append(time.perf_counter())
+    first, second = np.diff(times).tolist()
+    return Timed(second, max(0.0, first - second), argument)
