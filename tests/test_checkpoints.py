@@ -5,6 +5,8 @@ Values that an older version did not save are filled in.
 
 import json
 import shutil
+from itertools import product
+from typing import get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import optax
 import pytest
 from tiny_runs import TINY
 
-from tljax.config import Optimizer
+from tljax.config import OPTIMIZER_USES, Optimizer
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints
@@ -71,6 +73,34 @@ def test_the_newest_comes_back_to_the_bit(saved, state):
     assert_equal(restored.opt_state, state.opt_state)
     assert_equal(restored.variables, CUT.split(state.variables)[1])
     assert meta["digest"].keys() >= frozen.keys()
+
+
+def optimizers() -> list[Optimizer]:
+    """One for each shape that an optimizer's state can have."""
+    choices = product(
+        get_args(get_type_hints(Optimizer)["name"]), ("constant", "cosine"), (0, 0.1), (None, 1.0), (1, 0.5)
+    )
+    return [
+        Optimizer(name, schedule=schedule, weight_decay=decay, clip_norm=clip, layer_decay=slower)
+        for name, schedule, decay, clip, slower in choices
+        if (decay or name != "adamw") and ("weight_decay" in OPTIMIZER_USES[name] or not decay)
+    ]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    optimizers(),
+    ids=lambda o: f"{o.name} {o.schedule} {o.weight_decay} {o.clip_norm} {o.layer_decay}",
+)
+def test_the_state_of_every_optimizer_comes_back(tmp_path, optimizer, variables):
+    optimizer.check()
+    state = create_state(variables, make_optimization(optimizer, CUT, 2, 3).tx, CUT)
+    frozen = CUT.digest(state.variables)
+    with open_checkpoints(tmp_path, own=True) as kept:
+        kept.keep_frozen(state.variables, CUT, frozen)
+        kept.save(1, state, CUT, frozen, ABOUT | {"best": 1})
+    restored, _ = restore(tmp_path, state, frozen)
+    assert_equal(restored.opt_state, state.opt_state)
 
 
 def test_the_whole_network_comes_back_from_both_halves(saved, state):

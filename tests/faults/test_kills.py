@@ -72,7 +72,7 @@ def test_a_killed_run_comes_to_the_same(tmp_path, epochs, seed):
 @pytest.mark.long
 def test_a_hundred_kills(tmp_path, undisturbed):
     started = time.monotonic()
-    found = kill_runs(tmp_path, undisturbed, ["tiny.py", "augmented.py"], kills=100, seed=1)
+    found = kill_runs(tmp_path, undisturbed, ["tiny.py", "augmented.py", "recipe.py"], kills=100, seed=1)
     print(f"\n{found} in {time.monotonic() - started:.0f} s")
     assert found["different"] == 0 and not found["unreadable"], found
     assert found["in_saves"] >= 50

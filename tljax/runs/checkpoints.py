@@ -115,7 +115,8 @@ class Checkpoints:
         self._write(
             number,
             variables=ocp.args.PyTreeSave(variables),
-            progress=ocp.args.PyTreeSave(progress),
+            # As dicts: tuples inside tuples, as chains of optimizers have, would be saved as lists, and not be found.
+            progress=ocp.args.PyTreeSave(unflatten(flatten(progress))),
             meta=ocp.args.JsonSave({"content": meta, "sha256": _digest_meta(meta)}),
         )
 
