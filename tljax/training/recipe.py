@@ -40,10 +40,7 @@ def choose_stages(extent: Extent, pretrained: bool, devices: int) -> Choice:
 def _from_scratch(extent: Extent, devices: int) -> Choice:
     epochs, batch = _within(PICTURES // extent.images, EPOCHS), choose_batch(extent.images, 128, devices)
     warmup = max(1, epochs // 20)
-    # Goyal et al., arXiv:1706.02677, section 2.1: the rate grows with the batch.
-    optimizer = Optimizer(
-        "sgd", learning_rate=0.1 * batch / 128, schedule="cosine", warmup_epochs=warmup, weight_decay=5e-3
-    )
+    optimizer = Optimizer("adamw", scale_rate(1e-3, batch), schedule="cosine", warmup_epochs=warmup, weight_decay=0.05)
     stage = Stage(
         "from_scratch",
         cut="conv1",
@@ -82,7 +79,7 @@ def _transfer(extent: Extent, devices: int) -> Choice:
     kind = "small" if extent.images < SMALL else "large"
     epochs = _within(TUNE_PICTURES[kind] // extent.images, TUNE_EPOCHS)
     batch = choose_batch(extent.images, 128, devices)
-    optimizer = Optimizer("sgd", learning_rate=0.01 * batch / 128, schedule="cosine", warmup_epochs=epochs / 20)
+    optimizer = Optimizer("adam", scale_rate(1e-4, batch), schedule="cosine", warmup_epochs=epochs / 20)
     tuned = Stage(
         "fine_tune",
         cut="conv5_block1",
@@ -113,6 +110,12 @@ def choose_batch(images: int, most: int, devices: int) -> int:
     return -(-size // devices) * devices
 
 
+def scale_rate(rate: float, batch: int) -> float:
+    """Adam's learning rate for a `batch`, from the `rate` for 128 pictures: it grows with the square root (Malladi et
+    al., arXiv:2205.10287)."""
+    return float(f"{rate * (batch / 128) ** 0.5:.3g}")
+
+
 def limit_epochs(choice: Choice, most: int, why: str) -> Choice:
     """`choice` with at `most` so many epochs in its last stage, if that has any, and a warm-up in proportion."""
     name, stage = list(choice.stages.items())[-1]
@@ -137,7 +140,6 @@ def _explain_batch(batch: int) -> str:
 
 def _explain_optimizer(optimizer: Optimizer) -> str:
     return (
-        f"{optimizer.name} with Nesterov's momentum, rate {optimizer.learning_rate:g} (in proportion to the batch), "
-        f"weight decay {optimizer.weight_decay:g}, {optimizer.schedule} after {optimizer.warmup_epochs:g} epochs of "
-        "warm-up"
+        f"{optimizer.name}, rate {optimizer.learning_rate:g} (by the square root of the batch), weight decay "
+        f"{optimizer.weight_decay:g}, {optimizer.schedule} after {optimizer.warmup_epochs:g} epochs of warm-up"
     )
