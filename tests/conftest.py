@@ -24,10 +24,11 @@ AS_USERS = {"xla_cpu_use_fusion_emitters": True} if older else {}
 jax.config.update("jax_disable_most_optimizations", True)
 
 # Many tests use the same tiny networks, so the same programs: with a compilation cache a session compiles each once.
-# The cache is a temporary folder, so that nothing is read from or left in the user's cache.
+# The cache is a temporary folder, so that nothing is read from or left in the user's cache. The workers of pytest-xdist
+# inherit the name of the programs' folder from the process that starts and outlives them.
 _cache = tempfile.TemporaryDirectory()
 os.environ["TLJAX_CACHE_DIR"] = os.path.join(_cache.name, "tljax")
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_compilation_cache_dir", os.environ.setdefault("TLJAX_TEST_PROGRAMS", _cache.name))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

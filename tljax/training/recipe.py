@@ -1,8 +1,7 @@
 """The rules of a recipe: from how much data there is to the stages of a lesson.
 
-The idea, that nobody tunes anything, and the number of pictures that tells small data from large are those of the
-BiT-HyperRule (Kolesnikov et al., "Big Transfer", arXiv:1912.11370, section 3.3). The other numbers are ours;
-docs/results.md has the runs that chose them.
+The idea, that nobody tunes anything, is the BiT-HyperRule's (Kolesnikov et al., "Big Transfer", arXiv:1912.11370,
+section 3.3). The numbers are ours; docs/results.md has the runs that chose them.
 """
 
 import dataclasses
@@ -16,10 +15,9 @@ PICTURES = 1_500_000
 EPOCHS = (30, 300)
 # A tenth of a class is validated on: with fewer pictures of a class than this, fine-tuning is guesswork.
 FEW_LABELS = 20
-# Fine-tuning sees this many pictures of a small data set, and of a larger one; each between `TUNE_EPOCHS` times.
-SMALL = 20_000
-TUNE_PICTURES = {"small": 256_000, "large": 1_000_000}
-TUNE_EPOCHS = (10, 100)
+# Fine-tuning sees as many pictures as BiT does in 500 steps, each between `TUNE_EPOCHS` times.
+TUNE_PICTURES = 256_000
+TUNE_EPOCHS = (10, 20)
 
 
 class Choice(NamedTuple):
@@ -76,8 +74,7 @@ def _transfer(extent: Extent, devices: int) -> Choice:
                 "tell whether it helps",
             ),
         )
-    kind = "small" if extent.images < SMALL else "large"
-    epochs = _within(TUNE_PICTURES[kind] // extent.images, TUNE_EPOCHS)
+    epochs = _within(TUNE_PICTURES // extent.images, TUNE_EPOCHS)
     batch = choose_batch(extent.images, 128, devices)
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), schedule="cosine", warmup_epochs=epochs / 20)
     tuned = Stage(
@@ -93,8 +90,9 @@ def _transfer(extent: Extent, devices: int) -> Choice:
         {"feature_extraction": solved, "fine_tune": tuned},
         (
             why_solved,
-            f"then fine-tuning from conv5_block1, {epochs} epochs: what is before it is computed once, and "
-            f"{extent.images:,} pictures are a {kind} set (below {SMALL:,}: small)",
+            f"then fine-tuning from conv5_block1, since what is before it is computed once; {epochs} epochs show "
+            f"{epochs * extent.images:,} pictures (about {TUNE_PICTURES:,}, but each of them {TUNE_EPOCHS[0]} to "
+            f"{TUNE_EPOCHS[1]} times)",
             _explain_batch(batch),
             _explain_optimizer(optimizer),
         ),
