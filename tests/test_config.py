@@ -9,10 +9,12 @@ import pytest
 
 from tljax import config as settings
 from tljax.cli import COMMANDS, main, parse_flags
-from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Stage
+from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Recipe, Stage
+from tljax.data.splits import Extent
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
 from tljax.runs.saved_configs import explain_changes, growing
+from tljax.training.recipe import choose_stages
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -181,6 +183,8 @@ def test_stages_share_no_mutable_default():
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(config):
     shipped = flags(config).config
+    if isinstance(shipped, Recipe):
+        shipped = shipped.lesson(choose_stages(Extent(1000, 100, 10, 224), True, 1).stages)
     if isinstance(shipped, Lesson):
         none = ("source", "from_scratch")
         stages = [shipped.config(name, None if name in none else "runs/x") for name in shipped.stages]
@@ -194,7 +198,7 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
 
 
 def test_every_stage_has_a_shipped_config():
-    assert {*STAGES, "four_stages", "demo", "few_labels", "gradual"} == set(CONFIGS)
+    assert {*STAGES, "four_stages", "demo", "few_labels", "gradual", "recipe"} == set(CONFIGS)
 
 
 def test_a_setting_is_overridden_and_the_others_stay():
@@ -262,7 +266,7 @@ def test_without_a_config_file_there_is_a_line_and_no_traceback(arguments, messa
         ("def get_config():\n    return Config()\n", "line 2: NameError: name 'Config' is not defined"),
         ("def get_config(:\n", "SyntaxError: "),
         ("def get_config():\n    raise ValueError('two\\nlines')\n", "line 2: ValueError: two lines"),
-        ("def get_config(): pass\n", "get_config() returned None, which is no Config and no Lesson"),
+        ("def get_config(): pass\n", "get_config() returned None, which is no Config, no Lesson and no Recipe"),
         ("import sys\nsys.exit(0)\n", "it ends the program"),
         ("import lies_beside\n", "line 1: ModuleNotFoundError: No module named 'lies_beside'"),
     ],

@@ -1,18 +1,20 @@
 """Recipes: the rules are pure, the choice is made once, and what was chosen runs."""
 
 import json
-import shutil
 from dataclasses import asdict, replace
 
 import pytest
 from tiny_runs import DIGITS, make_source, read_rows, read_summary, save_digits, small
 
+from tljax.commands import from_config
 from tljax.commands import recipe as recipes
 from tljax.commands.from_config import run
 from tljax.config import Data, Recipe
 from tljax.data import splits
 from tljax.data.splits import Extent, size_up
+from tljax.runs.workdir import begin_run, clear
 from tljax.training.recipe import choose_batch, choose_stages, limit_epochs
+from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
     Extent(images, images // 10, classes, 32)
@@ -64,9 +66,9 @@ def test_a_batch_leaves_sixteen_steps():
 
 def test_a_limit_shortens_the_warm_up_too():
     choice = choose_stages(Extent(100, 10, 5, 32), True, 1)
-    whole, half = (limit_epochs(choice, most, "why").stages["fine_tune"] for most in (10**6, 50))
-    assert (whole, half.epochs) == (choice.stages["fine_tune"], 50)
-    assert half.optimizer.warmup_epochs / 50 == pytest.approx(whole.optimizer.warmup_epochs / whole.epochs)
+    whole, half = (limit_epochs(choice, most, "why").stages["fine_tune"] for most in (10**6, 10))
+    assert (whole, half.epochs) == (choice.stages["fine_tune"], 10)
+    assert half.optimizer.warmup_epochs / 10 == pytest.approx(whole.optimizer.warmup_epochs / whole.epochs)
     assert choice.stages["feature_extraction"] == limit_epochs(choice, 1, "why").stages["feature_extraction"]
 
 
@@ -131,9 +133,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(recipes, "choose_stages", never)
     monkeypatch.setattr(recipes, "size_up", never)
-    shutil.rmtree(workdir / "from_scratch")
-    again = run(make_recipe(), workdir)
-    assert again["from_scratch"]["loss"] == first["from_scratch"]["loss"]
+    assert run(make_recipe(), workdir)["from_scratch"]["loss"] == first["from_scratch"]["loss"]
     assert "as it was chosen when this run began" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"another recipe \(seed: 0 before, 1 now\)"):
         run(make_recipe(seed=1), workdir)
@@ -154,38 +154,46 @@ def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
     assert all(row["frozen_leaves_unchanged"] for row in found.values())
 
 
-@pytest.mark.usefixtures("quick")
 def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
-    """The run begins with recipe.json. What a process leaves that is killed after it goes on; nothing is left by a
-    mistake that shows before."""
+    """A run begins with recipe.json. What is killed after it goes on; nothing is left by a mistake
+    that shows at once."""
     workdir = tmp_path / "run"
-    with pytest.raises(ValueError, match=r"config\.network='none such'"):
-        run(make_recipe(network="none such"), workdir)
-    with pytest.raises(ValueError, match=r"config\.time_limit=0: minutes, more than 0"):
-        run(make_recipe(time_limit=0), workdir)
-    assert not workdir.exists()
+
+    def begin(lesson, folder, overwrite, recipe):
+        begin_run(folder, lesson, overwrite=overwrite, recipe=recipe)
+        return lesson
+
+    monkeypatch.setattr(from_config, "run_lesson", begin)
+    for settings, message in (
+        ({"data": Data(name="none such")}, "none such"),
+        ({"time_limit": 0}, "minutes, more than"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(make_recipe(**settings), workdir)
     _, known = recipes.resolve(make_recipe(), workdir, overwrite=False)
     assert not workdir.exists()
     workdir.mkdir()
     (workdir / "recipe.json").write_text(json.dumps(known))
-    monkeypatch.setattr(recipes, "choose_stages", None)
-    assert run(make_recipe(), workdir)["from_scratch"]["epochs"] == 2
-    monkeypatch.undo()
-    found = {path.name for path in workdir.iterdir()}
-    run(small("from_scratch"), workdir, overwrite=True)
-    assert "recipe.json" in found and not (workdir / "recipe.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(recipes, "choose_stages", None)
+        stages = run(make_recipe(), workdir).stages
+    assert stages == choose_stages(Extent(60, 54, 3, 32), False, 1).stages
+    assert {path.name for path in workdir.iterdir()} == {"recipe.json", "config.json"}
+    clear(workdir)
+    assert not list(workdir.iterdir())
+    begin_run(workdir, small("from_scratch"), overwrite=False)
     with pytest.raises(ValueError, match="holds a run of no recipe"):
         run(make_recipe(), workdir)
 
 
 def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
-    extents = []
+    measured = []
 
-    def measure(config, source, extent):
-        extents.append((config.stage, config.network, extent))
-        return recipes.Pace(once=20.0, epoch=15.0)
+    def measure(config, source, classes, side):
+        measured.append((config.stage, config.network, classes, side))
+        return recipes.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
 
-    monkeypatch.setattr(recipes, "measure_pace", measure)
+    monkeypatch.setattr(recipes, "measure_rates", measure)
 
     def epochs(minutes: float) -> int:
         lesson, _ = recipes.resolve(make_recipe(time_limit=minutes), tmp_path / "run", overwrite=False)
@@ -198,21 +206,22 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
     assert "0.1 minutes are too short for one" in capsys.readouterr().out
     assert epochs(10_000) == 300
     assert "all 300 epochs fit" in capsys.readouterr().out
-    assert extents[0] == ("from_scratch", "tiny", Extent(60, 54, 3, 32))
+    assert measured[0] == ("from_scratch", "tiny", 3, 32)
+
+
+def test_the_pace_grows_with_the_data():
+    rates = recipes.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
+    assert recipes.find_pace(rates, Extent(100, 50, 5, 32), 20) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_the_pace_is_measured_with_the_steps_of_the_run(tmp_path, pretrained):
+def test_the_steps_of_the_run_are_measured(tmp_path, pretrained):
     source = str(make_source(tmp_path / "source")) if pretrained else None
-    extent = Extent(1000, 100, 3, 32)
-    choice = choose_stages(extent, pretrained, 1)
-    name = list(choice.stages)[-1]
-    config = make_recipe(pretrained=source).lesson(choice.stages).config(name, source)
-    weights = source and recipes.load_weights(source, None, None)
-    few, many = (recipes.measure_pace(config, weights, e) for e in (extent, extent._replace(images=100_000)))
-    assert 0 < few.epoch < many.epoch and few.once > 0
-    if pretrained:
-        assert few.once < many.once
+    stages = choose_stages(Extent(1000, 100, 3, 32), pretrained, 1).stages
+    config = make_recipe(pretrained=source).lesson(stages).config(list(stages)[-1], source)
+    rates = recipes.measure_rates(config, load_weights(source, None, None) if source else None, 3, 32)
+    assert all(seconds > 0 for seconds in rates._replace(frozen=1.0))
+    assert (rates.frozen > 0) == pretrained
 
 
 def test_a_recipe_s_settings_are_those_of_all_stages():

@@ -32,6 +32,17 @@ PLANNED = 0.9
 WRITTEN = 1e8
 
 
+class Rates(NamedTuple):
+    """Seconds on this machine: for compiling, for the frozen units of one image, for a step of each kind, and for a
+    checkpoint."""
+
+    compiling: float
+    frozen: float
+    training: float
+    evaluation: float
+    checkpoint: float
+
+
 class Pace(NamedTuple):
     """Seconds of a run on this machine."""
 
@@ -104,7 +115,8 @@ def _fit_time(recipe: Recipe, choice: Choice, extent: Extent, minutes: float) ->
     print(f"timing {TIMED} steps of {name}; compiling them takes a minute or two ...", flush=True)
     began = time.perf_counter()
     source = recipe.pretrained and load_weights(recipe.pretrained, recipe.network, recipe.variant)
-    pace = measure_pace(recipe.lesson(choice.stages).config(name, recipe.pretrained), source or None, extent)
+    config = recipe.lesson(choice.stages).config(name, recipe.pretrained)
+    pace = find_pace(measure_rates(config, source or None, extent.classes, extent.side), extent, stage.batch_size)
     left = PLANNED * 60 * minutes - (time.perf_counter() - began) - pace.once
     # Every process takes the number of the slowest.
     fit = -max_over_processes(-math.floor(left / pace.epoch))
@@ -113,18 +125,27 @@ def _fit_time(recipe: Recipe, choice: Choice, extent: Extent, minutes: float) ->
     )
 
 
-def measure_pace(config: Config, source: Weights | None, extent: Extent) -> Pace:
-    """How long the stage `config` takes on data of this `extent`, with the network of `source`: from a few steps on
-    random images with random weights, since the time depends on neither."""
+def find_pace(rates: Rates, extent: Extent, batch_size: int) -> Pace:
+    """The pace on data of this `extent`: every image goes through the frozen units once, and an epoch is a pass of
+    training, an evaluation and a checkpoint."""
+    training, evaluation = (math.ceil(images / batch_size) for images in (extent.images, extent.validation))
+    return Pace(
+        rates.compiling + (extent.images + extent.validation) * rates.frozen,
+        training * rates.training + evaluation * rates.evaluation + rates.checkpoint,
+    )
+
+
+def measure_rates(config: Config, source: Weights | None, classes: int, side: int) -> Rates:
+    """How long the stage `config` takes for images of `side` x `side` pixels with the network of `source`. A few steps
+    are timed on random images with random weights, since the time depends on neither."""
     mesh = make_mesh()
-    setup = make_setup(config, source, extent.classes, mesh)
+    setup = make_setup(config, source, classes, mesh)
     variables = initialize(setup, None, (), jax.random.key(0))
     count, rng = TIMED * config.batch_size, np.random.default_rng(0)
     rows = len(own_rows(mesh, config.batch_size, count))
-    inputs: Any = rng.integers(0, 256, (rows, extent.side, extent.side, 3), np.uint8)
-    labels = rng.integers(0, extent.classes, rows).astype(np.int32)
+    inputs: Any = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
+    labels = rng.integers(0, classes, rows).astype(np.int32)
 
-    everything = extent.images + extent.validation
     before, activations = Timed(0.0, 0.0, None), None
     if frozen := setup.cut.digest(variables):
         prefix = compile_prefix(setup, variables, frozen)
@@ -140,12 +161,13 @@ def measure_pace(config: Config, source: Weights | None, extent: Extent) -> Pace
     state = training.result
     evaluation = call_twice(lambda _: programs.evaluate(state, chunk, *steps), None)
 
-    once = sum(timed.compiling for timed in (before, training, evaluation)) + before.seconds * everything / count
-    epoch = sum(
-        timed.seconds * math.ceil(images / config.batch_size) / TIMED
-        for timed, images in ((training, extent.images), (evaluation, extent.validation))
+    return Rates(
+        sum(timed.compiling for timed in (before, training, evaluation)),
+        before.seconds / count,
+        training.seconds / TIMED,
+        evaluation.seconds / TIMED,
+        sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / WRITTEN,
     )
-    return Pace(once, epoch + sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / WRITTEN)
 
 
 class Timed(NamedTuple):
