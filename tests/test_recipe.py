@@ -13,7 +13,7 @@ from tljax.config import Data, Recipe
 from tljax.data import splits
 from tljax.data.splits import Extent, size_up
 from tljax.runs.workdir import begin_run, clear
-from tljax.training.recipe import choose_batch, choose_stages, limit_epochs
+from tljax.training.recipe import Limit, choose_batch, choose_stages
 from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
@@ -35,9 +35,8 @@ EXTENTS = [
 @pytest.mark.parametrize("pretrained", ["imagenet", None])
 @pytest.mark.parametrize("extent", EXTENTS, ids=str)
 def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
-    choice = choose_stages(extent, pretrained is not None, devices)
-    for most in (None, 1, 3):
-        limited = choice if most is None else limit_epochs(choice, most, "a minute")
+    for limit in (None, Limit(1, "a minute"), Limit(3, "a minute")):
+        limited = choose_stages(extent, pretrained is not None, devices, limit)
         lesson = Recipe(pretrained=pretrained).lesson(limited.stages)
         for name, stage in limited.stages.items():
             assert stage.batch_size % devices == 0
@@ -60,16 +59,25 @@ def test_few_labels_are_for_a_solved_head_alone():
 
 
 def test_a_batch_leaves_sixteen_steps():
-    assert [choose_batch(images, 128, 1) for images in (10, 256, 511, 512, 2048, 10**6)] == [8, 16, 16, 32, 128, 128]
-    assert [choose_batch(256, 128, devices) for devices in (4, 6, 32)] == [16, 18, 32]
+    assert [choose_batch(images, 1) for images in (10, 256, 511, 512, 2048, 10**6)] == [8, 16, 16, 32, 128, 128]
+    assert [choose_batch(256, devices) for devices in (4, 6, 32)] == [16, 18, 32]
 
 
-def test_a_limit_shortens_the_warm_up_too():
-    choice = choose_stages(Extent(100, 10, 5, 32), True, 1)
-    whole, half = (limit_epochs(choice, most, "why").stages["fine_tune"] for most in (10**6, 10))
-    assert (whole, half.epochs) == (choice.stages["fine_tune"], 10)
-    assert half.optimizer.warmup_epochs / 10 == pytest.approx(whole.optimizer.warmup_epochs / whole.epochs)
-    assert choice.stages["feature_extraction"] == limit_epochs(choice, 1, "why").stages["feature_extraction"]
+def test_a_limit_shortens_the_stage_that_trains_and_its_warm_up():
+    extent = Extent(100, 10, 5, 32)
+    free, wide, tight = (
+        choose_stages(extent, True, 1, limit) for limit in (None, Limit(10**6, "a day"), Limit(10, "a minute"))
+    )
+    assert wide.stages == free.stages and "20 epochs" in wide.reasons[1] and "which fit into a day" in wide.reasons[1]
+    assert "10 instead of 20, since more do not fit into a minute" in tight.reasons[1]
+    tuned = tight.stages["fine_tune"]
+    assert (tuned.epochs, tuned.optimizer.warmup_epochs) == (10, 0.5)
+    assert tight.stages["feature_extraction"] == free.stages["feature_extraction"]
+
+
+def test_without_validation_the_solved_head_alone_is_left():
+    choice = choose_stages(Extent(1000, 0, 5, 32), True, 1)
+    assert list(choice.stages) == ["feature_extraction"] and "validate" in choice.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_a_folder_is_sized_up_without_decoding(tmp_path):
 def quick(monkeypatch):
     """Recipes choose two epochs."""
     choose = recipes.choose_stages
-    monkeypatch.setattr(recipes, "choose_stages", lambda *about: limit_epochs(choose(*about), 2, "tests are short"))
+    monkeypatch.setattr(recipes, "choose_stages", lambda *about: choose(*about[:3], Limit(2, "a test")))
 
 
 def make_recipe(**settings) -> Recipe:
@@ -115,7 +123,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
     workdir = tmp_path / "run"
     first = run(make_recipe(), workdir)
     said = capsys.readouterr().out
-    assert "a recipe for 60 pictures of 3 classes at 32 pixels" in said and "2 epochs instead of 300" in said
+    assert "a recipe for 60 pictures in 3 classes at 32 pixels" in said and "epochs: 2 instead of 300" in said
     known = json.loads((workdir / "recipe.json").read_text())
     assert known["asked"]["time_limit"] is None and all(f"- {reason}\n" in said for reason in known["reasons"])
     assert known["stages"] == json.loads((workdir / "config.json").read_text())["stages"]
@@ -139,9 +147,16 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(seed=1), workdir)
     with pytest.raises(ValueError, match=r"another recipe \(time_limit: None before, 3\.0 now\)"):
         run(make_recipe(time_limit=3.0), workdir)
-    (workdir / "recipe.json").write_text(json.dumps(known | {"stages": {"from_scratch": 3}}))
-    with pytest.raises(ValueError, match=r"recipe\.json is damaged"):
-        run(make_recipe(), workdir)
+    for damage in (
+        known | {"stages": {"from_scratch": 3}},
+        known | {"reasons": None},
+        {"asked": known["asked"]},
+        [],
+        {},
+    ):
+        (workdir / "recipe.json").write_text(json.dumps(damage))
+        with pytest.raises(ValueError, match=r"recipe\.json is damaged"):
+            run(make_recipe(), workdir)
 
 
 @pytest.mark.usefixtures("quick")
@@ -201,11 +216,12 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
 
     # 54 of 60 seconds are planned with.
     assert epochs(1.0) == 2
-    assert "2 epochs instead of 300; 1 minutes: 20 s once and 15.0 s an epoch" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "epochs: 2 instead of 300" in said and "time_limit=1 minutes: 20 s once and 15.0 s an epoch" in said
     assert epochs(0.1) == 1
-    assert "0.1 minutes are too short for one" in capsys.readouterr().out
-    assert epochs(10_000) == 300
-    assert "all 300 epochs fit" in capsys.readouterr().out
+    assert "WARNING config.time_limit=0.1 minutes is too short for one epoch" in capsys.readouterr().out
+    assert epochs(1e300) == epochs(10_000) == 300
+    assert "WARNING" not in capsys.readouterr().out
     assert measured[0] == ("from_scratch", "tiny", 3, 32)
 
 

@@ -416,8 +416,14 @@ class Recipe(Shared):
     def check(self) -> None:
         """Raises ValueError for a setting with which no stages can be chosen."""
         limit = self.time_limit
-        refuse_unless(limit is None or 0 < limit < math.inf, "time_limit", limit, "minutes, more than 0")
+        right = limit is None or (isinstance(limit, (int, float)) and 0 < limit < math.inf)
+        refuse_unless(right, "time_limit", limit, "minutes, more than 0")
         self.data.check()
+        split, augment = self.data.validation_split, self.data.augment
+        wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
+        refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
+        wanted = "a recipe with source weights solves the head from images as they are; leave it out"
+        refuse_unless(self.pretrained is None or augment == "none", "data.augment", augment, wanted)
         self.cache.check()
         check_choices(self.compute, "compute.")
 

@@ -4,13 +4,16 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from tljax.commands.lessons import stage_configs
 from tljax.commands.programs import compile_prefix, compile_programs, initialize, make_setup
+from tljax.commands.stages import check_stage
 from tljax.config import Config, Lesson, Recipe, Stage, as_json
 from tljax.data.batches import draw_order, place_examples
 from tljax.data.splits import Extent, size_up
@@ -20,7 +23,7 @@ from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build, fill_in, find_changes
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.training import features
-from tljax.training.recipe import Choice, choose_stages, limit_epochs
+from tljax.training.recipe import Choice, Limit, choose_stages
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -30,6 +33,8 @@ TIMED = 2
 PLANNED = 0.9
 # Bytes of a checkpoint that are written in a second, digests included: 280 MB in 2 to 3 seconds on a shared machine.
 WRITTEN = 1e8
+# More epochs than any rule chooses.
+MOST = 10**6
 
 
 class Rates(NamedTuple):
@@ -66,25 +71,23 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
     recipe.check()
     known = None if overwrite else _read(recipe, workdir)
     if known is None:
-        extent = size_up(recipe.data, recipe.seed)
-        print(
-            f"a recipe for {extent.images:,} pictures of {extent.classes} classes at {extent.side} pixels, "
-            f"{extent.validation:,} more to validate on:"
-        )
-        choice = choose_stages(extent, recipe.pretrained is not None, jax.device_count())
-        if recipe.time_limit is not None and recipe.compile_for is None:
-            choice = _fit_time(recipe, choice, extent, recipe.time_limit)
-        known = {"asked": as_json(recipe), "stages": as_json(Lesson(stages=choice.stages))["stages"]}
-        known["reasons"] = list(choice.reasons)
+        choice = _choose(recipe, workdir)
+        stages = as_json(Lesson(stages=choice.stages))["stages"]
+        known = {"asked": as_json(recipe), "stages": stages, "reasons": list(choice.reasons)}
     else:
         print("the recipe, as it was chosen when this run began:")
-    print("\n".join(f"- {reason}" for reason in known["reasons"]))
     try:
+        print("\n".join(f"- {reason}" for reason in known["reasons"]))
         return recipe.lesson(build(dict[str, Stage], known["stages"])), known
     except (TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"{workdir / RECIPE} is damaged ({type(error).__name__}: {error}); give --overwrite"
-        ) from error
+        raise _damaged(workdir, error) from error
+
+
+def _damaged(workdir: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{workdir / RECIPE} is damaged ({type(error).__name__}: {error}); bring it back, give another --workdir, or "
+        "--overwrite"
+    )
 
 
 def _read(recipe: Recipe, workdir: Path) -> Row | None:
@@ -98,31 +101,50 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
             raise ValueError(f"{workdir} holds a run of no recipe; give its config, another --workdir, or --overwrite")
         return None
     known: Row = read_json(workdir / RECIPE)
-    changes = find_changes(fill_in(known.get("asked"), Recipe), as_json(recipe))
+    try:
+        changes = find_changes(fill_in(known["asked"], Recipe), as_json(recipe))
+    except (TypeError, AttributeError, KeyError) as error:
+        raise _damaged(workdir, error) from error
     if changes:
         raise ValueError(
-            f"{workdir} holds a run of another recipe ({'; '.join(changes)}); give its config, another --workdir, or "
+            f"{workdir} holds a run of another recipe ({'; '.join(changes)}); give its settings, another --workdir, or "
             "--overwrite"
         )
     return known
 
 
-def _fit_time(recipe: Recipe, choice: Choice, extent: Extent, minutes: float) -> Choice:
-    """`choice` with as many epochs as fit into `minutes`."""
+def _choose(recipe: Recipe, workdir: Path) -> Choice:
+    """The stages for the data, and for this machine if there is a time limit. What is chosen can run."""
+    extent = size_up(recipe.data, recipe.seed)
+    choose = partial(choose_stages, extent, recipe.pretrained is not None, jax.device_count())
+    choice = choose()
+    lesson = recipe.lesson(choice.stages)
+    for name, config in stage_configs(lesson, workdir).items():
+        check_stage(config, name=name)
+    print(f"a recipe for {describe_extent(extent)}:")
     name, stage = list(choice.stages.items())[-1]
-    if not stage.epochs:
+    if recipe.time_limit is None or recipe.compile_for is not None or not stage.epochs:
         return choice
-    print(f"timing {TIMED} steps of {name}; compiling them takes a minute or two ...", flush=True)
+    return choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
+
+
+def describe_extent(extent: Extent) -> str:
+    images, validation, classes, side = extent
+    return f"{images:,} pictures in {classes} classes at {side} pixels, and {validation:,} to validate on"
+
+
+def find_limit(recipe: Recipe, config: Config, extent: Extent, minutes: float) -> Limit:
+    """The number of epochs that fit into `minutes`; one if none does."""
+    print(f"timing {TIMED} steps of {config.stage}; compiling them takes a minute or two ...", flush=True)
     began = time.perf_counter()
-    source = recipe.pretrained and load_weights(recipe.pretrained, recipe.network, recipe.variant)
-    config = recipe.lesson(choice.stages).config(name, recipe.pretrained)
-    pace = find_pace(measure_rates(config, source or None, extent.classes, extent.side), extent, stage.batch_size)
+    source = load_weights(recipe.pretrained, recipe.network, recipe.variant) if recipe.pretrained else None
+    pace = find_pace(measure_rates(config, source, extent.classes, extent.side), extent, config.batch_size)
     left = PLANNED * 60 * minutes - (time.perf_counter() - began) - pace.once
     # Every process takes the number of the slowest.
-    fit = -max_over_processes(-math.floor(left / pace.epoch))
-    return limit_epochs(
-        choice, max(fit, 1), f"{minutes:g} minutes{' are too short for one' if fit < 1 else ''}: {pace}"
-    )
+    fit = -max_over_processes(-math.floor(min(left / pace.epoch, MOST)))
+    if fit < 1:
+        print(f"WARNING config.time_limit={minutes:g} minutes is too short for one epoch: the run takes longer")
+    return Limit(max(fit, 1), f"config.time_limit={minutes:g} minutes: {pace}")
 
 
 def find_pace(rates: Rates, extent: Extent, batch_size: int) -> Pace:

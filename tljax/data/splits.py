@@ -129,17 +129,21 @@ def load(
     """
     with leader_first("data"):
         source = open_source(config)
-    parts = _choose_parts(config, source, training)
-    names = tuple(config.classes) or source.class_names
-    if training and len(names) < 2:
-        raise ValueError(
-            f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
-        )
+    parts, names = _choose_parts(config, source, training), _choose_classes(config, source, training)
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
     description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
     return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
+
+
+def _choose_classes(config: Data, source: ImageSource, training: bool) -> tuple[str, ...]:
+    names = tuple(config.classes) or source.class_names
+    if training and len(names) < 2:
+        raise ValueError(
+            f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
+        )
+    return names
 
 
 def size_up(config: Data, seed: int) -> Extent:
@@ -150,13 +154,12 @@ def size_up(config: Data, seed: int) -> Extent:
     """
     with leader_first("data"):
         source = open_source(config)
-    parts = _choose_parts(config, source, training=True)
+    parts, names = _choose_parts(config, source, training=True), _choose_classes(config, source, training=True)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
     # No row is this process's own, so that labels are read only where they decide which rows are chosen.
     reading = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
     counts = {part: int(_choose_rows(source, reading, part, *chosen)["count"]) for part, chosen in parts.items()}
-    classes = len(config.classes or source.class_names)
-    return Extent(counts["train"], counts.get("validation", 0), classes, size)
+    return Extent(counts["train"], counts.get("validation", 0), len(names), size)
 
 
 def _choose_parts(config: Data, source: ImageSource, training: bool) -> dict[str, tuple[str, Rows]]:

@@ -4,10 +4,9 @@ The idea, that nobody tunes anything, is the BiT-HyperRule's (Kolesnikov et al.,
 section 3.3). The numbers are ours, from few and short runs at 32 pixels.
 """
 
-import dataclasses
 from typing import NamedTuple
 
-from tljax.config import Head, Optimizer, Stage
+from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.splits import Extent
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
@@ -27,83 +26,88 @@ class Choice(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def choose_stages(extent: Extent, pretrained: bool, devices: int) -> Choice:
+class Limit(NamedTuple):
+    """At most so many epochs, and why."""
+
+    epochs: int
+    why: str
+
+
+def choose_stages(extent: Extent, pretrained: bool, devices: int, limit: Limit | None = None) -> Choice:
     """The stages for data of this `extent`: transfer from source weights if there are any, else from scratch.
 
-    A batch is at least one picture on each of so many `devices`.
+    A batch is at least one picture on each of so many `devices`. A `limit` holds for the stage that trains.
     """
-    return _transfer(extent, devices) if pretrained else _from_scratch(extent, devices)
+    return _transfer(extent, devices, limit) if pretrained else _from_scratch(extent, devices, limit)
 
 
-def _from_scratch(extent: Extent, devices: int) -> Choice:
-    epochs, batch = _within(PICTURES // extent.images, EPOCHS), choose_batch(extent.images, 128, devices)
-    warmup = max(1, epochs // 20)
-    optimizer = Optimizer("adamw", scale_rate(1e-3, batch), schedule="cosine", warmup_epochs=warmup, weight_decay=0.05)
-    stage = Stage(
-        "from_scratch",
-        cut="conv1",
-        epochs=epochs,
-        monitor="val_accuracy",
-        patience=None,
-        batch_size=batch,
-        batch_norm="training",
-        optimizer=optimizer,
-    )
+def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
+    epochs, why_epochs = _choose_epochs(extent.images, PICTURES, EPOCHS, limit)
+    batch = choose_batch(extent.images, devices)
+    optimizer = Optimizer("adamw", scale_rate(1e-3, batch), schedule="cosine", warmup_epochs=epochs / 20)
+    optimizer.weight_decay = 0.05
+    stage = _train("from_scratch", "conv1", epochs, batch, optimizer)
+    stage.batch_norm = "training"
     reasons = (
-        f"from scratch, since there are no source weights: {epochs} epochs show {epochs * extent.images:,} pictures "
-        f"(about {PICTURES:,}, but each of them {EPOCHS[0]} to {EPOCHS[1]} times)",
+        f"from scratch, since there are no source weights: {why_epochs}",
         _explain_batch(batch),
-        f"{_explain_optimizer(optimizer)}; the rate falls to 0 at the last epoch, so none is left out",
+        _explain_optimizer(optimizer),
         "BatchNorm with the statistics of each batch: a new network has no others",
     )
     return Choice({"from_scratch": stage}, reasons)
 
 
-def _transfer(extent: Extent, devices: int) -> Choice:
-    solved = Stage(
-        "feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=choose_batch(10**9, 256, devices)
-    )
-    a_class = extent.images / extent.classes
+def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
+    batch = choose_batch(extent.images, devices)
+    solved = Stage("feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=batch)
     why_solved = "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose"
-    if a_class < FEW_LABELS:
-        return Choice(
-            {"feature_extraction": solved},
-            (
-                why_solved,
-                f"no fine-tuning: {a_class:.3g} pictures a class are fewer than {FEW_LABELS}, and it takes more to "
-                "tell whether it helps",
-            ),
-        )
-    epochs = _within(TUNE_PICTURES // extent.images, TUNE_EPOCHS)
-    batch = choose_batch(extent.images, 128, devices)
+    a_class = extent.images / extent.classes
+    few = f"{a_class:.3g} pictures a class are fewer than {FEW_LABELS}, and it takes more to tell whether it helps"
+    why_not = few if a_class < FEW_LABELS else None if extent.validation else "no pictures are left to validate on"
+    if why_not:
+        return Choice({"feature_extraction": solved}, (why_solved, f"no fine-tuning: {why_not}"))
+    epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), schedule="cosine", warmup_epochs=epochs / 20)
-    tuned = Stage(
-        "fine_tune",
-        cut="conv5_block1",
+    reasons = (
+        why_solved,
+        f"then fine-tuning from conv5_block1, since what is before it is computed once: {why_epochs}",
+        _explain_batch(batch),
+        _explain_optimizer(optimizer),
+    )
+    tuned = _train("fine_tune", "conv5_block1", epochs, batch, optimizer)
+    return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def _train(stage: StageName, cut: str, epochs: int, batch: int, optimizer: Optimizer) -> Stage:
+    """A stage whose learning rate falls until its last epoch, so that none is left out."""
+    return Stage(
+        stage,
+        cut=cut,
         epochs=epochs,
         monitor="val_accuracy",
         patience=None,
         batch_size=batch,
         optimizer=optimizer,
     )
-    return Choice(
-        {"feature_extraction": solved, "fine_tune": tuned},
-        (
-            why_solved,
-            f"then fine-tuning from conv5_block1, since what is before it is computed once; {epochs} epochs show "
-            f"{epochs * extent.images:,} pictures (about {TUNE_PICTURES:,}, but each of them {TUNE_EPOCHS[0]} to "
-            f"{TUNE_EPOCHS[1]} times)",
-            _explain_batch(batch),
-            _explain_optimizer(optimizer),
-        ),
-    )
 
 
-def choose_batch(images: int, most: int, devices: int) -> int:
-    """The largest power of two that makes 16 steps of an epoch, at least 8 and at `most` 128; rounded up to a multiple
-    of the `devices`."""
+def _choose_epochs(images: int, pictures: int, bounds: tuple[int, int], limit: Limit | None) -> tuple[int, str]:
+    """The number of epochs, and the reason."""
+    least, most = bounds
+    wanted = max(least, min(most, pictures // images))
+    rule = f"each picture {least} to {most} times, and {pictures:,} pictures in all where that lies between"
+    if limit is None:
+        return wanted, f"{wanted} epochs ({rule})"
+    if limit.epochs >= wanted:
+        return wanted, f"{wanted} epochs ({rule}), which fit into {limit.why}"
+    return limit.epochs, f"epochs: {limit.epochs} instead of {wanted}, since more do not fit into {limit.why}"
+
+
+def choose_batch(images: int, devices: int) -> int:
+    """The largest power of two that leaves 16 steps of an epoch, but 8 to 128; rounded up to a multiple of the
+    `devices`."""
     size = 8
-    while size * 2 <= min(most, images / 16):
+    while size * 2 <= min(128, images / 16):
         size *= 2
     return -(-size // devices) * devices
 
@@ -114,26 +118,8 @@ def scale_rate(rate: float, batch: int) -> float:
     return float(f"{rate * (batch / 128) ** 0.5:.3g}")
 
 
-def limit_epochs(choice: Choice, most: int, why: str) -> Choice:
-    """`choice` with at `most` so many epochs in its last stage, if that has any, and a warm-up in proportion."""
-    name, stage = list(choice.stages.items())[-1]
-    if not stage.epochs:
-        return choice
-    epochs = min(most, stage.epochs)
-    warmup = stage.optimizer.warmup_epochs * epochs / stage.epochs
-    shorter = dataclasses.replace(
-        stage, epochs=epochs, optimizer=dataclasses.replace(stage.optimizer, warmup_epochs=warmup)
-    )
-    what = f"{epochs} epochs instead of {stage.epochs}" if most < stage.epochs else f"all {epochs} epochs fit"
-    return Choice(choice.stages | {name: shorter}, (*choice.reasons, f"{name}: {what}; {why}"))
-
-
-def _within(value: int, bounds: tuple[int, int]) -> int:
-    return max(bounds[0], min(bounds[1], value))
-
-
 def _explain_batch(batch: int) -> str:
-    return f"{batch} pictures a batch: 16 steps or more an epoch, up to 128 pictures, at least one a device"
+    return f"batches of {batch}: as many pictures as leave 16 steps of an epoch, but 8 to 128, and one on each device"
 
 
 def _explain_optimizer(optimizer: Optimizer) -> str:
