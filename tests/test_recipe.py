@@ -9,7 +9,7 @@ from tiny_runs import DIGITS, make_source, read_rows, read_summary, save_digits,
 from tljax.commands import from_config
 from tljax.commands import recipe as recipes
 from tljax.commands.from_config import run
-from tljax.config import Data, Recipe
+from tljax.config import Cache, Data, Recipe
 from tljax.data import splits
 from tljax.data.splits import Extent, size_up
 from tljax.runs.workdir import begin_run, clear
@@ -182,6 +182,12 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     for settings, message in (
         ({"data": Data(name="none such")}, "none such"),
         ({"time_limit": 0}, "minutes, more than"),
+        ({"time_limit": "5"}, "minutes, more than"),
+        ({"data": replace(DIGITS, validation_split="none")}, "no epoch can be chosen"),
+        ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "from images as they are"),
+        ({"data": replace(DIGITS, classes=("5",))}, "nothing to tell apart"),
+        ({"network": "none such"}, "none such"),
+        ({"cache": Cache(disk_gib=-1)}, "at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             run(make_recipe(**settings), workdir)

@@ -221,3 +221,19 @@ def test_a_prefix_can_go_on_from_an_earlier_cut(start):
     variables, x = draw(model, 32, np.float32)
     h = model.apply(variables, model.apply(variables, x, start, method="prefix"), "head", start, method="prefix")
     np.testing.assert_array_equal(h, model.apply(variables, x, "head", method="prefix"))
+
+
+def test_batch_statistics_of_bfloat16_are_those_of_float32():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(3, 2, (6, 5, 5, 4)), jnp.bfloat16)
+    mask = jnp.array([True, True, False, True, False, True])
+    bn = BatchNorm(momentum=0.9, epsilon=1e-3, use_fast_variance=False)
+    variables = bn.init(jax.random.key(0), x.astype(jnp.float32), False)
+    (narrow, new), (wide, expected) = (
+        bn.apply(variables, x.astype(dtype), False, mask=mask, mutable=["batch_stats"])
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(jnp.float32), wide, atol=0.02)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(new["batch_stats"][name], expected["batch_stats"][name], rtol=1e-4)

@@ -414,7 +414,7 @@ class Recipe(Shared):
     as many as the rules say."""
 
     def check(self) -> None:
-        """Raises ValueError for a setting with which no stages can be chosen."""
+        """Raises ValueError for a setting with which no stages can be chosen. The stages check all others."""
         limit = self.time_limit
         right = limit is None or (isinstance(limit, (int, float)) and 0 < limit < math.inf)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
@@ -424,8 +424,6 @@ class Recipe(Shared):
         refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
         wanted = "a recipe with source weights solves the head from images as they are; leave it out"
         refuse_unless(self.pretrained is None or augment == "none", "data.augment", augment, wanted)
-        self.cache.check()
-        check_choices(self.compute, "compute.")
 
     def lesson(self, stages: dict[str, Stage]) -> Lesson:
         """The lesson of these `stages`."""

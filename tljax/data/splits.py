@@ -127,9 +127,7 @@ def load(
       ValueError: if a setting, class, split or image is wrong; the message names it.
       FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
     """
-    with leader_first("data"):
-        source = open_source(config)
-    parts, names = _choose_parts(config, source, training), _choose_classes(config, source, training)
+    source, parts, names = _open(config, training)
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
@@ -137,13 +135,17 @@ def load(
     return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
 
 
-def _choose_classes(config: Data, source: ImageSource, training: bool) -> tuple[str, ...]:
+def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[str, Rows]], tuple[str, ...]]:
+    """The source, the rows of each part as `_choose_parts` gives them, and the names of the classes."""
+    with leader_first("data"):
+        source = open_source(config)
+    parts = _choose_parts(config, source, training)
     names = tuple(config.classes) or source.class_names
     if training and len(names) < 2:
         raise ValueError(
             f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
         )
-    return names
+    return source, parts, names
 
 
 def size_up(config: Data, seed: int) -> Extent:
@@ -152,9 +154,8 @@ def size_up(config: Data, seed: int) -> Extent:
     Raises:
       ValueError, FileNotFoundError: as `load`, as far as that shows without decoding.
     """
-    with leader_first("data"):
-        source = open_source(config)
-    parts, names = _choose_parts(config, source, training=True), _choose_classes(config, source, training=True)
+    source, parts, names = _open(config, training=True)
+    parts.pop("test", None)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
     # No row is this process's own, so that labels are read only where they decide which rows are chosen.
     reading = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))

@@ -195,7 +195,7 @@ def _convolve(conv: Convolution, variant: Variant, x: Array, train: bool, mask: 
         return x
     assert conv.name
     name = conv.name.removesuffix("conv") + "bn"
-    bn = BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, use_fast_variance=False, name=name)
+    bn = BatchNorm(momentum=variant.bn_momentum, epsilon=variant.bn_epsilon, name=name)
     bias = conv.variables["params"].get("bias", 0.0) if train else 0.0
     return bn(x, not train, mask=mask, bias=bias)
 
