@@ -197,16 +197,13 @@ def run_command(name: str, *arguments: str) -> None:
                     start_devices()
             module.run(flags)
     except signals.Stopped as stopped:
-        print(f"main.py: stopped by {stopped.name}", file=sys.stderr, flush=True)
-        raise
+        end_at_once(stopped, "")
 
 
 def run_config(arguments: list[str]) -> None:
     """Runs what a config says, in this process and in all that work with it."""
     signals.listen()
     flags = parse_flags(arguments)
-    import jax
-
     from tljax.commands import from_config
     from tljax.devices import processes
 
@@ -223,13 +220,21 @@ def run_config(arguments: list[str]) -> None:
         print("main.py: nobody reads its output any more; the same command goes on from what is saved", file=sys.stderr)
         raise
     except signals.Stopped as stopped:
-        # The reader of this pipe may have been ended by the same signal.
-        with contextlib.suppress(OSError):
-            line = f"main.py: stopped by {stopped.name}; the same command goes on from what is saved"
-            print(line, file=sys.stderr, flush=True)
-        if jax.distributed.is_initialized() and not stopped.together:
-            os._exit(stopped.exit_code)
-        raise
+        end_at_once(stopped, "; the same command goes on from what is saved")
+
+
+def end_at_once(stopped: signals.Stopped, line: str) -> None:
+    """Says that a signal has `stopped` the program, and ends it."""
+    import jax
+
+    # The reader of this pipe may have been ended by the same signal.
+    with contextlib.suppress(OSError):
+        print(f"main.py: stopped by {stopped.name}{line}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    if jax.distributed.is_initialized() and stopped.together:
+        raise stopped
+    # An orderly exit would wait for the other processes and for the compiler, and it crashes when the compiler ends.
+    os._exit(stopped.exit_code)
 
 
 def start_devices() -> None:

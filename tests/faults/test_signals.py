@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -144,6 +145,27 @@ def test_every_phase(tmp_path, undisturbed, phase, number, processes, every):
     print(f"{phase} {SIGNALS[number]} {processes} {every}: {found['codes']} {found['seconds']:.2f} s, "
           f"{found['lost']} steps lost, {'same' if found['same'] else 'DIFFERENT'}")  # fmt: skip
     check(found, phase, number, every, processes)
+
+
+@pytest.mark.parametrize("arguments", [["--config", "zero_shot", "--workdir", "W"], ["predict", "W", "W"]])
+def test_a_stopped_program_is_not_taken_apart(arguments):
+    """Where XLA still compiles in threads of its own, Python's orderly end waits for it and then crashes."""
+    script = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from tljax import cli
+from tljax.commands import from_config, predict
+
+class Compiler:
+    def __del__(self, abort=os.abort):
+        abort()
+
+compiler = Compiler()
+from_config.run = predict.run = lambda *_, **__: signal.raise_signal(signal.SIGINT)
+cli.main({arguments!r})
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 130 and "stopped by SIGINT" in ended.stderr, ended
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
