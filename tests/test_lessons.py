@@ -348,6 +348,12 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     main(["show", str(lesson)])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines][2:] == ["source", *STAGES]
+    shutil.copytree(lesson, tmp_path / "stopped", ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "stopped" / "fine_tune" / "summary.json").unlink()
+    main(["show", str(tmp_path / "stopped")])
+    said = capsys.readouterr().out
+    assert said.endswith("\nbegun, not finished: fine_tune; the command that began this goes on\n")
+    shutil.rmtree(tmp_path / "stopped")
     for content, said in ((None, "holds no summary.json: no run is finished there"), ("[1]", "no summary of a run")):
         if content:
             (tmp_path / "summary.json").write_text(content)

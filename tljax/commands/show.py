@@ -1,11 +1,11 @@
-"""show: prints the results of a finished run or lesson."""
+"""show: prints the results of a run or lesson."""
 
 import argparse
 import json
 from pathlib import Path
 
 from tljax.report import tables
-from tljax.runs.workdir import SUMMARY
+from tljax.runs.workdir import CONFIG, SUMMARY
 from tljax.trees import Row
 
 
@@ -20,7 +20,7 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def show(run: Path) -> str:
-    """The summary of a run, or the table of a lesson's finished stages, as text.
+    """The summary of a run, or the table of a lesson's finished stages and the names of others, as text.
 
     Raises:
       FileNotFoundError: if no run is finished there.
@@ -33,7 +33,10 @@ def show(run: Path) -> str:
     found = sorted(run.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"{run} holds no {SUMMARY}: no run is finished there")
-    return tables.stages_table({path.parent.name: _read_summary(path) for path in found})
+    table = tables.stages_table({path.parent.name: _read_summary(path) for path in found})
+    unfinished = {path.parent for path in run.glob(f"*/{CONFIG}")} - {path.parent for path in found}
+    names = ", ".join(sorted(path.name for path in unfinished))
+    return f"{table}\nbegun, not finished: {names}; the command that began this goes on" if names else table
 
 
 def _read_summary(path: Path) -> Row:
