@@ -56,6 +56,10 @@ def flags(config: str, *arguments: str):
         ({"epochs": 0, "data": Data(validation_split="none")}, "config.epochs=0: must be a whole number, at least 1"),
         ({"head": Head(at="conv4_block1"), "stage": "zero_shot"}, "config.head.at='conv4_block1': zero_shot uses"),
         ({"stage": "from_scratch"}, "config.pretrained='imagenet': from_scratch starts from no weights"),
+        (
+            {"zero_init_residual": True},
+            "config.zero_init_residual=True: is for from_scratch; feature_extraction starts",
+        ),
         ({"stage": "fine_tune"}, "config.pretrained='imagenet': fine_tune goes on from a run"),
         ({"stage": "fine_tune", "pretrained": None}, "config.pretrained=None: fine_tune goes on from a run"),
         ({"stage": "zero_shot", "pretrained": None}, "config.pretrained=None: zero_shot needs source weights"),

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from conftest import AS_USERS
 
-from tljax.networks.resnet import VARIANTS, Architecture, BatchNorm, ResNet, abstract_variables, fold
+from tljax.networks.resnet import (
+    VARIANTS,
+    Architecture,
+    BatchNorm,
+    ResNet,
+    abstract_variables,
+    fold,
+    start_as_shortcuts,
+)
 
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 
@@ -50,6 +58,18 @@ def draw(model, side: int, dtype=np.float64):
         return jnp.asarray(middle + scale.get(name, 0.1) * rng.uniform(-1, 1, shape.shape), dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, variables), jnp.asarray(rng.normal(size=(4, side, side, 3)), dtype)
+
+
+def test_a_block_may_start_as_its_shortcut():
+    model = ResNet(3, VARIANTS["v1"], Architecture((1, 2, 1, 1), 4))
+    variables, images = draw(model, 32, np.float32)
+    started = start_as_shortcuts(variables)
+    changed = {unit for unit in variables["params"] if started["params"][unit] is not variables["params"][unit]}
+    assert changed == {unit for unit in model.units if "block" in unit}
+    # The second block of a stage has no projection: with its last bias at 0, nothing is added to its input.
+    started["params"]["conv3_block2"]["3_bn"]["bias"] = jnp.zeros(32)
+    features = {end: model.apply(started, images, end, method="prefix") for end in ("conv3_block2", "conv4_block1")}
+    np.testing.assert_array_equal(features["conv3_block2"][:, ::2, ::2], features["conv4_block1"])
 
 
 def largest_difference(a, b) -> float:

@@ -243,6 +243,9 @@ class Stage:
     batch_norm: Literal["inference", "training"] = "inference"
     """BatchNorm in the units that train. inference: with running statistics, which stay as they are. training: with the
     statistics of the batch. Frozen units always use inference."""
+    zero_init_residual: bool = False
+    """from_scratch: each block starts as its shortcut, since the scale of its last BatchNorm starts at 0. With
+    batch_norm=training this is usual, and large networks learn faster."""
     optimizer: Optimizer = field(default_factory=Optimizer)
 
     @property
@@ -334,7 +337,10 @@ class Config(Shared, Stage):
         if self.stage == "from_scratch":
             wanted = "from_scratch starts from no weights; leave it out, or take the stage fine_tune"
             refuse_unless(self.pretrained is None, "pretrained", self.pretrained, wanted)
-        elif self.stage == "fine_tune":
+            return
+        wanted = f"is for from_scratch; {self.stage} starts from source weights"
+        refuse_unless(not self.zero_init_residual, "zero_init_residual", self.zero_init_residual, wanted)
+        if self.stage == "fine_tune":
             wanted = "fine_tune goes on from a run of feature_extraction: --config.pretrained=FOLDER"
             refuse_unless(self.pretrained not in (None, "imagenet"), "pretrained", self.pretrained, wanted)
         else:

@@ -25,6 +25,7 @@ from tljax.networks.resnet import (
     describe_network,
     find_architecture,
     name_architecture,
+    start_as_shortcuts,
 )
 from tljax.training import steps
 from tljax.training.features import Prefix
@@ -80,8 +81,12 @@ def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...
     """
     model = setup.model
     if source is None:
-        init = jax.jit(model.init, out_shardings=whole(setup.mesh))
-        variables: Tree = init(key, np.zeros((1, 32, 32, 3), np.float32))
+
+        def draw(key: jax.Array, image: jax.Array) -> Tree:
+            drawn: Any = model.init(key, image)
+            return start_as_shortcuts(drawn) if setup.config.zero_init_residual else drawn
+
+        variables: Tree = jax.jit(draw, out_shardings=whole(setup.mesh))(key, np.zeros((1, 32, 32, 3), np.float32))
         return variables
     target = abstract_variables(model)
     averages = np.zeros((1, model.architecture.features), np.float32)

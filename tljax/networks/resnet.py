@@ -387,6 +387,17 @@ def abstract_variables(model: ResNet) -> dict[str, Any]:
     return jax.eval_shape(model.init, jax.ShapeDtypeStruct((), jax.random.key(0).dtype), image)
 
 
+def start_as_shortcuts(variables: dict[str, Any]) -> dict[str, Any]:
+    """`variables` with which each block returns its shortcut alone, after ReLU: the scale of its last BatchNorm is 0
+    (Goyal et al., arXiv:1706.02677, section 5.1; torchvision's `zero_init_residual`)."""
+
+    def start(unit: dict[str, Any]) -> dict[str, Any]:
+        last = unit.get("3_bn")
+        return unit if last is None else unit | {"3_bn": last | {"scale": jnp.zeros_like(last["scale"])}}
+
+    return variables | {"params": {name: start(unit) for name, unit in variables["params"].items()}}
+
+
 def compute_type(model: ResNet) -> str:
     """The name of the dtype in which the stem and the blocks compute on float32 images."""
     return "float32" if model.dtype is None else np.dtype(model.dtype).name

@@ -46,12 +46,13 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     epochs, why_epochs = _choose_epochs(extent.images, PICTURES, EPOCHS, limit)
     batch = choose_batch(extent.images, devices)
     optimizer = Optimizer("adamw", scale_rate(1e-3, batch), "cosine", epochs / 20, weight_decay=0.05)
-    stage = replace(_train("from_scratch", "conv1", epochs, batch, optimizer), batch_norm="training")
+    trained = _train("from_scratch", "conv1", epochs, batch, optimizer)
+    stage = replace(trained, batch_norm="training", zero_init_residual=True)
     reasons = (
         f"from scratch, since there are no source weights: {why_epochs}",
         _explain_batch(batch),
         _explain_optimizer(optimizer),
-        "BatchNorm with the statistics of each batch: a new network has no others",
+        "BatchNorm with the statistics of each batch, since a new network has no others; blocks start as their shortcuts",
     )
     return Choice({"from_scratch": stage}, reasons)
 
