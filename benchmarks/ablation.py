@@ -6,8 +6,8 @@ From scratch: 12,500 pictures of CIFAR-10, five epochs, less than five minutes a
 features of a network that was trained on the other five classes, with 50 labels a class and with all. A twentieth of
 train is validated on and chooses the epoch; accuracies are those on the test split, which each run evaluates once.
 
-Runs that are finished are found again, so the same command goes on after an interruption. It prints two tables as they
-grow, and writes `ablation.json` into the folder.
+What is measured stands in `ablation.json` beside this file, a line a run, and is not measured again: the same command
+goes on after an interruption. At the end it prints two tables.
 """
 
 import argparse
@@ -21,19 +21,24 @@ import numpy as np
 
 import tljax
 from tljax.config import Config, Data, Head
+from tljax.devices.memory import keep_freed_memory
 
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
 TARGET = ("dog", "frog", "horse", "ship", "truck")
 VALIDATION = "train[95%:]"
 SEEDS = (0, 1)
+RESULTS = Path(__file__).with_suffix(".json")
 
 # What each row changes: settings of `Config`, settings of its optimizer, and settings of its data.
 Change = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 FALLING = {"schedule": "cosine", "warmup_epochs": 0.5}
 DECAYING = {"name": "adamw", "weight_decay": 0.05}
+RECIPE = {"batch_norm": "training", "zero_init_residual": True, "batch_size": 128}
 FROM_SCRATCH: dict[str, Change] = {
     "the lesson": ({}, {}, {}),
     "BatchNorm in training mode": ({"batch_norm": "training"}, {}, {}),
+    "blocks that start as their shortcuts": ({"zero_init_residual": True}, {}, {}),
+    "both": ({"batch_norm": "training", "zero_init_residual": True}, {}, {}),
     "cosine, half an epoch of warm-up": ({}, FALLING, {}),
     "adamw, weight decay 0.05": ({}, DECAYING, {}),
     "sgd, rate 0.01": ({}, {"name": "sgd", "learning_rate": 0.01}, {}),
@@ -41,28 +46,17 @@ FROM_SCRATCH: dict[str, Change] = {
     "label smoothing 0.1": ({"label_smoothing": 0.1}, {}, {}),
     "averaged weights, 0.99": ({}, {"ema_decay": 0.99}, {}),
     "batches of 128": ({"batch_size": 128}, {}, {}),
+    "dropout 0.3 before the head": ({"head": Head(dropout=0.3)}, {}, {}),
     "flips and shifts": ({}, {}, {"augment": "flip_crop"}),
-    "training mode, adamw, cosine, 128": ({"batch_norm": "training", "batch_size": 128}, FALLING | DECAYING, {}),
-    "the same, sgd, rate 0.01": (
-        {"batch_norm": "training", "batch_size": 128},
-        FALLING | {"name": "sgd", "learning_rate": 0.01, "weight_decay": 0.005},
+    "the recipe: both, adamw, cosine, 128": (RECIPE, FALLING | DECAYING, {}),
+    "the recipe, with sgd, rate 0.1": (
+        RECIPE,
+        FALLING | {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.0005},
         {},
     ),
-    "the same, adamw, averaged weights": (
-        {"batch_norm": "training", "batch_size": 128},
-        FALLING | DECAYING | {"ema_decay": 0.99},
-        {},
-    ),
-    "the same, adamw, label smoothing": (
-        {"batch_norm": "training", "batch_size": 128, "label_smoothing": 0.1},
-        FALLING | DECAYING,
-        {},
-    ),
-    "the same, adamw, flips and shifts": (
-        {"batch_norm": "training", "batch_size": 128},
-        FALLING | DECAYING,
-        {"augment": "flip_crop"},
-    ),
+    "the recipe, with averaged weights": (RECIPE, FALLING | DECAYING | {"ema_decay": 0.99}, {}),
+    "the recipe, with label smoothing": (RECIPE | {"label_smoothing": 0.1}, FALLING | DECAYING, {}),
+    "the recipe, with flips and shifts": (RECIPE, FALLING | DECAYING, {"augment": "flip_crop"}),
 }
 HEADS: dict[str, Change] = {
     "the lesson's head": ({}, {}, {}),
@@ -91,6 +85,13 @@ def measure(config: Config, folder: Path) -> tuple[float, float]:
     return float(summary["test"]["accuracy"]), float(summary["seconds"])
 
 
+def train_source(folder: Path, data_dir: str) -> None:
+    """The network whose features the heads read, unless it is there."""
+    settings: dict[str, Any] = {"stage": "from_scratch", "cut": "conv1", "batch_norm": "training", "epochs": 12}
+    data = Data(dir=data_dir, classes=SOURCE, augment="flip")
+    tljax.train(Config(**settings, patience=12, data=data), folder)
+
+
 def from_scratch(data: Data) -> Config:
     data = replace(data, max_images=12_500)
     return Config(stage="from_scratch", cut="conv1", epochs=5, patience=None, monitor="val_accuracy", data=data)
@@ -103,14 +104,14 @@ def head(data: Data, source: Path, labels: int | None) -> Config:
     return Config(pretrained=str(source), data=data, **settings)
 
 
-def describe(found: dict[str, list[tuple[float, float]]], columns: tuple[str, ...]) -> str:
-    """A Markdown table: mean and the range of the seeds, and the mean of the seconds."""
+def describe(found: dict[str, dict[str, tuple[float, float]]], columns: tuple[str, ...]) -> str:
+    """A Markdown table of what was measured by row, column and seed: mean and range of the seeds, mean of the seconds."""
     lines = ["| | " + " | ".join(f"{column} | seconds" for column in columns) + " |"]
     lines.append("| :-- |" + " --: | --: |" * len(columns))
-    for name in dict.fromkeys(key.split("/")[0] for key in found):
+    for name in dict.fromkeys(key.rsplit("/", 2)[0] for key in found):
         cells = []
         for column in columns:
-            runs = found.get(f"{name}/{column}", [])
+            runs = [found[key] for seed in SEEDS if (key := f"{name}/{column}/{seed}") in found]
             accuracies, seconds = zip(*runs, strict=True) if runs else ((), ())
             spread = f" ({min(accuracies):.3f} - {max(accuracies):.3f})" if accuracies else ""
             cells += [f"{np.mean(accuracies):.3f}{spread}", f"{np.mean(seconds):.0f}"] if runs else ["-", "-"]
@@ -123,24 +124,27 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     flags = parser.parse_args()
-    data, plain = Data(dir=flags.data_dir, validation_split=VALIDATION), Data(dir=flags.data_dir)
-    source = flags.out / "source"
-    settings: dict[str, Any] = {"stage": "from_scratch", "cut": "conv1", "batch_norm": "training", "epochs": 12}
-    tljax.train(Config(**settings, patience=12, data=replace(plain, classes=SOURCE, augment="flip")), source)
-
-    jobs = [
-        (f"{name}/{column}", change(head(data, source, labels), by), "heads")
+    keep_freed_memory()
+    data, source = Data(dir=flags.data_dir, validation_split=VALIDATION), flags.out / "source"
+    scratch = {f"{name}/accuracy": change(from_scratch(data), by) for name, by in FROM_SCRATCH.items()}
+    heads = {
+        f"{name}/{column}": change(head(data, source, labels), by)
         for column, labels in LABELS.items()
         for name, by in HEADS.items()
-    ] + [(f"{name}/accuracy", change(from_scratch(data), by), "from_scratch") for name, by in FROM_SCRATCH.items()]
-    tables: dict[str, dict[str, list[tuple[float, float]]]] = {"heads": {}, "from_scratch": {}}
+    }
+    tables = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"from_scratch": {}, "heads": {}}
     for seed in SEEDS:
-        for key, config, table in jobs:
-            folder = flags.out / f"{table}_{key}_{seed}".replace("/", "_").replace(" ", "-")
-            result = measure(replace(config, seed=seed), folder)
-            tables[table].setdefault(key, []).append(result)
-            print(f"MEASURED {table}, {key}, seed {seed}: {result[0]:.4f}, {result[1]:.0f} s", flush=True)
-    (flags.out / "ablation.json").write_text(json.dumps(tables, indent=1))
+        for table, configs in {"from_scratch": scratch, "heads": heads}.items():
+            for key, config in configs.items():
+                if (name := f"{key}/{seed}") in tables[table]:
+                    continue
+                if table == "heads":
+                    train_source(source, flags.data_dir)
+                folder = flags.out / f"{table}_{name}".replace("/", "_").replace(" ", "-")
+                accuracy, seconds = measure(replace(config, seed=seed), folder)
+                tables[table][name] = round(accuracy, 4), round(seconds, 1)
+                RESULTS.write_text(json.dumps(tables, indent=1) + "\n")
+                print(f"MEASURED {table}, {name}: {accuracy:.4f}, {seconds:.0f} s", flush=True)
     print(describe(tables["from_scratch"], ("accuracy",)))
     print(describe(tables["heads"], tuple(LABELS)))
 

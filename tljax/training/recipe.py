@@ -52,7 +52,7 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
         f"from scratch, since there are no source weights: {why_epochs}",
         _explain_batch(batch),
         _explain_optimizer(optimizer),
-        "BatchNorm with the statistics of each batch, since a new network has no others; blocks start as their shortcuts",
+        "BatchNorm with the statistics of each batch: a new network has no others; its blocks start as their shortcuts",
     )
     return Choice({"from_scratch": stage}, reasons)
 
