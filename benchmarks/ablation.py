@@ -105,7 +105,7 @@ def head(data: Data, source: Path, labels: int | None) -> Config:
 
 
 def describe(found: dict[str, dict[str, tuple[float, float]]], columns: tuple[str, ...]) -> str:
-    """A Markdown table of what was measured by row, column and seed: mean and range of the seeds, mean of the seconds."""
+    """A Markdown table: mean and range of the accuracies of the seeds, and the mean of their seconds."""
     lines = ["| | " + " | ".join(f"{column} | seconds" for column in columns) + " |"]
     lines.append("| :-- |" + " --: | --: |" * len(columns))
     for name in dict.fromkeys(key.rsplit("/", 2)[0] for key in found):
