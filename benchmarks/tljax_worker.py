@@ -9,6 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tljax.devices.memory import keep_freed_memory
+
+keep_freed_memory()  # as the command line does, before JAX starts
+
 import jax
 import numpy as np
 import protocol
