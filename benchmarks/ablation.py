@@ -21,7 +21,6 @@ import numpy as np
 
 import tljax
 from tljax.config import Config, Data, Head
-from tljax.devices.memory import keep_freed_memory
 
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
 TARGET = ("dog", "frog", "horse", "ship", "truck")
@@ -124,7 +123,6 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     flags = parser.parse_args()
-    keep_freed_memory()
     data, source = Data(dir=flags.data_dir, validation_split=VALIDATION), flags.out / "source"
     scratch = {f"{name}/accuracy": change(from_scratch(data), by) for name, by in FROM_SCRATCH.items()}
     heads = {

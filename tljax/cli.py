@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import tyro
 
 from tljax.config import AnyConfig, Recipe
-from tljax.devices.memory import keep_freed_memory
 from tljax.storage import signals
 
 
@@ -148,7 +147,6 @@ def main(arguments: list[str] | None = None) -> None:
     """The program. An error is printed as one line, or as a traceback with --debug."""
     arguments = sys.argv[1:] if arguments is None else arguments
     prepare_outputs()
-    keep_freed_memory()
     if importlib.util.find_spec("fcntl") is None:
         sys.exit("main.py: tljax runs on Linux and macOS; on Windows, use it in WSL")
     try:

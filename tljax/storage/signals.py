@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: training saves after the current step, all else ends at once; checkpoints stay intact."""
+"""SIGTERM and Ctrl-C: training saves after the steps under way, all else ends at once; checkpoints stay intact."""
 
 import os
 import signal
@@ -94,7 +94,7 @@ def _watch(read: int) -> None:
                 if _Received.deferred:
                     # The process that reads stderr may have been ended by the same signal.
                     with suppress(OSError):
-                        print(f"\n{signal.Signals(number).name}: saving after this step", file=sys.stderr, flush=True)
+                        print(f"\n{signal.Signals(number).name}: saving after the steps under way", file=sys.stderr, flush=True)
             # Some schedulers send a signal twice. Only a later Ctrl-C shows that a user wants an end at once.
             elif number == signal.SIGINT and time.monotonic() > first + 1:
                 os._exit(128 + number)
