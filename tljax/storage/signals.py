@@ -94,7 +94,11 @@ def _watch(read: int) -> None:
                 if _Received.deferred:
                     # The process that reads stderr may have been ended by the same signal.
                     with suppress(OSError):
-                        print(f"\n{signal.Signals(number).name}: saving after the steps under way", file=sys.stderr, flush=True)
+                        print(
+                            f"\n{signal.Signals(number).name}: saving after the steps under way",
+                            file=sys.stderr,
+                            flush=True,
+                        )
             # Some schedulers send a signal twice. Only a later Ctrl-C shows that a user wants an end at once.
             elif number == signal.SIGINT and time.monotonic() > first + 1:
                 os._exit(128 + number)
