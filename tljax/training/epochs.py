@@ -18,8 +18,8 @@ from tljax.training.progress import PartialEpoch
 from tljax.training.state import TrainState
 
 # Target time of one dispatch of many steps: the time between two updates of the progress bar, and until a signal is
-# noticed. On a CPU the first step of a dispatch is the slowest, because Linux fills its working memory with zeros: a step
-# of everything takes 305 ms alone (32 pixels, batches of 128, two cores), two take 255 ms each, sixteen 220 ms each.
+# noticed. On a CPU the first step of a dispatch is the slowest, because Linux fills its working memory with zeros: a
+# step of everything takes 305 ms alone (32 pixels, batches of 128, two cores), two take 255 ms each, sixteen 220 ms.
 DISPATCH_SECONDS = 2.0
 
 # Returns the number of the signal that interrupts a pass, or 0. Called after every dispatch.
