@@ -1,6 +1,6 @@
 """python main.py --config configs/X.py --workdir DIR [--config.SETTING=VALUE ...]"""
 
-from tljax.cli import main
+from tljax.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start()

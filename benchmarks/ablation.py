@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import tljax
+from tljax.__main__ import use_huge_pages
 from tljax.config import Config, Data, Head
 
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     flags = parser.parse_args()
+    use_huge_pages()
     data, source = Data(dir=flags.data_dir, validation_split=VALIDATION), flags.out / "source"
     scratch = {f"{name}/accuracy": change(from_scratch(data), by) for name, by in FROM_SCRATCH.items()}
     heads = {

@@ -14,6 +14,7 @@ import numpy as np
 import protocol
 from protocol import Arrays, Request, Stopwatch
 
+from tljax.__main__ import use_huge_pages
 from tljax.commands.programs import Setup, compile_programs
 from tljax.commands.stages import run_stage
 from tljax.config import Config, Optimizer
@@ -133,6 +134,7 @@ class TljaxWorker:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # as the command line does
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TLJAX_CACHE_DIR"] = folder
         compilation.set_up()

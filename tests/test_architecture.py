@@ -22,6 +22,7 @@ ROW = (
     "report",
     "commands",
     "cli",
+    "__main__",
 )
 ROOT = Path(tljax.__file__).parent
 FILES = {

@@ -26,7 +26,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import tiny_runs  # noqa: F401, adds the network of the configs beside this file
 
-import main
+from tljax import cli
 from tljax.data import splits
 from tljax.runs import checkpoints
 from tljax.training import epochs, features
@@ -92,4 +92,4 @@ phase("saving", checkpoints.Checkpoints, "save")
 if "STATUS" in os.environ:
     epochs.train_epoch, epochs.try_evaluate = report_status(epochs.train_epoch, epochs.try_evaluate)
 if __name__ == "__main__":
-    main.main(sys.argv[1:])
+    cli.main(sys.argv[1:])
