@@ -79,8 +79,15 @@ def change(config: Config, by: Change) -> Config:
 
 
 def measure(config: Config, folder: Path) -> tuple[float, float]:
-    """The accuracy of a run on the test split, and its seconds. The weights are deleted afterwards."""
-    summary = tljax.train(config, folder)
+    """The accuracy of a run on the test split, and its seconds; 0 and 0 if it diverged. The weights are deleted
+    afterwards."""
+    try:
+        summary = tljax.train(config, folder)
+    except ValueError as error:
+        if "the loss of step" not in str(error):
+            raise
+        print(error)
+        return 0.0, 0.0
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return float(summary["test"]["accuracy"]), float(summary["seconds"])
 
@@ -113,8 +120,13 @@ def describe(found: dict[str, dict[str, tuple[float, float]]], columns: tuple[st
         for column in columns:
             runs = [found[key] for seed in SEEDS if (key := f"{name}/{column}/{seed}") in found]
             accuracies, seconds = zip(*runs, strict=True) if runs else ((), ())
-            spread = f" ({min(accuracies):.3f} - {max(accuracies):.3f})" if accuracies else ""
-            cells += [f"{np.mean(accuracies):.3f}{spread}", f"{np.mean(seconds):.0f}"] if runs else ["-", "-"]
+            if not runs:
+                cells += ["-", "-"]
+            elif not min(accuracies):
+                cells += [f"diverged ({accuracies.count(0)} of {len(runs)})", "-"]
+            else:
+                spread = f"{min(accuracies):.3f} - {max(accuracies):.3f}"
+                cells += [f"{np.mean(accuracies):.3f} ({spread})", f"{np.mean(seconds):.0f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
