@@ -24,7 +24,7 @@ from keras_networks import find_network
 
 from tljax import trees
 from tljax.config import Optimizer
-from tljax.data.augmentation import keep
+from tljax.data.augmentation import compose
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet
@@ -97,7 +97,7 @@ cut = Cut(network.units, CUT)
 tx, _ = make_optimization(Optimizer(learning_rate=RATE), cut, 1, count)
 state = create_state(variables, tx, cut)
 embed = partial(steps.embed_images, model=network, cut=cut, preprocessing=CAFFE)
-procedure = steps.Procedure(network, cut, tx, partial(keep, classes=CLASSES), embed, train_batch_norm=False)
+procedure = steps.Procedure(network, cut, tx, partial(compose(()), classes=CLASSES), embed, train_batch_norm=False)
 step = jax.jit(partial(steps.train_step, procedure=procedure))
 losses = []
 for batch in images:

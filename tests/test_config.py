@@ -27,6 +27,20 @@ def flags(config: str, *arguments: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("none", ()),
+        ("flip_crop", (("flip", 0.5), ("shift", 0.125))),
+        ("shift", (("shift", 0.125),)),
+        ("crop=0.5, flip,mixup=1", (("crop", 0.5), ("flip", 0.5), ("mixup", 1.0))),
+    ],
+)
+def test_augmentations_are_a_list_with_strengths(text, named):
+    assert Data(augment=text).augmentations == named
+    assert flags("feature_extraction", f"--config.data.augment={text}").config.data.augmentations == named
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"cut": 143}, "config.cut=143: must be text, such as 'conv5_block1' or '143'"),
@@ -34,6 +48,21 @@ def flags(config: str, *arguments: str):
         ({"epochs": 2.5}, "config.epochs=2.5"),
         ({"batch_norm": "train"}, "config.batch_norm='train': must be one of inference, training"),
         ({"data": Data(augment="flop")}, "config.data.augment='flop'"),
+        (
+            {"data": Data(augment="flip,flop")},
+            "config.data.augment='flip,flop': 'flop' is none of none, flip, shift, crop",
+        ),
+        ({"data": Data(augment="flip,,crop")}, "config.data.augment='flip,,crop': '' is none of"),
+        (
+            {"data": Data(augment="erase=2")},
+            "config.data.augment='erase=2': the strength of erase is a number from 0 to 1",
+        ),
+        ({"data": Data(augment="crop=x")}, "config.data.augment='crop=x': the strength of crop"),
+        ({"data": Data(augment="flip,flip=1")}, "config.data.augment='flip,flip=1': each name once"),
+        ({"data": Data(views=4)}, "config.data.views=4: what changes them"),
+        ({"data": Data(views=1, augment="flip")}, "config.data.views=1: at least 2"),
+        ({"data": Data(views=4, augment="flip")}, "config.data.views=4: flip alone has two"),
+        ({"data": Data(views=4, augment="flip,mixup,cutmix")}, "config.data.views=4: mixup and cutmix draws new pairs"),
         ({"patience": 0}, "config.patience=0: must be a whole number, at least 1"),
         ({"batch_size": -8}, "config.batch_size=-8: must be a whole number, at least 1"),
         ({"seed": -1}, "config.seed=-1: must be a whole number, at least 0"),
@@ -236,7 +265,6 @@ def test_none_and_a_number_are_both_read_for_an_optional_number():
         ("--config.epochs=two", ["--config.epochs", "'two'", "INT"]),
         ("--config.epochs=2.5", ["--config.epochs", "'2.5'"]),
         ("--config.optimizer.learning_rate=fast", ["--config.optimizer.learning_rate", "'fast'", "FLOAT"]),
-        ("--config.data.augment=crop", ["--config.data.augment", "'crop'", "flip_crop"]),
         ("--config.batch_norm=train", ["--config.batch_norm", "'train'", "training"]),
     ],
 )

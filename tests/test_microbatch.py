@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import TINY
 
 from tljax.config import Optimizer
-from tljax.data.augmentation import keep
+from tljax.data.augmentation import compose
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
 from tljax.networks.kernels import microbatch
@@ -90,7 +90,7 @@ def make_procedure(start: str, embed=None, train_batch_norm: bool = False) -> st
     cut = Cut(MODEL.units, start)
     tx, _ = make_optimization(Optimizer(), cut, 1, 1)
     embed = embed or partial(steps.embed_images, model=MODEL, cut=cut, preprocessing=CAFFE)
-    return steps.Procedure(MODEL, cut, tx, partial(keep, classes=3), embed, train_batch_norm)
+    return steps.Procedure(MODEL, cut, tx, partial(compose(()), classes=3), embed, train_batch_norm)
 
 
 def step(variables, *, n: int, train_batch_norm: bool):

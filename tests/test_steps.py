@@ -9,8 +9,8 @@ import pytest
 from tiny_runs import NARROW, TINY
 
 from tljax import trees
-from tljax.config import Optimizer
-from tljax.data.augmentation import AUGMENTATIONS
+from tljax.config import Data, Optimizer
+from tljax.data.augmentation import compose
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import VARIANTS, Architecture, ResNet, fold
@@ -43,7 +43,7 @@ def make_procedure(start: str, model=MODEL, augmentation="none", learning_rate=1
     cut = Cut(model.units, start)
     tx, _ = make_optimization(Optimizer(learning_rate=learning_rate), cut, 1, 1)
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=CAFFE)
-    augment = partial(AUGMENTATIONS[augmentation], classes=model.num_classes)
+    augment = partial(compose(Data(augment=augmentation).augmentations), classes=model.num_classes)
     defaults = {"augment": augment, "embed": embed, "train_batch_norm": False}
     return steps.Procedure(**{"model": model, "cut": cut, "tx": tx} | defaults | settings)
 

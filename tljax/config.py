@@ -39,6 +39,19 @@ def check_choices(settings: Any, prefix: str) -> None:
             refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(map(str, choices))}")
 
 
+# What `data.augment` may name: the usual strength, and the largest.
+AUGMENTATIONS = {
+    "flip": (0.5, 1.0),
+    "shift": (0.125, 0.5),
+    "crop": (0.65, 0.95),
+    "color": (0.4, 1.0),
+    "trivial": (1.0, 1.0),
+    "erase": (0.25, 1.0),
+    "mixup": (0.2, 10.0),
+    "cutmix": (1.0, 10.0),
+}
+
+
 @dataclass
 class Data:
     """Which images are read, and how they are split into training, validation and test."""
@@ -73,9 +86,40 @@ class Data:
     labels_per_class: int | None = None
     """Training images of each class, drawn at random by `seed`; a smaller number draws some of those that a larger one
     draws. Validation and test stay whole. None: all."""
-    augment: Literal["none", "flip", "flip_crop"] = "none"
-    """Random changes of training images. flip: mirrored. flip_crop: mirrored, and shifted by up to an eighth of the
-    side."""
+    augment: str = "none"
+    """Random changes of training images: names with strengths, such as flip,shift=0.125. flip: mirrored. shift: moved
+    by up to this share of the side. crop: cut out, up to this share of the area cut off. color: brightness, contrast
+    and saturation. trivial: TrivialAugment. erase: a rectangle covered. mixup, cutmix: mixed with another image.
+    flip_crop is flip,shift."""
+
+    views: int | None = None
+    """The frozen units run once for so many fixed variants of each training image, the first as it is and the others
+    changed by `augment`; in every epoch each image shows one of them. None: new changes in every epoch, for which the
+    frozen units run in every step."""
+
+    @property
+    def augmentations(self) -> tuple[tuple[str, float], ...]:
+        """The names in `augment` with their strengths.
+
+        Raises:
+          ValueError: if there is no such augmentation, or its strength is out of range.
+        """
+        if self.augment == "none":
+            return ()
+        parts = [part.partition("=") for part in self.augment.replace("flip_crop", "flip,shift").split(",")]
+        return tuple((name.strip(), self._strength(name.strip(), text)) for name, _, text in parts)
+
+    def _strength(self, name: str, text: str) -> float:
+        names = ", ".join(AUGMENTATIONS)
+        refuse_unless(name in AUGMENTATIONS, "data.augment", self.augment, f"{name!r} is none of none, {names}")
+        usual, below = AUGMENTATIONS[name]
+        try:
+            strength = float(text) if text else usual
+        except ValueError:
+            strength = math.nan
+        wanted = f"the strength of {name} is a number from 0 to {below:g}, such as {name}={usual:g}"
+        refuse_unless(0 <= strength <= below, "data.augment", self.augment, wanted)
+        return strength
 
     @property
     def kind(self) -> str:
@@ -96,6 +140,16 @@ class Data:
         for name in ("max_images", "labels_per_class"):
             images = getattr(self, name)
             refuse_unless(images is None or images >= 1, f"data.{name}", images, "at least 1")
+        names = [name for name, _ in self.augmentations]
+        refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
+        views = self.views
+        refuse_unless(views is None or views >= 2, "data.views", views, "at least 2, the first as it is")
+        refuse_unless(views is None or bool(names), "data.views", views, "what changes them? data.augment=none")
+        mixed = [name for name in names if name in ("mixup", "cutmix")]
+        wanted = f"{' and '.join(mixed)} draws new pairs in every epoch, which cannot be computed once"
+        refuse_unless(views is None or not mixed, "data.views", views, wanted)
+        wanted = "flip alone has two"
+        refuse_unless(views is None or views == 2 or names != ["flip"], "data.views", views, wanted)
 
 
 @dataclass
@@ -323,8 +377,9 @@ class Config(Shared, Stage):
         if solved:
             wanted = "head.init=ridge solves one dense layer; leave it out"
             refuse_unless(not self.head.hidden, "head.hidden", self.head.hidden, wanted)
-            wanted = "head.init=ridge solves the head from averages of images as they are; set it to none"
-            refuse_unless(self.data.augment == "none", "data.augment", self.data.augment, wanted)
+            wanted = "head.init=ridge solves the head from averages that are computed once: data.views says of how many"
+            once = self.data.augment == "none" or self.data.views is not None
+            refuse_unless(once, "data.augment", self.data.augment, wanted)
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
             refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
         if self.data.validation_split == NO_VALIDATION:
@@ -428,8 +483,9 @@ class Recipe(Shared):
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
         refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
-        wanted = "a recipe with source weights solves the head from images as they are; leave it out"
-        refuse_unless(self.pretrained is None or augment == "none", "data.augment", augment, wanted)
+        wanted = "a recipe with source weights solves the head from what is computed once: data.views says of how many"
+        once = self.pretrained is None or augment == "none" or self.data.views is not None
+        refuse_unless(once, "data.augment", augment, wanted)
 
     def lesson(self, stages: dict[str, Stage]) -> Lesson:
         """The lesson of these `stages`."""

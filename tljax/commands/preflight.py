@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tljax.commands.programs import Setup, compile_programs, make_setup
 from tljax.commands.stages import check_stage
 from tljax.config import SOURCE, Config
+from tljax.data.augmentation import find_kept_side
 from tljax.data.batches import Chunk, tiled_shape
 from tljax.data.image_source import PHOTOGRAPH_SIZE
 from tljax.devices import tpu
@@ -67,15 +68,18 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
     setup = make_setup(config, None, classes, mesh)
     variables = as_shapes(abstract_variables(setup.model), mesh)
     size = round_up(config.batch_size, mesh.size)
-    images: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
+    square, side = (image_size, image_size, 3), find_kept_side(config.data, image_size)
+    images: Any = Shape((size, side, side, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
+        images = Shape((size, *square), np.uint8, sharding=by_row(mesh))
         return {"classify": plan_classify(setup, variables, images)}
     found = {}
     frozen = setup.cut.split(variables)[0]
     from_activations = bool(frozen["params"]) and features.why_not(config) is None
     if from_activations:
         found["frozen units, once"], images = plan_prefix(setup, frozen, images)
-    return found | plan_steps(setup, variables, images, from_activations)
+    evaluated = images if from_activations else Shape((size, *square), np.uint8, sharding=by_row(mesh))
+    return found | plan_steps(setup, variables, images, evaluated, from_activations)
 
 
 def plan_classify(setup: Setup, variables: Tree, images: Shape) -> Planned:
@@ -97,21 +101,26 @@ def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Sha
     return planned, jax.eval_shape(program, inference.folded, images)
 
 
-def plan_steps(setup: Setup, variables: Tree, batch: Shape, from_activations: bool) -> dict[str, Planned]:
-    """The training step and the evaluation step on a batch of images or activations."""
+def plan_steps(
+    setup: Setup, variables: Tree, batch: Shape, evaluated: Shape, from_activations: bool
+) -> dict[str, Planned]:
+    """The training step and the evaluation step, each on a batch of images or activations."""
     mesh, size = setup.mesh, len(batch)
     # With one batch of data an epoch is one step.
     programs = compile_programs(setup, variables, 1, from_activations=from_activations)
     state = jax.tree.map(lambda x, s: Shape(x.shape, x.dtype, sharding=s), programs.shapes, programs.shardings)
     labels: Any = Shape((1, size), np.int32, sharding=by_column(mesh))
     scalar: Any = Shape((), np.int32, sharding=whole(mesh))
-    tiles: Any = Shape((1, size, *tiled_shape(batch.shape[1:])), batch.dtype, sharding=by_column(mesh))
-    chunk = Chunk(tiles, labels, labels, scalar, batch.shape[1:], mesh)
+
+    def describe_chunk(batch: Shape) -> Chunk:
+        tiles: Any = Shape((1, size, *tiled_shape(batch.shape[1:])), batch.dtype, sharding=by_column(mesh))
+        return Chunk(tiles, labels, labels, scalar, batch.shape[1:], mesh)
+
     key = as_shapes(jax.random.key(0), mesh)
-    steps = state, chunk, scalar, scalar
+    training, evaluation = ((state, describe_chunk(rows), scalar, scalar) for rows in (batch, evaluated))
     return {
-        "training step": Planned(programs.train, (*steps, key), size // mesh.size),
-        "evaluation step": Planned(programs.evaluate, steps, size // mesh.size),
+        "training step": Planned(programs.train, (*training, key), size // mesh.size),
+        "evaluation step": Planned(programs.evaluate, evaluation, size // mesh.size),
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tljax.config import Config
-from tljax.data.augmentation import AUGMENTATIONS
+from tljax.data.augmentation import View, compose, make_view
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.devices.mesh import compute_dtype, whole
 from tljax.networks.cut import Cut, find_cut, find_head
@@ -109,7 +109,13 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
         "preprocessing": preprocessing._asdict(),
         "compute": compute_type(model),
     }
-    return Prefix(run, digests, about)
+
+    @cache
+    def view(number: int) -> View:
+        made: View = jax.jit(make_view(setup.config.data.augmentations, number, setup.config.seed))
+        return made
+
+    return Prefix(run, digests, about, view)
 
 
 class Programs(NamedTuple):
@@ -155,7 +161,8 @@ def compile_programs(
     create = partial(create_state, tx=tx, cut=cut, averages=config.optimizer.ema_decay > 0)
     shapes = jax.eval_shape(create, variables)
     shardings = shard(shapes, mesh, config.compute.shard_optimizer)
-    augment = AUGMENTATIONS[config.data.augment]
+    # Activations are those of images that have been changed already.
+    augment = compose(() if from_activations else config.data.augmentations)
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)
     procedure = steps.Procedure(
         model=model,

@@ -67,8 +67,9 @@ def start_from(
     return state, row
 
 
-def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Solution:
-    """Solves the head on the `averages` that it reads of the training pictures; each process passes those of its own.
+def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"] | tuple[np.ndarray, ...]) -> Solution:
+    """Solves the head on the `averages` that it reads of the training pictures, a tuple of arrays if there are several
+    views; each process passes those of its own.
 
     Raises:
       ValueError: if an average is not finite, or all pictures are of one class.
@@ -76,7 +77,9 @@ def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Soluti
     began = time.perf_counter()
     split = dataset.train
     assert split is not None, "a stage that solves its head trains"
-    features = gather(averages, split.rows, split.count)
+    views = averages if isinstance(averages, tuple) else (averages,)
+    gathered = [gather(view, split.rows, split.count) for view in views]
+    features = gathered[0] if len(views) == 1 else np.concatenate(gathered)
     labels = split.all_labels()
     counts = np.bincount(labels, minlength=len(dataset.class_names))
     if np.count_nonzero(counts) < 2:
@@ -84,12 +87,12 @@ def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"]) -> Soluti
             f"config.head.init=ridge: all {len(labels)} training pictures are of the class "
             f"{dataset.class_names[int(counts.argmax())]!r}; there is nothing to tell apart"
         )
-    head = ridge.solve_head(features, labels, len(dataset.class_names))
+    head = ridge.solve_head(features, labels, len(dataset.class_names), len(views))
     about = {
         "penalty": head.penalty,
         "temperature": head.temperature,
         "pictures": len(labels),
-        "copies": ridge.count_copies(features),
+        "copies": ridge.count_copies(gathered[0]),
         "single": int(np.sum(counts == 1)),
         "held_out": judge_held_out(head.held_out, labels),
     }

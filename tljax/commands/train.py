@@ -97,7 +97,9 @@ def train(
         with signals.deferred():
             while not (progress.is_done(last) or interrupted()):
                 name = f"epoch {progress.epoch}/{last}"
-                order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch)
+                order = draw_order(
+                    len(training), training.batch_size, seed=config.seed, epoch=progress.epoch, views=training.views
+                )
                 state, done = epochs.train_epoch(
                     state,
                     progress.partial,
@@ -157,7 +159,10 @@ def read_activations(
     if frozen:
         images = {name: split.images for name, split in dataset.splits.items()}
         prefix = compile_prefix(setup, variables, frozen)
-        activations = features.compute(images, (*earlier_cuts, setup.cut), prefix, config, setup.mesh)
+        rows = dataset.train.rows if dataset.train else None
+        activations = features.compute(images, (*earlier_cuts, setup.cut), prefix, config, setup.mesh, rows)
+    elif config.data.views:
+        print("config.data.views is not used: nothing is frozen, and images change in every epoch")
     if activations is None and config.head.init == "ridge":
         raise ValueError(
             "config.head.init=ridge solves the head from the averages of all images, which are too large for "

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
+from tljax.data.augmentation import VIEWS
 from tljax.data.decoding import read_ahead
 from tljax.devices.mesh import by_column, by_row, full_batch, own_columns, put, round_up, rows_on_host
 from tljax.devices.processes import leads, max_over_processes
@@ -30,17 +31,56 @@ STREAMED_BYTES = 2**27
 ROWS, LANES = 8, 128
 
 
-def draw_order(n: int, batch_size: int, *, seed: int, epoch: int) -> Int[np.ndarray, "steps batch"]:
-    """The row (int32) that each batch takes from each column; it depends only on the four arguments.
+def draw_order(n: int, batch_size: int, *, seed: int, epoch: int, views: int = 1) -> Int[np.ndarray, "steps batch"]:
+    """The row (int32) that each batch takes from each column; it depends only on the arguments.
 
     Example `i` is in row `i // batch_size` of column `i % batch_size`. Each column is shuffled on its own, and a batch
     takes one example from each. So every example is taken once, and a device that holds some of the columns needs no
     others, whatever the number of devices. Padding, which is in the last row only, comes last.
+
+    Where there are several `views` of each example, all rows of the first come before those of the second, and so on;
+    each example draws one of its views.
     """
     steps = -(-n // batch_size)
-    draws = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), epoch), (batch_size, steps))
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    draws = jax.random.uniform(key, (batch_size, steps))
     empty = jnp.arange(batch_size).reshape(-1, 1) + batch_size * jnp.arange(steps).reshape(1, -1) >= n
-    return np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
+    order = np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
+    if views == 1:
+        return order
+    drawn = np.asarray(jax.random.randint(jax.random.fold_in(key, VIEWS), order.shape, 0, views))
+    return order + np.int32(steps) * np.take_along_axis(drawn, order, axis=0)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Several views of the same examples, indexed like one array: view `v` of example `i` is at `v * period + i`."""
+
+    arrays: tuple[np.ndarray, ...]
+    period: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.arrays[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.arrays[0].shape[1:]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays) * self.period
+
+    def __getitem__(self, places: Int[np.ndarray, "..."]) -> np.ndarray:
+        """The examples at `places`; for one between two views, which is padding, any example."""
+        view, example = np.divmod(places, self.period)
+        found = np.zeros((*np.shape(places), *self.shape[1:]), self.dtype)
+        for v, array in enumerate(self.arrays):
+            found[view == v] = array[np.minimum(example[view == v], len(array) - 1)]
+        return found
 
 
 @struct.dataclass
@@ -93,7 +133,7 @@ class Examples:
 
     Where they fit, they are on the devices, laid out as in a `Chunk`. Otherwise this process's part [n, ...] stays on
     the host: in memory, memory-mapped, or `Encoded`. `count` is the number of examples of all processes, `shape` the
-    shape of one example.
+    shape of one example. Each example has so many `views`; a pass takes it once, and `draw_order` chooses the view.
     """
 
     images: Any
@@ -102,6 +142,7 @@ class Examples:
     shape: tuple[int, ...]
     batch_size: int
     mesh: Mesh
+    views: int = 1
 
     def __len__(self) -> int:
         return self.count
@@ -196,16 +237,21 @@ def place_examples(
 ) -> Examples:
     """Puts examples on the devices of `mesh` if the images take at most `memory` bytes, else leaves them for streaming.
 
-    `images` is an array [n, ...] of images or activations, or `Encoded`. The `n` examples are those that
-    `devices.mesh.own_rows` gives to this process, out of `count`. If one process must stream, all processes do.
+    `images` is an array [n, ...] of images or activations, or `Encoded`, or a tuple of such arrays, one for each view.
+    The `n` examples are those that `devices.mesh.own_rows` gives to this process, out of `count`. If one process must
+    stream, all processes do.
     """
-    size, shape = full_batch(mesh, batch_size, count), images.shape[1:]
-    if max_over_processes(images.nbytes > memory):
-        return Examples(images, labels, count, shape, size, mesh)
-    steps = -(-count // size)
-    (columns,) = take(images, labels, [_rows(steps, len(own_columns(mesh, size)))], steps)
-    images, labels = put(columns, by_column(mesh), size)
-    return Examples(images, labels, count, shape, size, mesh)
+    size, views = full_batch(mesh, batch_size, count), len(images) if isinstance(images, tuple) else 1
+    steps, columns = -(-count // size), len(own_columns(mesh, size))
+    if isinstance(images, tuple):
+        images = Views(images, steps * columns)
+        padded = np.pad(labels, (0, images.period - len(labels)), constant_values=EMPTY)
+        labels = np.tile(padded, views)
+    shape = images.shape[1:]
+    if not max_over_processes(images.nbytes > memory):
+        (taken,) = take(images, labels, [_rows(views * steps, columns)], views * steps)
+        images, labels = put(taken, by_column(mesh), size)
+    return Examples(images, labels, count, shape, size, mesh, views)
 
 
 def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:

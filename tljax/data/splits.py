@@ -15,6 +15,7 @@ from jax import ShapeDtypeStruct
 from jaxtyping import Int, UInt8
 
 from tljax.config import NO_VALIDATION, Data
+from tljax.data.augmentation import find_kept_side
 from tljax.data.decoding import BrokenPictures, Encoded
 from tljax.data.image_source import CHUNK, VALIDATION_NAMES, ImageSource, Rows
 from tljax.data.layouts import join
@@ -130,7 +131,11 @@ def load(
     source, parts, names = _open(config, training)
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
-    splits = {part: _read(source, reading, part, *chosen) for part, chosen in parts.items()}
+    sizes = {"train": find_kept_side(config, size)}
+    splits = {
+        part: _read(source, reading._replace(size=sizes.get(part, size)), part, *chosen)
+        for part, chosen in parts.items()
+    }
     description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
     return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
 

@@ -4,7 +4,8 @@ Activations at a unit are the inputs of that unit. They are kept in the user's c
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,16 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Int, UInt8
 
-from tljax.config import Config
+from tljax.config import Config, Data
+from tljax.data.augmentation import View, find_side
 from tljax.data.batches import map_batches
 from tljax.data.decoding import Encoded
 from tljax.devices.mesh import round_up
 from tljax.devices.processes import max_over_processes
 from tljax.networks.cut import Cut
 from tljax.storage import cache
-from tljax.trees import sha256
+from tljax.trees import Row, sha256
 
 # At each start, cached activations of a few images are compared with newly computed ones. Tolerances are relative to
 # the largest activation. The same network at another batch size differs by 1e-6 of it; in bfloat16, whose numbers are
@@ -32,7 +34,7 @@ TOLERANCE_16_BITS = 2e-2
 # The most pixels of a batch per device: the images and all that is computed from them are in memory at once.
 PIXELS = 2**20
 
-Run = Callable[[np.ndarray], Array]
+Run = Callable[[Any], Array]
 SplitImages = UInt8[np.ndarray, "n size size 3"] | Encoded
 
 
@@ -46,6 +48,8 @@ class Prefix(NamedTuple):
     """Digests of all frozen leaves, by path."""
     about: dict[str, Any]
     """Everything else, as JSON; `compute` is the dtype in which the blocks compute."""
+    view: Callable[[int], View] = lambda number: lambda images, rows: images
+    """What makes the view with a number of images."""
 
 
 class Pass(NamedTuple):
@@ -57,16 +61,43 @@ class Pass(NamedTuple):
     disk_bytes: int
 
 
+class Inputs(NamedTuple):
+    """What the frozen units run over: the images of a split, or a view of them."""
+
+    arrays: tuple[Any, ...]
+    """The images and, for a view, their rows in the split (int32)."""
+    view: View | None = None
+    about: Mapping[str, Any] = MappingProxyType({})
+    """The part of the cache key that says what the view is; nothing for the images as they are."""
+
+    def run(self, run: Run) -> Callable[..., Array]:
+        """`run`, from the `arrays` on."""
+        view = self.view
+        return run if view is None else lambda images, rows: run(view(images, rows))
+
+
 def compute(
-    images: dict[str, SplitImages], cuts: Sequence[Cut], prefix: Prefix, config: Config, mesh: Mesh
-) -> dict[str, Float[np.ndarray, "n ..."]] | None:
+    images: dict[str, SplitImages],
+    cuts: Sequence[Cut],
+    prefix: Prefix,
+    config: Config,
+    mesh: Mesh,
+    rows: Int[np.ndarray, " n"] | None = None,
+) -> dict[str, Any] | None:
     """Activations of each split of `images` at the last of `cuts`, or None if the frozen units must run in every step.
+
+    They are arrays [n, ...]; with `config.data.views`, those of train are a tuple of such arrays, one for each view.
+    `rows` are then the rows of train's images in their split.
 
     With None, a printed line gives the reason. Activations at the other cuts are computed on the way, and cached too
     if they fit on the disk. The cache key is a digest of the images, of the frozen weights before the cut, and of
     `prefix.about`. Cached activations are used only if those of a few images agree with the results of `prefix.run`.
     """
-    total, size = max_over_processes(sum(map(len, images.values()))), next(iter(images.values())).shape[1]
+    views = config.data.views or 1
+    seen = sum(len(split) * (views if name == "train" else 1) for name, split in images.items())
+    total = max_over_processes(seen)
+    name, first = next(iter(images.items()))
+    size = find_side(config.data, first.shape[1]) if name == "train" else first.shape[1]
     # As many images as `_find` compares: the function is then traced once for both.
     checked = round_up(CHECKED, mesh.size)
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
@@ -88,7 +119,35 @@ def compute(
     }
     over = Pass(prefix, mesh, batch_size(config, size, mesh), config.cache.disk_bytes)
     by_unit = {cut.position: shape for cut, shape in shapes.items()}
-    return {name: _compute_split(split, abouts, by_unit, over) for name, split in images.items()}
+    found: dict[str, Any] = {
+        name: _compute_split(Inputs((split,)), abouts, by_unit, over)
+        for name, split in images.items()
+        if name != "train" or config.data.views is None
+    }
+    if config.data.views is not None and "train" in images:
+        assert rows is not None, "a view depends on the rows"
+        print(describe_views(config.data))
+        arrays = images["train"], rows.astype(np.int32)
+        each = [Inputs(arrays, prefix.view(i), _describe_view(config, i)) for i in range(views)]
+        found["train"] = tuple(_compute_split(inputs, abouts, by_unit, over) for inputs in each)
+    return found
+
+
+def describe_views(data: Data) -> str:
+    """A line that says what `data.views` does."""
+    return (
+        f"the frozen units run once for {data.views} views of each training picture, the first as it is, the others "
+        f"changed by config.data.augment={data.augment!r}; in every epoch a picture shows one of them"
+    )
+
+
+def _describe_view(config: Config, number: int) -> Row:
+    """The part of the cache key that says what view `number` is. The first is the images as they are, unless they are
+    cut out of larger ones."""
+    data = config.data
+    if number == 0 and not any(name == "crop" for name, _ in data.augmentations):
+        return {}
+    return {"view": number, "seed": config.seed, "augment": data.augmentations}
 
 
 def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
@@ -100,7 +159,7 @@ def why_not(config: Config) -> str | None:
     """The reason why these settings run the frozen units in every step, whatever the data; None if they do not."""
     if not config.cache.features:
         return "config.cache.features=False"
-    if config.data.augment != "none":
+    if config.data.augment != "none" and config.data.views is None:
         return f"config.data.augment={config.data.augment!r} gives them other images in every epoch"
     return None
 
@@ -113,56 +172,65 @@ def _too_large(config: Config, gib: float) -> str | None:
     return f"their activations take {gib:.2f} GiB, more than {limits}"
 
 
-def _compute_split(
-    images: SplitImages, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass
-) -> np.ndarray:
+def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass) -> np.ndarray:
     """Activations at the last of `abouts`, computed cut by cut from the last cut in the cache, or else from the images.
 
     All processes do this together: activations that one process does not find in its cache, all processes compute.
     """
+    arrays, images = inputs.arrays, inputs.arrays[0]
     fingerprint = images.fingerprint if isinstance(images, Encoded) else sha256(images)
-    abouts = {cut: about | {"images": fingerprint} for cut, about in abouts.items()}
-    h: Any = images
+    abouts = {cut: about | {"images": fingerprint, **inputs.about} for cut, about in abouts.items()}
     start, missing = None, list(abouts)
     for cut in reversed(abouts):
-        kept = _find(abouts[cut], images, over.prefix.run(None, cut), over.mesh) if over.disk_bytes else None
+        run = inputs.run(over.prefix.run(None, cut))
+        kept = _find(abouts[cut], arrays, run, over.mesh) if over.disk_bytes else None
         if kept is not None:
-            start, h, missing = cut, kept, missing[missing.index(cut) + 1 :]
+            start, arrays, missing = cut, (kept,), missing[missing.index(cut) + 1 :]
             break
     for cut in missing:
         shape = ShapeDtypeStruct((len(images), *shapes[cut].shape[1:]), shapes[cut].dtype)
-        h = _run(h, over.prefix.run(start, cut), abouts[cut], shape, over)
-        start = cut
+        run = inputs.run(over.prefix.run(None, cut)) if start is None else over.prefix.run(start, cut)
+        arrays, start = (_run(arrays, run, abouts[cut], shape, over),), cut
+    h: np.ndarray = arrays[0]
     return h
 
 
-def _find(about: dict[str, Any], images: SplitImages, run: Run, mesh: Mesh) -> np.ndarray | None:
+def _find(about: dict[str, Any], arrays: tuple[Any, ...], run: Callable[..., Array], mesh: Mesh) -> np.ndarray | None:
     found = cache.find(about)
     if max_over_processes(found is None):
         return None
     assert found is not None
-    rows = np.sort(np.random.default_rng().choice(len(images), min(CHECKED, len(images)), replace=False))
-    batches = map_batches(lambda x: (run(x),), (images[rows],), CHECKED, mesh, name="comparison")
+    count = len(arrays[0])
+    rows = np.sort(np.random.default_rng().choice(count, min(CHECKED, count), replace=False))
+    few = tuple(array[rows] for array in arrays)
+    batches = map_batches(lambda *x: (run(*x),), few, CHECKED, mesh, name="comparison")
     live = np.concatenate([h for _, (h,) in batches])
     kept = found["activations"].view(live.dtype)
-    right_shape = kept.shape == (len(images), *live.shape[1:])
+    right_shape = kept.shape == (count, *live.shape[1:])
     tolerance = TOLERANCE_16_BITS if about["compute"] == "bfloat16" else TOLERANCE
     wrong = not right_shape or np.any(np.abs(kept[rows] - live) > tolerance * np.abs(live).max(initial=0))
     if not max_over_processes(bool(wrong)):
-        print(f"{about['what']} of {len(images):,} images: found in the cache")
+        print(f"{about['what']} of {count:,} images{_name_view(about)}: found in the cache")
         return kept
     print(f"the cached {about['what']} are not those of this network: computed again")
     cache.forget(about)
     return None
 
 
-def _run(inputs: Any, run: Run, about: dict[str, Any], shape: ShapeDtypeStruct, over: Pass) -> np.ndarray:
+def _run(
+    arrays: tuple[Any, ...], run: Callable[..., Array], about: dict[str, Any], shape: ShapeDtypeStruct, over: Pass
+) -> np.ndarray:
     began = time.perf_counter()
     # NumPy's files cannot hold bfloat16.
     stored = ShapeDtypeStruct(shape.shape, np.uint16 if shape.dtype == jnp.bfloat16 else shape.dtype)
-    with cache.build(about, {"activations": stored}, over.disk_bytes) as arrays:
-        batches = map_batches(lambda x: (run(x),), (inputs,), over.batch_size, over.mesh, name=about["what"])
+    with cache.build(about, {"activations": stored}, over.disk_bytes) as made:
+        batches = map_batches(lambda *x: (run(*x),), arrays, over.batch_size, over.mesh, name=about["what"])
         for rows, (h,) in batches:
-            arrays["activations"][rows] = h.view(stored.dtype)
-    print(f"{about['what']} of {len(inputs):,} images: computed in {time.perf_counter() - began:.1f} s")
-    return arrays["activations"].view(shape.dtype)
+            made["activations"][rows] = h.view(stored.dtype)
+    seconds = time.perf_counter() - began
+    print(f"{about['what']} of {len(arrays[0]):,} images{_name_view(about)}: computed in {seconds:.1f} s")
+    return made["activations"].view(shape.dtype)
+
+
+def _name_view(about: dict[str, Any]) -> str:
+    return f", view {about['view']}" if "view" in about else ""

@@ -55,10 +55,16 @@ class SolvedHead(NamedTuple):
 
 
 class Ridge(NamedTuple):
-    """The features of some pictures, centred, scaled and turned to the axes on which their covariance is diagonal."""
+    """The features of some pictures, centred, scaled and turned to the axes on which their covariance is diagonal.
+
+    Several `views` of each picture are rows of their own: those of all pictures' first views come first, then those of
+    the second. All views of a picture are left out together.
+    """
 
     features: Features
     labels: Labels
+    """Those of the rows."""
+    views: int
     mean: Float[np.ndarray, " features"]
     scale: Float[np.ndarray, " features"]
     """What the centred features are multiplied by, nearly 1 / standard deviation (`find_scale`)."""
@@ -98,15 +104,16 @@ class Ridge(NamedTuple):
         return errors
 
 
-def solve_head(features: Features, labels: Labels, classes: int) -> SolvedHead:
+def solve_head(features: Features, labels: Labels, classes: int, views: int = 1) -> SolvedHead:
     """The head of `classes` classes that a ridge regression gives for these pictures.
 
-    `features` may be memory-mapped. The scale of the features comes from these pictures, without their labels.
+    `features` [views * n, features] may be memory-mapped; `labels` [n] are those of the pictures. Held-out scores are
+    those of the first views. The scale of the features comes from these pictures, without their labels.
 
     Raises:
       ValueError: if a feature is not finite.
     """
-    ridge = decompose(features, labels, classes)
+    ridge = decompose(features, np.tile(labels, views), classes, views)
     counts = np.bincount(labels, minlength=classes)
     penalty = choose_penalty(ridge) if counts.max() > 1 else DEFAULT_PENALTY
     held_out = hold_out(ridge, penalty)
@@ -131,7 +138,7 @@ def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
     return spread * calibration.fit_temperature(held_out.scores / spread, own, default / spread)
 
 
-def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
+def decompose(features: Features, labels: Labels, classes: int, views: int = 1) -> Ridge:
     """Takes the scale of the features, and finds the axes on which their covariance is diagonal.
 
     With fewer pictures than features the eigenvectors come from the products of the pictures with each other, which
@@ -155,7 +162,7 @@ def decompose(features: Features, labels: Labels, classes: int) -> Ridge:
             gram += x.T @ x
             products += x.T @ (mark_classes(labels[block], classes) - offsets)
         eigenvalues, axes = _eigenvectors(gram, max(n, size))
-    return Ridge(features, labels, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
+    return Ridge(features, labels, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
 
 
 def _eigenvectors(gram: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,6 +217,8 @@ def choose_penalty(ridge: Ridge) -> float:
     For a linear smoother that error is exactly e / (1 - h), e being the error with the picture and h its leverage, the
     diagonal of the matrix that makes scores of targets (Allen, 1974; Golub, Heath and Wahba, 1979).
     """
+    if ridge.views > 1:
+        return _choose_by_groups(ridge)
     n, at_once = len(ridge.labels), max(1, BLOCK // len(ridge.offsets))
     shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
     sums = np.zeros(len(PENALTIES))
@@ -222,24 +231,59 @@ def choose_penalty(ridge: Ridge) -> float:
     return float(PENALTIES[np.argmin(sums)])
 
 
+def _choose_by_groups(ridge: Ridge) -> float:
+    """`choose_penalty` where the rows of all views of a picture are left out together."""
+    pictures = len(ridge.labels) // ridge.views
+    sums = np.zeros(len(PENALTIES))
+    at_once = max(1, BLOCK // ridge.views)
+    for start in range(0, pictures, at_once):
+        rows = _all_views(ridge, np.arange(start, min(start + at_once, pictures))[:, None])
+        places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
+        for i, penalty in enumerate(PENALTIES):
+            sums[i] += np.square(leave_out(ridge, rows, places, penalty)).sum()
+    return float(PENALTIES[np.argmin(sums)])
+
+
+def _all_views(ridge: Ridge, pictures: Int[np.ndarray, "groups members"]) -> Int[np.ndarray, "groups rows"]:
+    """The rows of all views of some pictures, in groups; the first views of a group come first."""
+    count = len(ridge.labels) // ridge.views
+    rows = pictures[:, None, :] + count * np.arange(ridge.views)[:, None]
+    return rows.reshape(len(pictures), -1)
+
+
+def leave_out(
+    ridge: Ridge,
+    rows: Int[np.ndarray, "groups rows"],
+    places: Float[np.ndarray, "groups rows axes"],
+    penalty: float,
+) -> Float[np.ndarray, "groups rows classes"]:
+    """Target less score of each row, from a head that is solved without its group.
+
+    For a group S that is exactly (I - H_SS)^-1 e_S, H being the matrix that makes scores of targets and e the errors of
+    the head of all rows.
+    """
+    smoother = 1 / len(ridge.labels) + (places * ridge.shrink(penalty).astype(places.dtype)) @ places.transpose(0, 2, 1)
+    errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty]))
+    left_out: np.ndarray = np.linalg.solve(np.eye(rows.shape[1]) - smoother, errors.reshape(*rows.shape, -1))
+    return left_out
+
+
 def hold_out(ridge: Ridge, penalty: float) -> HeldOut:
     """Scores of pictures that are left out in groups of one of each class, each picture once, `HELD_OUT` at most.
 
-    Leaving out a group S is exact too: its errors without itself are (I - H_SS)^-1 e_S. To leave out one picture alone
-    would make its class rarer than the others, and the head less likely to name it: with few pictures the accuracy
-    would come out far too low. A class that has one picture keeps it.
+    To leave out one picture alone would make its class rarer than the others, and the head less likely to name it: with
+    few pictures the accuracy would come out far too low. A class that has one picture keeps it.
     """
-    groups, first = form_groups(ridge.labels, len(ridge.offsets))
-    n, shrunk = len(ridge.labels), ridge.shrink(penalty)
+    groups, first = form_groups(ridge.labels[: len(ridge.labels) // ridge.views], len(ridge.offsets))
+    members = groups.shape[1]
     scores = np.zeros((*groups.shape, len(ridge.offsets)))
-    at_once = max(1, BLOCK // max(1, groups.shape[1]))
+    at_once = max(1, BLOCK // max(1, members * ridge.views))
     for start in range(0, len(groups), at_once):
-        rows = groups[start : start + at_once]
+        pictures = groups[start : start + at_once]
+        rows = _all_views(ridge, pictures)
         places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
-        smoother = 1 / n + (places * shrunk) @ places.transpose(0, 2, 1)
-        errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty]))
-        left_out = np.linalg.solve(np.eye(rows.shape[1]) - smoother, errors.reshape(*rows.shape, -1))
-        targets = mark_classes(ridge.labels[rows.ravel()], len(ridge.offsets))
+        left_out = leave_out(ridge, rows, places, penalty)[:, :members]
+        targets = mark_classes(ridge.labels[pictures.ravel()], len(ridge.offsets))
         scores[start : start + at_once] = targets.reshape(left_out.shape) - left_out
     return HeldOut(groups[first], scores[first])
 

@@ -1,0 +1,208 @@
+"""Fixed views of each picture: what they are, how a pass draws them, and what the frozen units compute of them."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_features import CUTS, HEAD, IMAGES, MESH, embed, make_prefix
+from test_ridge import leave_out, simulate
+from tiny_runs import DIGITS, make_source, read_rows, read_summary
+
+from tljax.commands.from_config import run
+from tljax.config import Config, Data, Head
+from tljax.data import splits
+from tljax.data.augmentation import find_kept_side, make_view
+from tljax.data.batches import EMPTY, draw_order, place_examples
+from tljax.training import features, ridge
+
+STRONG = Data(augment="flip,shift,color,erase=1").augmentations
+PICTURES = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+ROWS = np.array([3, 0, 7, 12, 5, 40], np.int32)
+
+
+def test_the_first_view_is_the_picture_and_each_second_one_is_mirrored():
+    views = [np.asarray(make_view((("flip", 0.5),), i, seed=0)(PICTURES, ROWS)) for i in range(4)]
+    for i, view in enumerate(views):
+        np.testing.assert_array_equal(view, PICTURES[:, :, ::-1] if i % 2 else PICTURES)
+    np.testing.assert_array_equal(make_view(STRONG, 0, seed=0)(PICTURES, ROWS), PICTURES)
+
+
+def test_a_view_is_a_function_of_seed_number_and_row():
+    view = np.asarray(make_view(STRONG, 2, seed=0)(PICTURES, ROWS))
+    order = np.array([4, 1, 5])
+    np.testing.assert_allclose(make_view(STRONG, 2, seed=0)(PICTURES[order], ROWS[order]), view[order], atol=1e-3)
+    others = make_view(STRONG, 4, seed=0), make_view(STRONG, 2, seed=1)
+    for other in (*(made(PICTURES, ROWS) for made in others), make_view(STRONG, 2, seed=0)(PICTURES, ROWS + 1)):
+        assert all((a != b).any() for a, b in zip(np.asarray(other), view, strict=True))
+
+
+def test_views_of_crops_have_the_image_s_side():
+    data = Data(augment="flip,crop")
+    kept = np.random.default_rng(0).integers(0, 256, (3, find_kept_side(data, 32), 37, 3), np.uint8)
+    for number in range(3):
+        assert make_view(data.augmentations, number, seed=0)(kept, ROWS[:3]).shape == (3, 32, 32, 3)
+
+
+def test_each_example_draws_one_of_its_views_anew_in_every_epoch():
+    n, size, steps = 100, 8, 13
+    plain = draw_order(n, size, seed=1, epoch=2)
+    drawn = draw_order(n, size, seed=1, epoch=2, views=4)
+    np.testing.assert_array_equal(drawn % steps, plain)
+    counts = np.zeros((4, n), int)
+    for epoch in range(400):
+        order = draw_order(n, size, seed=0, epoch=epoch, views=4)
+        places = (order % steps) * size + np.arange(size)
+        real = places < n
+        np.add.at(counts, ((order // steps)[real], places[real]), 1)
+    # Each view of each example 100 times on average, with a standard deviation of 8.7.
+    np.testing.assert_allclose(counts, 100, atol=45)
+
+
+@pytest.mark.parametrize("memory", [0, 2**24])
+def test_a_pass_takes_the_drawn_view_of_each_example(memory):
+    n, size, steps = 21, 4, 6
+    # The first number of an example says its view and its number.
+    arrays = tuple(100 * v + np.arange(n, dtype=np.float32)[:, None] * np.ones(5, np.float32) for v in range(3))
+    examples = place_examples(arrays, np.arange(n, dtype=np.int32), n, size, memory, MESH)
+    assert (len(examples), examples.steps, examples.views) == (n, steps, 3)
+    assert isinstance(examples.images, jax.Array) == bool(memory)
+    order = draw_order(n, size, seed=0, epoch=1, views=3)
+    taken = []
+    for chunk, start in examples.chunks(order, skip=2):
+        for i in range(start, int(chunk.steps)):
+            batch = chunk.batch(jnp.int32(i))
+            taken.append(np.where(batch["mask"], np.asarray(batch["image"])[:, 0], EMPTY))
+            labels = np.where(batch["mask"], batch["label"], EMPTY)
+            np.testing.assert_array_equal(labels, np.where(batch["mask"], taken[-1] % 100, EMPTY))
+    places = (order % steps) * size + np.arange(size)
+    expected = np.where(places < n, 100 * (order // steps) + places, EMPTY)
+    np.testing.assert_array_equal(np.stack(taken), expected[2:])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    from test_features import KEY, MODEL
+
+    return HEAD.split(jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32)))[0]
+
+
+def test_the_frozen_units_run_once_for_each_view(folder, frozen, capsys):
+    data = Data(augment="flip,color", views=3)
+    config, rows, calls = Config(batch_size=16, data=data), np.arange(100, 137), []
+
+    def compute(config=config, images=IMAGES, cuts=CUTS):
+        calls.clear()
+        view = lambda i: jax.jit(make_view(data.augmentations, i, config.seed))  # noqa: E731
+        prefix = make_prefix(frozen, calls)._replace(view=view)
+        return features.compute(images, cuts, prefix, config, MESH, rows)["train"]
+
+    found = compute()
+    assert [call[:2] for call in calls] == ([(None, "conv5_block1")] * 3 + [("conv5_block1", "head")] * 3) * 3
+    for i, view in enumerate(found):
+        seen = make_view(data.augmentations, i, config.seed)(IMAGES["train"], rows.astype(np.int32))
+        np.testing.assert_allclose(view, embed(frozen, seen), rtol=1e-4, atol=1e-5)
+    assert "views of each training picture" in capsys.readouterr().out
+    # Each view is an entry of the cache: more views compute the new ones alone, and the first is that of plain images.
+    more = compute(replace(config, data=replace(data, views=4)))
+    assert sum(call[2] for call in calls if call[0] is None) == 3 * 8 + 48 and len(more) == 4
+    np.testing.assert_array_equal(compute(replace(config, data=Data())), found[0])
+    assert all(call[2] == 8 for call in calls)
+    assert not np.allclose(compute(replace(config, seed=1))[1], found[1])
+
+
+def test_a_run_learns_from_views_and_says_so(tmp_path, capsys):
+    source = str(make_source(tmp_path / "source"))
+    data = replace(DIGITS, augment="flip,shift", views=3)
+    config = Config(pretrained=source, network="tiny", batch_size=16, epochs=3, data=data)
+    run(config, tmp_path / "views")
+    said = capsys.readouterr().out
+    assert "the frozen units run once for 3 views of each training picture" in said
+    run(replace(config, data=replace(DIGITS)), tmp_path / "plain")
+    losses = [[row["loss"] for row in read_rows(tmp_path / name)] for name in ("views", "plain")]
+    assert losses[0] != losses[1] and read_summary(tmp_path / "views")["frozen_leaves_unchanged"]
+    # Stopped after its second epoch and gone on with, it draws the same views.
+    short = replace(config, epochs=2)
+    run(short, tmp_path / "stopped")
+    run(config, tmp_path / "stopped")
+    assert [row["loss"] for row in read_rows(tmp_path / "stopped")] == losses[0]
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 12), (12, 40)])
+def test_a_solved_head_leaves_all_views_of_a_picture_out_together(n, size):
+    views, classes = 3, 4
+    first, labels = simulate(n, size)
+    rng = np.random.default_rng(1)
+    rows = np.concatenate([first, *(first + rng.normal(0, 0.3, first.shape) for _ in range(views - 1))])
+    solved = ridge.decompose(rows, np.tile(labels, views), classes, views)
+    groups, first_there = ridge.form_groups(labels, classes)
+    held_out = ridge.hold_out(solved, 0.1)
+    places = {row: i for i, row in enumerate(held_out.rows)}
+    for group, is_first in zip(groups, first_there, strict=True):
+        together = [v * n + i for v in range(views) for i in group]
+        expected = leave_out(rows, np.tile(labels, views), together, 0.1)[: len(group)][is_first]
+        np.testing.assert_allclose(
+            held_out.scores[[places[i] for i in group[is_first]]], expected, rtol=1e-8, atol=1e-8
+        )
+    # The penalty is chosen by pictures that are left out one by one, with their views.
+    by_hand = [
+        sum(
+            np.square(
+                leave_out(rows, np.tile(labels, views), [v * n + i for v in range(views)], penalty)
+                - ridge.mark_classes(np.full(views, labels[i]), classes)
+            ).sum()
+            for i in range(n)
+        )
+        for penalty in ridge.PENALTIES
+    ]
+    assert ridge.choose_penalty(solved) == ridge.PENALTIES[np.argmin(by_hand)]
+
+
+def test_one_view_by_groups_is_leaving_out_each():
+    features_of, labels = simulate(50, 20)
+    solved = ridge.decompose(features_of, labels, 4)
+    assert ridge._choose_by_groups(solved) == ridge.choose_penalty(solved)
+
+
+def test_a_head_is_solved_from_views(tmp_path, capsys):
+    source = str(make_source(tmp_path / "source"))
+    data = replace(DIGITS, augment="flip,shift", views=4)
+    config = Config(pretrained=source, network="tiny", batch_size=16, epochs=0, head=Head(init="ridge"), data=data)
+    solved = run(config, tmp_path / "solved")
+    plain = run(replace(config, data=replace(DIGITS)), tmp_path / "plain")
+    rows = [read_rows(tmp_path / name)[0]["solved"] for name in ("solved", "plain")]
+    assert rows[0]["pictures"] == rows[1]["pictures"] == 60 and rows[0]["copies"] == rows[1]["copies"]
+    assert rows[0]["held_out"]["pictures"] == rows[1]["held_out"]["pictures"]
+    assert solved["loss"] != plain["loss"]
+
+
+def test_a_run_with_everything_that_changes_images(tmp_path, capsys):
+    """Training pictures are kept larger than those of validation, and targets are mixed."""
+    data = replace(DIGITS, augment="crop,flip,color,trivial,erase,mixup,cutmix")
+    config = Config(stage="from_scratch", cut="conv1", network="tiny", batch_size=16, epochs=2, data=data)
+    run(config, tmp_path / "run")
+    first, second = read_rows(tmp_path / "run")
+    assert second["loss"] < first["loss"] and second["val_loss"] < 2
+    run(replace(config, epochs=1), tmp_path / "stopped")
+    run(config, tmp_path / "stopped")
+    assert read_rows(tmp_path / "stopped")[1]["loss"] == second["loss"]
+    assert "data: digits, 3 classes, 32 pixels" in capsys.readouterr().out
+
+
+def test_training_pictures_are_kept_larger_for_crops(folder):
+    plain, larger = (splits.load(replace(DIGITS, augment=augment), seed=0) for augment in ("flip", "flip,crop"))
+    assert (plain.image_size, larger.image_size) == (32, 32)
+    assert plain.train.images.shape[1:3] == (32, 32) and larger.train.images.shape[1:3] == (37, 37)
+    assert larger.validation.images.shape == plain.validation.images.shape
+
+
+def test_where_nothing_is_frozen_views_are_not_used(tmp_path, capsys):
+    data = replace(DIGITS, augment="flip", views=2)
+    run(Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, data=data), tmp_path / "run")
+    assert "config.data.views is not used: nothing is frozen" in capsys.readouterr().out
