@@ -184,7 +184,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
         ({"time_limit": 0}, "minutes, more than"),
         ({"time_limit": "5"}, "minutes, more than"),
         ({"data": replace(DIGITS, validation_split="none")}, "no epoch can be chosen"),
-        ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "from images as they are"),
+        ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "from what is computed once"),
         ({"data": replace(DIGITS, classes=("5",))}, "nothing to tell apart"),
         ({"network": "none such"}, "none such"),
         ({"cache": Cache(disk_gib=-1)}, "at least 0"),
