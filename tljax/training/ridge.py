@@ -262,7 +262,7 @@ def leave_out(
     For a group S that is exactly (I - H_SS)^-1 e_S, H being the matrix that makes scores of targets and e the errors of
     the head of all rows.
     """
-    smoother = 1 / len(ridge.labels) + (places * ridge.shrink(penalty).astype(places.dtype)) @ places.transpose(0, 2, 1)
+    smoother = 1 / len(ridge.labels) + (places * ridge.shrink(penalty)) @ places.transpose(0, 2, 1)
     errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty]))
     left_out: np.ndarray = np.linalg.solve(np.eye(rows.shape[1]) - smoother, errors.reshape(*rows.shape, -1))
     return left_out
