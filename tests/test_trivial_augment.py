@@ -80,7 +80,7 @@ def test_identity_operations_and_probability_0_change_nothing(pictures):
 
 
 def test_each_image_draws_its_own_operation(pictures):
-    """Of 14 operations and two directions, 64 copies of one picture show most."""
+    """64 copies of one picture show most of the 14 operations in both directions."""
     copies = jnp.asarray(np.repeat(pictures[:1], 64, axis=0))
     out = np.asarray(ta.trivial_augment(copies, jax.random.key(0), 1.0))
     assert len({x.tobytes() for x in out}) > 40

@@ -68,17 +68,17 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
     setup = make_setup(config, None, classes, mesh)
     variables = as_shapes(abstract_variables(setup.model), mesh)
     size = round_up(config.batch_size, mesh.size)
-    square, side = (image_size, image_size, 3), find_kept_side(config.data, image_size)
-    images: Any = Shape((size, side, side, 3), np.uint8, sharding=by_row(mesh))
+    evaluated: Any = Shape((size, image_size, image_size, 3), np.uint8, sharding=by_row(mesh))
     if config.stage == "zero_shot":
-        images = Shape((size, *square), np.uint8, sharding=by_row(mesh))
-        return {"classify": plan_classify(setup, variables, images)}
+        return {"classify": plan_classify(setup, variables, evaluated)}
+    side = find_kept_side(config.data, image_size)
+    images: Any = Shape((size, side, side, 3), np.uint8, sharding=by_row(mesh))
     found = {}
     frozen = setup.cut.split(variables)[0]
     from_activations = bool(frozen["params"]) and features.why_not(config) is None
     if from_activations:
-        found["frozen units, once"], images = plan_prefix(setup, frozen, images)
-    evaluated = images if from_activations else Shape((size, *square), np.uint8, sharding=by_row(mesh))
+        found["frozen units, once"], images = plan_prefix(setup, frozen, evaluated)
+        evaluated = images
     return found | plan_steps(setup, variables, images, evaluated, from_activations)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
 
 from tljax.config import Data
-from tljax.data.trivial_augment import trivial_augment
+from tljax.data.trivial_augment import blend, gray, trivial_augment
 
 # image [n h w 3], label int [n] or float [n, classes], mask bool [n]; rows with a false mask are padding.
 Batch = dict[str, Array]
@@ -122,19 +122,8 @@ def color(images: Images, key: Key[Array, ""], most: float) -> Float[Array, "n h
     n, x = len(images), images.astype(jnp.float32)
     factors = jax.random.uniform(key, (3, n, 1, 1, 1), minval=1 - most, maxval=1 + most)
     x = jnp.clip(factors[0] * x, 0, 255)
-    x = blend(x, jnp.mean(_gray(x), axis=(1, 2, 3), keepdims=True), factors[1])
-    return blend(x, _gray(x), factors[2])
-
-
-def blend(images: Images, other: Array, factor: Array) -> Images:
-    """`images`, whose difference from `other` is multiplied by `factor`."""
-    return jnp.clip(factor * images + (1 - factor) * other, 0, 255)
-
-
-def _gray(images: Images) -> Float[Array, "n h w 1"]:
-    """The brightness of each pixel, by torchvision's `rgb_to_grayscale`."""
-    weights = jnp.array([0.2989, 0.587, 0.114], images.dtype).reshape(1, 1, 1, 3)
-    return jnp.sum(images * weights, axis=-1, keepdims=True)
+    x = blend(x, jnp.mean(gray(x), axis=(1, 2, 3), keepdims=True), factors[1])
+    return blend(x, gray(x), factors[2])
 
 
 def erase(images: Images, key: Key[Array, ""], probability: float) -> Images:

@@ -45,15 +45,20 @@ def _wide(x: Array) -> Array:
     return x.reshape(-1, 1, 1, 1)
 
 
-def _blend(images: Images, other: Array, factor: Magnitude) -> Images:
-    """`images * factor + other * (1 - factor)` in whole numbers, as torchvision's `_blend`."""
-    f = _wide(factor)
-    return jnp.floor(jnp.clip(f * images + (1 - f) * other, 0, 255))
+def blend(images: Images, other: Array, factor: Float[Array, "n 1 1 1"]) -> Images:
+    """`images`, whose difference from `other` is multiplied by `factor`."""
+    return jnp.clip(factor * images + (1 - factor) * other, 0, 255)
 
 
-def _gray(images: Images) -> Float[Array, "n h w 1"]:
-    weights = jnp.array([0.2989, 0.587, 0.114], jnp.float32)  # torchvision's `rgb_to_grayscale`
-    return jnp.floor(jnp.sum(images * weights.reshape(1, 1, 1, 3), axis=-1, keepdims=True))
+def gray(images: Images) -> Float[Array, "n h w 1"]:
+    """The brightness of each pixel, by torchvision's `rgb_to_grayscale`."""
+    weights = jnp.array([0.2989, 0.587, 0.114], images.dtype).reshape(1, 1, 1, 3)
+    return jnp.sum(images * weights, axis=-1, keepdims=True)
+
+
+def _enhance(images: Images, other: Array, by: Magnitude) -> Images:
+    """`images`, whose difference from `other` grows by up to `ENHANCE`, in whole numbers."""
+    return jnp.floor(blend(images, other, _wide(1 + ENHANCE * by)))
 
 
 def identity(images: Images, size: Magnitude, sign: Magnitude) -> Images:
@@ -61,16 +66,16 @@ def identity(images: Images, size: Magnitude, sign: Magnitude) -> Images:
 
 
 def brightness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
-    return _blend(images, jnp.zeros_like(images), 1 + ENHANCE * size * sign)
+    return _enhance(images, jnp.zeros_like(images), size * sign)
 
 
 def color(images: Images, size: Magnitude, sign: Magnitude) -> Images:
-    return _blend(images, _gray(images), 1 + ENHANCE * size * sign)
+    return _enhance(images, jnp.floor(gray(images)), size * sign)
 
 
 def contrast(images: Images, size: Magnitude, sign: Magnitude) -> Images:
-    mean = jnp.mean(_gray(images), axis=(1, 2, 3), keepdims=True)
-    return _blend(images, mean, 1 + ENHANCE * size * sign)
+    mean = jnp.mean(jnp.floor(gray(images)), axis=(1, 2, 3), keepdims=True)
+    return _enhance(images, mean, size * sign)
 
 
 def sharpness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
@@ -80,7 +85,7 @@ def sharpness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
     total = sum(jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (0, 0)))[:, :, i : i + w] for i in range(3))
     smooth = jnp.round((total + 4 * images) / 13)
     inside = (jnp.arange(h) % (h - 1) > 0).reshape(1, h, 1, 1) & (jnp.arange(w) % (w - 1) > 0).reshape(1, 1, w, 1)
-    return _blend(images, jnp.where(inside, smooth, images), 1 + ENHANCE * size * sign)
+    return _enhance(images, jnp.where(inside, smooth, images), size * sign)
 
 
 def posterize(images: Images, size: Magnitude, sign: Magnitude) -> Images:

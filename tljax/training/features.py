@@ -66,6 +66,8 @@ class Inputs(NamedTuple):
 
     arrays: tuple[Any, ...]
     """The images and, for a view, their rows in the split (int32)."""
+    fingerprint: str
+    """Digest of the images."""
     view: View | None = None
     about: Mapping[str, Any] = MappingProxyType({})
     """The part of the cache key that says what the view is; nothing for the images as they are."""
@@ -120,15 +122,15 @@ def compute(
     over = Pass(prefix, mesh, batch_size(config, size, mesh), config.cache.disk_bytes)
     by_unit = {cut.position: shape for cut, shape in shapes.items()}
     found: dict[str, Any] = {
-        name: _compute_split(Inputs((split,)), abouts, by_unit, over)
+        name: _compute_split(Inputs((split,), _digest(split)), abouts, by_unit, over)
         for name, split in images.items()
         if name != "train" or config.data.views is None
     }
     if config.data.views is not None and "train" in images:
         assert rows is not None, "a view depends on the rows"
         print(describe_views(config.data))
-        arrays = images["train"], rows.astype(np.int32)
-        each = [Inputs(arrays, prefix.view(i), _describe_view(config, i)) for i in range(views)]
+        arrays, digest = (images["train"], rows.astype(np.int32)), _digest(images["train"])
+        each = [Inputs(arrays, digest, prefix.view(i), _describe_view(config, i)) for i in range(views)]
         found["train"] = tuple(_compute_split(inputs, abouts, by_unit, over) for inputs in each)
     return found
 
@@ -178,8 +180,7 @@ def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], shapes: di
     All processes do this together: activations that one process does not find in its cache, all processes compute.
     """
     arrays, images = inputs.arrays, inputs.arrays[0]
-    fingerprint = images.fingerprint if isinstance(images, Encoded) else sha256(images)
-    abouts = {cut: about | {"images": fingerprint, **inputs.about} for cut, about in abouts.items()}
+    abouts = {cut: about | {"images": inputs.fingerprint, **inputs.about} for cut, about in abouts.items()}
     start, missing = None, list(abouts)
     for cut in reversed(abouts):
         run = inputs.run(over.prefix.run(None, cut))
@@ -193,6 +194,10 @@ def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], shapes: di
         arrays, start = (_run(arrays, run, abouts[cut], shape, over),), cut
     h: np.ndarray = arrays[0]
     return h
+
+
+def _digest(images: SplitImages) -> str:
+    return images.fingerprint if isinstance(images, Encoded) else sha256(images)
 
 
 def _find(about: dict[str, Any], arrays: tuple[Any, ...], run: Callable[..., Array], mesh: Mesh) -> np.ndarray | None:
