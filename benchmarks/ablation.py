@@ -34,6 +34,14 @@ Change = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 FALLING = {"schedule": "cosine", "warmup_epochs": 0.5}
 DECAYING = {"name": "adamw", "weight_decay": 0.05}
 RECIPE = {"batch_norm": "training", "zero_init_residual": True, "batch_size": 128}
+AUGMENTED = {
+    "flips and shifts": "flip,shift",
+    "flips and crops": "flip,crop",
+    "flips, shifts and TrivialAugment": "flip,shift,trivial",
+    "flips, shifts and erasing": "flip,shift,erase",
+    "flips, shifts and mixup": "flip,shift,mixup",
+    "flips, shifts and CutMix": "flip,shift,cutmix",
+}
 FROM_SCRATCH: dict[str, Change] = {
     "the lesson": ({}, {}, {}),
     "BatchNorm in training mode": ({"batch_norm": "training"}, {}, {}),
@@ -56,7 +64,10 @@ FROM_SCRATCH: dict[str, Change] = {
     ),
     "the recipe, with averaged weights": (RECIPE, FALLING | DECAYING | {"ema_decay": 0.99}, {}),
     "the recipe, with label smoothing": (RECIPE | {"label_smoothing": 0.1}, FALLING | DECAYING, {}),
-    "the recipe, with flips and shifts": (RECIPE, FALLING | DECAYING, {"augment": "flip_crop"}),
+    **{
+        f"the recipe, with {names}": (RECIPE, FALLING | DECAYING, {"augment": value})
+        for names, value in AUGMENTED.items()
+    },
 }
 HEADS: dict[str, Change] = {
     "the lesson's head": ({}, {}, {}),

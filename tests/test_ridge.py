@@ -134,6 +134,22 @@ def test_single_precision_chooses_the_same():
     np.testing.assert_allclose(*scores, atol=1e-4 * np.abs(scores[0]).max())
 
 
+@pytest.mark.parametrize(("n", "size"), SIZES)
+def test_pictures_are_left_out_in_double_precision_whatever_the_features_have(n, size):
+    """Leaving out divides by what the smoother leaves of 1, which is little where the penalty is small."""
+    features, labels = simulate(n, size)
+    solved, penalty = decompose(features.astype(np.float32), labels, 4), 0.01
+    groups, _ = ridge.form_groups(labels, 4)
+    places = solved.turn(groups.ravel())
+    errors = solved.errors(groups.ravel(), places, np.array([penalty]))[:, 0].reshape(len(groups), 4, 4)
+    places = places.reshape(len(groups), 4, -1)
+    assert places.dtype == np.float32
+    wide = places.astype(np.float64)
+    smoother = 1 / n + (wide / (solved.eigenvalues + penalty * solved.unit)) @ wide.transpose(0, 2, 1)
+    expected = np.linalg.solve(np.eye(4) - smoother, errors)
+    np.testing.assert_allclose(ridge.leave_out(solved, groups, places, penalty), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_constant_features_have_no_weight():
     features, labels = simulate(30, 10)
     rounded = 30 + np.tile([0, 1e-6], 15)
