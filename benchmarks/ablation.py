@@ -64,6 +64,7 @@ FROM_SCRATCH: dict[str, Change] = {
     ),
     "the recipe, with averaged weights": (RECIPE, FALLING | DECAYING | {"ema_decay": 0.99}, {}),
     "the recipe, with label smoothing": (RECIPE | {"label_smoothing": 0.1}, FALLING | DECAYING, {}),
+    "the recipe, strides as in v1.5": (RECIPE | {"variant": "v1.5"}, FALLING | DECAYING, {}),
     **{
         f"the recipe, with {names}": (RECIPE, FALLING | DECAYING, {"augment": value})
         for names, value in AUGMENTED.items()
