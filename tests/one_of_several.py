@@ -1,4 +1,5 @@
-"""One of several processes that together run the lesson of `tiny_runs.py` from the source weights in WEIGHTS.
+"""One of several processes that together run the lesson of `tiny_runs.py` from the source weights in WEIGHTS, and
+beside it a head on several views of each picture.
 
 Each process has a cache folder of its own.
 
@@ -18,6 +19,7 @@ weights, workdir = sys.argv[1:3]
 count, process_id, port = map(int, sys.argv[3:])
 processes.join(f"localhost:{port}", count, process_id)
 
-from tiny_runs import make_lesson
+from tiny_runs import make_lesson, train_on_views
 
 from_config.run(replace(make_lesson(), pretrained=weights, source_classes=()), Path(workdir))
+train_on_views(weights, Path(workdir) / "views")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small
+from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small, train_on_views
 
 from tljax.cli import main
 from tljax.commands import lessons
@@ -88,6 +88,10 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
             pairs = list(zip(read_rows(lesson / name), read_rows(tmp_path / name), strict=True))
             np.testing.assert_allclose([b["loss"] for _, b in pairs], [a["loss"] for a, _ in pairs], rtol=1e-4)
     assert (tmp_path / "report.md").is_file()
+    alone = read_rows(train_on_views(lesson / "source", tmp_path / "alone"))
+    together = read_rows(tmp_path / "views")
+    for key in ("loss", "val_loss"):
+        np.testing.assert_allclose([row[key] for row in together], [row[key] for row in alone], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,11 @@ def test_the_frozen_units_run_once_for_each_view(folder, frozen, capsys):
     data = Data(augment="flip,color", views=3)
     config, rows, calls = Config(batch_size=16, data=data), np.arange(100, 137), []
 
-    def compute(config=config, images=IMAGES, cuts=CUTS):
+    def compute(config=config, rows=rows):
         calls.clear()
         view = lambda i: jax.jit(make_view(data.augmentations, i, config.seed))  # noqa: E731
         prefix = make_prefix(frozen, calls)._replace(view=view)
-        return features.compute(images, cuts, prefix, config, MESH, rows)["train"]
+        return features.compute(IMAGES, CUTS, prefix, config, MESH, rows)["train"]
 
     found = compute()
     assert [call[:2] for call in calls] == ([(None, "conv5_block1")] * 3 + [("conv5_block1", "head")] * 3) * 3
@@ -114,7 +114,11 @@ def test_the_frozen_units_run_once_for_each_view(folder, frozen, capsys):
     assert sum(call[2] for call in calls if call[0] is None) == 3 * 8 + 48 and len(more) == 4
     np.testing.assert_array_equal(compute(replace(config, data=Data())), found[0])
     assert all(call[2] == 8 for call in calls)
-    assert not np.allclose(compute(replace(config, seed=1))[1], found[1])
+    for other in (compute(replace(config, seed=1)), compute(rows=rows + 1)):
+        assert not np.allclose(other[1], found[1])
+    calls.clear()
+    np.testing.assert_array_equal(compute()[1], found[1])
+    assert all(call[2] == 8 for call in calls), "those of other rows took its place"
 
 
 def test_a_run_learns_from_views_and_says_so(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Whole runs of a tiny network: their configs, and functions that read the files that they leave."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import optax
 from PIL import Image
 
 from tljax.commands.from_config import run
-from tljax.config import Config, Data, Lesson
+from tljax.config import Config, Data, Head, Lesson
 from tljax.data import splits
 from tljax.data.preprocessing import CAFFE
 from tljax.networks.cut import Cut
@@ -45,6 +46,13 @@ def small(stage: str, **settings) -> Config:
     cut = "conv1" if stage == "from_scratch" else "head"
     defaults = {"batch_size": 16, "epochs": 1, "data": DIGITS, "cut": cut, "network": "tiny"}
     return Config(stage=stage, **(defaults | settings))
+
+
+def train_on_views(source: str | Path, workdir: Path) -> Path:
+    """A solved head and two epochs of training it, on three views of each picture."""
+    data = replace(DIGITS, augment="flip,shift", views=3)
+    run(small("feature_extraction", pretrained=str(source), head=Head(init="ridge"), epochs=2, data=data), workdir)
+    return workdir
 
 
 def train_on_digits(workdir: Path) -> Path:

@@ -130,7 +130,7 @@ def compute(
         assert rows is not None, "a view depends on the rows"
         print(describe_views(config.data))
         arrays, digest = (images["train"], rows.astype(np.int32)), _digest(images["train"])
-        each = [Inputs(arrays, digest, prefix.view(i), _describe_view(config, i)) for i in range(views)]
+        each = [Inputs(arrays, digest, prefix.view(i), _describe_view(config, rows, i)) for i in range(views)]
         found["train"] = tuple(_compute_split(inputs, abouts, by_unit, over) for inputs in each)
     return found
 
@@ -143,13 +143,13 @@ def describe_views(data: Data) -> str:
     )
 
 
-def _describe_view(config: Config, number: int) -> Row:
+def _describe_view(config: Config, rows: Int[np.ndarray, " n"], number: int) -> Row:
     """The part of the cache key that says what view `number` is. The first is the images as they are, unless they are
     cut out of larger ones."""
     data = config.data
     if number == 0 and not any(name == "crop" for name, _ in data.augmentations):
         return {}
-    return {"view": number, "seed": config.seed, "augment": data.augmentations}
+    return {"view": number, "seed": config.seed, "augment": data.augmentations, "rows": sha256(rows)}
 
 
 def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
