@@ -46,12 +46,14 @@ CUT = Cut(MODEL.units, "conv5_block1")
 rng = np.random.default_rng(0)
 
 
-def make_examples(n: int) -> tuple[batches.Examples, batches.Examples]:
-    """The same `n` examples twice: kept on the devices, and streamed to them."""
+def make_examples(n: int, views: int = 1) -> tuple[batches.Examples, batches.Examples]:
+    """The same `n` examples twice: kept on the devices, and streamed to them. The second view is the negative."""
     images, labels = rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 3, n, np.int32)
     own = mesh.own_rows(DEVICES, BATCH, n)
+    seen = (images[own], 255 - images[own])[:views]
     kept, streamed = (
-        batches.place_examples(images[own], labels[own], n, BATCH, memory, DEVICES) for memory in (images.nbytes, 0)
+        batches.place_examples(seen if views > 1 else seen[0], labels[own], n, BATCH, memory, DEVICES)
+        for memory in (views * images.nbytes, 0)
     )
     assert isinstance(kept.images, jax.Array) and not isinstance(streamed.images, jax.Array)
     return kept, streamed
@@ -68,9 +70,10 @@ def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
 
 
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
+viewed = make_examples(TRAIN, views=2)
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 report = {}
-# With BatchNorm in training mode, and all else that a training may have.
+# With BatchNorm in training mode, views, and all else that a training may have.
 TRAINING = Config(
     batch_norm="training",
     label_smoothing=0.1,
@@ -85,9 +88,11 @@ for name, config in {"inference": Config(), "training": TRAINING}.items():
     programs = compile_programs(setup, variables, training[0].steps, from_activations=False, class_weights=weights)
     state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
     losses, val_losses = [], []
+    examples = viewed if name == "training" else training
     for epoch in range(4):
         # Examples are kept on the devices in one epoch and streamed in the next.
-        ((chunk, _),) = training[epoch % 2].chunks(batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch))
+        order = batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch, views=examples[0].views)
+        ((chunk, _),) = examples[epoch % 2].chunks(order)
         for step in range(training[0].steps):
             state, sums = programs.train(state, chunk, np.int32(step), np.int32(step + 1), key=jax.random.key(0))
             losses.append(float(sums.loss[step] / sums.examples[step]))
@@ -99,7 +104,7 @@ for name, config in {"inference": Config(), "training": TRAINING}.items():
         "evaluated": len(evaluation.predicted),
         "predicted": evaluation.predicted.tolist(),
         "image_bytes": held(training[0].images),
-        "exchanged": exchanged(training[0].blank()),
+        "exchanged": exchanged(examples[0].blank()),
         "optimizer_bytes": held(state.opt_state),
         "parameter_bytes": held(state.variables),
     }
