@@ -214,6 +214,27 @@ def test_targets_say_how_much_of_each_image_there_is(named):
     assert pasted.any() == ("cutmix" in named) and (len(named) == 1 or 10 < pasted.sum() < 50)
 
 
+@pytest.mark.parametrize("name", list(MIXED))
+def test_mixing_is_keras_s(name):
+    """With the same partners and the same share or mask, which are read off the pictures of colour numbers."""
+    from keras.layers import CutMix, MixUp
+
+    numbers = np.broadcast_to(np.arange(N, dtype=np.float32).reshape(N, 1, 1, 1), (N, SIDE, SIDE, 3))
+    mix = compose(((name, MIXED[name]),))
+    told = np.asarray(mix(make_batch(numbers), KEY, N)["label"])
+    own, others = np.diag(told), told - np.diag(np.diag(told))
+    partner = np.where(others.any(axis=1), others.argmax(axis=1), np.arange(N))
+    drawn = {"permutation_order": partner, "mix_weight": own}
+    if name == "cutmix":
+        drawn["batch_masks"] = np.asarray(mix(make_batch(numbers), KEY, N)["image"]) != numbers
+    layer = {"mixup": MixUp, "cutmix": CutMix}[name]()
+    ours, pictures = mix(make_batch(draw_pictures()), KEY, N), draw_pictures().astype(np.float32)
+    np.testing.assert_allclose(ours["image"], layer.transform_images(pictures, drawn), rtol=1e-4, atol=1e-3)
+    targets = layer.transform_labels(np.eye(N, dtype=np.float32), drawn)
+    np.testing.assert_allclose(ours["label"], targets, atol=1e-6)
+    assert (partner != np.arange(N)).mean() > 0.9
+
+
 def test_mixup_of_0_2_leaves_most_images_nearly_whole():
     """Beta(0.2, 0.2) has half of its weight within 0.03 of 0 and 1: SciPy gives 0.455."""
     out = compose((("mixup", 0.2),))(make_batch(np.zeros((4096, 1, 1, 3), np.float32), 2), KEY, 2)

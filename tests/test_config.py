@@ -14,7 +14,7 @@ from tljax.data.splits import Extent
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
 from tljax.runs.saved_configs import explain_changes, growing
-from tljax.training.recipe import choose_stages
+from tljax.training.recipe import choose_augmentation, choose_stages
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -217,7 +217,8 @@ def test_stages_share_no_mutable_default():
 def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(config):
     shipped = flags(config).config
     if isinstance(shipped, Recipe):
-        shipped = shipped.lesson(choose_stages(Extent(1000, 100, 10, 224), True, 1).stages)
+        stages = choose_stages(Extent(1000, 100, 10, 224), True, 1).stages
+        shipped = shipped.lesson(stages, **choose_augmentation(True).settings)
     if isinstance(shipped, Lesson):
         none = ("source", "from_scratch")
         stages = [shipped.config(name, None if name in none else "runs/x") for name in shipped.stages]

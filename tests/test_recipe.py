@@ -13,7 +13,7 @@ from tljax.config import Cache, Data, Recipe
 from tljax.data import splits
 from tljax.data.splits import Extent, size_up
 from tljax.runs.workdir import begin_run, clear
-from tljax.training.recipe import Limit, choose_batch, choose_stages
+from tljax.training.recipe import Limit, choose_augmentation, choose_batch, choose_stages
 from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
@@ -37,7 +37,8 @@ EXTENTS = [
 def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
     for limit in (None, Limit(1, "a minute"), Limit(3, "a minute")):
         limited = choose_stages(extent, pretrained is not None, devices, limit)
-        lesson = Recipe(pretrained=pretrained).lesson(limited.stages)
+        changes = choose_augmentation(pretrained is not None).settings
+        lesson = Recipe(pretrained=pretrained).lesson(limited.stages, **changes)
         for name, stage in limited.stages.items():
             assert stage.batch_size % devices == 0
             lesson.config(name, pretrained if stage.stage != "fine_tune" else "RUN").check()
@@ -115,7 +116,7 @@ def quick(monkeypatch):
 
 
 def make_recipe(**settings) -> Recipe:
-    return Recipe(**({"data": DIGITS, "network": "tiny"} | settings))
+    return Recipe(**({"data": replace(DIGITS, augment="auto"), "network": "tiny"} | settings))
 
 
 @pytest.mark.usefixtures("quick")
@@ -125,6 +126,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
     said = capsys.readouterr().out
     assert "a recipe for 60 pictures in 3 classes at 32 pixels" in said and "epochs: 2 instead of 300" in said
     known = json.loads((workdir / "recipe.json").read_text())
+    assert known["asked"]["data"]["augment"] == "auto" and known["data"]["augment"].startswith("flip,shift")
     assert known["asked"]["time_limit"] is None and all(f"- {reason}\n" in said for reason in known["reasons"])
     assert known["stages"] == json.loads((workdir / "config.json").read_text())["stages"]
     stage = known["stages"]["from_scratch"]
@@ -150,6 +152,8 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
+        known | {"data": {"flips": 2}},
+        known | {"data": None},
         {"asked": known["asked"]},
         [],
         {},
@@ -162,9 +166,12 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 @pytest.mark.usefixtures("quick")
 def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
     source = make_source(tmp_path / "source")
-    data = replace(DIGITS, classes=("1", "2", "3"))
+    data = replace(DIGITS, classes=("1", "2", "3"), augment="auto")
     found = run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
     assert list(found) == ["feature_extraction", "fine_tune"]
+    for stage in found:
+        chosen = json.loads((tmp_path / "run" / stage / "config.json").read_text())["data"]
+        assert (chosen["augment"], chosen["views"]) == ("flip", 2)
     assert (found["feature_extraction"]["epochs"], found["fine_tune"]["epochs"]) == (0, 2)
     assert all(row["frozen_leaves_unchanged"] for row in found.values())
 
@@ -233,7 +240,10 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
 
 def test_the_pace_grows_with_the_data():
     rates = recipes.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
-    assert recipes.find_pace(rates, Extent(100, 50, 5, 32), 20) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
+    config, extent = small("fine_tune", batch_size=20), Extent(100, 50, 5, 32)
+    assert recipes.find_pace(rates, extent, config) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
+    config.data = replace(config.data, augment="flip", views=2)
+    assert recipes.find_pace(rates, extent, config).once == 60 + 0.01 * (2 * 100 + 50), "both views of 100 pictures"
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

@@ -52,6 +52,10 @@ AUGMENTATIONS = {
 }
 
 
+# The value of `data.augment` for which a recipe chooses it, and `data.views`.
+AUTO = "auto"
+
+
 @dataclass
 class Data:
     """Which images are read, and how they are split into training, validation and test."""
@@ -90,7 +94,7 @@ class Data:
     """Random changes of training images: names with strengths, such as flip,shift=0.125. flip: mirrored. shift: moved
     by up to this share of the side. crop: cut out, up to this share of the area cut off. color: brightness, contrast
     and saturation. trivial: TrivialAugment. erase: a rectangle covered. mixup, cutmix: mixed with another image.
-    flip_crop is flip,shift."""
+    flip_crop is flip,shift. auto: what a recipe chooses; its default."""
 
     views: int | None = None
     """The frozen units run once for so many fixed variants of each training image, the first as it is and the others
@@ -104,7 +108,7 @@ class Data:
         Raises:
           ValueError: if there is no such augmentation, or its strength is out of range.
         """
-        if self.augment == "none":
+        if self.augment in ("none", AUTO):
             return ()
         parts = [part.partition("=") for part in self.augment.replace("flip_crop", "flip,shift").split(",")]
         return tuple((name.strip(), self._strength(name.strip(), text)) for name, _, text in parts)
@@ -144,7 +148,9 @@ class Data:
         refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
         views = self.views
         refuse_unless(views is None or views >= 2, "data.views", views, "at least 2, the first as it is")
-        refuse_unless(views is None or bool(names), "data.views", views, "what changes them? data.augment=none")
+        refuse_unless(
+            views is None or bool(names), "data.views", views, f"what changes them? data.augment={self.augment}"
+        )
         mixed = [name for name in names if name in ("mixup", "cutmix")]
         wanted = f"{' and '.join(mixed)} draws new pairs in every epoch, which cannot be computed once"
         refuse_unless(views is None or not mixed, "data.views", views, wanted)
@@ -350,6 +356,8 @@ class Config(Shared, Stage):
         warmup = self.optimizer.warmup_epochs
         wanted = f"must be fewer than epochs={self.epochs}"
         refuse_unless(warmup == 0 or warmup < self.epochs, "optimizer.warmup_epochs", warmup, wanted)
+        wanted = "a recipe alone chooses it; give none, or names such as flip,shift"
+        refuse_unless(self.data.augment != AUTO, "data.augment", AUTO, wanted)
         check_choices(self.compute, "compute.")
         self._check_loss()
         self._check_weights()
@@ -470,6 +478,7 @@ class Recipe(Shared):
     """A lesson whose stages are chosen when the data is known, by how much there is of it: transfer from `pretrained`
     or, without source weights, training from scratch."""
 
+    data: Data = field(default_factory=lambda: Data(augment=AUTO))
     time_limit: float | None = None
     """Minutes that the run may take. A few steps are timed before it begins, and it gets as many epochs as fit. None:
     as many as the rules say."""
@@ -484,12 +493,13 @@ class Recipe(Shared):
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
         refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
         wanted = "a recipe with source weights solves the head from what is computed once: data.views says of how many"
-        once = self.pretrained is None or augment == "none" or self.data.views is not None
+        once = self.pretrained is None or augment in ("none", AUTO) or self.data.views is not None
         refuse_unless(once, "data.augment", augment, wanted)
 
-    def lesson(self, stages: dict[str, Stage]) -> Lesson:
-        """The lesson of these `stages`."""
-        return Lesson(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)}, stages=stages)
+    def lesson(self, stages: dict[str, Stage], **data: Any) -> Lesson:
+        """The lesson of these `stages`, with the settings `data` of its data."""
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)}
+        return Lesson(**shared | {"data": dataclasses.replace(self.data, **data)}, stages=stages)
 
 
 AnyConfig = Config | Lesson

@@ -6,4 +6,4 @@ from tljax.training import recipe
 
 def get_config() -> Recipe:
     recipe.EPOCHS = (6, 6)
-    return Recipe(data=Data(name="digits", classes=("5", "6", "7"), max_images=100), network="tiny")
+    return Recipe(data=Data("digits", classes=("5", "6", "7"), max_images=100, augment="auto"), network="tiny")

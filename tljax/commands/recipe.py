@@ -14,7 +14,8 @@ import numpy as np
 from tljax.commands.lessons import stage_configs
 from tljax.commands.programs import compile_prefix, compile_programs, initialize, make_setup
 from tljax.commands.stages import check_stage
-from tljax.config import Config, Lesson, Recipe, Stage, as_json
+from tljax.config import AUTO, Config, Data, Lesson, Recipe, Stage, as_json
+from tljax.data.augmentation import find_kept_side
 from tljax.data.batches import draw_order, place_examples
 from tljax.data.splits import Extent, size_up
 from tljax.devices.mesh import make_mesh, own_rows
@@ -23,7 +24,7 @@ from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build, fill_in, find_changes
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.training import features
-from tljax.training.recipe import Choice, Limit, choose_stages
+from tljax.training.recipe import Augmentation, Choice, Limit, choose_augmentation, choose_stages
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -60,7 +61,8 @@ class Pace(NamedTuple):
 
 
 def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row]:
-    """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, the stages, the reasons.
+    """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, what was chosen (the
+    stages, settings of the data), and the reasons.
 
     A run that is there keeps its stages. Otherwise they are chosen by the extent of the data and, with a time limit, by
     how long a few steps take on this machine.
@@ -71,14 +73,14 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
     recipe.check()
     known = None if overwrite else _read(recipe, workdir)
     if known is None:
-        choice = _choose(recipe, workdir)
+        choice, data = _choose(recipe, workdir)
         stages = as_json(Lesson(stages=choice.stages))["stages"]
-        known = {"asked": as_json(recipe), "stages": stages, "reasons": list(choice.reasons)}
+        known = {"asked": as_json(recipe), "stages": stages, "data": data, "reasons": list(choice.reasons)}
     else:
         print("the recipe, as it was chosen when this run began:")
     try:
         print("\n".join(f"- {reason}" for reason in known["reasons"]))
-        return recipe.lesson(build(dict[str, Stage], known["stages"])), known
+        return recipe.lesson(build(dict[str, Stage], known["stages"]), **known["data"]), known
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
 
@@ -113,19 +115,26 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
     return known
 
 
-def _choose(recipe: Recipe, workdir: Path) -> Choice:
-    """The stages for the data, and for this machine if there is a time limit. What is chosen can run."""
-    extent = size_up(recipe.data, recipe.seed)
-    choose = partial(choose_stages, extent, recipe.pretrained is not None, jax.device_count())
+def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
+    """The stages for the data, and for this machine if there is a time limit; and settings of the data. What is chosen
+    can run."""
+    extent, pretrained = size_up(recipe.data, recipe.seed), recipe.pretrained is not None
+    changes = choose_augmentation(pretrained) if recipe.data.augment == AUTO else _keep_augmentation(recipe.data)
+    choose = partial(choose_stages, extent, pretrained, jax.device_count())
     choice = choose()
-    lesson = recipe.lesson(choice.stages)
+    lesson = recipe.lesson(choice.stages, **changes.settings)
     for name, config in stage_configs(lesson, workdir).items():
         check_stage(config, name=name)
     print(f"a recipe for {describe_extent(extent)}:")
     name, stage = list(choice.stages.items())[-1]
-    if recipe.time_limit is None or recipe.compile_for is not None or not stage.epochs:
-        return choice
-    return choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
+    if recipe.time_limit is not None and recipe.compile_for is None and stage.epochs:
+        choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
+    return choice._replace(reasons=(*choice.reasons, changes.why)), changes.settings
+
+
+def _keep_augmentation(data: Data) -> Augmentation:
+    why = f"config.data.augment={data.augment} is as it was given, and not chosen ({AUTO})"
+    return Augmentation({"augment": data.augment, "views": data.views}, why)
 
 
 def describe_extent(extent: Extent) -> str:
@@ -138,7 +147,7 @@ def find_limit(recipe: Recipe, config: Config, extent: Extent, minutes: float) -
     print(f"timing {TIMED} steps of {config.stage}; compiling them takes a minute or two ...", flush=True)
     began = time.perf_counter()
     source = load_weights(recipe.pretrained, recipe.network, recipe.variant) if recipe.pretrained else None
-    pace = find_pace(measure_rates(config, source, extent.classes, extent.side), extent, config.batch_size)
+    pace = find_pace(measure_rates(config, source, extent.classes, extent.side), extent, config)
     left = PLANNED * 60 * minutes - (time.perf_counter() - began) - pace.once
     # Every process takes the number of the slowest.
     fit = -max_over_processes(-math.floor(min(left / pace.epoch, MOST)))
@@ -147,12 +156,13 @@ def find_limit(recipe: Recipe, config: Config, extent: Extent, minutes: float) -
     return Limit(max(fit, 1), f"config.time_limit={minutes:g} minutes: {pace}")
 
 
-def find_pace(rates: Rates, extent: Extent, batch_size: int) -> Pace:
-    """The pace on data of this `extent`: every image goes through the frozen units once, and an epoch is a pass of
-    training, an evaluation and a checkpoint."""
-    training, evaluation = (math.ceil(images / batch_size) for images in (extent.images, extent.validation))
+def find_pace(rates: Rates, extent: Extent, config: Config) -> Pace:
+    """The pace of the stage `config` on data of this `extent`: every view of an image goes through the frozen units
+    once, and an epoch is a pass of training, an evaluation and a checkpoint."""
+    training, evaluation = (math.ceil(images / config.batch_size) for images in (extent.images, extent.validation))
+    seen = extent.images * (config.data.views or 1) + extent.validation
     return Pace(
-        rates.compiling + (extent.images + extent.validation) * rates.frozen,
+        rates.compiling + seen * rates.frozen,
         training * rates.training + evaluation * rates.evaluation + rates.checkpoint,
     )
 
@@ -165,11 +175,13 @@ def measure_rates(config: Config, source: Weights | None, classes: int, side: in
     variables = initialize(setup, None, (), jax.random.key(0))
     count, rng = TIMED * config.batch_size, np.random.default_rng(0)
     rows = len(own_rows(mesh, config.batch_size, count))
-    inputs: Any = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
+    frozen = setup.cut.digest(variables)
+    kept = side if frozen else find_kept_side(config.data, side)
+    inputs: Any = rng.integers(0, 256, (rows, kept, kept, 3), np.uint8)
     labels = rng.integers(0, classes, rows).astype(np.int32)
 
     before, activations = Timed(0.0, 0.0, None), None
-    if frozen := setup.cut.digest(variables):
+    if frozen:
         prefix = compile_prefix(setup, variables, frozen)
         unkept = replace(config, cache=replace(config.cache, disk_gib=0))
         before = call_twice(lambda _: features.compute({"": inputs}, (setup.cut,), prefix, unkept, mesh), None)

@@ -5,7 +5,7 @@ section 3.3). The numbers are ours, from runs at 32 pixels: docs/results.md.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.splits import Extent
@@ -27,6 +27,13 @@ class Choice(NamedTuple):
     reasons: tuple[str, ...]
 
 
+class Augmentation(NamedTuple):
+    """How training pictures are changed: settings of the data, and why."""
+
+    settings: dict[str, Any]
+    why: str
+
+
 class Limit(NamedTuple):
     """At most so many epochs, and why."""
 
@@ -40,6 +47,18 @@ def choose_stages(extent: Extent, pretrained: bool, devices: int, limit: Limit |
     A batch is at least one picture on each of so many `devices`. A `limit` holds for the stage that trains.
     """
     return _transfer(extent, devices, limit) if pretrained else _from_scratch(extent, devices, limit)
+
+
+def choose_augmentation(pretrained: bool) -> Augmentation:
+    """The augmentation for transfer from source weights (`pretrained`), or for a new network."""
+    if pretrained:
+        why = "each picture and its mirror image go through the frozen network once: two views, and no cost an epoch"
+        return Augmentation({"augment": "flip", "views": 2}, why)
+    why = (
+        "pictures are mirrored, shifted and changed by TrivialAugment, anew in every epoch, since a new network learns "
+        "them by heart else"
+    )
+    return Augmentation({"augment": "flip,shift,trivial", "views": None}, why)
 
 
 def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
