@@ -26,6 +26,7 @@ from tljax.weights import pretrained
 
 ROW = {
     "stage",
+    "cut",
     "epoch",
     "loss",
     "accuracy",
@@ -381,6 +382,16 @@ def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, s
         run(Lesson(data=DIGITS, network="tiny", stages=stages), tmp_path / "run", overwrite=True)
     assert str(error.value).startswith(said)
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_of_a_later_stage_are_checked_before_the_first_one_runs(tmp_path):
+    run(small("from_scratch"), tmp_path / "source")
+    stages = {"head": Stage(batch_size=16, epochs=1), "tuned": Stage("fine_tune", cut="conv5_block1", batch_size=16)}
+    lesson = Lesson(pretrained=str(tmp_path / "source"), data=DIGITS, stages=stages)
+    stages["tuned"].class_weights = {"cat": 2.0}
+    with pytest.raises(ValueError, match=r"^config\.stages\.tuned\.class_weights names 'cat'; the classes are 5, 6, 7"):
+        run(lesson, tmp_path / "lesson")
+    assert not (tmp_path / "lesson").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tiny_runs import DIGITS, read_rows, read_summary, small
 
 import tljax
 from tljax.commands.from_config import run
-from tljax.config import Head, Optimizer
+from tljax.config import Cache, Head, Optimizer
 from tljax.data import splits
 from tljax.networks.kernels import microbatch
 from tljax.networks.resnet import abstract_variables
@@ -250,5 +250,16 @@ def test_a_run_with_all_of_it_reports_plain_losses_and_is_read_again(tmp_path, c
     assert tljax.load(tmp_path / "fine").why_no_maps.startswith("its head has hidden layers")
     run(small("feature_extraction", pretrained=str(tmp_path / "run")), tmp_path / "new")
     assert "hidden layers" not in tljax.load(tmp_path / "new").why_no_maps
-    with pytest.raises(ValueError, match="class_weights names '8'; the classes are 5, 6, 7"):
-        run(small("from_scratch", class_weights={"8": 2.0}), tmp_path / "wrong")
+    # A mistake that the data alone shows is told before an earlier run is deleted.
+    for wrong, said in (({"8": 2.0}, "class_weights names '8'; the classes are 5, 6, 7"), ({"5": 0}, None),
+                        (dict.fromkeys("567", 0), "nothing would be learned")):  # fmt: skip
+        config = small("feature_extraction", pretrained=str(tmp_path / "run"), class_weights=wrong)
+        if said is None:
+            run(config, tmp_path / "zero")
+            continue
+        with pytest.raises(ValueError, match=said):
+            run(config, tmp_path / "new", overwrite=True)
+    unkept = small("feature_extraction", pretrained=str(tmp_path / "run"), cache=Cache(memory_gib=0, disk_gib=0))
+    with pytest.raises(ValueError, match="too large for config"):
+        run(replace(unkept, head=Head(init="ridge")), tmp_path / "new", overwrite=True)
+    assert read_summary(tmp_path / "new")["class_names"] == ["5", "6", "7"]

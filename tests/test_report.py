@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tiny_runs import TINY
 
+from tljax.config import Lesson, Stage
 from tljax.data.splits import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
@@ -106,8 +107,8 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     held_out = {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
     head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0, "solved": {"held_out": held_out}}
     tuned = STAGES[1] | few | {"accuracy": 5 / 6, "loss": 0.75}
-    origins = {"solved": None, "tuned": "solved"}
-    assert tables.stages_notes({"solved": head, "tuned": tuned}, origins) == [
+    stages = {"solved": Stage("feature_extraction"), "tuned": Stage("fine_tune")}
+    assert tables.stages_notes({"solved": head, "tuned": tuned}, Lesson(stages=stages)) == [
         "solved: measured on 6 validation pictures: an accuracy of 0.61 to 1.00 goes with that (95%)",
         "tuned: measured on 6 validation pictures: an accuracy of 0.44 to 0.97 goes with that (95%)",
         "solved: expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each "
@@ -115,7 +116,14 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
         "tuned is not better than solved: its loss on the validation pictures is not lower",
     ]
     many = {"data": {"splits": {"validation": {"images": 5000}}}}
-    assert tables.stages_notes({"solved": STAGES[0], "tuned": STAGES[1] | many}, origins) == []
+    assert tables.stages_notes({"solved": STAGES[0], "tuned": STAGES[1] | many}, Lesson(stages=stages)) == []
+    stages["tuned"].monitor = "val_accuracy"
+    better, worse = tuned | many, tuned | many | {"accuracy": 0.1, "loss": 0.0}
+    before = STAGES[0] | {"accuracy": 0.5, "loss": 0.5}
+    assert tables.stages_notes({"solved": before, "tuned": better}, Lesson(stages=stages)) == []
+    assert tables.stages_notes({"solved": before, "tuned": worse}, Lesson(stages=stages)) == [
+        "tuned is not better than solved: its accuracy on the validation pictures is not higher"
+    ]
 
 
 def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
@@ -230,6 +238,7 @@ def test_rates_are_drawn_where_they_change_within_a_stage():
     # A solved head is a row without a rate.
     assert not pictures._rate_changes(rows(None, 0.1, 0.1))
     assert not pictures._rate_changes([*rows(0.1), rows(0.05)[0] | {"stage": "b"}])
+    assert not pictures._rate_changes([*rows(0.1), rows(0.05)[0] | {"cut": "conv4_block1"}])
 
 
 def test_weights_of_many_classes_are_the_least_and_the_most():

@@ -259,6 +259,10 @@ class Optimizer:
         )
 
 
+# The largest hidden layer. Where memory for a larger one is missing, JAX was seen to wait forever.
+WIDEST = 100_000
+
+
 @dataclass
 class Head:
     """The last layer, whose outputs are the logits: what it reads, and what it starts from."""
@@ -351,6 +355,7 @@ class Config(Shared, Stage):
             value = getattr(self, name)
             is_right = (isinstance(value, int) and value >= lowest) or (name, value) == ("patience", None)
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
+        refuse_unless(self.seed < 2**63, "seed", self.seed, "must be less than 2**63")
         for settings in (self.optimizer, self.cache, self.data):
             settings.check()
         warmup = self.optimizer.warmup_epochs
@@ -367,8 +372,14 @@ class Config(Shared, Stage):
         smoothing, weights = self.label_smoothing, self.class_weights
         refuse_unless(0 <= smoothing < 1, "label_smoothing", smoothing, "must be in [0, 1)")
         if isinstance(weights, dict):
-            right = all(0 <= weight < math.inf for weight in weights.values()) and any(weights.values())
-            refuse_unless(right, "class_weights", weights, "weights are numbers >= 0, and not all are 0")
+            right = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights.values())
+            refuse_unless(right, "class_weights", weights, "weights are numbers >= 0")
+            named = all(isinstance(name, str) for name in weights)
+            refuse_unless(named, "class_weights", weights, "names of classes are text, such as '5'")
+        if self.head.init == "ridge" and self.epochs == 0:
+            wanted = "is for training, and with epochs=0 the solved head is not trained; leave it out"
+            refuse_unless(weights == "none", "class_weights", weights, wanted)
+            refuse_unless(smoothing == 0, "label_smoothing", smoothing, wanted)
 
     def _check_head(self) -> None:
         check_choices(self.head, "head.")
@@ -376,8 +387,9 @@ class Config(Shared, Stage):
         wanted = f"{self.stage} uses the head that its source weights have; leave it out"
         refuse_unless(self.head.at == "head" or not keeps, "head.at", self.head.at, wanted)
         refuse_unless(not self.head.hidden or not keeps, "head.hidden", self.head.hidden, wanted)
-        sizes = all(isinstance(size, int) and size >= 1 for size in self.head.hidden)
-        refuse_unless(sizes, "head.hidden", self.head.hidden, "sizes are whole numbers, at least 1")
+        sizes = all(isinstance(size, int) and 1 <= size <= WIDEST for size in self.head.hidden)
+        wanted = f"sizes are whole numbers from 1 to {WIDEST:,}"
+        refuse_unless(sizes, "head.hidden", self.head.hidden, wanted)
         refuse_unless(0 <= self.head.dropout < 1, "head.dropout", self.head.dropout, "must be in [0, 1)")
         solved = self.head.init == "ridge"
         wanted = f"is for feature_extraction; {self.stage} has no new head to solve"

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from tljax.commands.stages import (
+    check_classes,
     check_overwrite,
     check_stage,
     load_data,
@@ -162,7 +163,7 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
     """The data set of each stage; stages with the same data share one.
 
     Raises:
-      ValueError: if the head of the source weights does not fit the classes.
+      ValueError: if the head of the source weights, or a stage's class weights, do not fit the classes.
     """
     known: dict[Any, Dataset] = {}
 
@@ -178,6 +179,8 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
     for name, config in configs.items():
         if config.stage == "zero_shot" and lesson.source_classes:
             check_head(len(lesson.source_classes), datasets[name].class_names, "config.source_classes")
+        with naming_stage(name):
+            check_classes(config, datasets[name])
     return datasets
 
 
@@ -187,7 +190,7 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) ->
     table = tables.stages_table(shown)
     pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
-    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson.origins()))
+    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson))
     text = f"{table}\n\n{notes}" if notes else table
     write_text(workdir / "report.md", f"# {title}\n\n{text}\n\n![curves](figures/curves.png)\n")
     print(f"\n{text}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")

@@ -32,8 +32,9 @@ from tljax.weights.pretrained import Weights, load_weights
 TIMED = 2
 # Share of a time limit that is planned with: reading data, the evaluation at the end and the pictures take the rest.
 PLANNED = 0.9
-# Bytes of a checkpoint that are written in a second, digests included: 280 MB in 2 to 3 seconds on a shared machine.
-WRITTEN = 1e8
+# Seconds that the smallest checkpoint takes, and bytes that are written in a second, digests included: 280 MB in 2 to 3
+# seconds on a shared machine.
+LEAST, WRITTEN = 0.3, 1e8
 # More epochs than any rule chooses.
 MOST = 10**6
 
@@ -79,8 +80,11 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
     else:
         print("the recipe, as it was chosen when this run began:")
     try:
+        lesson = recipe.lesson(build(dict[str, Stage], known["stages"] or None), **known["data"])
+        for name, config in stage_configs(lesson, workdir).items():
+            check_stage(config, name=name)
         print("\n".join(f"- {reason}" for reason in known["reasons"]))
-        return recipe.lesson(build(dict[str, Stage], known["stages"]), **known["data"]), known
+        return lesson, known
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
 
@@ -104,7 +108,7 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
         return None
     known: Row = read_json(workdir / RECIPE)
     try:
-        changes = find_changes(fill_in(known["asked"], Recipe), as_json(recipe))
+        changes = find_changes(fill_in({**known["asked"]}, Recipe), as_json(recipe))
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
     if changes:
@@ -200,7 +204,7 @@ def measure_rates(config: Config, source: Weights | None, classes: int, side: in
         before.seconds / count,
         training.seconds / TIMED,
         evaluation.seconds / TIMED,
-        sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / WRITTEN,
+        LEAST + sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / WRITTEN,
     )
 
 

@@ -56,6 +56,7 @@ def start_from(
     )
     row = {
         "stage": setup.config.stage,
+        "cut": setup.config.cut,
         "epoch": 0,
         **train,
         **{f"val_{name}": value for name, value in validation.items()},

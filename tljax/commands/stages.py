@@ -22,6 +22,7 @@ from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders
+from tljax.training.regularization import weigh
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -110,6 +111,12 @@ def load_data(config: Config) -> Dataset:
     return dataset
 
 
+def check_classes(config: Config, dataset: Dataset) -> None:
+    """Raises ValueError if `config.class_weights` does not fit the classes of the data."""
+    if dataset.train is not None:
+        weigh(config.class_weights, dataset.train_counts)
+
+
 def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
     """Runs one stage in `workdir`, unless it is finished there, and returns its summary."""
     check_stage(config)
@@ -119,8 +126,9 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
         config = config if overwrite else as_begun(workdir, config)
         if not overwrite and find_run(workdir, config) == "finished":
             return read_finished(workdir)
-        source = load_source(config)
-        return run_stage(config, workdir, load_data(config), source, overwrite=overwrite)
+        source, dataset = load_source(config), load_data(config)
+        check_classes(config, dataset)
+        return run_stage(config, workdir, dataset, source, overwrite=overwrite)
 
 
 def run_stage(

@@ -12,7 +12,6 @@ from tljax.commands.programs import Programs, Setup, compile_prefix, compile_pro
 from tljax.commands.solve import solve_if_asked, start_from
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
-from tljax.data.layouts import join
 from tljax.data.splits import Dataset
 from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import make_mesh, put, whole
@@ -28,7 +27,7 @@ from tljax.training import epochs, features, metrics
 from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
-from tljax.training.regularization import balance
+from tljax.training.regularization import weigh
 from tljax.training.state import TrainState, place_state
 from tljax.trees import Row, Tree
 from tljax.weights.pretrained import Weights
@@ -57,12 +56,13 @@ def train(
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     variables = initialize(setup, source, dataset.class_names, init_key)
     frozen = setup.cut.digest(variables)
-    begin_run(workdir, config, overwrite=overwrite)
     print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
 
     warn_of_other_sizes(source, dataset)
     variables = put(variables, whole(setup.mesh))
     activations = read_activations(setup, dataset, variables, frozen, earlier_cuts)
+    # What can be wrong with the settings shows before this, while an earlier run is still there.
+    begin_run(workdir, config, overwrite=overwrite)
     examples = place_splits(setup, dataset, activations)
     training, validation = examples["train"], examples.get("validation")
     programs = compile_programs(
@@ -188,21 +188,11 @@ def place_splits(setup: Setup, dataset: Dataset, activations: dict[str, Any] | N
 
 
 def weigh_classes(config: Config, dataset: Dataset) -> tuple[float, ...] | None:
-    """The weight of each class in the training loss, which a printed line says; None if all count as they are.
-
-    Raises:
-      ValueError: if `config.class_weights` names a class that the data does not have.
-    """
-    wanted, counts = config.class_weights, dataset.description["splits"]["train"]["classes"]
-    if wanted == "none":
-        return None
-    if isinstance(wanted, dict):
-        if unknown := sorted(wanted.keys() - counts.keys()):
-            raise ValueError(f"config.class_weights names {unknown[0]!r}; the classes are {join(dataset.class_names)}")
-        weights = tuple(float(wanted.get(name, 1.0)) for name in counts)
-    else:
-        weights = balance(counts)
-    print(tables.class_weights_line(dict(zip(counts, weights, strict=True))))
+    """The weight of each class in the training loss, which a printed line says; None if all count as they are."""
+    counts = dataset.train_counts
+    weights = weigh(config.class_weights, counts)
+    if weights is not None:
+        print(tables.class_weights_line(dict(zip(counts, weights, strict=True))))
     return weights
 
 
@@ -240,7 +230,7 @@ def resume(journal: Journal, setup: Setup, programs: Programs, variables: Tree) 
     config, done = setup.config, progress.epoch - 1
     if progress.stopper.stopped and done < last_epoch(journal.earlier) + config.epochs:
         better = "lower val_loss" if config.monitor == "val_loss" else "higher val_accuracy"
-        reason = f"{config.patience} epochs without a {better}"
+        reason = f"{config.patience} epoch{'' if config.patience == 1 else 's'} without a {better}"
         print(f"stopped early after epoch {done} ({reason}): more epochs change nothing")
     return place_state(restored, variables, setup.cut, programs.shardings), progress
 
@@ -256,6 +246,7 @@ def record_epoch(
         return progress._replace(partial=done)
     row = {
         "stage": config.stage,
+        "cut": config.cut,
         "epoch": progress.epoch,
         **metrics.means(done.sums),
         **{f"val_{name}": value for name, value in evaluation.means.items()},

@@ -82,6 +82,12 @@ class Dataset:
         return split
 
     @property
+    def train_counts(self) -> dict[str, int]:
+        """The number of training images of each class."""
+        counts: dict[str, int] = self.description["splits"]["train"]["classes"]
+        return counts
+
+    @property
     def splits(self) -> dict[str, Split]:
         """The splits that are not None, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}

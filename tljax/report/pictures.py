@@ -92,7 +92,12 @@ def _trained(rows: Sequence[Row]) -> list[Row]:
 
 def _rate_changes(rows: Sequence[Row]) -> bool:
     steps = pairwise(_trained(rows))
-    return any(a["stage"] == b["stage"] and a["learning_rate"] != b["learning_rate"] for a, b in steps)
+    return any(_is_same_stage(a, b) and a["learning_rate"] != b["learning_rate"] for a, b in steps)
+
+
+def _is_same_stage(a: Row, b: Row) -> bool:
+    """Whether two epochs are of one stage, as far as they tell: those of older versions do not say what was frozen."""
+    return (a["stage"], a.get("cut")) == (b["stage"], b.get("cut"))
 
 
 def _draw_rates(axes: Any, runs: Mapping[str, Sequence[Row]]) -> None:
@@ -111,7 +116,7 @@ def _draw_metric(axes: Any, metric: str, runs: Mapping[str, Sequence[Row]]) -> N
             values = [np.nan if row[key] is None else row[key] for row in rows]
             axes.plot(epochs, values, style, color=f"C{i}", label=f"{name}, {split}")
         for before, after in pairwise(rows):
-            if before["stage"] != after["stage"]:
+            if not _is_same_stage(before, after):
                 axes.axvline(before["epoch"] + 0.5, color="gray", linestyle=":")
                 axes.annotate(
                     f" {after['stage']}", (before["epoch"] + 0.5, 0.98), xycoords=("data", "axes fraction"),

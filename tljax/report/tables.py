@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from tljax.config import Lesson, Monitor
 from tljax.networks.cut import Cut
 from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
@@ -133,17 +134,25 @@ def _doubt(summary: Row) -> str:
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
 
 
-def stages_notes(summaries: Mapping[str, Row], origins: Mapping[str, str | None]) -> list[str]:
-    """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help.
-    `origins` are the stages from which stages take their weights."""
+def stages_notes(summaries: Mapping[str, Row], lesson: Lesson) -> list[str]:
+    """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help."""
+    origins = lesson.origins()
     notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
             notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
-        if before is not None and summary["loss"] >= before["loss"]:
-            notes.append(f"{name} is not better than {origins[name]}: its loss on the validation pictures is not lower")
+        if before is not None and (why := _why_not_better(summary, before, lesson.stages[name].monitor)):
+            notes.append(f"{name} is not better than {origins[name]}: its {why}")
     return notes
+
+
+def _why_not_better(summary: Row, before: Row, monitor: Monitor) -> str:
+    """What on the validation pictures did not get better, by what chooses the stage's best epoch; empty if it did."""
+    if monitor == "val_loss":
+        return "loss on the validation pictures is not lower" if summary["loss"] >= before["loss"] else ""
+    worse = summary["accuracy"] <= before["accuracy"]
+    return "accuracy on the validation pictures is not higher" if worse else ""
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from tljax.data.layouts import join
 from tljax.training.metrics import Targets
 from tljax.trees import Tree
 
@@ -34,6 +35,25 @@ def balance(counts: Mapping[str, int]) -> tuple[float, ...]:
     """
     images, classes = sum(counts.values()), len(counts)
     return tuple(images / (classes * count) if count else 0.0 for count in counts.values())
+
+
+def weigh(wanted: str | Mapping[str, float], counts: Mapping[str, int]) -> tuple[float, ...] | None:
+    """The weight of each class in the training loss; None if all count as they are. `wanted` is
+    `config.class_weights`, `counts` are the training images of each class.
+
+    Raises:
+      ValueError: if a class of `wanted` is not among them, or all weights are 0.
+    """
+    if wanted == "none":
+        return None
+    if isinstance(wanted, str):
+        return balance(counts)
+    if unknown := sorted(wanted.keys() - counts.keys()):
+        raise ValueError(f"config.class_weights names {unknown[0]!r}; the classes are {join(counts)}")
+    weights = tuple(float(wanted.get(name, 1.0)) for name in counts)
+    if not any(weights):
+        raise ValueError("config.class_weights is 0 for each class: nothing would be learned")
+    return weights
 
 
 def draw_noise(
