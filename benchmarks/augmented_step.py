@@ -51,10 +51,8 @@ def main() -> None:
     use_huge_pages()
     ways = {augment: Way(augment) for augment in AUGMENTED}
     seconds = np.array([[way.measure() for way in ways.values()] for _ in range(ROUNDS)])
-    print(
-        f"a step without changes: {1000 * np.median(seconds[:, 0]):.0f} ms\n\n| data.augment | time of a step | rounds |"
-    )
-    print("| :-- | --: | :-: |")
+    print(f"a step without changes: {1000 * np.median(seconds[:, 0]):.0f} ms\n")
+    print("| data.augment | time of a step | rounds |\n| :-- | --: | :-: |")
     for augment, ratios in zip(AUGMENTED, (seconds / seconds[:, :1]).T, strict=True):
         print(f"| `{augment}` | {np.median(ratios):.3f} | {ratios.min():.3f} - {ratios.max():.3f} |")
 
