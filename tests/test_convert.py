@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tljax.networks.resnet import RESNET50, VARIANTS, ResNet, abstract_variables
+from tljax.networks.resnet import RESNET50, VARIANTS, Architecture, ResNet, abstract_variables
 from tljax.trees import flatten
 from tljax.weights import convert
 
@@ -71,6 +71,20 @@ def test_v1_5_has_the_leaves_that_torch_names_give():
     leaves = flatten(abstract_variables(model))
     assert not any(path.endswith("conv/bias") for path in leaves)
     assert leaves["params/conv2_block1/0_conv/kernel"].shape == (1, 1, 64, 256)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "there_and_back", [(convert.to_keras, convert.from_keras), (convert.to_torch, convert.from_torch)]
+)
+def test_names_lead_back(variant, there_and_back):
+    rng, (there, back) = np.random.default_rng(0), there_and_back
+    leaves = flatten(abstract_variables(ResNet(10, VARIANTS[variant], Architecture((2, 1, 1, 2), 8))))
+    leaves = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves.items()}
+    found = back(there(leaves))
+    assert found.keys() == leaves.keys()
+    for path, leaf in leaves.items():
+        np.testing.assert_array_equal(found[path], leaf)
 
 
 TARGET = {"params/a/kernel": np.zeros((2, 3), np.float32), "params/head/bias": np.full(4, 7, np.float32)}

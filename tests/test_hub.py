@@ -15,6 +15,7 @@ from tiny_runs import TINY
 from tljax.data.preprocessing import Preprocessing, Resizing
 from tljax.networks.resnet import VARIANTS, ResNet
 from tljax.trees import flatten
+from tljax.weights.convert import to_torch
 from tljax.weights.pretrained import load_weights
 
 INPUT = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_pct": 0.95, "interpolation": "bicubic"}
@@ -31,25 +32,7 @@ def make_file(classes: int = 1000) -> bytes:
 
     model = ResNet(classes, VARIANTS["v1.5"], TINY)
     variables = flatten(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32)))
-    return save({_torch_name(path): _torch_layout(np.asarray(leaf)) for path, leaf in variables.items()})
-
-
-def _torch_name(path: str) -> str:
-    _, unit, *part, leaf = path.split("/")
-    leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}.get(leaf, leaf)
-    if unit == "head":
-        return f"fc.{leaf}"
-    if unit == "conv1":
-        return f"{part[0]}1.{leaf}"
-    number, layer = part[0].split("_")
-    stage, block = int(unit[4]) - 1, int(unit.split("block")[1]) - 1
-    name = f"{layer}{number}" if number != "0" else f"downsample.{0 if layer == 'conv' else 1}"
-    return f"layer{stage}.{block}.{name}.{leaf}"
-
-
-def _torch_layout(array: np.ndarray) -> np.ndarray:
-    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
-    return np.ascontiguousarray(array.transpose(order) if order else array)
+    return save(to_torch({path: np.asarray(leaf) for path, leaf in variables.items()}))
 
 
 @pytest.fixture(scope="module")

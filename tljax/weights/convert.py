@@ -121,6 +121,50 @@ def _torch_path(name: str) -> str:
     return name
 
 
+def to_keras(leaves: Arrays) -> dict[str, np.ndarray]:
+    """This network's leaves by Keras's names, such as `conv2_block1_1_conv/kernel`; the head is `predictions`. The
+    inverse of `from_keras`."""
+    return {_keras_name(path): array for path, array in leaves.items()}
+
+
+_KERAS_BN_NAMES = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+
+
+def _keras_name(path: str) -> str:
+    _, unit, *part, leaf = path.split("/")
+    layer = "_".join((unit, *part)) if part else "predictions"
+    return f"{layer}/{_KERAS_BN_NAMES[leaf] if layer.endswith('bn') else leaf}"
+
+
+def to_torch(leaves: Arrays) -> dict[str, np.ndarray]:
+    """This network's leaves by torchvision's names and in its layout (OIHW); the inverse of `from_torch`. The counters
+    `num_batches_tracked` (int64) are 0, as in a new network: torchvision's have them, and nothing here reads them."""
+    converted = {_torch_name(path): _to_channels_first(array) for path, array in leaves.items()}
+    means = [name for name in converted if name.endswith(".running_mean")]
+    return converted | {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for name in means}
+
+
+_TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var", "bias": "bias"}
+
+
+def _torch_name(path: str) -> str:
+    _, unit, *part, leaf = path.split("/")
+    leaf = _TORCH_LEAVES[leaf]
+    if unit == "head":
+        return f"fc.{leaf}"
+    if unit == "conv1":
+        return f"{part[0]}1.{leaf}"
+    number, layer = part[0].split("_")
+    stage, block = map(int, re.findall(r"\d+", unit))
+    name = f"{layer}{number}" if number != "0" else f"downsample.{0 if layer == 'conv' else 1}"
+    return f"layer{stage - 1}.{block - 1}.{name}.{leaf}"
+
+
+def _to_channels_first(array: np.ndarray) -> np.ndarray:
+    order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
+    return np.ascontiguousarray(array.transpose(order) if order else array)
+
+
 class Kind(NamedTuple):
     """A naming scheme of weight files: how to convert its arrays, and the variant that its networks have."""
 
