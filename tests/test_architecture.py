@@ -19,6 +19,7 @@ ROW = (
     "training",
     "runs",
     "weights",
+    "export",
     "report",
     "commands",
     "cli",

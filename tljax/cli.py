@@ -38,6 +38,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "show": Command("tljax.commands.show", "prints what a finished run or lesson came to"),
+    "export": Command("tljax.commands.export", "writes a trained run as a file of other programs", computes=True),
     "predict": Command("tljax.commands.predict", "classifies pictures with a trained run", computes=True),
 }
 

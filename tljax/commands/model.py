@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
 from tljax.data.decoding import Fit, describe_error, make_square, read_picture, to_rgb
@@ -20,7 +21,7 @@ from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, compute_
 from tljax.runs.reference import NAME, Reference, find_difference, read_reference
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference
-from tljax.trees import digest_leaves, flatten, unflatten
+from tljax.trees import Tree, digest_leaves, flatten, unflatten
 from tljax.weights import convert
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -288,19 +289,36 @@ def load(run: str | Path) -> Model:
       ValueError: if `run` cannot be read, has no head, or gives other answers here than when it was trained.
       FileNotFoundError: if it is not there.
     """
-    weights = load_weights(str(run), setting="RUN")
-    if not weights.labels:
-        raise ValueError(f"{run} has no head, so it tells no classes: give a run that trained one")
-    mesh = make_mesh()
-    variant, dtype = VARIANTS[weights.variant], compute_dtype(mesh, "auto")
-    network = ResNet(len(weights.labels), variant, weights.architecture, weights.hidden, dtype=dtype)
-    leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
-    runner = start_inference(network, weights.preprocessing, put(unflatten(leaves), whole(mesh)), mesh)
-    reference, unchecked = find_reference(weights, Path(run))
+    return make_model(load_weights(str(run), setting="RUN"), Path(run), make_mesh())
+
+
+def make_model(weights: Weights, run: Path, mesh: Mesh) -> Model:
+    """The network of `weights`, which come from `run`, on the devices of `mesh`.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    network, variables = restore(weights)
+    network = network.clone(dtype=compute_dtype(mesh, "auto"))
+    runner = start_inference(network, weights.preprocessing, put(variables, whole(mesh)), mesh)
+    reference, unchecked = find_reference(weights, run)
     model = Model(weights.name, name_classes(weights), weights.input_size, weights.fit, reference, runner, unchecked)
     if reference is not None:
         check(model, reference)
     return model
+
+
+def restore(weights: Weights) -> tuple[ResNet, Tree]:
+    """The network of `weights`, and its variables (float32).
+
+    Raises:
+      ValueError: if it has no head, or they do not fit.
+    """
+    if not weights.labels:
+        raise ValueError(f"{weights.name} has no head, so it tells no classes: give a run that trained one")
+    network = ResNet(len(weights.labels), VARIANTS[weights.variant], weights.architecture, weights.hidden)
+    leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
+    return network, unflatten(leaves)
 
 
 def find_reference(weights: Weights, run: Path) -> tuple[Reference | None, str]:

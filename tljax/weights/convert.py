@@ -1,6 +1,7 @@
 """Converts weights of other frameworks: renames their arrays to this network's leaves, and refuses a partial match."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -41,17 +42,17 @@ def _keras_path(name: str) -> str:
     return _KERAS_LEAVES[leaf].format("/".join(match.groups())) if match else name
 
 
-def _keras_layer_order(architecture: Architecture) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the convolutions and of the BatchNorms of Keras's network in the order of `model.layers`.
+def keras_layers(architecture: Architecture) -> tuple[str, ...]:
+    """Names of the layers with weights of Keras's network, in the order of `model.layers`.
 
-    In a stage's first block, the shortcut (number 0) comes between the second and the third convolution.
+    In a stage's first block the shortcut (number 0) comes between the second and the third convolution.
     """
-    parts = ["conv1_"]
-    for stage, size in enumerate(architecture.stage_sizes, start=2):
-        for block in range(1, size + 1):
-            numbers = (1, 2, 0, 3) if block == 1 else (1, 2, 3)
-            parts += [f"conv{stage}_block{block}_{number}_" for number in numbers]
-    return tuple(p + "conv" for p in parts), tuple(p + "bn" for p in parts)
+    first = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")
+    others = tuple(part for part in first if not part.startswith("0"))
+    names = ["conv1_conv", "conv1_bn"]
+    for unit in architecture.units[1:-1]:
+        names += [f"{unit}_{part}" for part in (first if unit.endswith("_block1") else others)]
+    return (*names, "predictions")
 
 
 def from_keras_counters(arrays: Arrays, architecture: Architecture) -> dict[str, np.ndarray]:
@@ -60,22 +61,30 @@ def from_keras_counters(arrays: Arrays, architecture: Architecture) -> dict[str,
     A name such as `layers/conv2d_7/vars/0` has the layer's class, a counter per class in the order of `model.layers`,
     and the position of the variable in its layer. A name that fits no layer stays, so that `match_leaves` reports it.
     """
-    convolutions, batch_norms = _keras_layer_order(architecture)
-    tables = {
-        "conv2d": (convolutions, ("kernel", "bias")),
-        "batch_normalization": (batch_norms, ("gamma", "beta", "moving_mean", "moving_variance")),
-        "dense": (("predictions",), ("kernel", "bias")),
-    }
+    names = keras_counters(architecture)
+    return from_keras({names.get(name, name): array for name, array in arrays.items()})
 
-    def keras_name(name: str) -> str:
-        match = re.fullmatch(r"layers/(conv2d|batch_normalization|dense)(?:_(\d+))?/vars/(\d)", name)
-        if match is None:
-            return name
-        layers, leaves = tables[match[1]]
-        layer, leaf = int(match[2] or 0), int(match[3])
-        return f"{layers[layer]}/{leaves[leaf]}" if layer < len(layers) and leaf < len(leaves) else name
 
-    return from_keras({keras_name(name): array for name, array in arrays.items()})
+def keras_leaves(layer: str) -> tuple[str, ...]:
+    """Names of the arrays of a layer of Keras's, in its order."""
+    return ("gamma", "beta", "moving_mean", "moving_variance") if layer.endswith("_bn") else ("kernel", "bias")
+
+
+def keras_counters(architecture: Architecture) -> dict[str, str]:
+    """The name of each array in a `.weights.h5`, such as `layers/conv2d_7/vars/0`, and the one it has by its layer,
+    such as `conv2_block2_1_conv/kernel`."""
+    names, counts = {}, Counter[str]()
+    for layer in keras_layers(architecture):
+        kind = next(kind for end, kind in _KERAS_CLASSES.items() if layer.endswith(end))
+        number = f"_{counts[kind]}" if counts[kind] else ""
+        counts[kind] += 1
+        for i, leaf in enumerate(keras_leaves(layer)):
+            names[f"layers/{kind}{number}/vars/{i}"] = f"{layer}/{leaf}"
+    return names
+
+
+# Keras's class of a layer, by the end of its name.
+_KERAS_CLASSES = {"_conv": "conv2d", "_bn": "batch_normalization", "predictions": "dense"}
 
 
 _TORCH_BN_LEAVES = {

@@ -1,0 +1,58 @@
+"""Exporting is killed, or its disk is full: what was there before stays, and nothing half-written has the name."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import HERE
+from tiny_runs import make_source
+
+from tljax.cli import main
+from tljax.commands import export
+
+MAIN = [sys.executable, str(HERE.parents[1] / "main.py"), "export"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return make_source(tmp_path_factory.mktemp("exporting") / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_leaves_what_was_there_before(source, tmp_path, number):
+    out = tmp_path / "model.onnx"
+    out.write_text("before")
+    run = subprocess.Popen([*MAIN, str(source), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # It writes, and has not renamed yet.
+    while not list(tmp_path.glob(".export-*")):
+        assert run.poll() is None
+        time.sleep(0.001)
+    run.send_signal(number)
+    run.communicate()
+    assert out.read_text() == "before" and not (tmp_path / "model.tljax.json").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.stablehlo"])
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_full_disk_leaves_what_was_there_before(source, tmp_path, monkeypatch, capsys, name, written):
+    """It is full at the first or the second of the two files."""
+    write, files = export.write_through, []
+
+    def fill(path: Path, data: bytes) -> None:
+        files.append(path)
+        if len(files) <= written:
+            return write(path, data)
+        path.write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / name).write_text("before")
+    monkeypatch.setattr(export, "write_through", fill)
+    with pytest.raises(SystemExit):
+        main(["export", str(source), str(tmp_path / name)])
+    assert capsys.readouterr().err == f"main.py: {tmp_path / name} cannot be written (No space left on device)\n"
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "before"

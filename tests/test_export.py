@@ -1,0 +1,301 @@
+"""Exports: each file is read by the library that it is for, gives the same answers, and is whole or not there."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+from tiny_runs import TINY, save_digits, small
+
+import tljax
+from tljax.cli import main
+from tljax.commands import export, formats
+from tljax.commands.from_config import run
+from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
+from tljax.export import onnx_graph, torch_files
+from tljax.export.content import Content
+from tljax.networks.resnet import NETWORKS, RESNET50, VARIANTS, Architecture, Network, ResNet
+from tljax.training.calibration import softmax
+
+CLASSES = ("5", "6", "7")
+ABOUT = {"fit": "crop"}
+# As wide as Keras's and torchvision's, with few blocks.
+SLIM = Architecture((2, 1, 1, 1))
+
+
+def make_content(network: ResNet, side: int = 37, preprocessing: Preprocessing = CAFFE, batch_size: int = 1) -> Content:
+    """A network whose running statistics are as after some training."""
+    rng = np.random.default_rng(0)
+    variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32) ** 2, variables)
+    return Content(network, variables, preprocessing, side, CLASSES, 20.0, batch_size, ABOUT)
+
+
+def answer(content: Content, pictures: np.ndarray) -> np.ndarray:
+    """Probabilities by the unfolded network."""
+    x = (pictures[..., ::-1] if content.preprocessing.channels == "bgr" else pictures).astype(np.float32)
+    x = (x * content.preprocessing.scale - content.preprocessing.mean) / content.preprocessing.std
+    logits = np.asarray(jax.jit(content.network.apply)(content.variables, x.astype(np.float32)))
+    return softmax(logits, content.temperature)
+
+
+def draw_pictures(n: int, side: int = 37) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (n, side, side, 3), np.uint8)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("architecture", "hidden"), [(TINY, ()), (Architecture((2, 2), 8), (8, 6)), (Architecture((2, 1, 2, 1), 8), ())]
+)
+def test_any_network_is_an_onnx_graph_for_batches_of_any_size(variant, architecture, hidden):
+    network = ResNet(3, VARIANTS[variant], architecture, hidden)
+    content = make_content(network, preprocessing=OF_VARIANT[variant])
+    model = onnx_graph.build(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert {row.key: row.value for row in model.metadata_props} == ABOUT
+    assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (given,), (got,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["n", 37, 37, 3])
+    assert (got.name, got.type, got.shape) == ("probabilities", "tensor(float)", ["n", 3])
+    for n in (1, 7, 32):
+        pictures = draw_pictures(n)
+        (found,) = session.run(None, {"images": pictures})
+        np.testing.assert_allclose(found, answer(content, pictures), atol=1e-5)
+        assert np.ptp(found, axis=0).max() > 1e-3 or n == 1
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Runs on digits with the head that they are named after, of networks that other programs have."""
+    folder = tmp_path_factory.mktemp("runs")
+    NETWORKS["slim"] = Network(SLIM, keras_md5="")
+    settings = {"network": "slim", "batch_size": 30, "batch_norm": "training"}
+    run(small("from_scratch", **settings), folder / "v1")
+    run(small("from_scratch", variant="v1.5", **settings), folder / "v1.5")
+    yield folder
+    del NETWORKS["slim"]
+
+
+def export_to(source: Path, out: Path, *more: str) -> Path:
+    out.parent.mkdir(exist_ok=True)
+    main(["export", str(source), str(out), *more])
+    return out
+
+
+def test_the_message_and_the_metadata_say_what_was_compared(runs, tmp_path, capsys):
+    out = export_to(runs / "v1", tmp_path / "model.onnx")
+    said, about = capsys.readouterr().out, onnx.load(out).metadata_props
+    about = {row.key: row.value for row in about}
+    model = tljax.load(runs / "v1")
+    assert (
+        f"written: {out}, {tmp_path / 'model.tljax.json'} (" in said and "over 8 validation pictures of the run" in said
+    )
+    assert f"differ from the run's by {about['difference']} at most" in said and float(about["difference"]) <= 1e-5
+    assert json.loads(about["class_names"]) == list(CLASSES) and float(about["temperature"]) == model.temperature
+    assert about["image_size"] == "32" and "ImageOps.fit" in about["resize"]
+    thresholds = json.loads(about["thresholds"])
+    assert all(value == model.find_threshold(float(coverage)) for coverage, value in thresholds.items())
+    beside = json.loads((tmp_path / "model.tljax.json").read_text())
+    assert beside["class_names"] == list(CLASSES) and beside["thresholds"] == thresholds
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.tljax.json"}
+
+
+def test_onnxruntime_answers_as_the_run(runs, tmp_path):
+    pictures = np.stack([np.asarray(Image.open(path)) for path in sorted(save_digits(tmp_path / "d").rglob("*.png"))])
+    session = onnxruntime.InferenceSession(export_to(runs / "v1.5", tmp_path / "m.onnx"))
+    (found,) = session.run(None, {"images": pictures})
+    model = tljax.load(runs / "v1.5")
+    np.testing.assert_allclose(found, softmax(model(pictures), model.temperature), atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".weights.h5", ".h5"])
+def test_keras_loads_it_predicts_the_same_trains_on_and_tljax_reads_that(runs, tmp_path, ending):
+    import keras
+    from keras_networks import find_network
+
+    file = export_to(runs / "v1", tmp_path / f"model{ending}")
+    model, pictures = tljax.load(runs / "v1"), draw_pictures(12, 32)
+    inputs = keras.applications.resnet.preprocess_input(pictures.astype(np.float32))
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        build, _ = find_network("2-1-1-1")
+        theirs = build(weights=None, classes=3, input_shape=(32, 32, 3))
+        theirs.load_weights(file)
+        before = theirs.predict(inputs, verbose=0)
+        theirs.compile("sgd", "sparse_categorical_crossentropy")
+        theirs.fit(inputs, np.arange(12) % 3, batch_size=6, verbose=0)
+        theirs.save_weights(tmp_path / "on.weights.h5")
+        after = theirs.predict(inputs, verbose=0)
+    np.testing.assert_allclose(before, softmax(model(pictures), 1.0), atol=1e-5)
+    about = json.loads((tmp_path / "model.tljax.json").read_text())
+    assert about["class_names"] == list(CLASSES) and about["temperature"] == 1
+    again = _at_side(tljax.load(tmp_path / "on.weights.h5"), 32)
+    np.testing.assert_allclose(softmax(again(pictures), 1.0), after, atol=1e-5)
+    assert np.abs(after - before).max() > 1e-4
+
+
+def _at_side(model, side: int):
+    from dataclasses import replace
+
+    return replace(model, image_size=side)
+
+
+def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path):
+    file = export_to(runs / "v1.5", tmp_path / "out" / "model.safetensors")
+    described = json.loads((file.parent / "config.json").read_text())
+    assert described["architecture"] == "slim" and described["num_classes"] == 3
+    assert described["label_names"] == list(CLASSES) and described["pretrained_cfg"]["crop_mode"] == "center"
+    np.testing.assert_allclose(described["pretrained_cfg"]["mean"], [0.485, 0.456, 0.406])
+    model, again, pictures = tljax.load(runs / "v1.5"), _at_side(tljax.load(file), 32), draw_pictures(6, 32)
+    np.testing.assert_allclose(again(pictures), model(pictures), rtol=1e-5, atol=1e-5)
+    # It may be written again, and not where the name of timm's file is taken.
+    export_to(runs / "v1.5", file)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        export_to(runs / "v1.5", other / "model.safetensors")
+    assert [path.name for path in other.iterdir()] == ["config.json"]
+
+
+def read_example(title: str, language: str = "python") -> str:
+    """The code below a heading of docs/export.md."""
+    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    section = text.split(f"## {title}\n")[1].split("\n## ")[0]
+    return section.split(f"```{language}\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize(
+    ("title", "name"), [("onnxruntime", "model.onnx"), ("StableHLO", "model.stablehlo"), ("Keras", "model.weights.h5")]
+)
+def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monkeypatch, title, name):
+    import keras
+    from keras_networks import find_network
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.applications, "ResNet50", find_network("2-1-1-1")[0])
+    Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), np.uint8)).save("photo.png")
+    export_to(runs / "v1", tmp_path / name)
+    capsys.readouterr()
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        exec(read_example(title), {})
+    label, probability = capsys.readouterr().out.split()
+    model = tljax.load(runs / "v1")
+    expected = softmax(model("photo.png"), 1.0 if title == "Keras" else model.temperature)[0]
+    assert label == model.class_names[expected.argmax()]
+    assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_timm_loads_it_trains_on_and_tljax_reads_that(tmp_path):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    network = ResNet(3, VARIANTS["v1.5"], RESNET50)
+    content = make_content(network, 64, OF_VARIANT["v1.5"])
+    (tmp_path / "model.safetensors").write_bytes(torch_files.build(content))
+    (tmp_path / "config.json").write_bytes(torch_files.describe(content))
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    settings = timm.data.resolve_model_data_config(theirs)
+    assert settings["input_size"] == (3, 64, 64)
+    mean, std = (np.array(settings[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    pictures = draw_pictures(5, 64)
+    inputs = torch.tensor((pictures.transpose(0, 3, 1, 2) / 255 - mean) / std, dtype=torch.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            torch.softmax(theirs(inputs), 1).numpy(), answer(content._replace(temperature=1.0), pictures), atol=1e-5
+        )
+    theirs.train()
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.01)
+    torch.nn.functional.cross_entropy(theirs(inputs), torch.arange(5) % 3).backward()
+    optimizer.step()
+    save_file(theirs.eval().state_dict(), tmp_path / "on.safetensors")
+    again = _at_side(tljax.load(tmp_path / "on.safetensors"), 64)
+    with torch.no_grad():
+        np.testing.assert_allclose(softmax(again(pictures), 1.0), torch.softmax(theirs(inputs), 1).numpy(), atol=1e-5)
+
+
+def test_stablehlo_runs_without_tljax(runs, tmp_path):
+    file = export_to(runs / "v1", tmp_path / "model.stablehlo", "--batch-size", "4")
+    pictures = draw_pictures(4, 32)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = textwrap.dedent(
+        """
+        import sys, numpy as np
+        from jax import export
+        program = export.deserialize(bytearray(open(sys.argv[1], "rb").read()))
+        assert program.platforms == ("cpu", "cuda", "tpu") and "tljax" not in sys.modules
+        np.save(sys.argv[3], program.call(np.load(sys.argv[2])))
+        """
+    )
+    arguments = [file, tmp_path / "pictures.npy", tmp_path / "found.npy"]
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, cwd=tmp_path)
+    model = tljax.load(runs / "v1")
+    expected = softmax(model(pictures), model.temperature)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+    assert json.loads((tmp_path / "model.tljax.json").read_text())["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "said"),
+    [
+        (ResNet(3, VARIANTS["v1.5"], TINY), ".weights.h5", "and keras has v1 alone"),
+        (ResNet(3, VARIANTS["v1"], TINY), ".safetensors", "and torch has v1.5 alone"),
+        (ResNet(3, VARIANTS["v1"], TINY, (8,)), ".h5", "its head has hidden layers (8,)"),
+        (
+            ResNet(3, VARIANTS["v1"], TINY.end_before("conv5_block1")),
+            ".weights.h5",
+            "tiny up to conv4_block1 (v1), which",
+        ),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_by_name(network, name, said):
+    content = make_content(network, preprocessing=CAFFE)
+    content = content._replace(about={"network": export.name_network(network)})
+    assert said in formats.why_not(formats.find_format(f"model{name}", None), content)
+
+
+def test_another_answer_leaves_no_file(runs, tmp_path, monkeypatch, capsys):
+    prepare = onnx_graph._prepare
+    monkeypatch.setattr(onnx_graph, "_prepare", lambda graph, prep, x: prepare(graph, prep._replace(scale=1.1), x))
+    (tmp_path / "model.onnx").write_text("before")
+    with pytest.raises(SystemExit):
+        export_to(runs / "v1", tmp_path / "model.onnx")
+    assert "is not written: its probabilities differ" in capsys.readouterr().err
+    assert (tmp_path / "model.onnx").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model.pb"], "no format has this ending; the endings are .onnx (onnx), .weights.h5 (keras)"),
+        (["model"], "no format has this ending"),
+        (["none/model.onnx"], "there is no folder none"),
+        (["model.stablehlo", "--batch-size", "0"], "--batch-size 0: a batch has one picture at least"),
+        (["."], "no format has this ending"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(runs, tmp_path, capsys, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["export", str(runs / "v1"), *arguments])
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path), "model.onnx"])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_format_by_name_needs_no_ending(runs, tmp_path):
+    onnx.checker.check_model(onnx.load(export_to(runs / "v1", tmp_path / "model", "--format", "onnx")))
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"onnx and onnxruntime write and check it: pip install 'tljax\[onnx\]'"):
+        formats.find_format("model.onnx", None)

@@ -1,0 +1,144 @@
+"""The formats of an export: how each file is made, and how it answers."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from tljax.commands.model import make_model
+from tljax.data.preprocessing import OF_VARIANT
+from tljax.devices.mesh import make_mesh
+from tljax.export import keras_files, onnx_graph, torch_files
+from tljax.export.content import Content
+from tljax.networks.resnet import NETWORKS, VARIANTS, fold
+from tljax.training import calibration
+from tljax.training.inference import predict_logits
+from tljax.weights.pretrained import load_weights
+
+Pictures = UInt8[np.ndarray, "n size size 3"]
+Probabilities = Float[np.ndarray, "n classes"]
+
+
+class Format(NamedTuple):
+    """A kind of file."""
+
+    name: str
+    ending: str
+    build: Callable[[Content], bytes]
+    answer: Callable[[Path, Content, Pictures], Probabilities]
+    """(file, content, pictures) -> the probabilities that the file gives."""
+    beside: Callable[[Content, str], dict[str, bytes]] = lambda content, stem: {}
+    """(content, the file's name without its ending) -> files that belong to it, by their names."""
+    needs: tuple[str, ...] = ()
+    """Modules of the extra `onnx`."""
+    variant: str | None = None
+    """Whose networks it holds, with one dense layer as their head. None: any network of ours."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its probabilities are softmax(logits / temperature), and not softmax(logits)."""
+        return self.variant is None
+
+
+def find_format(out: str, name: str | None) -> Format:
+    """The format by its `name` or, with None, by the ending of the file `out`.
+
+    Raises:
+      ValueError: if the ending is that of no format, or what writes the format is not installed.
+    """
+    fitting = [form for form in FORMATS if (form.name == name if name else out.lower().endswith(form.ending))]
+    if not fitting:
+        endings = ", ".join(f"{form.ending} ({form.name})" for form in FORMATS)
+        raise ValueError(f"{out}: no format has this ending; the endings are {endings}, or --format says which")
+    form = max(fitting, key=lambda form: len(form.ending))
+    if missing := [module for module in form.needs if find_spec(module) is None]:
+        raise ValueError(f"{out}: {' and '.join(missing)} write and check it: pip install 'tljax[onnx]'")
+    return form
+
+
+def why_not(form: Format, content: Content) -> str:
+    """What of the network the format cannot hold, for a reader; empty if it can hold all."""
+    if form.variant is None:
+        return ""
+    network, other = content.network, f"{form.name} has {form.variant} alone; .onnx holds it"
+    if network.variant != VARIANTS[form.variant]:
+        return f"the run is {content.about['network']}, and {other}"
+    if network.hidden:
+        return f"its head has hidden layers {network.hidden}, and {form.name} has one dense layer; .onnx holds them"
+    if network.architecture not in [row.architecture for row in NETWORKS.values()]:
+        return f"the run is {content.about['network']}, which {form.name} does not have; .onnx holds it"
+    if content.preprocessing.channels != OF_VARIANT[form.variant].channels:
+        return f"its input is {content.preprocessing.channels}, and that of {form.name} is not; .onnx holds it"
+    return ""
+
+
+def build_onnx(content: Content) -> bytes:
+    data: bytes = onnx_graph.build(content).SerializeToString()
+    return data
+
+
+def run_onnx(file: Path, content: Content, pictures: Pictures) -> Probabilities:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    probabilities: Probabilities = session.run(["probabilities"], {"images": pictures})[0]
+    return probabilities
+
+
+def read_back(file: Path, content: Content, pictures: Pictures) -> Probabilities:
+    """What tljax itself reads from a weight file."""
+    weights = load_weights(str(file), setting="OUT")._replace(
+        input_size=content.image_size, preprocessing=content.preprocessing
+    )
+    model = make_model(weights, file, make_mesh(jax.devices("cpu")[:1]))
+    return calibration.softmax(model(pictures), content.temperature)
+
+
+def beside_program(content: Content, stem: str) -> dict[str, bytes]:
+    return beside_as_json(content._replace(about=content.about | {"batch_size": content.batch_size}), stem)
+
+
+def build_program(content: Content) -> bytes:
+    """The network with its weights as a StableHLO program: `jax.export.deserialize` runs it without tljax."""
+    folded = jax.tree.map(np.asarray, fold(content.network, content.variables))
+    read = partial(predict_logits, model=content.network, preprocessing=content.preprocessing, mirror=False)
+    side = content.image_size
+
+    def answer(images: jax.Array) -> jax.Array:
+        return jax.nn.softmax(read(folded, images) / content.temperature)
+
+    images = jax.ShapeDtypeStruct((content.batch_size, side, side, 3), np.uint8)
+    program = jax.export.export(jax.jit(answer), platforms=("cpu", "cuda", "tpu"))(images)
+    return bytes(program.serialize())
+
+
+def run_program(file: Path, content: Content, pictures: Pictures) -> Probabilities:
+    program, size = jax.export.deserialize(bytearray(file.read_bytes())), content.batch_size
+    padded = np.concatenate([pictures, np.zeros((-len(pictures) % size, *pictures.shape[1:]), np.uint8)])
+    with jax.default_device(jax.devices("cpu")[0]):
+        parts = [np.asarray(program.call(padded[i : i + size])) for i in range(0, len(padded), size)]
+    return np.concatenate(parts)[: len(pictures)]
+
+
+def beside_for_timm(content: Content, stem: str) -> dict[str, bytes]:
+    return {torch_files.CONFIG: torch_files.describe(content)}
+
+
+def beside_as_json(content: Content, stem: str) -> dict[str, bytes]:
+    """`NAME.tljax.json`: the metadata, for programs that do not find it in the file."""
+    return {f"{stem}.tljax.json": (json.dumps(content.about, indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+FORMATS = (
+    Format("onnx", ".onnx", build_onnx, run_onnx, beside_as_json, needs=("onnx", "onnxruntime")),
+    Format("keras", ".weights.h5", keras_files.build, read_back, beside_as_json, variant="v1"),
+    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, beside_as_json, variant="v1"),
+    Format("torch", ".safetensors", torch_files.build, read_back, beside_for_timm, variant="v1.5"),
+    Format("stablehlo", ".stablehlo", build_program, run_program, beside_program),
+)

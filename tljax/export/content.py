@@ -1,0 +1,31 @@
+"""What an export takes along: a trained network with all that its answers need."""
+
+import json
+from typing import NamedTuple
+
+from tljax.data.preprocessing import Preprocessing
+from tljax.networks.resnet import ResNet
+from tljax.trees import Row, Tree
+
+
+class Content(NamedTuple):
+    """A trained network in float32, and what a program needs to use it."""
+
+    network: ResNet
+    variables: Tree
+    """Parameters and running statistics, arrays of NumPy."""
+    preprocessing: Preprocessing
+    image_size: int
+    """Side of the square pictures in pixels."""
+    class_names: tuple[str, ...]
+    temperature: float
+    """What logits are divided by before the softmax."""
+    batch_size: int
+    """Pictures at a time, where a format fixes their number."""
+    about: Row
+    """All of this and more, as JSON, for the file's metadata."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """`about` as text by name: what is no text is JSON."""
+        return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in self.about.items()}

@@ -1,0 +1,52 @@
+"""A weight file that torchvision's and timm's ResNets load, and timm's description of the model."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from tljax.export.content import Content
+from tljax.networks.resnet import name_architecture
+from tljax.trees import flatten
+from tljax.weights.convert import to_torch
+
+# Its name in a folder of timm.
+CONFIG = "config.json"
+
+
+def build(content: Content) -> bytes:
+    """The file `*.safetensors`: arrays by torchvision's names, with `content.metadata`."""
+    from safetensors.numpy import save
+
+    return save(
+        to_torch({path: np.asarray(leaf) for path, leaf in flatten(content.variables).items()}), content.metadata
+    )
+
+
+def describe(content: Content) -> bytes:
+    """The file `config.json` that timm reads beside it: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
+    side, classes, preprocessing = content.image_size, len(content.class_names), content.preprocessing
+    described: dict[str, Any] = {
+        "architecture": name_architecture(content.network.architecture),
+        "num_classes": classes,
+        "num_features": content.network.architecture.features,
+        "label_names": list(content.class_names),
+        "pretrained_cfg": {
+            "input_size": [3, side, side],
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": CROP_MODES[content.about["fit"]],
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
+            "num_classes": classes,
+            "first_conv": "conv1",
+            "classifier": "fc",
+        },
+        "tljax": content.about,
+    }
+    return (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+# timm's name of each way in which pictures become square: `border` pads, `squash` stretches.
+CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}
