@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -72,7 +72,7 @@ def train(
         from_activations=activations is not None,
         class_weights=weigh_classes(config, dataset),
     )
-    programs = programs._replace(train=partial(programs.train, key=step_key))
+    train_steps, eval_steps = partial(programs.train, key=step_key), programs.evaluate
 
     # Fine-tuning continues the epochs of its source.
     earlier = source.history if source and config.stage == "fine_tune" else ()
@@ -85,15 +85,39 @@ def train(
         state, progress = resume(journal, setup, programs, variables)
         if validation is not None and not progress.is_done(last):
             print("compiling; the first time this takes a minute or two ...", flush=True)
-            state = epochs.warm_up(state, training, validation, programs.train, programs.evaluate)
+            state = epochs.warm_up(state, training, validation, train_steps, eval_steps)
         solution = solve_if_asked(setup, dataset, activations, progress)
         if solution and not progress.history:
-            state, row = start_from(solution, state, setup, examples, programs.evaluate)
+            state, row = start_from(solution, state, setup, examples, eval_steps)
             progress = record_solved(progress, row, config.monitor)
             print(tables.solved_line(row), flush=True)
             with signals.deferred():
                 journal.write(state, progress)
-        state, progress = train_epochs(state, progress, last, Work(config, examples, programs), journal)
+        first = progress.epoch
+        with signals.deferred():
+            while not (progress.is_done(last) or interrupted()):
+                name = f"epoch {progress.epoch}/{last}"
+                order = draw_order(
+                    len(training), training.batch_size, seed=config.seed, epoch=progress.epoch, views=training.views
+                )
+                state, done = epochs.train_epoch(
+                    state,
+                    progress.partial,
+                    training,
+                    order,
+                    train_steps,
+                    name=name,
+                    interrupted=interrupted,
+                    announce=progress.epoch == first,
+                )
+                assert validation is not None, "without it there are no epochs"
+                evaluation = epochs.try_evaluate(state, validation, eval_steps, interrupted)
+                learning_rate = float(programs.learning_rate(int(state.step) - 1))
+                progress = record_epoch(progress, config, done, evaluation, len(training), learning_rate)
+                journal.write(state, progress)
+                print_epoch(progress, last)
+            if signal := interrupted():
+                raise signals.Stopped(signal, together=True)
         check_converged(progress, config)
         verify_frozen(frozen, setup.cut.digest(state.variables))
         best = journal.read_best(progress)
@@ -101,7 +125,7 @@ def train(
 
     state = state._replace(variables=put(best, whole(setup.mesh)))
     evaluated = [name for name in examples if name != "train" or validation is None]
-    found = {name: epochs.evaluate(state, examples[name], programs.evaluate) for name in evaluated}
+    found = {name: epochs.evaluate(state, examples[name], eval_steps) for name in evaluated}
     calibration = calibrate(setup, workdir, dataset, found, journal.best_number(progress), solution)
     print(tables.calibration_line(calibration))
     draw(config, workdir, dataset, found, progress)
@@ -109,50 +133,6 @@ def train(
     summary = summarize(progress, earlier, judged, setup.cut, best, proved)
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
     return summary | more
-
-
-class Work(NamedTuple):
-    """What the epochs of a stage are made of."""
-
-    config: Config
-    examples: dict[str, Examples]
-    programs: Programs
-    """`train` has its key."""
-
-
-def train_epochs(
-    state: TrainState, progress: Progress, last: int, work: Work, journal: Journal
-) -> tuple[TrainState, Progress]:
-    """Trains until the epoch `last` is done, or no epoch is better for too long. Each one is written to the journal.
-
-    Raises:
-      signals.Stopped: if a signal ends the run; what is done of the epoch is in the journal.
-    """
-    config, programs, first = work.config, work.programs, progress.epoch
-    training, validation = work.examples["train"], work.examples.get("validation")
-    with signals.deferred():
-        while not (progress.is_done(last) or interrupted()):
-            assert validation is not None, "without it there are no epochs"
-            name, views = f"epoch {progress.epoch}/{last}", training.views
-            order = draw_order(len(training), training.batch_size, seed=config.seed, epoch=progress.epoch, views=views)
-            state, done = epochs.train_epoch(
-                state,
-                progress.partial,
-                training,
-                order,
-                programs.train,
-                name=name,
-                interrupted=interrupted,
-                announce=progress.epoch == first,
-            )
-            evaluation = epochs.try_evaluate(state, validation, programs.evaluate, interrupted)
-            learning_rate = float(programs.learning_rate(int(state.step) - 1))
-            progress = record_epoch(progress, config, done, evaluation, len(training), learning_rate)
-            journal.write(state, progress)
-            print_epoch(progress, last)
-        if signal := interrupted():
-            raise signals.Stopped(signal, together=True)
-    return state, progress
 
 
 def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
