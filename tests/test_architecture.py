@@ -78,7 +78,7 @@ def test_who_only_hashes_bytes_does_not_import_the_network():
 def test_programs_are_compiled_in_commands_and_for_inference_alone():
     calls = {name for name, tree in FILES.items() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and ast.unparse(node) == "jax.jit"}  # fmt: skip
-    assert calls == {"commands.programs", "training.inference"}
+    assert calls == {"commands.formats", "commands.programs", "training.inference"}
 
 
 def test_packages_re_export_nothing_but_three_names():
