@@ -31,23 +31,33 @@ SLIM = Architecture((2, 1, 1, 1))
 
 
 def make_content(network: ResNet, side: int = 37, preprocessing: Preprocessing = CAFFE, batch_size: int = 1) -> Content:
-    """A network whose running statistics are as after some training."""
+    """A network whose running statistics are as after some training, and whose logits vary with the pictures."""
     rng = np.random.default_rng(0)
     variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     variables = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32) ** 2, variables)
-    return Content(network, variables, preprocessing, side, CLASSES, 20.0, batch_size, ABOUT)
+    content = Content(network, variables, preprocessing, side, CLASSES, 1.7, batch_size, ABOUT)
+    logits, head = compute_logits(content, draw_pictures(8, side)), variables["params"]["head"]
+    spread = logits.std(axis=0).max()
+    bias = (head["bias"] - logits.mean(axis=0)) / spread
+    variables["params"]["head"] = head | {"kernel": head["kernel"] / spread, "bias": bias}
+    return content
 
 
 def answer(content: Content, pictures: np.ndarray) -> np.ndarray:
     """Probabilities by the unfolded network."""
+    return softmax(compute_logits(content, pictures), content.temperature)
+
+
+def compute_logits(content: Content, pictures: np.ndarray) -> np.ndarray:
     x = (pictures[..., ::-1] if content.preprocessing.channels == "bgr" else pictures).astype(np.float32)
     x = (x * content.preprocessing.scale - content.preprocessing.mean) / content.preprocessing.std
-    logits = np.asarray(jax.jit(content.network.apply)(content.variables, x.astype(np.float32)))
-    return softmax(logits, content.temperature)
+    return np.asarray(jax.jit(content.network.apply)(content.variables, x.astype(np.float32)))
 
 
 def draw_pictures(n: int, side: int = 37) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (n, side, side, 3), np.uint8)
+    """Noise on colours of which each picture has its own."""
+    rng = np.random.default_rng(1)
+    return (rng.uniform(0, 200, (n, 1, 1, 3)) + rng.uniform(0, 55, (n, side, side, 3))).astype(np.uint8)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -70,6 +80,22 @@ def test_any_network_is_an_onnx_graph_for_batches_of_any_size(variant, architect
         (found,) = session.run(None, {"images": pictures})
         np.testing.assert_allclose(found, answer(content, pictures), atol=1e-5)
         assert np.ptp(found, axis=0).max() > 1e-3 or n == 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_openvino_answers_as_onnxruntime(tmp_path, variant):
+    openvino = pytest.importorskip("openvino")
+    content = make_content(ResNet(3, VARIANTS[variant], SLIM), preprocessing=OF_VARIANT[variant])
+    onnx.save(onnx_graph.build(content), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    compiled = openvino.compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pictures = draw_pictures(100)
+    expected = answer(content, pictures)
+    assert np.ptp(expected, axis=0).max() > 1e-2
+    for size in (1, 7, 32):
+        batches = [pictures[i : i + size] for i in range(0, 100, size)]
+        for run_batch in (lambda x: session.run(None, {"images": x})[0], lambda x: compiled(x)["probabilities"]):
+            np.testing.assert_allclose(np.concatenate([run_batch(x) for x in batches]), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -193,24 +219,55 @@ def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monk
     assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
 
 
-def test_timm_loads_it_trains_on_and_tljax_reads_that(tmp_path):
+@pytest.fixture
+def exported(tmp_path) -> tuple[Path, Content]:
+    """A ResNet50 in the folder `exported`, as `export` writes it for timm."""
+    content = make_content(ResNet(3, VARIANTS["v1.5"], RESNET50), 64, OF_VARIANT["v1.5"])
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(torch_files.build(content))
+    (folder / "config.json").write_bytes(torch_files.describe(content))
+    return folder, content._replace(temperature=1.0)
+
+
+def test_the_example_for_timm(exported, monkeypatch, capsys):
+    pytest.importorskip("timm")
+    folder, content = exported
+    monkeypatch.chdir(folder.parent)
+    Image.fromarray(np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)).save("photo.png")
+    exec(read_example("timm"), {})
+    label, probability = capsys.readouterr().out.split()
+    (expected,) = answer(content, np.asarray(Image.open("photo.png"))[None])
+    assert label == CLASSES[expected.argmax()] and float(probability) == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_torchvision_loads_it_strictly(exported):
+    torchvision, torch = pytest.importorskip("torchvision"), pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    folder, content = exported
+    theirs = torchvision.models.resnet50(num_classes=3)
+    theirs.load_state_dict(load_file(folder / "model.safetensors"))
+    mean, std = (np.array(value).reshape(1, 3, 1, 1) for value in OF_VARIANT["v1.5"][2:])
+    pictures = draw_pictures(4, 64)
+    with torch.no_grad():
+        logits = theirs.eval()(torch.tensor((pictures.transpose(0, 3, 1, 2) / 255 - mean) / std, dtype=torch.float32))
+    np.testing.assert_allclose(softmax(logits.numpy(), 1.0), answer(content, pictures), atol=1e-5)
+
+
+def test_timm_loads_it_trains_on_and_tljax_reads_that(exported, tmp_path):
     timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
     from safetensors.torch import save_file
 
-    network = ResNet(3, VARIANTS["v1.5"], RESNET50)
-    content = make_content(network, 64, OF_VARIANT["v1.5"])
-    (tmp_path / "model.safetensors").write_bytes(torch_files.build(content))
-    (tmp_path / "config.json").write_bytes(torch_files.describe(content))
-    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    folder, content = exported
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     settings = timm.data.resolve_model_data_config(theirs)
-    assert settings["input_size"] == (3, 64, 64)
+    assert tuple(settings["input_size"]) == (3, 64, 64)
     mean, std = (np.array(settings[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     pictures = draw_pictures(5, 64)
     inputs = torch.tensor((pictures.transpose(0, 3, 1, 2) / 255 - mean) / std, dtype=torch.float32)
     with torch.no_grad():
-        np.testing.assert_allclose(
-            torch.softmax(theirs(inputs), 1).numpy(), answer(content._replace(temperature=1.0), pictures), atol=1e-5
-        )
+        np.testing.assert_allclose(torch.softmax(theirs(inputs), 1).numpy(), answer(content, pictures), atol=1e-5)
     theirs.train()
     optimizer = torch.optim.SGD(theirs.parameters(), 0.01)
     torch.nn.functional.cross_entropy(theirs(inputs), torch.arange(5) % 3).backward()
