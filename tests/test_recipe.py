@@ -37,7 +37,7 @@ EXTENTS = [
 def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
     for limit in (None, Limit(1, "a minute"), Limit(3, "a minute")):
         limited = choose_stages(extent, pretrained is not None, devices, limit)
-        changes = choose_augmentation(pretrained is not None).settings
+        changes = choose_augmentation(limited.stages).settings
         lesson = Recipe(pretrained=pretrained).lesson(limited.stages, **changes)
         for name, stage in limited.stages.items():
             assert stage.batch_size % devices == 0
@@ -49,6 +49,17 @@ def test_from_scratch_sees_a_number_of_pictures():
         return choose_stages(Extent(images, 0, 10, 32), False, 1).stages["from_scratch"].epochs
 
     assert [epochs(images) for images in (100, 10_000, 47_500, 1_000_000)] == [300, 150, 31, 30]
+
+
+def test_pictures_are_changed_in_long_runs_from_scratch_and_in_two_views_for_transfer():
+    extent = Extent(47_500, 2_500, 10, 32)
+
+    def augment(pretrained: bool, limit: Limit | None = None) -> dict:
+        return choose_augmentation(choose_stages(extent, pretrained, 1, limit).stages).settings
+
+    assert augment(False) == {"augment": "flip,shift,trivial", "views": None}
+    assert augment(False, Limit(5, "a minute")) == {"augment": "none", "views": None}
+    assert augment(True) == augment(True, Limit(5, "a minute")) == {"augment": "flip", "views": 2}
 
 
 def test_few_labels_are_for_a_solved_head_alone():
@@ -126,7 +137,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
     said = capsys.readouterr().out
     assert "a recipe for 60 pictures in 3 classes at 32 pixels" in said and "epochs: 2 instead of 300" in said
     known = json.loads((workdir / "recipe.json").read_text())
-    assert known["asked"]["data"]["augment"] == "auto" and known["data"]["augment"].startswith("flip,shift")
+    assert known["asked"]["data"]["augment"] == "auto" and known["data"] == {"augment": "none", "views": None}
     assert known["asked"]["time_limit"] is None and all(f"- {reason}\n" in said for reason in known["reasons"])
     assert known["stages"] == json.loads((workdir / "config.json").read_text())["stages"]
     stage = known["stages"]["from_scratch"]

@@ -123,9 +123,9 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     """The stages for the data, and for this machine if there is a time limit; and settings of the data. What is chosen
     can run."""
     extent, pretrained = size_up(recipe.data, recipe.seed), recipe.pretrained is not None
-    changes = choose_augmentation(pretrained) if recipe.data.augment == AUTO else _keep_augmentation(recipe.data)
     choose = partial(choose_stages, extent, pretrained, jax.device_count())
     choice = choose()
+    changes = _choose_augmentation(recipe.data, choice)
     lesson = recipe.lesson(choice.stages, **changes.settings)
     for name, config in stage_configs(lesson, workdir).items():
         check_stage(config, name=name)
@@ -133,10 +133,13 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     name, stage = list(choice.stages.items())[-1]
     if recipe.time_limit is not None and recipe.compile_for is None and stage.epochs:
         choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
+        changes = _choose_augmentation(recipe.data, choice)
     return choice._replace(reasons=(*choice.reasons, changes.why)), changes.settings
 
 
-def _keep_augmentation(data: Data) -> Augmentation:
+def _choose_augmentation(data: Data, choice: Choice) -> Augmentation:
+    if data.augment == AUTO:
+        return choose_augmentation(choice.stages)
     why = f"config.data.augment={data.augment} is as it was given, and not chosen ({AUTO})"
     return Augmentation({"augment": data.augment, "views": data.views}, why)
 

@@ -13,6 +13,8 @@ from tljax.data.splits import Extent
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
 PICTURES = 1_500_000
 EPOCHS = (30, 300)
+# In five epochs every augmentation costs accuracy (docs/results.md); in thirty a network learns its pictures by heart.
+LONG = 15
 # A tenth of a class is validated on: with fewer pictures of a class than this, fine-tuning is guesswork.
 FEW_LABELS = 20
 # Fine-tuning sees as many pictures as BiT does in 500 steps, each between `TUNE_EPOCHS` times.
@@ -49,11 +51,15 @@ def choose_stages(extent: Extent, pretrained: bool, devices: int, limit: Limit |
     return _transfer(extent, devices, limit) if pretrained else _from_scratch(extent, devices, limit)
 
 
-def choose_augmentation(pretrained: bool) -> Augmentation:
-    """The augmentation for transfer from source weights (`pretrained`), or for a new network."""
-    if pretrained:
+def choose_augmentation(stages: dict[str, Stage]) -> Augmentation:
+    """The augmentation for the stages that were chosen."""
+    scratch = stages.get("from_scratch")
+    if scratch is None:
         why = "each picture and its mirror image go through the frozen network once: two views, and no cost an epoch"
         return Augmentation({"augment": "flip", "views": 2}, why)
+    if scratch.epochs < LONG:
+        why = f"pictures are not changed: that pays from about {LONG} epochs on"
+        return Augmentation({"augment": "none", "views": None}, why)
     why = (
         "pictures are mirrored, shifted and changed by TrivialAugment, anew in every epoch, since a new network learns "
         "them by heart else"
