@@ -6,7 +6,7 @@ The source network is trained on five classes of CIFAR-10; the target are the ot
 fine-tunes the last blocks, each on the same views. With few labels a class there are several draws. A twentieth of
 train chooses the epoch; accuracies are those on the 5,000 pictures of the test split, which each run evaluates once.
 
-What is measured stands in `views.json` in the folder, a row a run, and is not measured again. Each run computes all of
+What is measured stands in `views.json` beside this file, a row a run, and is not measured again. Each run computes all of
 its activations. At the end it prints a table.
 """
 
@@ -33,6 +33,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 }
 # How often the labelled pictures of a class are drawn. None: all of them.
 DRAWS = {20: 3, 50: 3, None: 1}
+RESULTS = Path(__file__).with_suffix(".json")
 
 
 def measure(config: Recipe, folder: Path, activations: Path) -> dict[str, float]:
@@ -77,9 +78,9 @@ def main() -> None:
     flags = parser.parse_args()
     use_huge_pages()
     os.environ["TLJAX_CACHE_DIR"] = str(flags.out / "cache")
-    source, results = flags.out / "source", flags.out / "views.json"
+    source = flags.out / "source"
     train_source(source, flags.data_dir)
-    found = json.loads(results.read_text()) if results.is_file() else {}
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for labels, draws in DRAWS.items():
         for draw in range(draws):
             for name, views in VIEWS.items():
@@ -88,7 +89,7 @@ def main() -> None:
                 data = Data(dir=flags.data_dir, validation_split=VALIDATION, classes=TARGET, labels_per_class=labels)
                 config = Recipe(pretrained=str(source), seed=draw, data=Data(**vars(data) | views))
                 found[key] = measure(config, flags.out / "run", flags.out / "cache" / "arrays")
-                results.write_text(json.dumps(found, indent=1) + "\n")
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
                 print(f"MEASURED {key}: {found[key]}", flush=True)
     print(describe(found))
 
