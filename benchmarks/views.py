@@ -6,8 +6,8 @@ The source network is trained on five classes of CIFAR-10; the target are the ot
 fine-tunes the last blocks, each on the same views. With few labels a class there are several draws. A twentieth of
 train chooses the epoch; accuracies are those on the 5,000 pictures of the test split, which each run evaluates once.
 
-What is measured stands in `views.json` beside this file, a row a run, and is not measured again. Each run computes all of
-its activations. At the end it prints a table.
+What is measured stands in `views.json` beside this file, a row a run, and is not measured again. Each run computes all
+of its activations, and bytes are those of all splits. At the end it prints a table.
 """
 
 import argparse

@@ -302,8 +302,8 @@ def test_stablehlo_runs_without_tljax(runs, tmp_path):
 @pytest.mark.parametrize(
     ("network", "name", "said"),
     [
-        (ResNet(3, VARIANTS["v1.5"], TINY), ".weights.h5", "and keras has v1 alone"),
-        (ResNet(3, VARIANTS["v1"], TINY), ".safetensors", "and torch has v1.5 alone"),
+        (ResNet(3, VARIANTS["v1.5"], TINY), ".weights.h5", "and Keras has v1 alone"),
+        (ResNet(3, VARIANTS["v1"], TINY), ".safetensors", "and torchvision has v1.5 alone"),
         (ResNet(3, VARIANTS["v1"], TINY, (8,)), ".h5", "its head has hidden layers (8,)"),
         (
             ResNet(3, VARIANTS["v1"], TINY.end_before("conv5_block1")),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_runs import read_rows, read_summary
 
+from tljax.cli import main
 from tljax.commands.from_config import run
 from tljax.commands.model import load
 from tljax.commands.predict import describe
@@ -78,6 +79,13 @@ def test_its_runs_predict_unchecked_and_checked_once_they_went_on(workdir):
     config.data.classes = ("0", "1", "2")
     run(config, workdir / "source")
     assert load("lesson/source").reference is not None
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.weights.h5", "model.stablehlo"])
+def test_its_runs_are_exported(workdir, tmp_path, capsys, name):
+    """Each file is run before it is there, on noise: the run keeps no pictures."""
+    main(["export", "lesson/feature_extraction", str(tmp_path / name)])
+    assert "over 8 pictures of noise" in capsys.readouterr().out and (tmp_path / name).stat().st_size > 10_000
 
 
 def test_its_runs_are_weights(workdir, tmp_path):

@@ -38,7 +38,10 @@ class Format(NamedTuple):
     needs: tuple[str, ...] = ()
     """Modules of the extra `onnx`."""
     variant: str | None = None
-    """Whose networks it holds, with one dense layer as their head. None: any network of ours."""
+    """That of the published networks whose weights it holds, with one dense layer as their head. None: it holds any
+    network of ours."""
+    whose: str = ""
+    """Who published them."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -66,15 +69,15 @@ def why_not(form: Format, content: Content) -> str:
     """What of the network the format cannot hold, for a reader; empty if it can hold all."""
     if form.variant is None:
         return ""
-    network, other = content.network, f"{form.name} has {form.variant} alone; .onnx holds it"
+    network, other = content.network, f"{form.whose} has {form.variant} alone; .onnx holds it"
     if network.variant != VARIANTS[form.variant]:
         return f"the run is {content.about['network']}, and {other}"
     if network.hidden:
-        return f"its head has hidden layers {network.hidden}, and {form.name} has one dense layer; .onnx holds them"
+        return f"its head has hidden layers {network.hidden}, and {form.whose} has one dense layer; .onnx holds them"
     if network.architecture not in [row.architecture for row in NETWORKS.values()]:
-        return f"the run is {content.about['network']}, which {form.name} does not have; .onnx holds it"
+        return f"the run is {content.about['network']}, which {form.whose} does not have; .onnx holds it"
     if content.preprocessing.channels != OF_VARIANT[form.variant].channels:
-        return f"its input is {content.preprocessing.channels}, and that of {form.name} is not; .onnx holds it"
+        return f"its input is {content.preprocessing.channels}, and that of {form.whose} is not; .onnx holds it"
     return ""
 
 
@@ -137,8 +140,8 @@ def beside_as_json(content: Content, stem: str) -> dict[str, bytes]:
 
 FORMATS = (
     Format("onnx", ".onnx", build_onnx, run_onnx, beside_as_json, needs=("onnx", "onnxruntime")),
-    Format("keras", ".weights.h5", keras_files.build, read_back, beside_as_json, variant="v1"),
-    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, beside_as_json, variant="v1"),
-    Format("torch", ".safetensors", torch_files.build, read_back, beside_for_timm, variant="v1.5"),
+    Format("keras", ".weights.h5", keras_files.build, read_back, beside_as_json, variant="v1", whose="Keras"),
+    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, beside_as_json, variant="v1", whose="Keras"),
+    Format("torch", ".safetensors", torch_files.build, read_back, beside_for_timm, variant="v1.5", whose="torchvision"),
     Format("stablehlo", ".stablehlo", build_program, run_program, beside_program),
 )
