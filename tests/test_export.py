@@ -1,6 +1,7 @@
 """Exports: each file is read by the library that it is for, gives the same answers, and is whole or not there."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -217,6 +218,34 @@ def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monk
     expected = softmax(model("photo.png"), 1.0 if title == "Keras" else model.temperature)[0]
     assert label == model.class_names[expected.argmax()]
     assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
+
+
+# What the browser's example needs beside a browser's own: a canvas that has drawn the picture already.
+BROWSER = """
+const fs = require("fs"), ort = require("onnxruntime-web");
+const fetch = async (name) => ({ json: async () => JSON.parse(fs.readFileSync(name)) });
+const data = Uint8ClampedArray.from(JSON.parse(fs.readFileSync("rgba.json")));
+class OffscreenCanvas { getContext() { return { drawImage() {}, getImageData: () => ({ data }) }; } }
+"""
+
+
+def test_the_example_for_a_browser(runs, tmp_path, monkeypatch):
+    """It runs in Node.js, where that and onnxruntime-web are installed: NODE_PATH names the folder `node_modules`."""
+    has = shutil.which("node") and not subprocess.run(["node", "-e", "require('onnxruntime-web')"]).returncode
+    if not has:
+        pytest.skip("onnxruntime-web is not installed")
+    monkeypatch.chdir(tmp_path)
+    export_to(runs / "v1", tmp_path / "model.onnx")
+    (picture,) = draw_pictures(1, 32)
+    rgba = np.concatenate([picture, np.full((32, 32, 1), 255, np.uint8)], axis=-1)
+    Path("rgba.json").write_text(json.dumps(rgba.ravel().tolist()))
+    call = "classify({ width: 32, height: 32 }).then((found) => console.log(JSON.stringify(found)));"
+    Path("page.js").write_text(f"{BROWSER}\n{read_example('In a browser', 'javascript')}\n{call}")
+    found = json.loads(subprocess.run(["node", "page.js"], capture_output=True, check=True, text=True).stdout)
+    model = tljax.load(runs / "v1")
+    expected = model.predict(picture, top=3)[0].top
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=1e-5)
 
 
 @pytest.fixture
