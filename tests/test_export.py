@@ -250,7 +250,8 @@ def test_the_example_for_a_browser(runs, tmp_path, monkeypatch):
 
 @pytest.fixture
 def exported(tmp_path) -> tuple[Path, Content]:
-    """A ResNet50 in the folder `exported`, as `export` writes it for timm."""
+    """A ResNet50 in the folder `exported`, as `export` writes it for timm; where timm is installed, with torchvision."""
+    pytest.importorskip("timm")
     content = make_content(ResNet(3, VARIANTS["v1.5"], RESNET50), 64, OF_VARIANT["v1.5"])
     folder = tmp_path / "exported"
     folder.mkdir()
@@ -260,7 +261,6 @@ def exported(tmp_path) -> tuple[Path, Content]:
 
 
 def test_the_example_for_timm(exported, monkeypatch, capsys):
-    pytest.importorskip("timm")
     folder, content = exported
     monkeypatch.chdir(folder.parent)
     Image.fromarray(np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)).save("photo.png")
