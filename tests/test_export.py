@@ -250,7 +250,7 @@ def test_the_example_for_a_browser(runs, tmp_path, monkeypatch):
 
 @pytest.fixture
 def exported(tmp_path) -> tuple[Path, Content]:
-    """A ResNet50 in the folder `exported`, as `export` writes it for timm; where timm is installed, with torchvision."""
+    """A ResNet50 in the folder `exported`, as `export` writes it for timm; where timm is installed."""
     pytest.importorskip("timm")
     content = make_content(ResNet(3, VARIANTS["v1.5"], RESNET50), 64, OF_VARIANT["v1.5"])
     folder = tmp_path / "exported"
