@@ -10,7 +10,6 @@ What is measured stands in `ablation.json` beside this file, a line a run, and i
 goes on after an interruption. At the end it prints two tables.
 """
 
-import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from protocol import study_flags
 
 import tljax
 from tljax.__main__ import use_huge_pages
@@ -144,10 +144,7 @@ def describe(found: dict[str, dict[str, tuple[float, float]]], columns: tuple[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
-    flags = parser.parse_args()
+    flags = study_flags(__doc__)
     use_huge_pages()
     data, source = Data(dir=flags.data_dir, validation_split=VALIDATION), flags.out / "source"
     scratch = {f"{name}/accuracy": change(from_scratch(data), by) for name, by in FROM_SCRATCH.items()}

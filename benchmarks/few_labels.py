@@ -11,13 +11,13 @@ Runs that are finished are found again, so the same command goes on after an int
 two cores. It prints a table, and writes `few_labels.json` and `few_labels.png` into the folder.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from protocol import study_flags
 
 import tljax
 from tljax.config import Config, Data, Head, Optimizer
@@ -203,10 +203,7 @@ def draw(path: Path, found: dict[str, dict[int, list[float]]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
-    flags = parser.parse_args()
+    flags = study_flags(__doc__)
     study = Study(flags.data_dir, flags.out)
     found: dict[str, dict[int, list[float]]] = {method: {} for method in METHODS}
     for method, measure in METHODS.items():

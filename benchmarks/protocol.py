@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
@@ -79,6 +80,14 @@ def arguments(description: str | None, settings: tuple[str, str] | None = None) 
         group = parser.add_mutually_exclusive_group(required=True)
         for setting in settings:
             group.add_argument(f"--{setting}", dest="setting", action="store_const", const=setting)
+    return parser.parse_args()
+
+
+def study_flags(description: str | None) -> argparse.Namespace:
+    """The command line of a study on CIFAR-10: where the data is, and the folder of its runs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
     return parser.parse_args()
 
 

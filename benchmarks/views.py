@@ -10,7 +10,6 @@ What is measured stands in `views.json` beside this file, a row a run, and is no
 of its activations, and bytes are those of all splits. At the end it prints a table.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from ablation import TARGET, VALIDATION, train_source
+from protocol import study_flags
 
 import tljax
 from tljax.__main__ import use_huge_pages
@@ -72,10 +72,7 @@ def describe(found: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
-    flags = parser.parse_args()
+    flags = study_flags(__doc__)
     use_huge_pages()
     os.environ["TLJAX_CACHE_DIR"] = str(flags.out / "cache")
     source = flags.out / "source"

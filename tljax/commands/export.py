@@ -1,7 +1,6 @@
 """export: writes a trained network as a file of other programs, which has given the same answers before it is there."""
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,8 @@ from tljax.commands.model import Model, make_model, restore
 from tljax.devices.mesh import make_mesh
 from tljax.export.content import Content
 from tljax.export.torch_files import CONFIG
-from tljax.networks.resnet import VARIANTS, ResNet, name_architecture
+from tljax.networks.resnet import ResNet, describe_network, name_architecture
+from tljax.runs.files import write_through
 from tljax.training import calibration
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -74,7 +74,8 @@ def run(flags: argparse.Namespace) -> None:
             )
         compared = {"difference": float(f"{difference:.2g}"), "compared_on": which}
         content = content._replace(about=content.about | compared)
-        files = form.beside(content, stem(out, form)) | {out.name: form.build(content)}
+        data = form.build(content) if form.has_metadata else trial.read_bytes()
+        files = form.beside(content, stem(out, form)) | {out.name: data}
         for name, data in files.items():
             write_through(folder / name, data)
         # The file itself comes last: with it, all is there.
@@ -118,8 +119,7 @@ def gather(weights: Weights, model: Model, form: Format, batch_size: int) -> Con
 
 
 def name_network(network: ResNet) -> str:
-    (variant,) = (name for name, row in VARIANTS.items() if row == network.variant)
-    return f"{name_architecture(network.architecture)} ({variant})"
+    return f"{name_architecture(network.architecture)} ({describe_network(network)['variant']})"
 
 
 def find_thresholds(model: Model) -> dict[str, float]:
@@ -158,11 +158,3 @@ def unfinished(out: Path) -> Iterator[Path]:
         if error.errno is None:
             raise
         raise type(error)(f"{out} cannot be written ({error.strerror})") from error
-
-
-def write_through(path: Path, data: bytes) -> None:
-    """Writes a file, and waits until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

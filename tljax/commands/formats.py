@@ -35,6 +35,8 @@ class Format(NamedTuple):
     """(file, content, pictures) -> the probabilities that the file gives."""
     beside: Callable[[Content, str], dict[str, bytes]] = lambda content, stem: {}
     """(content, the file's name without its ending) -> files that belong to it, by their names."""
+    has_metadata: bool = False
+    """Whether the file itself has the metadata too."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `onnx`."""
     variant: str | None = None
@@ -139,9 +141,18 @@ def beside_as_json(content: Content, stem: str) -> dict[str, bytes]:
 
 
 FORMATS = (
-    Format("onnx", ".onnx", build_onnx, run_onnx, beside_as_json, needs=("onnx", "onnxruntime")),
+    Format("onnx", ".onnx", build_onnx, run_onnx, beside_as_json, has_metadata=True, needs=("onnx", "onnxruntime")),
     Format("keras", ".weights.h5", keras_files.build, read_back, beside_as_json, variant="v1", whose="Keras"),
     Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, beside_as_json, variant="v1", whose="Keras"),
-    Format("torch", ".safetensors", torch_files.build, read_back, beside_for_timm, variant="v1.5", whose="torchvision"),
+    Format(
+        "torch",
+        ".safetensors",
+        torch_files.build,
+        read_back,
+        beside_for_timm,
+        has_metadata=True,
+        variant="v1.5",
+        whose="torchvision",
+    ),
     Format("stablehlo", ".stablehlo", build_program, run_program, beside_program),
 )
