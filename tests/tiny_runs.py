@@ -11,12 +11,13 @@ from PIL import Image
 from tljax.commands.from_config import run
 from tljax.config import Config, Data, Head, Lesson
 from tljax.data import splits
-from tljax.data.preprocessing import CAFFE
+from tljax.data.preprocessing import CAFFE, Preprocessing
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network, ResNet, describe_network
 from tljax.runs import checkpoints, files
 from tljax.training import progress
 from tljax.training.state import create_state
+from tljax.trees import Tree
 
 # The network of the tests, in a row like the published ones.
 TINY = Architecture((1, 1, 1, 1), width=8)
@@ -75,14 +76,19 @@ def make_source(folder: Path, seed: int = 0) -> Path:
     """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
     model = ResNet(3, architecture=TINY)
     variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
+    return save_source(folder, model, variables)
+
+
+def save_source(folder: Path, model: ResNet, variables: Tree, preprocessing: Preprocessing = CAFFE) -> Path:
+    """Makes the folder of a run that told the classes of `DIGITS`."""
     cut = Cut(model.units, "conv1")
-    state = create_state(variables, optax.identity(), cut)
+    state = create_state(jax.device_put(variables), optax.identity(), cut)
     meta = {
         "cut": "conv1",
         "network": describe_network(model),
-        "preprocessing": CAFFE._asdict(),
+        "preprocessing": preprocessing._asdict(),
         "image_size": 32,
-        "class_names": ["5", "6", "7"],
+        "class_names": list(DIGITS.classes),
         "best": 1,
     }
     with checkpoints.open_checkpoints(folder) as kept:

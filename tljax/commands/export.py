@@ -64,9 +64,9 @@ def run(flags: argparse.Namespace) -> None:
     pictures, which = choose_pictures(model)
     expected = calibration.softmax(model(pictures), content.temperature)
     with unfinished(out) as folder:
-        trial = folder / out.name
-        trial.write_bytes(form.build(content))
-        difference = float(np.abs(form.answer(trial, content, pictures) - expected).max())
+        tried = folder / out.name
+        tried.write_bytes(form.build(content))
+        difference = float(np.abs(form.answer(tried, content, pictures) - expected).max())
         if not difference <= MOST:
             raise ValueError(
                 f"{out} is not written: its probabilities differ from those of {weights.name} by up to "
@@ -74,13 +74,10 @@ def run(flags: argparse.Namespace) -> None:
             )
         compared = {"difference": float(f"{difference:.2g}"), "compared_on": which}
         content = content._replace(about=content.about | compared)
-        data = form.build(content) if form.has_metadata else trial.read_bytes()
-        files = form.beside(content, stem(out, form)) | {out.name: data}
-        for name, data in files.items():
-            write_through(folder / name, data)
+        data = form.build(content) if form.has_metadata else tried.read_bytes()
         # The file itself comes last: with it, all is there.
-        for name in files:
-            (folder / name).replace(out.with_name(name))
+        files = form.beside(content, stem(out, form)) | {out.name: data}
+        move_in(files, folder, out)
     size = out.stat().st_size / 1e6
     print(f"written: {', '.join(str(out.with_name(name)) for name in reversed(files))} ({size:,.1f} MB)")
     print(f"its probabilities differ from the run's by {difference:.2g} at most, over {which}, in float32 on this CPU")
@@ -142,6 +139,14 @@ def choose_pictures(model: Model) -> tuple[Pictures, str]:
 def stem(out: Path, form: Format) -> str:
     """The file's name without the ending of its format."""
     return out.name[: -len(form.ending)] if out.name.lower().endswith(form.ending) else out.stem
+
+
+def move_in(files: dict[str, bytes], folder: Path, out: Path) -> None:
+    """Writes all files to `folder`, and then moves them beside `out`, in their order."""
+    for name, data in files.items():
+        write_through(folder / name, data)
+    for name in files:
+        (folder / name).replace(out.with_name(name))
 
 
 @contextmanager
