@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
 from tljax.networks.resnet import NETWORKS, Architecture
@@ -24,3 +25,18 @@ def find_network(name: str) -> tuple[Any, Architecture]:
         return ResNet(stack, False, True, weights_name="made_up", **settings)
 
     return build, Architecture(stage_sizes)
+
+
+def randomize(model: keras.Model, seed: int) -> None:
+    """Draws BatchNorms and biases at random and keeps the initial kernels, so that no BatchNorm is an identity."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, var = (rng.uniform(low, high, layer.gamma.shape) for low, high in
+                                      ((0.5, 1.5), (-0.2, 0.2), (-0.5, 0.5), (0.5, 1.5)))  # fmt: skip
+            # Without it, the sum over fifty blocks would make the logits so large that the softmax has a single class.
+            share = 0.3 if layer.name.endswith("_3_bn") else 1
+            layer.set_weights([share * gamma, share * beta, mean, var])
+        elif layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel, rng.normal(0, 0.1, bias.shape)])

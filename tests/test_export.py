@@ -1,4 +1,7 @@
-"""Exports: each file is read by the library that it is for, gives the same answers, and is whole or not there."""
+"""Exports: each file is read by the library that it is for, gives the same answers, and is whole or not there.
+
+Whole networks are in `test_round_trips.py`, and so are timm and torchvision.
+"""
 
 import json
 import shutil
@@ -11,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from docs_examples import read_example
 from PIL import Image
 from tiny_runs import TINY, save_digits, save_source, small
 
@@ -20,9 +24,9 @@ from tljax.commands import export, formats
 from tljax.commands.from_config import run
 from tljax.config import Optimizer
 from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
-from tljax.export import onnx_graph, torch_files
+from tljax.export import onnx_graph
 from tljax.export.content import Content
-from tljax.networks.resnet import NETWORKS, RESNET50, VARIANTS, Architecture, Network, ResNet
+from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet
 from tljax.training.calibration import softmax
 
 CLASSES = ("5", "6", "7")
@@ -199,13 +203,6 @@ def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path):
     assert [path.name for path in other.iterdir()] == ["config.json"]
 
 
-def read_example(title: str, language: str = "python") -> str:
-    """The code below a heading of docs/export.md."""
-    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
-    section = text.split(f"## {title}\n")[1].split("\n## ")[0]
-    return section.split(f"```{language}\n")[1].split("```")[0]
-
-
 @pytest.mark.parametrize(("title", "name"), [("onnxruntime", "model.onnx"), ("Keras", "model.weights.h5")])
 def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monkeypatch, title, name):
     import keras
@@ -251,65 +248,6 @@ def test_the_example_for_a_browser(runs, tmp_path, monkeypatch):
     expected = model.predict(picture, top=3)[0].top
     assert [name for name, _ in found] == [name for name, _ in expected]
     np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=1e-5)
-
-
-@pytest.fixture
-def exported(tmp_path) -> tuple[Path, Content]:
-    """A ResNet50 in the folder `exported`, as `export` writes it for timm; where timm is installed."""
-    pytest.importorskip("timm")
-    content = make_content(ResNet(3, VARIANTS["v1.5"], RESNET50), 64, OF_VARIANT["v1.5"])
-    folder = tmp_path / "exported"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(torch_files.build(content))
-    (folder / "config.json").write_bytes(torch_files.describe(content))
-    return folder, content._replace(temperature=1.0)
-
-
-def test_the_example_for_timm(exported, monkeypatch, capsys):
-    folder, content = exported
-    monkeypatch.chdir(folder.parent)
-    Image.fromarray(np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)).save("photo.png")
-    exec(read_example("timm"), {})
-    label, probability = capsys.readouterr().out.split()
-    (expected,) = answer(content, np.asarray(Image.open("photo.png"))[None])
-    assert label == CLASSES[expected.argmax()] and float(probability) == pytest.approx(expected.max(), abs=1e-5)
-
-
-def test_torchvision_loads_it_strictly(exported):
-    torchvision, torch = pytest.importorskip("torchvision"), pytest.importorskip("torch")
-    from safetensors.torch import load_file
-
-    folder, content = exported
-    theirs = torchvision.models.resnet50(num_classes=3)
-    theirs.load_state_dict(load_file(folder / "model.safetensors"))
-    mean, std = (np.array(value).reshape(1, 3, 1, 1) for value in OF_VARIANT["v1.5"][2:])
-    pictures = draw_pictures(4, 64)
-    with torch.no_grad():
-        logits = theirs.eval()(torch.tensor((pictures.transpose(0, 3, 1, 2) / 255 - mean) / std, dtype=torch.float32))
-    np.testing.assert_allclose(softmax(logits.numpy(), 1.0), answer(content, pictures), atol=1e-5)
-
-
-def test_timm_loads_it_trains_on_and_tljax_reads_that(exported, tmp_path):
-    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
-    folder, content = exported
-    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    settings = timm.data.resolve_model_data_config(theirs)
-    assert tuple(settings["input_size"]) == (3, 64, 64)
-    mean, std = (np.array(settings[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
-    pictures = draw_pictures(5, 64)
-    inputs = torch.tensor((pictures.transpose(0, 3, 1, 2) / 255 - mean) / std, dtype=torch.float32)
-    with torch.no_grad():
-        np.testing.assert_allclose(torch.softmax(theirs(inputs), 1).numpy(), answer(content, pictures), atol=1e-5)
-    theirs.train()
-    optimizer = torch.optim.SGD(theirs.parameters(), 0.01)
-    torch.nn.functional.cross_entropy(theirs(inputs), torch.arange(5) % 3).backward()
-    optimizer.step()
-    save_file(theirs.eval().state_dict(), tmp_path / "on.safetensors")
-    again = _at_side(tljax.load(tmp_path / "on.safetensors"), 64)
-    with torch.no_grad():
-        np.testing.assert_allclose(softmax(again(pictures), 1.0), torch.softmax(theirs(inputs), 1).numpy(), atol=1e-5)
 
 
 def test_stablehlo_runs_without_tljax(runs, tmp_path):

@@ -17,6 +17,7 @@ import pytest
 from conftest import AS_USERS
 from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
+from keras_networks import randomize
 
 from tljax.commands.model import load
 from tljax.data.preprocessing import TORCH, preprocess
@@ -40,21 +41,6 @@ def strict_again():
     yield
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
-def randomize(model: keras.Model, seed: int) -> None:
-    """Draws BatchNorms and biases at random and keeps the initial kernels, so that no BatchNorm is an identity."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, var = (rng.uniform(low, high, layer.gamma.shape) for low, high in
-                                      ((0.5, 1.5), (-0.2, 0.2), (-0.5, 0.5), (0.5, 1.5)))  # fmt: skip
-            # Without it, the sum over fifty blocks would make the logits so large that the softmax has a single class.
-            share = 0.3 if layer.name.endswith("_3_bn") else 1
-            layer.set_weights([share * gamma, share * beta, mean, var])
-        elif layer.weights:
-            kernel, bias = layer.get_weights()
-            layer.set_weights([kernel, rng.normal(0, 0.1, bias.shape)])
 
 
 long = partial(pytest.param, marks=pytest.mark.long)
