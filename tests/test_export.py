@@ -4,9 +4,11 @@ Whole networks are in `test_round_trips.py`, and so are timm and torchvision.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -27,7 +29,9 @@ from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
 from tljax.export import onnx_graph
 from tljax.export.content import Content
 from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet
+from tljax.runs.reference import read_reference, write_reference
 from tljax.training.calibration import softmax
+from tljax.weights.pretrained import load_weights
 
 CLASSES = ("5", "6", "7")
 ABOUT = {"fit": "crop"}
@@ -118,6 +122,8 @@ def runs(tmp_path_factory) -> Path:
         source = save_source(folder / "sources" / name, made.network, made.variables, made.preprocessing)
         settings = {"network": "slim", "variant": name, "optimizer": Optimizer("adam", 1e-6)}
         run(small("fine_tune", pretrained=str(source), **settings), folder / name)
+        # So few pictures give no temperature.
+        write_reference(folder / name, read_reference(folder / name)._replace(temperature=1.7))
     yield folder
     del NETWORKS["slim"]
 
@@ -133,17 +139,18 @@ def test_the_message_and_the_metadata_say_what_was_compared(runs, tmp_path, caps
     said, about = capsys.readouterr().out, onnx.load(out).metadata_props
     about = {row.key: row.value for row in about}
     model = tljax.load(runs / "v1")
-    assert (
-        f"written: {out}, {tmp_path / 'model.tljax.json'} (" in said and "over 8 validation pictures of the run" in said
-    )
-    assert f"differ from the run's by {about['difference']} at most" in said and float(about["difference"]) <= 1e-5
+    best = tljax.load(runs / "v1").reference.best
+    assert f"{runs / 'v1'}, epoch {best}: slim (v1), 3 classes, 32 pixels\n" in said and f"\nwritten: {out} (" in said
+    assert "MB), and model.onnx.json beside it" in said and "over 8 of its validation pictures, in float32" in said
+    assert f"differ from those of {runs / 'v1'} by {about['difference']} at most" in said
+    assert float(about["difference"]) <= 1e-5 and about["probabilities"] == "softmax(logits / temperature)"
     assert json.loads(about["class_names"]) == list(CLASSES) and float(about["temperature"]) == model.temperature
     assert about["image_size"] == "32" and "ImageOps.fit" in about["resize"]
     thresholds = json.loads(about["thresholds"])
     assert all(value == model.find_threshold(float(coverage)) for coverage, value in thresholds.items())
-    beside = json.loads((tmp_path / "model.tljax.json").read_text())
+    beside = json.loads((tmp_path / "model.onnx.json").read_text())
     assert beside["class_names"] == list(CLASSES) and beside["thresholds"] == thresholds
-    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.tljax.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.onnx.json"}
 
 
 def test_onnxruntime_answers_as_the_run(runs, tmp_path):
@@ -155,7 +162,7 @@ def test_onnxruntime_answers_as_the_run(runs, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".h5"])
-def test_keras_loads_it_predicts_the_same_trains_on_and_tljax_reads_that(runs, tmp_path, ending):
+def test_keras_loads_it_predicts_the_same_trains_on_and_tljax_reads_that(runs, tmp_path, capsys, ending):
     import keras
     from keras_networks import find_network
 
@@ -172,20 +179,20 @@ def test_keras_loads_it_predicts_the_same_trains_on_and_tljax_reads_that(runs, t
         theirs.save_weights(tmp_path / "on.weights.h5")
         after = theirs.predict(inputs, verbose=0)
     np.testing.assert_allclose(before, softmax(model(pictures), 1.0), atol=1e-5)
-    about = json.loads((tmp_path / "model.tljax.json").read_text())
-    assert about["class_names"] == list(CLASSES) and about["temperature"] == 1
+    about = json.loads((tmp_path / f"{file.name}.json").read_text())
+    assert about["class_names"] == list(CLASSES) and about["probabilities"] == "softmax(logits)"
+    assert about["temperature"] == model.temperature != 1
+    assert f"those of predict are softmax(logits / {model.temperature:.4g})" in capsys.readouterr().out
     again = _at_side(tljax.load(tmp_path / "on.weights.h5"), 32)
     np.testing.assert_allclose(softmax(again(pictures), 1.0), after, atol=1e-5)
     assert np.abs(after - before).max() > 1e-4
 
 
 def _at_side(model, side: int):
-    from dataclasses import replace
-
     return replace(model, image_size=side)
 
 
-def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path):
+def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path, capsys):
     file = export_to(runs / "v1.5", tmp_path / "out" / "model.safetensors")
     described = json.loads((file.parent / "config.json").read_text())
     assert described["architecture"] == "slim" and described["num_classes"] == 3
@@ -195,6 +202,7 @@ def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path):
     np.testing.assert_allclose(again(pictures), model(pictures), rtol=1e-5, atol=1e-5)
     # It may be written again, and not where the name of timm's file is taken.
     export_to(runs / "v1.5", file)
+    assert f"replaced: {file} (" in capsys.readouterr().out
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text("{}")
@@ -299,8 +307,13 @@ def test_another_answer_leaves_no_file(runs, tmp_path, monkeypatch, capsys):
         (["model.pb"], "no format has this ending; the endings are .onnx (onnx), .weights.h5 (keras)"),
         (["model"], "no format has this ending"),
         (["none/model.onnx"], "there is no folder none"),
-        (["model.stablehlo", "--batch-size", "0"], "--batch-size 0: a batch has one picture at least"),
+        (["model.stablehlo", "--batch-size", "0"], "--batch-size 0: a batch has 1 to 1,024 pictures"),
         (["."], "no format has this ending"),
+        (["model.onnx", "--format", "keras"], "is that of onnx, not of keras, which is .weights.h5"),
+        (["MODEL.ONNX"], "OUT='MODEL.ONNX': no format has this ending"),
+        (["model.stablehlo", "--batch-size", "2000"], "a batch has 1 to 1,024 pictures"),
+        (["model.h5", "--format", "keras"], "is that of keras-legacy, not of keras, which is .weights.h5"),
+        (["model.onnx", "--batch-size", "4"], "--batch-size 4: onnx files take any number of pictures; leave it out"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(runs, tmp_path, capsys, monkeypatch, arguments, said):
@@ -313,11 +326,62 @@ def test_what_cannot_be_written_is_one_line(runs, tmp_path, capsys, monkeypatch,
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_format_by_name_needs_no_ending(runs, tmp_path):
-    onnx.checker.check_model(onnx.load(export_to(runs / "v1", tmp_path / "model", "--format", "onnx")))
+@pytest.mark.parametrize("name", ["onnx", "keras"])
+def test_a_format_by_name_needs_no_ending(runs, tmp_path, name):
+    file = export_to(runs / "v1", tmp_path / "model", "--format", name)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.json"}
+    file.rename(named := tmp_path / {"onnx": "model.onnx", "keras": "model.weights.h5"}[name])
+    if name == "onnx":
+        onnx.checker.check_model(onnx.load(named))
+    else:
+        assert _at_side(tljax.load(named), 32)(draw_pictures(1, 32)).shape == (1, 3)
+
+
+def test_only_exports_of_another_run_are_replaced(runs, tmp_path, capsys, monkeypatch):
+    """What has the name is a folder, a link, a device, a file of something else or the source itself, or timm's
+    description of another file."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder.onnx").mkdir()
+    Path("text.txt").write_text("text")
+    Path("link.onnx").symlink_to("text.txt")
+    os.mkfifo("pipe.onnx")
+    Path("beside.onnx.json").mkdir()
+    file = export_to(runs / "v1.5", Path("model.safetensors"))
+    before = file.read_bytes(), Path("config.json").read_bytes(), sorted(tmp_path.iterdir())
+    for arguments, said in (
+        (["folder.onnx"], "folder.onnx is a folder"),
+        (["text.txt", "--format", "onnx"], "text.txt exists, and is no export of this run; delete it first"),
+        (["link.onnx"], "link.onnx is no ordinary file"),
+        (["pipe.onnx"], "pipe.onnx is no ordinary file"),
+        (["beside.onnx"], "beside.onnx.json is no ordinary file"),
+        (["other.safetensors"], "timm's config.json goes beside it, where config.json is another one"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", str(runs / "v1.5"), *arguments])
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", str(file), str(file)])
+    assert "model.safetensors exists, and is no export of this run" in capsys.readouterr().err
+    assert before == (file.read_bytes(), Path("config.json").read_bytes(), sorted(tmp_path.iterdir()))
+
+
+def test_probabilities_of_0_and_1_do_not_hide_another_network():
+    logits = np.random.default_rng(0).normal(0, 15, (8, 3))
+    exact = softmax(logits, 1.0)
+    assert export.find_differences(exact.astype(np.float32), logits)[1] < 1e-6
+    sure = logits + np.array([100.0, 50.0, 0.0])
+    probabilities, logs = export.find_differences(softmax(1.01 * sure, 1.0).astype(np.float32), sure)
+    assert probabilities < export.MOST and logs > export.MOST_LOGS
+
+
+def test_names_that_are_no_utf_8_are_written_as_their_bytes(runs):
+    weights = load_weights(str(runs / "v1"))
+    model = replace(tljax.load(runs / "v1"), class_names=("a", "b\udcff", "c"))
+    content = export.gather(weights, model, formats.find_format("m.onnx", None), 1)
+    assert content.class_names == ("a", "b\\udcff", "c") and onnx_graph.build(content).SerializeToString()
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"onnx and onnxruntime write and check it: pip install 'tljax\[onnx\]'"):
+    with pytest.raises(ValueError, match="checked without onnx and onnxruntime: pip install onnx onnxruntime"):
         formats.find_format("model.onnx", None)

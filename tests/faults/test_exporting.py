@@ -34,7 +34,33 @@ def test_a_kill_leaves_what_was_there_before(source, tmp_path, number):
         time.sleep(0.001)
     run.send_signal(number)
     run.communicate()
-    assert out.read_text() == "before" and not (tmp_path / "model.tljax.json").exists()
+    assert out.read_text() == "before" and not (tmp_path / "model.onnx.json").exists()
+
+
+def test_the_next_export_removes_what_a_killed_one_left(source, tmp_path):
+    (tmp_path / ".export-model.onnx").mkdir()
+    (tmp_path / ".export-model.onnx" / "tried.onnx").write_text("half")
+    main(["export", str(source), str(tmp_path / "model.onnx")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
+
+
+def test_where_the_file_cannot_be_replaced_nothing_is(source, tmp_path, monkeypatch, capsys):
+    """As a file that is a mount of its own."""
+
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if target.name == "model.onnx":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return replace(path, target)
+
+    for name in ("model.onnx", "model.onnx.json"):
+        (tmp_path / name).write_text("before")
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(SystemExit):
+        main(["export", str(source), str(tmp_path / "model.onnx")])
+    assert "model.onnx cannot be written (Device or resource busy)" in capsys.readouterr().err
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"before"} and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.stablehlo"])

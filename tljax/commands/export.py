@@ -1,27 +1,35 @@
 """export: writes a trained network as a file of other programs, which has given the same answers before it is there."""
 
 import argparse
-import tempfile
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from tljax.commands.formats import FORMATS, Format, Pictures, find_format, why_not
 from tljax.commands.model import Model, make_model, restore
 from tljax.devices.mesh import make_mesh
 from tljax.export.content import Content
-from tljax.export.torch_files import CONFIG
 from tljax.networks.resnet import ResNet, describe_network, name_architecture
 from tljax.runs.files import write_through
+from tljax.runs.reference import TOLERANCES
 from tljax.training import calibration
 from tljax.weights.pretrained import Weights, load_weights
 
 # The largest difference between a probability of the run and that of its export, both in float32.
 MOST = 1e-5
+# That between their logarithms, in units of the largest logit, as for a run's own logits; and the smallest probability
+# whose logarithm is compared.
+MOST_LOGS, SMALLEST = TOLERANCES["float32"], 1e-30
+# The most pictures at a time: 1,024 of 224 pixels take 4 GB.
+MOST_PICTURES = 1024
 # Coverages whose thresholds are taken along, as far as the run can promise them.
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 # Pictures of noise that an export is run on where the run keeps none of its own.
@@ -40,83 +48,145 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     endings = ", ".join(form.ending for form in FORMATS)
     parser.add_argument("out", metavar="OUT", help=f"the file to write; its ending says the format: {endings}")
     names = [form.name for form in FORMATS]
-    parser.add_argument("--format", choices=names, help="the format, where the ending does not say it")
-    parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="stablehlo: pictures at a time (default 1)"
-    )
+    parser.add_argument("--format", choices=names, help="the format, where OUT has none of these endings")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="stablehlo: pictures at a time (default 1)")
+
+
+class Trial(NamedTuple):
+    """A file that has answered."""
+
+    data: bytes
+    difference: float
+    """The largest difference between its probabilities and those of the run."""
+    logs: float
+    """That between the logarithms of those that float32 can hold, in units of the largest logit, if that is above 1.
+    Probabilities of 0 and 1 alone would hide any other network that is as sure."""
+    which: str
+    """The pictures that it was run on."""
 
 
 def run(flags: argparse.Namespace) -> None:
     """Writes the file, unless it gives other answers than the run."""
-    out, form = Path(flags.out), find_format(flags.out, flags.format)
-    if flags.batch_size < 1:
-        raise ValueError(f"--batch-size {flags.batch_size}: a batch has one picture at least")
-    check_place(out, form)
+    out, form = Path(flags.out).expanduser(), find_format(flags.out, flags.format)
+    check_place(out, form, Path(flags.run).expanduser())
+    check_batch_size(flags.batch_size, form)
     weights = load_weights(flags.run, setting="RUN")
     # Exports are compared in float32, in which accelerators do not compute.
     model = make_model(weights, Path(flags.run), make_mesh(jax.devices("cpu")[:1]))
-    content = gather(weights, model, form, flags.batch_size)
+    content = gather(weights, model, form, flags.batch_size or 1)
     if why := why_not(form, content):
         raise ValueError(f"{out}: {why}")
-    print(
-        f"{weights.name}: {content.about['network']}, {len(content.class_names)} classes, {content.image_size} pixels"
-    )
-    pictures, which = choose_pictures(model)
-    expected = calibration.softmax(model(pictures), content.temperature)
+    print(describe_run(weights, content))
     with unfinished(out) as folder:
-        tried = folder / out.name
-        tried.write_bytes(form.build(content))
-        difference = float(np.abs(form.answer(tried, content, pictures) - expected).max())
-        if not difference <= MOST:
+        trial = try_out(form, content, model, folder)
+        if not (trial.difference <= MOST and trial.logs <= MOST_LOGS):
             raise ValueError(
                 f"{out} is not written: its probabilities differ from those of {weights.name} by up to "
-                f"{difference:.2g}, more than {MOST:g}, over {which}"
+                f"{trial.difference:.2g} (at most {MOST:g}), their logarithms by {trial.logs:.2g} of the largest "
+                f"(at most {MOST_LOGS:g}), over {trial.which}"
             )
-        compared = {"difference": float(f"{difference:.2g}"), "compared_on": which}
-        content = content._replace(about=content.about | compared)
-        data = form.build(content) if form.has_metadata else tried.read_bytes()
-        # The file itself comes last: with it, all is there.
-        files = form.beside(content, stem(out, form)) | {out.name: data}
-        move_in(files, folder, out)
-    size = out.stat().st_size / 1e6
-    print(f"written: {', '.join(str(out.with_name(name)) for name in reversed(files))} ({size:,.1f} MB)")
-    print(f"its probabilities differ from the run's by {difference:.2g} at most, over {which}, in float32 on this CPU")
+        compared = {"difference": float(f"{trial.difference:.2g}"), "compared_on": trial.which}
+        content = content._replace(about=content.about | compared | {"file": out.name})
+        data = form.build(content) if form.has_metadata else trial.data
+        done, beside = "replaced" if out.exists() else "written", out.with_name(form.beside(out.name))
+        move_in({out: data, beside: form.describe(content)}, folder)
+    print(f"{done}: {out} ({len(data) / 1e6:,.1f} MB), and {beside.name} beside it")
+    print(
+        f"its probabilities differ from those of {weights.name} by {trial.difference:.2g} at most, over {trial.which}, "
+        "in float32 on this CPU"
+    )
+    if not form.is_calibrated and content.temperature != 1:
+        calibrated = f"softmax(logits / {content.temperature:.4g})"
+        print(f"they are softmax(logits), which is not calibrated: those of predict are {calibrated}")
 
 
-def check_place(out: Path, form: Format) -> None:
-    """Raises an error if the file, or those beside it, cannot be written where they should be."""
+def describe_run(weights: Weights, content: Content) -> str:
+    epoch = f", epoch {weights.best}" if weights.is_run else ""
+    size = f"{len(content.class_names)} classes, {content.image_size} pixels"
+    return f"{weights.name}{epoch}: {content.about['network']}, {size}"
+
+
+def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:
+    """Makes the file in `folder`, and lets it answer."""
+    pictures, which = choose_pictures(model)
+    # Some who read it go by the ending.
+    file, data = folder / f"tried{form.ending}", form.build(content)
+    file.write_bytes(data)
+    found = form.answer(file, content, pictures)
+    return Trial(data, *find_differences(found, model(pictures) / content.temperature), which)
+
+
+def find_differences(
+    found: Float[np.ndarray, "n classes"], logits: Float[np.ndarray, "n classes"]
+) -> tuple[float, float]:
+    """`difference` and `logs` of a `Trial` whose probabilities should be softmax(logits)."""
+    expected = calibration.softmax(logits, 1.0)
+    held = (found > SMALLEST) & (expected > SMALLEST)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.abs(np.log(found) - np.log(expected)).max(where=held, initial=0)
+    return float(np.abs(found - expected).max()), float(logs / max(1, np.abs(logits).max()))
+
+
+def check_place(out: Path, form: Format, source: Path) -> None:
+    """Raises an error if the file, or the one beside it, cannot be written where it should be."""
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; give a file in it, such as {out / f'model{form.ending}'}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out}: there is no folder {out.parent}; make it first")
-    config = out.with_name(CONFIG)
-    if form.name == "torch" and config.exists() and "pretrained_cfg" not in config.read_text("utf-8", "replace"):
+    beside = out.with_name(form.beside(out.name))
+    for path in (out, beside):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise FileExistsError(f"{out}: {path} is no ordinary file; give another name")
+    if out.exists() and (not out.name.endswith(form.ending) or (source.is_file() and out.samefile(source))):
+        raise FileExistsError(f"{out} exists, and is no export of this run; delete it first, or give another name")
+    if form.config and beside.exists() and not describes(beside, out):
         raise FileExistsError(
-            f"{out}: timm's {CONFIG} goes beside it, where {config} is another one; give another folder"
+            f"{out}: timm's {beside.name} goes beside it, where {beside} is another one; give another folder"
         )
+
+
+def describes(config: Path, out: Path) -> bool:
+    """Whether an export to `out` has written the file `config`."""
+    try:
+        return bool(json.loads(config.read_text("utf-8"))["tljax"]["file"] == out.name)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def check_batch_size(size: int | None, form: Format) -> None:
+    """Raises an error if there is no such batch, or the format does not fix its size."""
+    if size is not None and not form.has_batch_size:
+        raise ValueError(f"--batch-size {size}: {form.name} files take any number of pictures; leave it out")
+    if size is not None and not 1 <= size <= MOST_PICTURES:
+        raise ValueError(f"--batch-size {size}: a batch has 1 to {MOST_PICTURES:,} pictures")
 
 
 def gather(weights: Weights, model: Model, form: Format, batch_size: int) -> Content:
     """What the file takes along."""
     network, variables = restore(weights)
-    temperature = model.temperature if form.is_calibrated else 1.0
+    # A folder's name may be no UTF-8, which files of other programs are.
+    names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in model.class_names)
     about = {
-        "class_names": list(model.class_names),
-        "temperature": temperature,
-        "thresholds": find_thresholds(model) if form.is_calibrated else {},
+        "class_names": list(names),
+        "probabilities": "softmax(logits / temperature)" if form.is_calibrated else "softmax(logits)",
+        "temperature": model.temperature,
+        "thresholds": find_thresholds(model),
         "image_size": model.image_size,
         "fit": model.fit,
-        "resize": f"{RESIZING[model.fit]} of Pillow, side = {model.image_size}; RGB",
+        "resize": f"ImageOps.exif_transpose, convert('RGB'), {RESIZING[model.fit]}; side = {model.image_size}, Pillow",
         "preprocessing": weights.preprocessing._asdict(),
         "network": name_network(network),
         "written_by": f"tljax {version('tljax')}",
     }
-    sizes = model.image_size, model.class_names, temperature, batch_size
-    return Content(network, variables, weights.preprocessing, *sizes, about)
+    if form.has_batch_size:
+        about["batch_size"] = batch_size
+    rest = model.image_size, names, model.temperature, batch_size
+    return Content(network, variables, weights.preprocessing, *rest, about)
 
 
 def name_network(network: ResNet) -> str:
-    return f"{name_architecture(network.architecture)} ({describe_network(network)['variant']})"
+    hidden = f", hidden layers {', '.join(map(str, network.hidden))}" if network.hidden else ""
+    return f"{name_architecture(network.architecture)} ({describe_network(network)['variant']}{hidden})"
 
 
 def find_thresholds(model: Model) -> dict[str, float]:
@@ -131,35 +201,35 @@ def find_thresholds(model: Model) -> dict[str, float]:
 def choose_pictures(model: Model) -> tuple[Pictures, str]:
     """Pictures that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
-        return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"
+        return model.reference.images, f"{len(model.reference.images)} of its validation pictures"
     shape = (NOISE, model.image_size, model.image_size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE} pictures of noise"
 
 
-def stem(out: Path, form: Format) -> str:
-    """The file's name without the ending of its format."""
-    return out.name[: -len(form.ending)] if out.name.lower().endswith(form.ending) else out.stem
-
-
-def move_in(files: dict[str, bytes], folder: Path, out: Path) -> None:
-    """Writes all files to `folder`, and then moves them beside `out`, in their order."""
-    for name, data in files.items():
-        write_through(folder / name, data)
-    for name in files:
-        (folder / name).replace(out.with_name(name))
+def move_in(files: dict[Path, bytes], folder: Path) -> None:
+    """Writes all files to `folder`, and then moves each to its path, in their order."""
+    for path, data in files.items():
+        write_through(folder / path.name, data)
+    for path in files:
+        (folder / path.name).replace(path)
 
 
 @contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """A folder beside `out` for what is not whole yet. It is gone when the block has ended.
+    """A folder beside `out` for what is not whole yet. It is gone when the block has ended, or at the next export to
+    `out` if this one is killed.
 
     Raises:
       OSError: if there is no place for it, with the name of `out`.
     """
+    folder = out.with_name(f".export-{out.name}")
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as folder:
-            yield Path(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
     except OSError as error:
         if error.errno is None:
             raise
         raise type(error)(f"{out} cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

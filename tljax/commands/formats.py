@@ -33,10 +33,14 @@ class Format(NamedTuple):
     build: Callable[[Content], bytes]
     answer: Callable[[Path, Content, Pictures], Probabilities]
     """(file, content, pictures) -> the probabilities that the file gives."""
-    beside: Callable[[Content, str], dict[str, bytes]] = lambda content, stem: {}
-    """(content, the file's name without its ending) -> files that belong to it, by their names."""
+    describe: Callable[[Content], bytes]
+    """What the file beside it holds: the metadata, for programs that do not find it in the file."""
+    config: str | None = None
+    """The name of the file beside it. None: that of the file with `.json` behind it."""
     has_metadata: bool = False
     """Whether the file itself has the metadata too."""
+    has_batch_size: bool = False
+    """Whether it takes a fixed number of pictures at a time."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `onnx`."""
     variant: str | None = None
@@ -45,6 +49,10 @@ class Format(NamedTuple):
     whose: str = ""
     """Who published them."""
 
+    def beside(self, name: str) -> str:
+        """The name of the file beside a file of this `name`."""
+        return self.config or f"{name}.json"
+
     @property
     def is_calibrated(self) -> bool:
         """Whether its probabilities are softmax(logits / temperature), and not softmax(logits)."""
@@ -52,18 +60,22 @@ class Format(NamedTuple):
 
 
 def find_format(out: str, name: str | None) -> Format:
-    """The format by its `name` or, with None, by the ending of the file `out`.
+    """The format by the ending of the file `out` or, if it has none of theirs, by its `name`.
 
     Raises:
-      ValueError: if the ending is that of no format, or what writes the format is not installed.
+      ValueError: if there is neither, if they contradict each other, or if what writes the format is not installed.
     """
-    fitting = [form for form in FORMATS if (form.name == name if name else out.lower().endswith(form.ending))]
-    if not fitting:
+    fitting = [form for form in FORMATS if out.endswith(form.ending)]
+    named = [form for form in FORMATS if form.name == name]
+    if not fitting + named:
         endings = ", ".join(f"{form.ending} ({form.name})" for form in FORMATS)
-        raise ValueError(f"{out}: no format has this ending; the endings are {endings}, or --format says which")
-    form = max(fitting, key=lambda form: len(form.ending))
+        raise ValueError(f"OUT={out!r}: no format has this ending; the endings are {endings}, or --format says which")
+    form = max(fitting or named, key=lambda form: len(form.ending))
+    if named and named != [form]:
+        raise ValueError(f"{out}: this ending is that of {form.name}, not of {name}, which is {named[0].ending}")
     if missing := [module for module in form.needs if find_spec(module) is None]:
-        raise ValueError(f"{out}: {' and '.join(missing)} write and check it: pip install 'tljax[onnx]'")
+        names = " and ".join(missing)
+        raise ValueError(f"{out} cannot be written and checked without {names}: pip install {' '.join(missing)}")
     return form
 
 
@@ -91,7 +103,7 @@ def build_onnx(content: Content) -> bytes:
 def run_onnx(file: Path, content: Content, pictures: Pictures) -> Probabilities:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     probabilities: Probabilities = session.run(["probabilities"], {"images": pictures})[0]
     return probabilities
 
@@ -103,10 +115,6 @@ def read_back(file: Path, content: Content, pictures: Pictures) -> Probabilities
     )
     model = make_model(weights, file, make_mesh(jax.devices("cpu")[:1]))
     return calibration.softmax(model(pictures), content.temperature)
-
-
-def beside_program(content: Content, stem: str) -> dict[str, bytes]:
-    return beside_as_json(content._replace(about=content.about | {"batch_size": content.batch_size}), stem)
 
 
 def build_program(content: Content) -> bytes:
@@ -131,28 +139,24 @@ def run_program(file: Path, content: Content, pictures: Pictures) -> Probabiliti
     return np.concatenate(parts)[: len(pictures)]
 
 
-def beside_for_timm(content: Content, stem: str) -> dict[str, bytes]:
-    return {torch_files.CONFIG: torch_files.describe(content)}
-
-
-def beside_as_json(content: Content, stem: str) -> dict[str, bytes]:
-    """`NAME.tljax.json`: the metadata, for programs that do not find it in the file."""
-    return {f"{stem}.tljax.json": (json.dumps(content.about, indent=2, ensure_ascii=False) + "\n").encode()}
+def describe(content: Content) -> bytes:
+    return (json.dumps(content.about, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 FORMATS = (
-    Format("onnx", ".onnx", build_onnx, run_onnx, beside_as_json, has_metadata=True, needs=("onnx", "onnxruntime")),
-    Format("keras", ".weights.h5", keras_files.build, read_back, beside_as_json, variant="v1", whose="Keras"),
-    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, beside_as_json, variant="v1", whose="Keras"),
+    Format("onnx", ".onnx", build_onnx, run_onnx, describe, has_metadata=True, needs=("onnx", "onnxruntime")),
+    Format("keras", ".weights.h5", keras_files.build, read_back, describe, variant="v1", whose="Keras"),
+    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, describe, variant="v1", whose="Keras"),
     Format(
         "torch",
         ".safetensors",
         torch_files.build,
         read_back,
-        beside_for_timm,
+        torch_files.describe,
+        config=torch_files.CONFIG,
         has_metadata=True,
         variant="v1.5",
         whose="torchvision",
     ),
-    Format("stablehlo", ".stablehlo", build_program, run_program, beside_program),
+    Format("stablehlo", ".stablehlo", build_program, run_program, describe, has_batch_size=True),
 )
