@@ -52,12 +52,12 @@ def test_from_scratch_sees_a_number_of_pictures():
 
 
 def test_pictures_are_changed_in_long_runs_from_scratch_and_in_two_views_for_transfer():
-    extent = Extent(47_500, 2_500, 10, 32)
-
-    def augment(pretrained: bool, limit: Limit | None = None) -> dict:
+    def augment(pretrained: bool, limit: Limit | None = None, images: int = 47_500) -> dict:
+        extent = Extent(images, 2_500, 10, 32)
         return choose_augmentation(choose_stages(extent, pretrained, 1, limit).stages).settings
 
-    assert augment(False) == {"augment": "flip,shift,trivial", "views": None}
+    assert augment(False) == {"augment": "flip,shift,erase", "views": None}
+    assert augment(False, images=10_000) == {"augment": "flip,shift,trivial", "views": None}
     assert augment(False, Limit(5, "a minute")) == {"augment": "none", "views": None}
     assert augment(True) == augment(True, Limit(5, "a minute")) == {"augment": "flip", "views": 2}
 
