@@ -37,7 +37,7 @@ class Augmentation(NamedTuple):
     why: str
 
 
-# How the pictures of a network from scratch are changed, from so many epochs on. In five epochs all of it costs accuracy,
+# How pictures are changed for a network from scratch, from so many epochs on. In five epochs all of it costs accuracy,
 # in 31 TrivialAugment is no better than shifts (docs/results.md).
 FROM_SCRATCH = (
     (100, "flip,shift,trivial", "mirrored, shifted and changed by TrivialAugment"),
