@@ -116,8 +116,9 @@ def train_epoch(
             for number, (new_state, new_sums) in enumerate(steps):
                 state = new_state
                 seconds, began = time.perf_counter() - began, time.perf_counter()
-                # The first dispatch is slower than the others: it counts only where all of them are long.
-                if announce and seconds >= DISPATCH_SECONDS * (0.125 if number else 1):
+                # The first dispatch uses its memory for the first time, which may take seconds: it counts only where
+                # nobody would wait for a second one.
+                if announce and seconds >= DISPATCH_SECONDS * (0.125 if number else 10):
                     bar.write(describe_pace(name, examples.steps, seconds / len(new_sums.loss)))
                     announce = False
                 _check_finite(new_sums, len(sums.loss), name)
