@@ -67,12 +67,13 @@ class Trial(NamedTuple):
 
 def run(flags: argparse.Namespace) -> None:
     """Writes the file, unless it gives other answers than the run."""
-    out, form = Path(flags.out).expanduser(), find_format(flags.out, flags.format)
-    check_place(out, form, Path(flags.run).expanduser())
+    source, out = (Path(path).expanduser() for path in (flags.run, flags.out))
+    form = find_format(flags.out, flags.format)
+    check_place(out, form, source)
     check_batch_size(flags.batch_size, form)
     weights = load_weights(flags.run, setting="RUN")
     # Exports are compared in float32, in which accelerators do not compute.
-    model = make_model(weights, Path(flags.run), make_mesh(jax.devices("cpu")[:1]))
+    model = make_model(weights, source, make_mesh(jax.devices("cpu")[:1]))
     content = gather(weights, model, form, flags.batch_size or 1)
     if why := why_not(form, content):
         raise ValueError(f"{out}: {why}")
@@ -101,9 +102,8 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def describe_run(weights: Weights, content: Content) -> str:
-    epoch = f", epoch {weights.best}" if weights.is_run else ""
     size = f"{len(content.class_names)} classes, {content.image_size} pixels"
-    return f"{weights.name}{epoch}: {content.about['network']}, {size}"
+    return f"{weights.name}: {content.about['network']}, {size}"
 
 
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:
@@ -201,7 +201,7 @@ def find_thresholds(model: Model) -> dict[str, float]:
 def choose_pictures(model: Model) -> tuple[Pictures, str]:
     """Pictures that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
-        return model.reference.images, f"{len(model.reference.images)} of its validation pictures"
+        return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"
     shape = (NOISE, model.image_size, model.image_size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE} pictures of noise"
 
