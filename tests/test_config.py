@@ -227,7 +227,7 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
     shipped = flags(config).config
     if isinstance(shipped, Recipe):
         stages = choose_stages(Extent(1000, 100, 10, 224), True, 1).stages
-        shipped = shipped.lesson(stages, **choose_augmentation(stages).settings)
+        shipped = shipped.lesson(stages, **choose_augmentation(stages, 1000).settings)
     if isinstance(shipped, Lesson):
         none = ("source", "from_scratch")
         stages = [shipped.config(name, None if name in none else "runs/x") for name in shipped.stages]

@@ -37,7 +37,7 @@ EXTENTS = [
 def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
     for limit in (None, Limit(1, "a minute"), Limit(3, "a minute")):
         limited = choose_stages(extent, pretrained is not None, devices, limit)
-        changes = choose_augmentation(limited.stages).settings
+        changes = choose_augmentation(limited.stages, extent.images).settings
         lesson = Recipe(pretrained=pretrained).lesson(limited.stages, **changes)
         for name, stage in limited.stages.items():
             assert stage.batch_size % devices == 0
@@ -51,15 +51,16 @@ def test_from_scratch_sees_a_number_of_pictures():
     assert [epochs(images) for images in (100, 10_000, 47_500, 1_000_000)] == [300, 150, 31, 30]
 
 
-def test_pictures_are_changed_in_long_runs_from_scratch_and_in_two_views_for_transfer():
+def test_pictures_are_changed_in_long_runs_from_scratch_and_in_views_for_transfer():
     def augment(pretrained: bool, limit: Limit | None = None, images: int = 47_500) -> dict:
         extent = Extent(images, 2_500, 10, 32)
-        return choose_augmentation(choose_stages(extent, pretrained, 1, limit).stages).settings
+        return choose_augmentation(choose_stages(extent, pretrained, 1, limit).stages, images).settings
 
     assert augment(False) == {"augment": "flip,shift,erase", "views": None}
     assert augment(False, images=10_000) == {"augment": "flip,shift,trivial", "views": None}
     assert augment(False, Limit(5, "a minute")) == {"augment": "none", "views": None}
     assert augment(True) == augment(True, Limit(5, "a minute")) == {"augment": "flip", "views": 2}
+    assert augment(True, images=1_000) == {"augment": "flip,shift", "views": 8}
 
 
 def test_few_labels_are_for_a_solved_head_alone():
@@ -185,7 +186,7 @@ def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
     assert list(found) == ["feature_extraction", "fine_tune"]
     for stage in found:
         chosen = json.loads((tmp_path / "run" / stage / "config.json").read_text())["data"]
-        assert (chosen["augment"], chosen["views"]) == ("flip", 2)
+        assert (chosen["augment"], chosen["views"]) == ("flip,shift", 8)
     assert (found["feature_extraction"]["epochs"], found["fine_tune"]["epochs"]) == (0, 2)
     assert all(row["frozen_leaves_unchanged"] for row in found.values())
 

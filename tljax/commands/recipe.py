@@ -125,7 +125,7 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     extent, pretrained = size_up(recipe.data, recipe.seed), recipe.pretrained is not None
     choose = partial(choose_stages, extent, pretrained, jax.device_count())
     choice = choose()
-    changes = _choose_augmentation(recipe.data, choice)
+    changes = _choose_augmentation(recipe.data, choice, extent)
     lesson = recipe.lesson(choice.stages, **changes.settings)
     for name, config in stage_configs(lesson, workdir).items():
         check_stage(config, name=name)
@@ -133,13 +133,13 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     name, stage = list(choice.stages.items())[-1]
     if recipe.time_limit is not None and recipe.compile_for is None and stage.epochs:
         choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
-        changes = _choose_augmentation(recipe.data, choice)
+        changes = _choose_augmentation(recipe.data, choice, extent)
     return choice._replace(reasons=(*choice.reasons, changes.why)), changes.settings
 
 
-def _choose_augmentation(data: Data, choice: Choice) -> Augmentation:
+def _choose_augmentation(data: Data, choice: Choice, extent: Extent) -> Augmentation:
     if data.augment == AUTO:
-        return choose_augmentation(choice.stages)
+        return choose_augmentation(choice.stages, extent.images)
     why = f"config.data.augment={data.augment} is as it was given, and not chosen ({AUTO})"
     return Augmentation({"augment": data.augment, "views": data.views}, why)
 
