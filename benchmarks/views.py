@@ -66,7 +66,7 @@ def describe(found: dict[str, dict[str, float]]) -> str:
                 f"{a.mean():.3f}" + (f" ({a.min():.3f} - {a.max():.3f})" if draws > 1 else "")
                 for a in (by["solved"], by["tuned"])
             ]
-            size = f"{by['bytes'].mean() / 1e6:.3g}"
+            size = f"{by['bytes'].mean() / 1e6:,.0f}"
             lines.append(f"| {labels or 'all'} | {name} | {' | '.join(ranges)} | {by['seconds'].mean():.0f} | {size} |")
     return "\n".join(lines)
 
