@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 from docs_examples import read_example
 from PIL import Image
-from tiny_runs import TINY, save_digits, save_source, small
+from tiny_runs import TINY, read_digits, save_source, small
 
 import tljax
 from tljax.cli import main
@@ -153,7 +153,7 @@ def test_the_message_and_the_metadata_say_what_was_compared(runs, tmp_path, caps
 
 
 def test_onnxruntime_answers_as_the_run(runs, tmp_path):
-    pictures = np.stack([np.asarray(Image.open(path)) for path in sorted(save_digits(tmp_path / "d").rglob("*.png"))])
+    pictures = read_digits(tmp_path / "d")
     session = onnxruntime.InferenceSession(export_to(runs / "v1.5", tmp_path / "m.onnx"))
     (found,) = session.run(None, {"images": pictures})
     model = tljax.load(runs / "v1.5")

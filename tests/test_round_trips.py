@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from docs_examples import read_example
 from PIL import Image
-from tiny_runs import DIGITS, read_summary, save_digits, small
+from tiny_runs import DIGITS, read_digits, read_summary, small
 
 import tljax
 from tljax.cli import main
@@ -29,11 +29,6 @@ def train_head(official: Path, workdir: Path, network: str, variant: str) -> Pat
     settings = {"pretrained": str(official), "network": network, "variant": variant}
     run(small("feature_extraction", **settings), workdir)
     return workdir
-
-
-def read_digits(folder: Path) -> np.ndarray:
-    """The validation pictures of `DIGITS`, uint8 [n, 32, 32, 3]."""
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(save_digits(folder).rglob("*.png"))])
 
 
 def answer(run: Path, pictures: np.ndarray) -> np.ndarray:

@@ -72,6 +72,11 @@ def save_digits(folder: Path) -> Path:
     return folder
 
 
+def read_digits(folder: Path) -> np.ndarray:
+    """The validation pictures of `DIGITS`, uint8 [n, 32, 32, 3], in the order of their files, which `folder` gets."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(save_digits(folder).rglob("*.png"))])
+
+
 def make_source(folder: Path, seed: int = 0) -> Path:
     """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
     model = ResNet(3, architecture=TINY)

@@ -1,6 +1,5 @@
 """The formats of an export: how each file is made, and how it answers."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from tljax.commands.model import make_model
 from tljax.data.preprocessing import OF_VARIANT
 from tljax.devices.mesh import make_mesh
 from tljax.export import keras_files, onnx_graph, torch_files
-from tljax.export.content import Content
+from tljax.export.content import Content, to_json
 from tljax.networks.resnet import NETWORKS, VARIANTS, fold
 from tljax.training import calibration
 from tljax.training.inference import predict_logits
@@ -140,7 +139,7 @@ def run_program(file: Path, content: Content, pictures: Pictures) -> Probabiliti
 
 
 def describe(content: Content) -> bytes:
-    return (json.dumps(content.about, indent=2, ensure_ascii=False) + "\n").encode()
+    return to_json(content.about)
 
 
 FORMATS = (

@@ -8,6 +8,11 @@ from tljax.networks.resnet import ResNet
 from tljax.trees import Row, Tree
 
 
+def to_json(row: Row) -> bytes:
+    """The text of a file beside an export."""
+    return (json.dumps(row, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 class Content(NamedTuple):
     """A trained network in float32, and what a program needs to use it."""
 

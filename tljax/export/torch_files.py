@@ -1,11 +1,10 @@
 """A weight file that torchvision's and timm's ResNets load, and timm's description of the model."""
 
-import json
 from typing import Any
 
 import numpy as np
 
-from tljax.export.content import Content
+from tljax.export.content import Content, to_json
 from tljax.networks.resnet import name_architecture
 from tljax.trees import flatten
 from tljax.weights.convert import to_torch
@@ -45,7 +44,7 @@ def describe(content: Content) -> bytes:
         },
         "tljax": content.about,
     }
-    return (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode()
+    return to_json(described)
 
 
 # timm's name of each way in which pictures become square: `border` pads, `squash` stretches.
