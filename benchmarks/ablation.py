@@ -33,7 +33,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 Change = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 FALLING = {"schedule": "cosine", "warmup_epochs": 0.5}
 DECAYING = {"name": "adamw", "weight_decay": 0.05}
-RECIPE = {"batch_norm": "training", "zero_init_residual": True, "batch_size": 128}
+COMBINED = {"batch_norm": "training", "zero_init_residual": True, "batch_size": 128}
 AUGMENTED = {
     "flips and shifts": "flip,shift",
     "flips and crops": "flip,crop",
@@ -56,17 +56,17 @@ FROM_SCRATCH: dict[str, Change] = {
     "batches of 128": ({"batch_size": 128}, {}, {}),
     "dropout 0.3 before the head": ({"head": Head(dropout=0.3)}, {}, {}),
     "flips and shifts": ({}, {}, {"augment": "flip_crop"}),
-    "the recipe: both, adamw, cosine, 128": (RECIPE, FALLING | DECAYING, {}),
-    "the recipe, with sgd, rate 0.1": (
-        RECIPE,
+    "combined: both, adamw, cosine, 128": (COMBINED, FALLING | DECAYING, {}),
+    "combined, with sgd, rate 0.1": (
+        COMBINED,
         FALLING | {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0.0005},
         {},
     ),
-    "the recipe, with averaged weights": (RECIPE, FALLING | DECAYING | {"ema_decay": 0.99}, {}),
-    "the recipe, with label smoothing": (RECIPE | {"label_smoothing": 0.1}, FALLING | DECAYING, {}),
-    "the recipe, strides as in v1.5": (RECIPE | {"variant": "v1.5"}, FALLING | DECAYING, {}),
+    "combined, with averaged weights": (COMBINED, FALLING | DECAYING | {"ema_decay": 0.99}, {}),
+    "combined, with label smoothing": (COMBINED | {"label_smoothing": 0.1}, FALLING | DECAYING, {}),
+    "combined, strides as in v1.5": (COMBINED | {"variant": "v1.5"}, FALLING | DECAYING, {}),
     **{
-        f"the recipe, with {names}": (RECIPE, FALLING | DECAYING, {"augment": value})
+        f"combined, with {names}": (COMBINED, FALLING | DECAYING, {"augment": value})
         for names, value in AUGMENTED.items()
     },
 }
