@@ -140,12 +140,15 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
     assert known["asked"]["data"]["augment"] == "auto" and known["data"] == {"augment": "none", "views": None}
     assert known["asked"]["time_limit"] is None and all(f"- {reason}\n" in said for reason in known["reasons"])
     assert known["stages"] == json.loads((workdir / "config.json").read_text())["stages"]
+    assert known["variant"] == json.loads((workdir / "config.json").read_text())["variant"] == "v1.5"
     stage = known["stages"]["from_scratch"]
     assert {name: stage[name] for name in ("epochs", "batch_norm", "patience")} == {
         "epochs": 2,
         "batch_norm": "training",
         "patience": None,
     }
+    report = (workdir / "report.md").read_text()
+    assert "## Why these stages" in report and all(f"- {reason}\n" in report for reason in known["reasons"])
     rates = [row["learning_rate"] for row in read_rows(workdir / "from_scratch")]
     assert rates[0] > rates[1] and read_summary(workdir / "from_scratch")["epochs"] == 2
 
@@ -160,6 +163,9 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(seed=1), workdir)
     with pytest.raises(ValueError, match=r"another recipe \(time_limit: None before, 3\.0 now\)"):
         run(make_recipe(time_limit=3.0), workdir)
+    # As those of before a recipe chose the variant.
+    (workdir / "recipe.json").write_text(json.dumps({name: known[name] for name in known if name != "variant"}))
+    assert recipes.resolve(make_recipe(), workdir, overwrite=False)[0].variant is None
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
@@ -205,7 +211,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
         ({"time_limit": 0}, "minutes, more than"),
         ({"time_limit": "5"}, "minutes, more than"),
         ({"data": replace(DIGITS, validation_split="none")}, "no epoch can be chosen"),
-        ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "from what is computed once"),
+        ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "add data.views"),
         ({"data": replace(DIGITS, classes=("5",))}, "nothing to tell apart"),
         ({"network": "none such"}, "none such"),
         ({"cache": Cache(disk_gib=-1)}, "at least 0"),

@@ -11,7 +11,7 @@ from test_ridge import leave_out, simulate
 from tiny_runs import DIGITS, make_source, read_rows, read_summary
 
 from tljax.commands.from_config import run
-from tljax.config import Config, Data, Head
+from tljax.config import Cache, Config, Data, Head
 from tljax.data import splits
 from tljax.data.augmentation import find_kept_side, make_view
 from tljax.data.batches import EMPTY, draw_order, place_examples
@@ -206,7 +206,11 @@ def test_training_pictures_are_kept_larger_for_crops(folder):
     assert larger.validation.images.shape == plain.validation.images.shape
 
 
-def test_where_nothing_is_frozen_views_are_not_used(tmp_path, capsys):
-    data = replace(DIGITS, augment="flip", views=2)
-    run(Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, data=data), tmp_path / "run")
-    assert "config.data.views is not used: nothing is frozen" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("cut", "why"), [("conv1", "nothing is frozen"), ("head", "the frozen units run in every step")]
+)
+def test_where_nothing_is_kept_views_are_not_used(tmp_path, capsys, cut, why):
+    data, cache = replace(DIGITS, augment="flip", views=2), Cache(features=False)
+    config = Config(stage="from_scratch", cut=cut, network="tiny", epochs=1, data=data, cache=cache)
+    run(config, tmp_path / "run")
+    assert f"config.data.views is not used: {why}, and images change in every epoch" in capsys.readouterr().out

@@ -68,8 +68,8 @@ class Data:
     classes: tuple[str, ...] = ()
     """Names of the classes to use, in this order. Empty: all classes."""
     image_size: int | None = None
-    """Side of the square images in pixels. None: the size of the data's images where all are small and alike, else
-    224."""
+    """Side of the square images in pixels. None: that of the data set where all its images are small and alike; 224 for
+    a folder and all else."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Images that cannot be read end the run, or are skipped: a first pass over all images then finds them."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
@@ -111,14 +111,16 @@ class Data:
         if self.augment in ("none", AUTO):
             return ()
         parts = [part.partition("=") for part in self.augment.replace("flip_crop", "flip,shift").split(",")]
-        return tuple((name.strip(), self._strength(name.strip(), text)) for name, _, text in parts)
+        return tuple(
+            (name.strip(), self._strength(name.strip(), text if equals else None)) for name, equals, text in parts
+        )
 
-    def _strength(self, name: str, text: str) -> float:
-        names = ", ".join(AUGMENTATIONS)
-        refuse_unless(name in AUGMENTATIONS, "data.augment", self.augment, f"{name!r} is none of none, {names}")
+    def _strength(self, name: str, text: str | None) -> float:
+        wanted = f"{name!r} is not known; names are {', '.join(AUGMENTATIONS)}, or none for no changes"
+        refuse_unless(name in AUGMENTATIONS, "data.augment", self.augment, wanted)
         usual, below = AUGMENTATIONS[name]
         try:
-            strength = float(text) if text else usual
+            strength = usual if text is None else float(text)
         except ValueError:
             strength = math.nan
         wanted = f"the strength of {name} is a number from 0 to {below:g}, such as {name}={usual:g}"
@@ -147,10 +149,13 @@ class Data:
         names = [name for name, _ in self.augmentations]
         refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
         views = self.views
-        refuse_unless(views is None or views >= 2, "data.views", views, "at least 2, the first as it is")
-        refuse_unless(
-            views is None or bool(names), "data.views", views, f"what changes them? data.augment={self.augment}"
-        )
+        wanted = "at least 2, the first as it is; leave it out for images as they are"
+        refuse_unless(views is None or views >= 2, "data.views", views, wanted)
+        wanted = "say in data.augment too how they differ, such as flip,shift"
+        refuse_unless(views is None or bool(names), "data.views", views, wanted)
+        strengths, usual = dict(self.augmentations), AUGMENTATIONS["flip"][0]
+        wanted = "with data.views flip mirrors every second one; leave its strength out"
+        refuse_unless(views is None or strengths.get("flip", usual) == usual, "data.augment", self.augment, wanted)
         mixed = [name for name in names if name in ("mixup", "cutmix")]
         wanted = f"{' and '.join(mixed)} draws new pairs in every epoch, which cannot be computed once"
         refuse_unless(views is None or not mixed, "data.views", views, wanted)
@@ -397,7 +402,7 @@ class Config(Shared, Stage):
         if solved:
             wanted = "head.init=ridge solves one dense layer; leave it out"
             refuse_unless(not self.head.hidden, "head.hidden", self.head.hidden, wanted)
-            wanted = "head.init=ridge solves the head from averages that are computed once: data.views says of how many"
+            wanted = "head.init=ridge solves the head from what is computed once: add data.views, such as data.views=8"
             once = self.data.augment == "none" or self.data.views is not None
             refuse_unless(once, "data.augment", self.data.augment, wanted)
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
@@ -504,7 +509,10 @@ class Recipe(Shared):
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
         refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
-        wanted = "a recipe with source weights solves the head from what is computed once: data.views says of how many"
+        wanted = (
+            "with source weights a recipe computes changed pictures once: add data.views, such as data.views=8; "
+            "mixup and cutmix are for training from scratch"
+        )
         once = self.pretrained is None or augment in ("none", AUTO) or self.data.views is not None
         refuse_unless(once, "data.augment", augment, wanted)
 

@@ -1,7 +1,7 @@
 """A lesson: its stages one after the other, each in a folder of its own, and one report."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                     config, workdir / name, datasets[name], source, earlier_cuts=cuts.get(name, ())
                 )
         if leads():
-            write_report(lesson, workdir, summaries)
+            write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
     return summaries
 
 
@@ -184,15 +184,16 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
     return datasets
 
 
-def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) -> None:
-    """Writes `report.md`, a table of the stages, and their curves."""
+def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
+    """Writes `report.md`, a table of the stages, their curves, and the `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = tables.stages_table(shown)
     pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
     notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson))
     text = f"{table}\n\n{notes}" if notes else table
-    write_text(workdir / "report.md", f"# {title}\n\n{text}\n\n![curves](figures/curves.png)\n")
+    why = "\n".join(("\n## Why these stages\n", *(f"- {reason}" for reason in reasons), "")) if reasons else ""
+    write_text(workdir / "report.md", f"# {title}\n\n{text}\n\n![curves](figures/curves.png)\n{why}")
     print(f"\n{text}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
 
 

@@ -24,7 +24,15 @@ from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build, fill_in, find_changes
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.training import features
-from tljax.training.recipe import Augmentation, Choice, Limit, choose_augmentation, choose_stages
+from tljax.training.recipe import (
+    VARIANT,
+    WHY_VARIANT,
+    Augmentation,
+    Choice,
+    Limit,
+    choose_augmentation,
+    choose_stages,
+)
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -63,7 +71,7 @@ class Pace(NamedTuple):
 
 def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row]:
     """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, what was chosen (the
-    stages, settings of the data), and the reasons.
+    variant, stages, settings of the data), and the reasons.
 
     A run that is there keeps its stages. Otherwise they are chosen by the extent of the data and, with a time limit, by
     how long a few steps take on this machine.
@@ -74,10 +82,17 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
     recipe.check()
     known = None if overwrite else _read(recipe, workdir)
     if known is None:
+        asked, (recipe, why_variant) = as_json(recipe), _choose_variant(recipe)
         choice, data = _choose(recipe, workdir)
-        stages = as_json(Lesson(stages=choice.stages))["stages"]
-        known = {"asked": as_json(recipe), "stages": stages, "data": data, "reasons": list(choice.reasons)}
+        known = {
+            "asked": asked,
+            "variant": recipe.variant,
+            "stages": as_json(Lesson(stages=choice.stages))["stages"],
+            "data": data,
+            "reasons": [*choice.reasons, *why_variant],
+        }
     else:
+        recipe = replace(recipe, variant=known.get("variant", recipe.variant))
         print("the recipe, as it was chosen when this run began:")
     try:
         lesson = recipe.lesson(build(dict[str, Stage], known["stages"] or None), **known["data"])
@@ -135,6 +150,13 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
         choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
         changes = _choose_augmentation(recipe.data, choice, extent)
     return choice._replace(reasons=(*choice.reasons, changes.why)), changes.settings
+
+
+def _choose_variant(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with the variant of a new network, and why."""
+    if recipe.pretrained is not None or recipe.variant is not None:
+        return recipe, []
+    return replace(recipe, variant=VARIANT), [WHY_VARIANT]
 
 
 def _choose_augmentation(data: Data, choice: Choice, extent: Extent) -> Augmentation:

@@ -161,8 +161,9 @@ def read_activations(
         prefix = compile_prefix(setup, variables, frozen)
         rows = dataset.train.rows if dataset.train else None
         activations = features.compute(images, (*earlier_cuts, setup.cut), prefix, config, setup.mesh, rows)
-    elif config.data.views:
-        print("config.data.views is not used: nothing is frozen, and images change in every epoch")
+    if config.data.views and activations is None:
+        why = "the frozen units run in every step" if frozen else "nothing is frozen"
+        print(f"config.data.views is not used: {why}, and images change in every epoch")
     if activations is None and config.head.init == "ridge":
         raise ValueError(
             "config.head.init=ridge solves the head from the averages of all images, which are too large for "

@@ -220,6 +220,6 @@ def calibration_line(calibration: Row) -> str:
     if error is None:
         return line
     before, after = error["without_temperature"], error["with_temperature"]
-    return (
-        f"{line}; on {calibration['measured_on']['split']} the calibration error is {after:.3f}, without {before:.3f}"
-    )
+    worse = ": here it is no better" if after > before else ""
+    split = calibration["measured_on"]["split"]
+    return f"{line}; on {split} the calibration error is {after:.3f}, without {before:.3f}{worse}"
