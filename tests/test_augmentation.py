@@ -105,6 +105,14 @@ def test_strength_0_changes_nothing(name):
         np.testing.assert_allclose(out, pictures, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_mixing_of_strength_0_changes_nothing(name):
+    batch = {"image": draw_pictures(), "label": jnp.arange(N) % 3, "mask": jnp.ones(N, bool)}
+    mixed = compose(((name, 0.0),))(batch, KEY, 3)
+    np.testing.assert_array_equal(mixed["image"], batch["image"])
+    np.testing.assert_array_equal(mixed["label"], jax.nn.one_hot(batch["label"], 3))
+
+
 @pytest.mark.parametrize("name", STRONGEST)
 def test_each_image_is_changed_by_itself_and_stays_in_range(name):
     side = kept_side(SIDE) if name == "crop" else SIDE

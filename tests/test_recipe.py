@@ -210,6 +210,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
         ({"data": Data(name="none such")}, "none such"),
         ({"time_limit": 0}, "minutes, more than"),
         ({"time_limit": "5"}, "minutes, more than"),
+        ({"seed": -1}, "config.seed=-1: must be a whole number"),
         ({"data": replace(DIGITS, validation_split="none")}, "no epoch can be chosen"),
         ({"data": replace(DIGITS, augment="flip"), "pretrained": "imagenet"}, "add data.views"),
         ({"data": replace(DIGITS, classes=("5",))}, "nothing to tell apart"),
@@ -237,8 +238,8 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
 def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
     measured = []
 
-    def measure(config, source, classes, side):
-        measured.append((config.stage, config.network, classes, side))
+    def measure(config, source, extent):
+        measured.append((config.stage, config.network, extent.classes, extent.side))
         return recipes.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
 
     monkeypatch.setattr(recipes, "measure_rates", measure)
@@ -267,13 +268,20 @@ def test_the_pace_grows_with_the_data():
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_the_steps_of_the_run_are_measured(tmp_path, pretrained):
+def test_the_steps_of_the_run_are_measured(tmp_path, capsys, pretrained):
     source = str(make_source(tmp_path / "source")) if pretrained else None
-    stages = choose_stages(Extent(1000, 100, 3, 32), pretrained, 1).stages
-    config = make_recipe(pretrained=source).lesson(stages).config(list(stages)[-1], source)
-    rates = recipes.measure_rates(config, load_weights(source, None, None) if source else None, 3, 32)
+    extent = Extent(1000, 100, 3, 32)
+    stages = choose_stages(extent, pretrained, 1).stages
+    changes = choose_augmentation(stages, extent.images).settings
+    config = make_recipe(pretrained=source).lesson(stages, **changes).config(list(stages)[-1], source)
+    weights = load_weights(source, None, None) if source else None
+    rates = recipes.measure_rates(config, weights, extent)
     assert all(seconds > 0 for seconds in rates._replace(frozen=1.0))
     assert (rates.frozen > 0) == pretrained
+    # What is kept of 1,100 images does not fit, that of the few that are timed would.
+    config.cache = Cache(memory_gib=1e-4, disk_gib=0)
+    assert recipes.measure_rates(config, weights, extent).frozen == 0.0
+    assert ("run in every step" in capsys.readouterr().out) == pretrained
 
 
 def test_a_recipe_s_settings_are_those_of_all_stages():

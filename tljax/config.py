@@ -108,6 +108,8 @@ class Data:
         Raises:
           ValueError: if there is no such augmentation, or its strength is out of range.
         """
+        wanted = "must be text, names with commas between them"
+        refuse_unless(isinstance(self.augment, str), "data.augment", self.augment, wanted)
         if self.augment in ("none", AUTO):
             return ()
         parts = [part.partition("=") for part in self.augment.replace("flip_crop", "flip,shift").split(",")]
@@ -145,12 +147,13 @@ class Data:
         refuse_unless(size is None or size >= 32, "data.image_size", size, "at least 32")
         for name in ("max_images", "labels_per_class"):
             images = getattr(self, name)
-            refuse_unless(images is None or images >= 1, f"data.{name}", images, "at least 1")
+            right = images is None or (isinstance(images, int) and images >= 1)
+            refuse_unless(right, f"data.{name}", images, "a whole number, at least 1")
         names = [name for name, _ in self.augmentations]
         refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
         views = self.views
         wanted = "at least 2, the first as it is; leave it out for images as they are"
-        refuse_unless(views is None or views >= 2, "data.views", views, wanted)
+        refuse_unless(views is None or (isinstance(views, int) and views >= 2), "data.views", views, wanted)
         wanted = "say in data.augment too how they differ, such as flip,shift"
         refuse_unless(views is None or bool(names), "data.views", views, wanted)
         strengths, usual = dict(self.augmentations), AUGMENTATIONS["flip"][0]
@@ -505,6 +508,9 @@ class Recipe(Shared):
         limit = self.time_limit
         right = limit is None or (isinstance(limit, (int, float)) and 0 < limit < math.inf)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
+        # The seed draws the images whose number is what the stages are chosen by.
+        right = isinstance(self.seed, int) and 0 <= self.seed < 2**63
+        refuse_unless(right, "seed", self.seed, "must be a whole number, at least 0 and less than 2**63")
         self.data.check()
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"

@@ -149,7 +149,10 @@ def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     if recipe.time_limit is not None and recipe.compile_for is None and stage.epochs:
         choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
         changes = _choose_augmentation(recipe.data, choice, extent)
-    return choice._replace(reasons=(*choice.reasons, changes.why)), changes.settings
+    reasons = (*choice.reasons, changes.why)
+    if recipe.time_limit is not None and not stage.epochs:
+        reasons += (f"config.time_limit={recipe.time_limit:g} changes nothing: no stage is trained in epochs",)
+    return choice._replace(reasons=reasons), changes.settings
 
 
 def _choose_variant(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -176,7 +179,7 @@ def find_limit(recipe: Recipe, config: Config, extent: Extent, minutes: float) -
     print(f"timing {TIMED} steps of {config.stage}; compiling them takes a minute or two ...", flush=True)
     began = time.perf_counter()
     source = load_weights(recipe.pretrained, recipe.network, recipe.variant) if recipe.pretrained else None
-    pace = find_pace(measure_rates(config, source, extent.classes, extent.side), extent, config)
+    pace = find_pace(measure_rates(config, source, extent), extent, config)
     left = PLANNED * 60 * minutes - (time.perf_counter() - began) - pace.once
     # Every process takes the number of the slowest.
     fit = -max_over_processes(-math.floor(min(left / pace.epoch, MOST)))
@@ -189,33 +192,46 @@ def find_pace(rates: Rates, extent: Extent, config: Config) -> Pace:
     """The pace of the stage `config` on data of this `extent`: every view of an image goes through the frozen units
     once, and an epoch is a pass of training, an evaluation and a checkpoint."""
     training, evaluation = (math.ceil(images / config.batch_size) for images in (extent.images, extent.validation))
-    seen = extent.images * (config.data.views or 1) + extent.validation
     return Pace(
-        rates.compiling + seen * rates.frozen,
+        rates.compiling + _count_passes(extent, config) * rates.frozen,
         training * rates.training + evaluation * rates.evaluation + rates.checkpoint,
     )
 
 
-def measure_rates(config: Config, source: Weights | None, classes: int, side: int) -> Rates:
-    """How long the stage `config` takes for images of `side` x `side` pixels with the network of `source`. A few steps
-    are timed on random images with random weights, since the time depends on neither."""
+def _count_passes(extent: Extent, config: Config) -> int:
+    """Images that go through the frozen units once, each view of one counted."""
+    return extent.images * (config.data.views or 1) + extent.validation
+
+
+def measure_rates(config: Config, source: Weights | None, extent: Extent) -> Rates:
+    """How long the stage `config` takes for images of this `extent` with the network of `source`. A few steps are timed
+    on random images with random weights, since the time depends on neither. Where the activations of all images
+    cannot be kept, the frozen units run in each of the steps."""
     mesh = make_mesh()
-    setup = make_setup(config, source, classes, mesh)
+    setup = make_setup(config, source, extent.classes, mesh)
     variables = initialize(setup, None, (), jax.random.key(0))
     count, rng = TIMED * config.batch_size, np.random.default_rng(0)
     rows = len(own_rows(mesh, config.batch_size, count))
     frozen = setup.cut.digest(variables)
-    kept = side if frozen else find_kept_side(config.data, side)
-    inputs: Any = rng.integers(0, 256, (rows, kept, kept, 3), np.uint8)
-    labels = rng.integers(0, classes, rows).astype(np.int32)
+    labels = rng.integers(0, extent.classes, rows).astype(np.int32)
+
+    def draw_images(side: int) -> Any:
+        return rng.integers(0, 256, (rows, side, side, 3), np.uint8)
 
     before, activations = Timed(0.0, 0.0, None), None
-    if frozen:
+    if frozen and not features.why_not(config):
         prefix = compile_prefix(setup, variables, frozen)
-        unkept = replace(config, cache=replace(config.cache, disk_gib=0))
-        before = call_twice(lambda _: features.compute({"": inputs}, (setup.cut,), prefix, unkept, mesh), None)
+        unkept = replace(config, cache=replace(config.cache, memory_gib=math.inf, disk_gib=0))
+        few = {"": draw_images(extent.side)}
+        before = call_twice(lambda _: features.compute(few, (setup.cut,), prefix, unkept, mesh), None)
         activations = before.result
-    inputs = activations[""] if activations else inputs
+    if activations:
+        gib = _count_passes(extent, config) * activations[""].nbytes / count / 2**30
+        obstacle = features.why_too_large(config, gib)
+        if obstacle:
+            print(f"the frozen units run in every step: {obstacle}")
+            before, activations = Timed(0.0, 0.0, None), None
+    inputs = activations[""] if activations else draw_images(find_kept_side(config.data, extent.side))
     programs = compile_programs(setup, variables, TIMED, from_activations=activations is not None)
     examples = place_examples(inputs, labels, count, config.batch_size, inputs.nbytes, mesh)
     ((chunk, _),) = examples.chunks(draw_order(count, config.batch_size, seed=0, epoch=1))

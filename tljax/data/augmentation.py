@@ -168,7 +168,7 @@ def mixup(batch: Batch, key: Key[Array, ""], alpha: float) -> Batch:
     arXiv:1710.09412). The share that stays is drawn from Beta(`alpha`, `alpha`)."""
     partner_key, share_key = jax.random.split(key)
     partner = draw_partners(batch["mask"], partner_key)
-    share = jax.random.beta(share_key, alpha, alpha, (len(partner),))
+    share = _draw_share(share_key, alpha, len(partner))
     x, s = batch["image"].astype(jnp.float32), share.reshape(-1, 1, 1, 1)
     return batch | {"image": s * x + (1 - s) * x[partner], "label": _mix_targets(batch["label"], partner, share)}
 
@@ -180,7 +180,7 @@ def cutmix(batch: Batch, key: Key[Array, ""], alpha: float) -> Batch:
     n, height, width, _ = batch["image"].shape
     partner_key, share_key, place_key = jax.random.split(key, 3)
     partner = draw_partners(batch["mask"], partner_key)
-    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha, (n,)))
+    side = jnp.sqrt(1 - _draw_share(share_key, alpha, n))
     middle = jax.random.uniform(place_key, (2, n))
     rows, columns = (
         _inside(length, jnp.round(length * (m - side / 2)), jnp.round(length * (m + side / 2)))
@@ -190,6 +190,11 @@ def cutmix(batch: Batch, key: Key[Array, ""], alpha: float) -> Batch:
     share = 1 - jnp.mean(inside, axis=(1, 2), dtype=jnp.float32)
     images = jnp.where(inside.reshape(*inside.shape, 1), batch["image"][partner], batch["image"])
     return batch | {"image": images, "label": _mix_targets(batch["label"], partner, share)}
+
+
+def _draw_share(key: Key[Array, ""], alpha: float, n: int) -> Float[Array, " n"]:
+    """What stays of each image. At 0 there is no such distribution, and all stays."""
+    return jax.random.beta(key, alpha, alpha, (n,)) if alpha else jnp.ones(n)
 
 
 def _mix_targets(targets: Array, partner: Array, share: Array) -> Float[Array, "n classes"]:

@@ -105,7 +105,7 @@ def compute(
     few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
     shapes = {cut: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
     gib = {cut: total * h.size / checked * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
-    obstacle = why_not(config) or _too_large(config, gib[cuts[-1]])
+    obstacle = why_not(config) or why_too_large(config, gib[cuts[-1]])
     if obstacle:
         print(f"the frozen units run in every step: {obstacle}")
         return None
@@ -166,7 +166,8 @@ def why_not(config: Config) -> str | None:
     return None
 
 
-def _too_large(config: Config, gib: float) -> str | None:
+def why_too_large(config: Config, gib: float) -> str | None:
+    """The reason why activations of so many GiB cannot be kept; None if they can."""
     settings = config.cache
     if gib <= max(settings.memory_gib, settings.disk_gib):
         return None

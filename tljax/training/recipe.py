@@ -121,7 +121,8 @@ def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
     reasons = (
         why_solved,
-        f"then fine-tuning from conv5_block1, since what is before it is computed once: {why_epochs}",
+        "then fine-tuning from conv5_block1, since what is before it is computed once where config.cache has room: "
+        f"{why_epochs}",
         _explain_batch(batch),
         _explain_optimizer(optimizer),
     )
