@@ -149,16 +149,18 @@ class Data:
             images = getattr(self, name)
             right = images is None or (isinstance(images, int) and images >= 1)
             refuse_unless(right, f"data.{name}", images, "a whole number, at least 1")
-        names = [name for name, _ in self.augmentations]
+        augmentations = self.augmentations
+        names = [name for name, _ in augmentations]
         refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
         views = self.views
         wanted = "at least 2, the first as it is; leave it out for images as they are"
         refuse_unless(views is None or (isinstance(views, int) and views >= 2), "data.views", views, wanted)
         wanted = "say in data.augment too how they differ, such as flip,shift"
         refuse_unless(views is None or bool(names), "data.views", views, wanted)
-        strengths, usual = dict(self.augmentations), AUGMENTATIONS["flip"][0]
+        usual = AUGMENTATIONS["flip"][0]
         wanted = "with data.views flip mirrors every second one; leave its strength out"
-        refuse_unless(views is None or strengths.get("flip", usual) == usual, "data.augment", self.augment, wanted)
+        right = views is None or dict(augmentations).get("flip", usual) == usual
+        refuse_unless(right, "data.augment", self.augment, wanted)
         mixed = [name for name in names if name in ("mixup", "cutmix")]
         wanted = f"{' and '.join(mixed)} draws new pairs in every epoch, which cannot be computed once"
         refuse_unless(views is None or not mixed, "data.views", views, wanted)
@@ -349,6 +351,12 @@ class Shared:
     """A TPU slice such as v5e:4x4: compile the programs for it, print what they need, and run nothing. Needs
     `pip install '.[tpu-preflight]'`."""
 
+    def check_seed(self) -> None:
+        """Raises ValueError for a seed that random numbers cannot be drawn from."""
+        is_right = isinstance(self.seed, int) and self.seed >= 0
+        refuse_unless(is_right, "seed", self.seed, "must be a whole number, at least 0")
+        refuse_unless(self.seed < 2**63, "seed", self.seed, "must be less than 2**63")
+
 
 @dataclass
 class Config(Shared, Stage):
@@ -359,11 +367,11 @@ class Config(Shared, Stage):
         check_choices(self, "")
         refuse_unless(isinstance(self.cut, str), "cut", self.cut, "must be text, such as 'conv5_block1' or '143'")
         solved = self.head.init == "ridge"
-        for name, lowest in (("epochs", 0 if solved else 1), ("patience", 1), ("batch_size", 1), ("seed", 0)):
+        for name, lowest in (("epochs", 0 if solved else 1), ("patience", 1), ("batch_size", 1)):
             value = getattr(self, name)
             is_right = (isinstance(value, int) and value >= lowest) or (name, value) == ("patience", None)
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
-        refuse_unless(self.seed < 2**63, "seed", self.seed, "must be less than 2**63")
+        self.check_seed()
         for settings in (self.optimizer, self.cache, self.data):
             settings.check()
         warmup = self.optimizer.warmup_epochs
@@ -509,8 +517,7 @@ class Recipe(Shared):
         right = limit is None or (isinstance(limit, (int, float)) and 0 < limit < math.inf)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
         # The seed draws the images whose number is what the stages are chosen by.
-        right = isinstance(self.seed, int) and 0 <= self.seed < 2**63
-        refuse_unless(right, "seed", self.seed, "must be a whole number, at least 0 and less than 2**63")
+        self.check_seed()
         self.data.check()
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"

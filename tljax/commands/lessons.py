@@ -192,8 +192,10 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
     notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson))
     text = f"{table}\n\n{notes}" if notes else table
-    why = "\n".join(("\n## Why these stages\n", *(f"- {reason}" for reason in reasons), "")) if reasons else ""
-    write_text(workdir / "report.md", f"# {title}\n\n{text}\n\n![curves](figures/curves.png)\n{why}")
+    sections = [f"# {title}", text, "![curves](figures/curves.png)"]
+    if reasons:
+        sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
+    write_text(workdir / "report.md", "\n\n".join(sections) + "\n")
     print(f"\n{text}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
 
 

@@ -82,7 +82,8 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
     recipe.check()
     known = None if overwrite else _read(recipe, workdir)
     if known is None:
-        asked, (recipe, why_variant) = as_json(recipe), _choose_variant(recipe)
+        asked = as_json(recipe)
+        recipe, why_variant = _choose_variant(recipe)
         choice, data = _choose(recipe, workdir)
         known = {
             "asked": asked,
