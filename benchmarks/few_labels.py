@@ -21,7 +21,7 @@ from protocol import study_flags
 
 import tljax
 from tljax.config import Config, Data, Head, Optimizer
-from tljax.data import splits
+from tljax.data import datasets
 
 SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
 TARGET = ("dog", "frog", "horse", "ship", "truck")
@@ -92,7 +92,7 @@ class Study:
         config.patience = config.epochs
         folder = self.folder(method, point)
         tljax.train(config, folder)
-        validation = splits.load(self.data(point), seed=0, training=False, disk_bytes=2**34).validation
+        validation = datasets.load_dataset(self.data(point), seed=0, training=False, disk_bytes=2**34).validation
         assert validation is not None
         logits = tljax.load(folder)(np.asarray(validation.images))
         return float(np.mean(logits.argmax(axis=1) == validation.labels))

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.data.decoding import read_ahead
 
 IMAGES, CLASSES, WIDTH, HEIGHT = 1500, ("a", "b"), 640, 480
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 def measure_decoding(folder: Path) -> None:
     """Prints the speed of a pass that only decodes, to 224 pixels, in threads and in processes."""
-    images = splits.load(Data(name=f"folder:{folder}"), seed=0, memory_bytes=0).train.images  # type: ignore[union-attr]
+    images = datasets.load_dataset(Data(name=f"folder:{folder}"), seed=0, memory_bytes=0).train.images  # type: ignore[union-attr]
     places = np.array_split(np.arange(len(images)), len(images) // 256)
     for name, batches in (("threads", (images[p] for p in places)), ("processes", read_ahead(images, places))):
         began = time.perf_counter()

@@ -15,15 +15,15 @@ import protocol
 from protocol import Arrays, Request, Stopwatch
 
 from tljax.__main__ import use_huge_pages
-from tljax.commands.programs import Setup, compile_programs
-from tljax.commands.stages import run_stage
 from tljax.config import Config, Optimizer
 from tljax.data import batches
+from tljax.data.datasets import Dataset, Split
 from tljax.data.preprocessing import CAFFE
-from tljax.data.splits import Dataset, Split
 from tljax.devices.mesh import compute_dtype, make_mesh
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import RESNET50, ResNet, fold
+from tljax.stages.programs import Setup, compile_programs
+from tljax.stages.stage import run_stage
 from tljax.storage import cache, compilation
 from tljax.training.inference import classify
 from tljax.training.state import TrainState
@@ -41,7 +41,7 @@ def init(classes: int) -> dict[str, dict]:
 
 
 def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray, val_labels: np.ndarray) -> Dataset:
-    """A data set like those that `tljax.data.splits.load` returns."""
+    """A data set like those that `tljax.data.datasets.load` returns."""
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
         return Split(

@@ -14,8 +14,8 @@ jax.config.update("jax_num_cpu_devices", DEVICES)
 
 from tiny_runs import DIGITS
 
-from tljax.commands.from_config import run
 from tljax.config import Config
+from tljax.stages.from_config import run
 
 SETTINGS = {"epochs": 1, "batch_size": 5 * DEVICES, "data": DIGITS}
 run(Config(stage="from_scratch", cut="conv1", network="tiny", **SETTINGS), FOLDER / "source")

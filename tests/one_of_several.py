@@ -12,8 +12,8 @@ from pathlib import Path
 
 import conftest  # noqa: F401
 
-from tljax.commands import from_config
 from tljax.devices import processes
+from tljax.stages import from_config
 
 weights, workdir = sys.argv[1:3]
 count, process_id, port = map(int, sys.argv[3:])

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import splits
+from tljax.data import datasets
 
 COLORS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -24,6 +24,6 @@ def make_folder(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
-def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> splits.Dataset:
+def load_folder(folder: Path, *, seed: int = 0, training: bool = True, **settings) -> datasets.Dataset:
     config = Data(name=f"folder:{folder}", **{"image_size": 8, **settings})
-    return splits.load(config, seed=seed, training=training)
+    return datasets.load_dataset(config, seed=seed, training=training)

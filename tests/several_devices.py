@@ -23,16 +23,16 @@ PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
 
 from tiny_runs import TINY
 
-from tljax.commands.programs import Setup, compile_programs
-from tljax.commands.solve import put_head, solve
 from tljax.config import Compute, Config, Head, Optimizer
 from tljax.data import batches
+from tljax.data.datasets import Dataset, Split
 from tljax.data.preprocessing import CAFFE
-from tljax.data.splits import Dataset, Split
 from tljax.devices import mesh, processes, tpu
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints
+from tljax.stages.programs import Setup, compile_programs
+from tljax.stages.solve import put_head, solve
 from tljax.training import epochs
 from tljax.trees import digest_leaves
 

@@ -21,6 +21,10 @@ ROW = (
     "weights",
     "export",
     "report",
+    "startup",
+    "stages",
+    "model",
+    "mirror_gain",
     "commands",
     "cli",
     "__main__",
@@ -75,10 +79,10 @@ def test_who_only_hashes_bytes_does_not_import_the_network():
     assert not {package(name) for name in reach("runs.files")} & {"networks", "training"}
 
 
-def test_programs_are_compiled_in_commands_and_for_inference_alone():
+def test_programs_are_compiled_in_three_places_alone():
     calls = {name for name, tree in FILES.items() for node in ast.walk(tree)
              if isinstance(node, ast.Attribute) and ast.unparse(node) == "jax.jit"}  # fmt: skip
-    assert calls == {"commands.formats", "commands.programs", "training.inference"}
+    assert calls == {"export.stablehlo", "stages.programs", "training.inference"}
 
 
 def test_packages_re_export_nothing_but_three_names():
@@ -90,7 +94,7 @@ def test_packages_re_export_nothing_but_three_names():
 def test_the_loop_is_in_sight():
     """`train` itself contains the loop over epochs, and no function changes a variable of the function around it."""
     (train,) = (
-        node for node in FILES["commands.train"].body if isinstance(node, ast.FunctionDef) and node.name == "train"
+        node for node in FILES["stages.train"].body if isinstance(node, ast.FunctionDef) and node.name == "train"
     )
     assert any(isinstance(node, ast.While) for node in ast.walk(train))
     assert not [node for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.Nonlocal)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tljax.config import Data
-from tljax.data import cifar10, splits
+from tljax.data import cifar10, datasets
 from tljax.data.image_source import ImageSource
 
 RECORDS_PER_FILE = 8
@@ -43,7 +43,7 @@ def directory(archive, tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("tfds"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cifar10, "download", lambda url, md5: archive)
-        splits.load(Data(name="cifar10", dir=path), seed=0)
+        datasets.load_dataset(Data(name="cifar10", dir=path), seed=0)
     return path
 
 
@@ -73,7 +73,7 @@ def test_half_a_record_is_refused():
 
 
 def test_every_image_comes_back_unchanged(directory, offline):
-    dataset = splits.load(Data(name="cifar10", dir=directory), seed=0)
+    dataset = datasets.load_dataset(Data(name="cifar10", dir=directory), seed=0)
     assert dataset.class_names == cifar10.CLASS_NAMES
     assert dataset.image_size == 32
     for split, prefix, seeds in ((dataset.train, "train", range(5)), (dataset.validation, "test", [5])):
@@ -87,13 +87,13 @@ def test_every_image_comes_back_unchanged(directory, offline):
 
 
 def test_classes_and_slices_of_a_tfds_set(directory):
-    everything = splits.load(Data(name="cifar10", dir=directory), seed=0).train
-    dataset = splits.load(Data(name="cifar10", dir=directory, validation_split="train[75%:]"), seed=0)
+    everything = datasets.load_dataset(Data(name="cifar10", dir=directory), seed=0).train
+    dataset = datasets.load_dataset(Data(name="cifar10", dir=directory, validation_split="train[75%:]"), seed=0)
     assert dataset.train.ids == everything.ids[:30]
     assert dataset.validation.ids == everything.ids[30:]
     assert len(dataset.test.ids) == RECORDS_PER_FILE
     label = int(everything.labels[0])
-    held_out = splits.load(
+    held_out = datasets.load_dataset(
         Data(name="cifar10", dir=directory, classes=(cifar10.CLASS_NAMES[label],), validation_split="train"),
         seed=0,
         training=False,
@@ -104,7 +104,7 @@ def test_classes_and_slices_of_a_tfds_set(directory):
 
 def test_offline_says_what_to_put_where(offline, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cannot download.*cifar-10-binary.tar.gz") as caught:
-        splits.load(Data(name="cifar10", dir=str(tmp_path / "tfds")), seed=0)
+        datasets.load_dataset(Data(name="cifar10", dir=str(tmp_path / "tfds")), seed=0)
     message = str(caught.value)
     assert "\n" not in message
     assert cifar10.MD5 in message
@@ -119,7 +119,7 @@ def test_another_format_gives_a_command_for_another_folder(directory, tmp_path):
         content = path.read_bytes().replace(b'"array_record"', b'"tfrecord"')
         (copy / path.name.replace("array_record", "tfrecord")).write_bytes(content)
     with pytest.raises(ValueError, match="not prepared as array_record") as caught:
-        splits.load(Data(name="cifar10", dir=str(tmp_path)), seed=0)
+        datasets.load_dataset(Data(name="cifar10", dir=str(tmp_path)), seed=0)
     assert f"config.data.dir={tmp_path}_array_record" in str(caught.value)
     assert f"data_dir='{tmp_path}_array_record'" in str(caught.value)
 
@@ -136,15 +136,15 @@ def test_a_set_of_ones_own_without_supervised_keys_and_ids(directory, tmp_path):
             values.get("featuresDict", {}).get("features", {}).pop("id", None)
             content = json.dumps(values).encode()
         (copy / path.name.replace("cifar10", "own_set")).write_bytes(content)
-    own = splits.load(Data(name="own_set", dir=str(tmp_path)), seed=0).train
-    original = splits.load(Data(name="cifar10", dir=directory), seed=0).train
+    own = datasets.load_dataset(Data(name="own_set", dir=str(tmp_path)), seed=0).train
+    original = datasets.load_dataset(Data(name="cifar10", dir=directory), seed=0).train
     assert own.ids == tuple(f"train_{row:05d}" for row in range(5 * RECORDS_PER_FILE))
     np.testing.assert_array_equal(own.images, original.images)
     np.testing.assert_array_equal(own.labels, original.labels)
 
 
 def test_unlabelled_rows_are_refused(directory, monkeypatch):
-    monkeypatch.setattr(splits, "open_source", lambda config: unlabelled)
+    monkeypatch.setattr(datasets, "open_source", lambda config: unlabelled)
     unlabelled = ImageSource(
         ("a",),
         32,
@@ -154,4 +154,4 @@ def test_unlabelled_rows_are_refused(directory, monkeypatch):
         lambda split: (),
     )
     with pytest.raises(ValueError, match="split test has images without a label"):
-        splits.load(Data(name="some_set"), seed=0, training=False)
+        datasets.load_dataset(Data(name="some_set"), seed=0, training=False)

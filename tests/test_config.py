@@ -10,11 +10,11 @@ import pytest
 from tljax import config as settings
 from tljax.cli import COMMANDS, main, parse_flags
 from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Recipe, Stage
-from tljax.data.splits import Extent
+from tljax.data.datasets import Extent
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import RESNET50
 from tljax.runs.saved_configs import explain_changes, growing
-from tljax.training.recipe import choose_augmentation, choose_stages
+from tljax.stages.rules import choose_augmentation, choose_stages
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))

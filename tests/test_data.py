@@ -1,4 +1,4 @@
-"""The images that `splits.load` takes, and the splits that they are in."""
+"""The images that `datasets.load_dataset` takes, and the splits that they are in."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from pictures import COLORS, load_folder, make_folder, save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import decoding, sources, splits
+from tljax.data import datasets, decoding, sources
 from tljax.data.image_source import ImageSource
 
 
@@ -64,7 +64,7 @@ def test_a_slice_of_train_leaves_training(tmp_path):
 
 
 def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
-    dataset = splits.load(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
+    dataset = datasets.load_dataset(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
     assert (dataset.train, dataset.test) == (None, None)
     assert len(dataset.validation.ids) == 162
 
@@ -87,7 +87,7 @@ def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
 )
 def test_wrong_splits_are_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as caught:
-        splits.load(Data(name="digits", **settings), seed=0)
+        datasets.load_dataset(Data(name="digits", **settings), seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -99,21 +99,21 @@ def test_train_is_needed_for_training_alone(tmp_path):
 
 
 def test_max_images_is_a_seeded_sample_of_each_split():
-    everything = splits.load(Data(name="digits"), seed=0)
-    few = splits.load(Data(name="digits", max_images=50), seed=0)
+    everything = datasets.load_dataset(Data(name="digits"), seed=0)
+    few = datasets.load_dataset(Data(name="digits", max_images=50), seed=0)
     for split, whole in ((few.train, everything.train), (few.validation, everything.validation)):
         rows = [whole.ids.index(name) for name in split.ids]
         assert len(rows) == 50
         assert rows == sorted(set(rows))
         np.testing.assert_array_equal(split.images, whole.images[rows])
         np.testing.assert_array_equal(split.labels, whole.labels[rows])
-    again = splits.load(Data(name="digits", max_images=50), seed=0)
+    again = datasets.load_dataset(Data(name="digits", max_images=50), seed=0)
     assert again.train.ids == few.train.ids
 
 
 def test_few_labels_are_a_seeded_draw_of_each_class_from_train_alone():
     data = {k: Data(name="digits", classes=("7", "3", "4"), labels_per_class=k) for k in (None, 5, 10, 1000)}
-    drawn = {k: splits.load(one, seed=0) for k, one in data.items()}
+    drawn = {k: datasets.load_dataset(one, seed=0) for k, one in data.items()}
     for k in (5, 10):
         assert np.bincount(drawn[k].train.labels).tolist() == [k] * 3
         assert drawn[k].validation.ids == drawn[None].validation.ids
@@ -126,18 +126,18 @@ def test_few_labels_are_a_seeded_draw_of_each_class_from_train_alone():
     assert drawn[1000].train.ids == drawn[None].train.ids
     (warning,) = drawn[1000].description["warnings"]
     assert warning == "train has fewer images than config.data.labels_per_class=1000 of 7, 3, 4"
-    other = splits.load(data[5], seed=1)
+    other = datasets.load_dataset(data[5], seed=1)
     assert set(other.train.ids) != set(drawn[5].train.ids)
     # Without config.classes too, and after the sample of max_images.
-    both = splits.load(Data(name="digits", max_images=100, labels_per_class=3), seed=0)
-    assert set(both.train.ids) <= set(splits.load(Data(name="digits", max_images=100), seed=0).train.ids)
+    both = datasets.load_dataset(Data(name="digits", max_images=100, labels_per_class=3), seed=0)
+    assert set(both.train.ids) <= set(datasets.load_dataset(Data(name="digits", max_images=100), seed=0).train.ids)
     assert np.bincount(both.train.labels).tolist() == [3] * 10 and both.validation.count == 100
 
 
 def test_few_labels_are_not_found_in_the_cache_as_others(tmp_path, monkeypatch):
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
     counts = [
-        splits.load(Data(name="digits", labels_per_class=k), seed=0, disk_bytes=2**24).train.count
+        datasets.load_dataset(Data(name="digits", labels_per_class=k), seed=0, disk_bytes=2**24).train.count
         for k in (2, 3, None, 2)
     ]
     assert counts == [20, 30, 1618, 20]
@@ -183,13 +183,13 @@ def test_max_images_sample_follows_the_seed(tmp_path):
 
 
 def test_max_images_counts_after_the_classes():
-    dataset = splits.load(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
+    dataset = datasets.load_dataset(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
     assert len(dataset.train.ids) == 20
     assert set(dataset.train.labels.tolist()) == {0, 1}
 
 
 def test_a_slice_of_train_without_a_test_split_evaluates_none():
-    dataset = splits.load(Data(name="digits", validation_split="train[90%:]"), seed=0)
+    dataset = datasets.load_dataset(Data(name="digits", validation_split="train[90%:]"), seed=0)
     assert dataset.test is None
     assert not set(dataset.train.ids) & set(dataset.validation.ids)
 
@@ -197,7 +197,7 @@ def test_a_slice_of_train_without_a_test_split_evaluates_none():
 def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypatch, capsys):
     make_folder(tmp_path / "pictures", {"red": 4, "green": 4})
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
-    read = lambda **more: splits.load(  # noqa: E731
+    read = lambda **more: datasets.load_dataset(  # noqa: E731
         Data(name=f"folder:{tmp_path / 'pictures'}", image_size=32, **more), seed=0, disk_bytes=2**20
     )
     first = read()
@@ -222,15 +222,15 @@ def test_decoded_images_are_found_again_until_a_file_changes(tmp_path, monkeypat
     # By default `disk_bytes` is 0, so nothing is kept.
     for path in (tmp_path / "cache" / "arrays").iterdir():
         shutil.rmtree(path)
-    splits.load(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)
+    datasets.load_dataset(Data(name=f"folder:{tmp_path / 'pictures'}"), seed=0)
     assert not list((tmp_path / "cache" / "arrays").iterdir())
 
 
 def test_tensorflow_is_never_imported():
     code = """import sys
 from tljax.config import Data
-from tljax.data import splits
-splits.load(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
+from tljax.data import datasets
+datasets.load_dataset(Data(name="digits", validation_split="train[90%:]", test_split="val"), seed=0)
 assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -249,7 +249,7 @@ def test_sources_are_told_apart_in_the_cache_and_without_files_nothing_is_kept(t
         return ImageSource(("a", "b"), 32, {"train": 8, "val": 4}, describe, fetch, lambda split: files)
 
     def first_pixel(name):
-        return int(splits.load(Data(name=name), seed=0, disk_bytes=2**20).train.images[0, 0, 0, 0])
+        return int(datasets.load_dataset(Data(name=name), seed=0, disk_bytes=2**20).train.images[0, 0, 0, 0])
 
     monkeypatch.setitem(sources.SOURCES, "one", lambda whole: open_gray([Path(__file__)]))
     monkeypatch.setitem(sources.SOURCES, "other", lambda whole: open_gray([Path(__file__)]))
@@ -264,12 +264,12 @@ def test_broken_pictures_are_skipped_where_that_is_asked_for(tmp_path, monkeypat
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
     folder = make_folder(tmp_path / "pictures", {"red": 20, "blue": 20, "green": 3})
     config = Data(name=f"folder:{folder}", image_size=32, classes=("red", "blue"), broken="skip")
-    whole = splits.load(config, seed=0)
+    whole = datasets.load_dataset(config, seed=0)
     (folder / whole.train.ids[3]).write_bytes(b"<html>")
     (folder / whole.validation.ids[0]).write_bytes(b"")
     (folder / "green" / "0.png").write_bytes(b"")
     for disk_bytes in (0, 2**20, 2**20):
-        dataset = splits.load(config, seed=0, disk_bytes=disk_bytes)
+        dataset = datasets.load_dataset(config, seed=0, disk_bytes=disk_bytes)
         assert dataset.train.ids == whole.train.ids[:3] + whole.train.ids[4:]
         assert dataset.validation.ids == whole.validation.ids[1:]
         assert (dataset.train.count, len(dataset.train.labels)) == (35, 35)
@@ -280,16 +280,19 @@ def test_broken_pictures_are_skipped_where_that_is_asked_for(tmp_path, monkeypat
         )
     config.broken = "refuse"
     with pytest.raises(ValueError, match="is no readable image"):
-        splits.load(config, seed=0)
+        datasets.load_dataset(config, seed=0)
 
 
 def test_two_processes_skip_the_same_pictures(tmp_path):
     folder = make_folder(tmp_path, {"red": 20, "blue": 20})
     config = Data(name=f"folder:{folder}", image_size=32, broken="skip")
-    whole = splits.load(config, seed=0).train
+    whole = datasets.load_dataset(config, seed=0).train
     (folder / whole.ids[3]).write_bytes(b"")
-    one = splits.load(config, seed=0).train
-    parts = [splits.load(config, seed=0, own=lambda n, start=start: np.arange(start, n, 2)).train for start in (0, 1)]
+    one = datasets.load_dataset(config, seed=0).train
+    parts = [
+        datasets.load_dataset(config, seed=0, own=lambda n, start=start: np.arange(start, n, 2)).train
+        for start in (0, 1)
+    ]
     assert sorted(np.concatenate([part.rows for part in parts])) == list(range(35))
     for part in parts:
         assert part.ids == tuple(one.ids[row] for row in part.rows) and part.count == 35

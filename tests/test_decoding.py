@@ -12,7 +12,7 @@ from pictures import save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import decoding, splits
+from tljax.data import datasets, decoding
 from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, read_picture, scale_values
 
 
@@ -104,7 +104,7 @@ def test_a_picture_becomes_square_as_the_setting_says(tmp_path, fit):
     config = Data(name=f"folder:{tmp_path / 'pictures'}", image_size=16, fit=fit)
     for memory in (2**20, 0):
         np.testing.assert_array_equal(
-            splits.load(config, seed=0, memory_bytes=memory).train.images[np.arange(1)], [decoded]
+            datasets.load_dataset(config, seed=0, memory_bytes=memory).train.images[np.arange(1)], [decoded]
         )
 
 
@@ -163,8 +163,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def read(folder, memory_bytes: int) -> splits.Split:
-    return splits.load(Data(name=f"folder:{folder}", image_size=8), seed=0, memory_bytes=memory_bytes).train
+def read(folder, memory_bytes: int) -> datasets.Split:
+    return datasets.load_dataset(Data(name=f"folder:{folder}", image_size=8), seed=0, memory_bytes=memory_bytes).train
 
 
 def test_what_does_not_fit_is_decoded_when_it_is_asked_for(folder):
@@ -238,7 +238,7 @@ def test_a_jpeg_without_end_marker_is_read_and_said(tmp_path, monkeypatch):
     (tmp_path / "data" / "a" / "1.jpg").write_bytes(encode_jpeg()[:-2])
     config = Data(name=f"folder:{tmp_path / 'data'}", image_size=32)
     for _ in ("decoded", "found in the cache"):
-        (warning,) = splits.load(config, seed=0, disk_bytes=2**20).description["warnings"]
+        (warning,) = datasets.load_dataset(config, seed=0, disk_bytes=2**20).description["warnings"]
         assert "1 JPEGs lack their end marker and are read, since no row is missing: a/1.jpg" in warning
 
 

@@ -22,14 +22,14 @@ from tiny_runs import TINY, read_digits, save_source, small
 
 import tljax
 from tljax.cli import main
-from tljax.commands import export, formats
-from tljax.commands.from_config import run
+from tljax.commands import export
 from tljax.config import Optimizer
 from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
-from tljax.export import onnx_graph
+from tljax.export import formats, onnx_graph
 from tljax.export.content import Content
 from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet
 from tljax.runs.reference import read_reference, write_reference
+from tljax.stages.from_config import run
 from tljax.training.calibration import softmax
 from tljax.weights.pretrained import load_weights
 
@@ -80,7 +80,7 @@ def draw_pictures(n: int, side: int = 37) -> np.ndarray:
 def test_any_network_is_an_onnx_graph_for_batches_of_any_size(variant, architecture, hidden):
     network = ResNet(3, VARIANTS[variant], architecture, hidden)
     content = make_content(network, preprocessing=OF_VARIANT[variant])
-    model = onnx_graph.build(content)
+    model = onnx_graph.build_model(content)
     onnx.checker.check_model(model, full_check=True)
     assert {row.key: row.value for row in model.metadata_props} == ABOUT
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
@@ -100,7 +100,7 @@ def test_any_network_is_an_onnx_graph_for_batches_of_any_size(variant, architect
 def test_openvino_answers_as_onnxruntime(tmp_path, variant):
     openvino = pytest.importorskip("openvino")
     content = make_content(ResNet(3, VARIANTS[variant], SLIM), preprocessing=OF_VARIANT[variant])
-    onnx.save(onnx_graph.build(content), tmp_path / "model.onnx")
+    onnx.save(onnx_graph.build_model(content), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     compiled = openvino.compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pictures = draw_pictures(100)
@@ -377,7 +377,7 @@ def test_names_that_are_no_utf_8_are_written_as_their_bytes(runs):
     weights = load_weights(str(runs / "v1"))
     model = replace(tljax.load(runs / "v1"), class_names=("a", "b\udcff", "c"))
     content = export.gather(weights, model, formats.find_format("m.onnx", None), 1)
-    assert content.class_names == ("a", "b\\udcff", "c") and onnx_graph.build(content).SerializeToString()
+    assert content.class_names == ("a", "b\\udcff", "c") and onnx_graph.build(content)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

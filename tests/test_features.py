@@ -10,12 +10,12 @@ import pytest
 from tiny_runs import TINY
 
 from tljax import trees
-from tljax.commands import from_config
 from tljax.config import Cache, Config, Data
 from tljax.data.preprocessing import CAFFE, preprocess
 from tljax.devices.mesh import make_mesh
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, fold
+from tljax.stages import from_config
 from tljax.storage import cache
 from tljax.training import features, inference, metrics
 

@@ -15,13 +15,13 @@ from processes import run_together
 from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small, train_on_views
 
 from tljax.cli import main
-from tljax.commands import lessons
-from tljax.commands.from_config import run
 from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
 from tljax.data import batches
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
 from tljax.runs import checkpoints
+from tljax.stages import lessons
+from tljax.stages.from_config import run
 from tljax.weights import pretrained
 
 ROW = {

@@ -11,11 +11,11 @@ from PIL import Image
 from tiny_runs import DIGITS, TINY, read_summary, train_on_digits
 
 import tljax
-from tljax.commands import model as models
-from tljax.commands.model import load, name_classes
-from tljax.data import splits
+from tljax import model as models
+from tljax.data import datasets
 from tljax.data.preprocessing import preprocess
 from tljax.devices.mesh import make_mesh
+from tljax.model import load, name_classes
 from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables
 from tljax.runs import reference
 from tljax.runs.reference import Reference, find_difference, read_reference, write_reference
@@ -31,8 +31,8 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def validation() -> splits.Split:
-    return splits.load(DIGITS, seed=0).validation
+def validation() -> datasets.Split:
+    return datasets.load_dataset(DIGITS, seed=0).validation
 
 
 @pytest.fixture(scope="module")

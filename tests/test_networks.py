@@ -10,12 +10,12 @@ import pooch
 import pytest
 from tiny_runs import DIGITS, TINY, read_summary, small
 
-from tljax.commands.from_config import run
-from tljax.commands.model import load
 from tljax.config import Lesson
 from tljax.data.preprocessing import CAFFE, TORCH, preprocess
+from tljax.model import load
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import NETWORKS, VARIANTS, Network, ResNet, abstract_variables
+from tljax.stages.from_config import run
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert
 from tljax.weights.pretrained import load_weights

@@ -13,12 +13,12 @@ import pytest
 from tiny_runs import read_rows, read_summary
 
 from tljax.cli import main
-from tljax.commands.from_config import run
-from tljax.commands.model import load
 from tljax.commands.predict import describe
 from tljax.config import Config, Data, Lesson
-from tljax.data import splits
+from tljax.data import datasets
+from tljax.model import load
 from tljax.networks.resnet import NETWORKS, Architecture, Network
+from tljax.stages.from_config import run
 from tljax.weights.pretrained import load_weights
 
 NETWORK = Architecture((1, 1, 1, 1), width=4)
@@ -72,7 +72,7 @@ def test_a_finished_stage_takes_more_epochs(workdir, capsys):
 
 def test_its_runs_predict_unchecked_and_checked_once_they_went_on(workdir):
     model = load("lesson/feature_extraction")
-    images = splits.load(DIGITS, seed=0).validation.images
+    images = datasets.load_dataset(DIGITS, seed=0).validation.images
     assert model.class_names == ("5", "6", "7") and model(images).shape == (40, 3)
     assert model.reference is None and "unchecked" in describe(model)
     config = Config(stage="from_scratch", cut="conv1", batch_size=8, epochs=3, data=Data(**vars(DIGITS)))

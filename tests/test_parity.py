@@ -19,8 +19,8 @@ from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 from keras_networks import randomize
 
-from tljax.commands.model import load
 from tljax.data.preprocessing import TORCH, preprocess
+from tljax.model import load
 from tljax.networks.resnet import NETWORKS, VARIANTS, ResNet, abstract_variables, fold
 from tljax.training import inference
 from tljax.trees import flatten, unflatten

@@ -18,14 +18,15 @@ import pytest
 from PIL import Image
 from tiny_runs import save_digits, train_on_digits
 
-from tljax.commands import mirror_gain, predict
-from tljax.commands.mirror_gain import measure_gain
-from tljax.commands.model import Model, load
+from tljax import mirror_gain
+from tljax.commands import predict
 from tljax.commands.predict import Wanted, answer_all
 from tljax.data import listing
 from tljax.data.layouts import list_pictures
 from tljax.data.listing import Picture, find_class, find_pictures
-from tljax.report import rows
+from tljax.mirror_gain import measure_gain
+from tljax.model import Model, load
+from tljax.report.answers import open_output
 from tljax.report.maps import paint
 
 
@@ -241,7 +242,7 @@ def test_a_map_has_a_name_that_file_systems_take():
 
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "rows.csv")
-    with rows.open_output(str(tmp_path / "link.csv"), sys.stdout) as file:
+    with open_output(str(tmp_path / "link.csv"), sys.stdout) as file:
         file.write("text")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "rows.csv").read_text() == "text"
 
@@ -302,13 +303,13 @@ def test_a_run_that_is_none_is_refused(tmp_path, photos):
 def test_an_unfinished_file_is_never_there_under_its_name(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), rows.open_output(str(path), sys.stdout) as file:
+    with pytest.raises(KeyboardInterrupt), open_output(str(path), sys.stdout) as file:
         file.write("half")
         raise KeyboardInterrupt
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["rows.csv"]
     with pytest.raises(OSError, match=r"rows.csv cannot be written \(No space left"):  # noqa: SIM117
-        with rows.open_output(str(path), sys.stdout):
+        with open_output(str(path), sys.stdout):
             raise OSError(28, "No space left on device")
-    with pytest.raises(FileNotFoundError, match="elsewhere"), rows.open_output(str(path), sys.stdout):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), open_output(str(path), sys.stdout):
         raise FileNotFoundError(2, "No such file", "elsewhere")
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["rows.csv"]

@@ -6,14 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 from tiny_runs import DIGITS, make_source, read_rows, read_summary, save_digits, small
 
-from tljax.commands import from_config
-from tljax.commands import recipe as recipes
-from tljax.commands.from_config import run
 from tljax.config import Cache, Data, Recipe
-from tljax.data import splits
-from tljax.data.splits import Extent, size_up
+from tljax.data import datasets
+from tljax.data.datasets import Extent, size_up
 from tljax.runs.workdir import begin_run, clear
-from tljax.training.recipe import Limit, choose_augmentation, choose_batch, choose_stages
+from tljax.stages import from_config
+from tljax.stages import recipe as recipes
+from tljax.stages.from_config import run
+from tljax.stages.rules import Limit, choose_augmentation, choose_batch, choose_stages
 from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
@@ -106,7 +106,7 @@ def test_without_validation_the_solved_head_alone_is_left():
 )
 def test_the_extent_is_that_of_what_is_read(settings):
     data = Data(name="digits", **settings)
-    read = splits.load(data, seed=3)
+    read = datasets.load_dataset(data, seed=3)
     counts = read.train.count, read.validation.count
     assert size_up(data, 3) == Extent(*counts, len(read.class_names), read.image_size)
 

@@ -13,11 +13,11 @@ from test_steps import KEY, MODEL, make_batch, make_procedure
 from tiny_runs import DIGITS, read_rows, read_summary, small
 
 import tljax
-from tljax.commands.from_config import run
 from tljax.config import Cache, Head, Optimizer
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.networks.kernels import microbatch
 from tljax.networks.resnet import abstract_variables
+from tljax.stages.from_config import run
 from tljax.training import metrics, steps
 from tljax.training.regularization import balance, draw_noise, move_average, soften
 from tljax.training.state import create_state
@@ -235,7 +235,7 @@ def test_a_run_with_all_of_it_reports_plain_losses_and_is_read_again(tmp_path, c
     model = tljax.load(tmp_path / "run")
     assert model.why_no_maps.startswith("its head has hidden layers")
     # The loss that is reported for validation is the plain cross-entropy of the averages that are kept.
-    validation = splits.load(everything.data, seed=0).validation
+    validation = datasets.load_dataset(everything.data, seed=0).validation
     logits = model(np.asarray(validation.images))
     losses = metrics.cross_entropy(jnp.asarray(logits), jnp.asarray(validation.labels, jnp.int32))
     assert summary["loss"] == pytest.approx(float(losses.mean()), rel=1e-4)

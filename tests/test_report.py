@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_runs import TINY
 
 from tljax.config import Lesson, Stage
-from tljax.data.splits import Split
+from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
-from tljax.report import pictures, tables
+from tljax.report import figures, tables
 
 NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
@@ -166,7 +166,7 @@ def row(stage: str, epoch: int, val_loss: float | None) -> dict:
     ids=["one epoch", "two stages and a loss that is no number", "two runs"],
 )
 def test_curves_are_a_picture(tmp_path, runs):
-    pictures.draw_curves(tmp_path / "figures" / "curves.png", runs)
+    figures.draw_curves(tmp_path / "figures" / "curves.png", runs)
     picture = read_picture(tmp_path / "figures" / "curves.png")
     assert picture.shape == (440, 1100, 3)
     # matplotlib's first colour, with which the first run is drawn.
@@ -176,7 +176,7 @@ def test_curves_are_a_picture(tmp_path, runs):
 def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
     n = len(labels)
     split = Split(np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n)
-    pictures.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
+    figures.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
 
 
 @pytest.mark.parametrize(
@@ -195,18 +195,18 @@ def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, mon
     arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in \udce9", r"$\wrong{"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pictures.draw_samples(*arguments)
+        figures.draw_samples(*arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "predictions.png"}
     assert not capsys.readouterr().out
-    monkeypatch.setattr(pictures, "_save", lambda *_: 1 / 0)
-    pictures.draw_samples(*arguments)
-    pictures.draw_curves(tmp_path / "curves.png", {"a": [row("a", 1, 0.6)]})
+    monkeypatch.setattr(figures, "_save", lambda *_: 1 / 0)
+    figures.draw_samples(*arguments)
+    figures.draw_curves(tmp_path / "curves.png", {"a": [row("a", 1, 0.6)]})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all("is not drawn (ZeroDivisionError: division by zero)" in line for line in lines)
 
 
 def test_a_notebook_s_backend_in_the_environment_is_not_asked_for():
-    code = "from tljax.report import pictures; pictures._figure_class()().savefig('/dev/null', format='png')"
+    code = "from tljax.report import pictures; figures._figure_class()().savefig('/dev/null', format='png')"
     environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
@@ -234,11 +234,11 @@ def test_rates_are_drawn_where_they_change_within_a_stage():
     def rows(*rates):
         return [{"stage": "a", "epoch": i, "learning_rate": rate} for i, rate in enumerate(rates)]
 
-    assert pictures._rate_changes(rows(0.1, 0.05))
+    assert figures._rate_changes(rows(0.1, 0.05))
     # A solved head is a row without a rate.
-    assert not pictures._rate_changes(rows(None, 0.1, 0.1))
-    assert not pictures._rate_changes([*rows(0.1), rows(0.05)[0] | {"stage": "b"}])
-    assert not pictures._rate_changes([*rows(0.1), rows(0.05)[0] | {"cut": "conv4_block1"}])
+    assert not figures._rate_changes(rows(None, 0.1, 0.1))
+    assert not figures._rate_changes([*rows(0.1), rows(0.05)[0] | {"stage": "b"}])
+    assert not figures._rate_changes([*rows(0.1), rows(0.05)[0] | {"cut": "conv4_block1"}])
 
 
 def test_weights_of_many_classes_are_the_least_and_the_most():

@@ -18,8 +18,8 @@ from tiny_runs import DIGITS, read_digits, read_summary, small
 
 import tljax
 from tljax.cli import main
-from tljax.commands.from_config import run
 from tljax.data.preprocessing import OF_VARIANT
+from tljax.stages.from_config import run
 from tljax.training.calibration import softmax
 
 CLASSES = len(DIGITS.classes)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tiny_runs import TINY, make_source, read_rows, read_summary, small
 
-from tljax.commands import train
-from tljax.commands.from_config import run
-from tljax.commands.model import load
 from tljax.commands.show import show
 from tljax.config import Config, Data, Head, Lesson, Optimizer, Stage
-from tljax.data import splits
+from tljax.data import datasets
+from tljax.model import load
 from tljax.runs import checkpoints
 from tljax.runs.reference import read_reference
+from tljax.stages import train
+from tljax.stages.from_config import run
 from tljax.training.ridge import solve_head
 from tljax.weights.pretrained import load_weights
 
@@ -44,7 +44,7 @@ def few(source, tmp_path_factory) -> Path:
 def test_the_head_is_that_of_the_features(few, source):
     """The features are those that the source itself computes before the unit, at all positions."""
     weights, _ = checkpoints.read_run(few)
-    dataset = splits.load(FEW, seed=0)
+    dataset = datasets.load_dataset(FEW, seed=0)
     # In the source as it is, conv5_block1 reads only every second position.
     features = load(few).features(dataset.train.images)
     head = solve_head(features, dataset.train.labels, 3)
@@ -94,7 +94,7 @@ def test_a_solved_head_is_a_run_like_any_other(few, source, tmp_path, capsys):
 
 def test_a_shorter_network_has_a_map_where_the_whole_has_none(few):
     """At 32 pixels the whole network's last map has one position, this one's has four."""
-    model, images = load(few), splits.load(FEW, seed=0).validation.images[:5]
+    model, images = load(few), datasets.load_dataset(FEW, seed=0).validation.images[:5]
     assert model.positions == (2, 2)
     logits = model(images)
     for one, row in zip(model.explain(images), logits, strict=True):

@@ -7,7 +7,7 @@ import pytest
 from pictures import COLORS, load_folder, make_folder
 
 from tljax.config import Data
-from tljax.data import sources, splits
+from tljax.data import datasets, sources
 
 
 @pytest.mark.parametrize("validation", ["val", "validation"])
@@ -113,7 +113,7 @@ def test_wrong_classes_are_refused(tmp_path, classes, message):
 
 
 def test_digits_use_the_whole_range_of_pixels():
-    dataset = splits.load(Data(name="digits"), seed=0)
+    dataset = datasets.load_dataset(Data(name="digits"), seed=0)
     assert dataset.class_names == tuple("0123456789")
     assert (dataset.image_size, len(dataset.train.ids) + len(dataset.validation.ids)) == (32, 1797)
     assert dataset.train.images.shape[1:] == (32, 32, 3)
@@ -125,7 +125,7 @@ def test_digits_use_the_whole_range_of_pixels():
 
 
 def test_digits_split_is_always_the_same():
-    ids = [splits.load(Data(name="digits"), seed=seed, training=False).validation.ids for seed in (3, 4)]
+    ids = [datasets.load_dataset(Data(name="digits"), seed=seed, training=False).validation.ids for seed in (3, 4)]
     assert ids[0] == ids[1]
 
 
@@ -156,7 +156,7 @@ def test_train_alone_is_cut_like_a_folder_of_classes(tmp_path):
 
 def test_unprepared_set_gives_the_command_that_prepares_it(tmp_path):
     with pytest.raises(ValueError, match="'mnist' is not prepared") as caught:
-        splits.load(Data(name="mnist", dir=str(tmp_path)), seed=0)
+        datasets.load_dataset(Data(name="mnist", dir=str(tmp_path)), seed=0)
     message = str(caught.value)
     assert "\n" not in message
     code = message.split('python -c "')[1].removesuffix('"')
@@ -166,6 +166,6 @@ def test_unprepared_set_gives_the_command_that_prepares_it(tmp_path):
 
 def test_unknown_name_gives_near_ones_in_one_line():
     with pytest.raises(ValueError, match="cifar10") as caught:
-        splits.load(Data(name="cifar11"), seed=0)
+        datasets.load_dataset(Data(name="cifar11"), seed=0)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200

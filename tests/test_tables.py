@@ -7,7 +7,7 @@ from pictures import save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.data.tables import read_table, recognize_table
 
 
@@ -48,7 +48,7 @@ def test_a_column_of_splits_is_read(tmp_path):
         "val": {"cat": [NAMES[3]], "dog": [NAMES[2]]},
         "test": {"cat": [NAMES[5]], "dog": [NAMES[4]]},
     }
-    dataset = splits.load(Data(name=f"csv:{file}", image_size=8), seed=0)
+    dataset = datasets.load_dataset(Data(name=f"csv:{file}", image_size=8), seed=0)
     assert (dataset.train.count, dataset.validation.count, dataset.class_names) == (2, 2, ("cat", "dog"))
 
 
@@ -90,7 +90,7 @@ def test_other_labels_are_read_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
     text = "file,label\n" + "\n".join(ROWS)
     file = make(tmp_path / "data", NAMES, text)
-    read = lambda: splits.load(Data(name=f"csv:{file}", image_size=8), seed=0, disk_bytes=2**20)  # noqa: E731
+    read = lambda: datasets.load_dataset(Data(name=f"csv:{file}", image_size=8), seed=0, disk_bytes=2**20)  # noqa: E731
     before = dict(zip(read().train.ids, read().train.labels.tolist(), strict=True))
     file.write_text(text.replace("2.jpg,dog", "2.jpg,cat"))
     after = dict(zip(read().train.ids, read().train.labels.tolist(), strict=True))
@@ -103,4 +103,4 @@ def test_what_is_no_text_is_a_line(tmp_path):
     with pytest.raises(ValueError, match="is no text in UTF-8"):
         read_table(tmp_path / "labels.csv")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
-        splits.load(Data(name=f"csv:{tmp_path / 'nothing.csv'}"), seed=0)
+        datasets.load_dataset(Data(name=f"csv:{tmp_path / 'nothing.csv'}"), seed=0)

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from tljax.commands.from_config import run
 from tljax.config import Config, Lesson
 from tljax.devices import tpu
 from tljax.devices.mesh import by_row, make_mesh, whole
 from tljax.devices.tpu import CHIPS, Program
+from tljax.stages.from_config import run
 
 PROGRAM = """
   %all-reduce.3 = f32[64,3]{1,0} all-reduce(f32[64,3]{1,0} %x), replica_groups={}

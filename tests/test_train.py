@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from tiny_runs import TIMES, read_rows, read_summary, small
 
-from tljax.commands import preflight
-from tljax.commands.from_config import run
 from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.devices.mesh import make_mesh
 from tljax.runs import checkpoints
+from tljax.stages import preflight
+from tljax.stages.from_config import run
 from tljax.training import epochs
 from tljax.weights import pretrained
 

@@ -10,11 +10,11 @@ from test_features import CUTS, HEAD, IMAGES, MESH, embed, make_prefix
 from test_ridge import leave_out, simulate
 from tiny_runs import DIGITS, make_source, read_rows, read_summary
 
-from tljax.commands.from_config import run
 from tljax.config import Cache, Config, Data, Head
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.data.augmentation import find_kept_side, make_view
 from tljax.data.batches import EMPTY, draw_order, place_examples
+from tljax.stages.from_config import run
 from tljax.training import features, ridge
 
 STRONG = Data(augment="flip,shift,color,erase=1").augmentations
@@ -200,7 +200,9 @@ def test_a_run_with_everything_that_changes_images(tmp_path, capsys):
 
 
 def test_training_pictures_are_kept_larger_for_crops(folder):
-    plain, larger = (splits.load(replace(DIGITS, augment=augment), seed=0) for augment in ("flip", "flip,crop"))
+    plain, larger = (
+        datasets.load_dataset(replace(DIGITS, augment=augment), seed=0) for augment in ("flip", "flip,crop")
+    )
     assert (plain.image_size, larger.image_size) == (32, 32)
     assert plain.train.images.shape[1:3] == (32, 32) and larger.train.images.shape[1:3] == (37, 37)
     assert larger.validation.images.shape == plain.validation.images.shape

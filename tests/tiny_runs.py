@@ -8,13 +8,13 @@ import numpy as np
 import optax
 from PIL import Image
 
-from tljax.commands.from_config import run
 from tljax.config import Config, Data, Head, Lesson
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.data.preprocessing import CAFFE, Preprocessing
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network, ResNet, describe_network
 from tljax.runs import checkpoints, files
+from tljax.stages.from_config import run
 from tljax.training import progress
 from tljax.training.state import create_state
 from tljax.trees import Tree
@@ -64,7 +64,7 @@ def train_on_digits(workdir: Path) -> Path:
 
 def save_digits(folder: Path) -> Path:
     """Saves the validation pictures of `DIGITS` as `folder/CLASS/NUMBER.png`."""
-    split = splits.load(DIGITS, seed=0).validation
+    split = datasets.load_dataset(DIGITS, seed=0).validation
     for i, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
         path = folder / DIGITS.classes[label] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

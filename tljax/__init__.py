@@ -7,17 +7,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tljax.commands.from_config import run as train
-    from tljax.commands.model import load
     from tljax.config import Config
+    from tljax.model import load
+    from tljax.stages.from_config import run as train
 
 __all__ = ["Config", "load", "train"]
 
 # Each is imported when it is first asked for: `import tljax` alone takes no time, and no GPU's memory.
 _FOUND_IN = {
     "Config": ("tljax.config", "Config"),
-    "load": ("tljax.commands.model", "load"),
-    "train": ("tljax.commands.from_config", "run"),
+    "load": ("tljax.model", "load"),
+    "train": ("tljax.stages.from_config", "run"),
 }
 
 

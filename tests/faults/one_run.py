@@ -27,7 +27,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 import tiny_runs  # noqa: F401, adds the network of the configs beside this file
 
 from tljax import cli
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.runs import checkpoints
 from tljax.training import epochs, features
 
@@ -82,7 +82,7 @@ def report_status(train_epoch: Callable[..., Any], try_evaluate: Callable[..., A
     return trained, evaluated
 
 
-phase("reading", splits, "load")
+phase("reading", datasets, "load_dataset")
 phase("computing", features, "compute")
 phase("compiling", epochs, "warm_up")
 epochs.train_epoch = count_steps(epochs.train_epoch)

@@ -18,9 +18,9 @@ from harness import outcome
 from PIL import Image
 from tiny_runs import make_source
 
-from tljax.commands import from_config
 from tljax.config import Config, Data, Head, Optimizer
 from tljax.runs import checkpoints, files
+from tljax.stages import from_config
 from tljax.storage import signals
 from tljax.training.progress import last_epoch
 

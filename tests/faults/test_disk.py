@@ -15,9 +15,9 @@ import pytest
 from harness import HERE, Run, command, environment, newest, outcome
 from tiny_runs import make_source, small
 
-from tljax import cli
-from tljax.commands import from_config
+from tljax import startup
 from tljax.runs import checkpoints, workdir
+from tljax.stages import from_config
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,11 @@ def test_files_that_cannot_be_written(tmp_path):
 def test_what_tensorstore_ends_late_is_not_printed(then, printed):
     """Python cannot raise what fails in its threads then, and warns about reads that never began."""
     script = (
-        "from tljax import cli\nasync def read(): pass\n"
+        "from tljax import startup\nasync def read(): pass\n"
         "class Late:\n    def __init__(self, text): self.text = text\n"
         "    def __del__(self): raise RuntimeError(self.text)\n"
         "never_begun = read()\n"
-        "with cli.one_line(debug=False):\n"
+        "with startup.one_line(debug=False):\n"
         "    closed = Late('Event loop is closed'); del closed\n"
         f"    late = Late('another'); {then}\n"
         "never_begun.close()"
@@ -99,11 +99,11 @@ def test_a_checkpoint_that_cannot_be_read_back_ends_the_run_in_its_first_epoch(t
 def test_the_variable_for_64_bits_is_ignored_and_that_is_said(capsys):
     jax.config.update("jax_enable_x64", True)
     try:
-        cli.use_float32()
+        startup.use_float32()
         assert jax.numpy.arange(2.0).dtype == "float32"
     finally:
         jax.config.update("jax_enable_x64", False)
-    cli.use_float32()
+    startup.use_float32()
     assert capsys.readouterr().out == "JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16\n"
 
 

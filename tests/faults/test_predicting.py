@@ -17,7 +17,7 @@ from test_untrusted import encode, huge_png, mutate
 from tiny_runs import make_source
 
 from tljax.commands import predict
-from tljax.commands.model import load
+from tljax.model import load
 
 MAIN = [sys.executable, str(HERE.parents[1] / "main.py"), "predict"]
 

@@ -17,10 +17,10 @@ import pytest
 from harness import SIGNALS, Run, command, environment, newest, outcome, start_together
 from tiny_runs import make_source
 
-from tljax.commands import from_config
 from tljax.config import Config, Data
-from tljax.data import splits
+from tljax.data import datasets
 from tljax.runs import checkpoints
+from tljax.stages import from_config
 from tljax.storage import signals
 from tljax.training import epochs, features
 
@@ -95,7 +95,7 @@ def head(tmp_path_factory):
 # For each phase: module and name of the function that is entered, at which of its calls the signal comes, and the
 # number of the newest checkpoint when the run has stopped. An epoch counts five steps and an evaluation.
 MOMENTS = {
-    "reading": (splits, "load", 1, 0),
+    "reading": (datasets, "load_dataset", 1, 0),
     "computing": (features, "compute", 1, 0),
     "compiling": (epochs, "warm_up", 1, 0),
     "before the first step": (epochs, "_run", 1, 1),
@@ -154,7 +154,8 @@ def test_a_stopped_program_is_not_taken_apart(arguments):
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
 from tljax import cli
-from tljax.commands import from_config, predict
+from tljax.commands import predict
+from tljax.stages import from_config
 
 class Compiler:
     def __del__(self, abort=os.abort):

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from tljax.commands.formats import FORMATS, Format, Pictures, find_format, why_not
-from tljax.commands.model import Model, make_model, restore
 from tljax.devices.mesh import make_mesh
-from tljax.export.content import Content
+from tljax.export.content import Content, Squares
+from tljax.export.formats import FORMATS, Format, find_format, why_not
+from tljax.model import Model, make_model, restore
 from tljax.networks.resnet import ResNet, describe_network, name_architecture
 from tljax.runs.files import write_through
 from tljax.runs.reference import TOLERANCES
@@ -112,8 +112,17 @@ def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial
     # Some who read it go by the ending.
     file, data = folder / f"tried{form.ending}", form.build(content)
     file.write_bytes(data)
-    found = form.answer(file, content, pictures)
+    found = (form.answer or read_back)(file, content, pictures)
     return Trial(data, *find_differences(found, model(pictures) / content.temperature), which)
+
+
+def read_back(file: Path, content: Content, images: Squares) -> calibration.Probabilities:
+    """The probabilities that tljax gives for `images` with the weights in a file."""
+    weights = load_weights(str(file), setting="OUT")._replace(
+        input_size=content.image_size, preprocessing=content.preprocessing
+    )
+    model = make_model(weights, file, make_mesh(jax.devices("cpu")[:1]))
+    return calibration.softmax(model(images), content.temperature)
 
 
 def find_differences(
@@ -198,7 +207,7 @@ def find_thresholds(model: Model) -> dict[str, float]:
     return found
 
 
-def choose_pictures(model: Model) -> tuple[Pictures, str]:
+def choose_pictures(model: Model) -> tuple[Squares, str]:
     """Pictures that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
         return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"

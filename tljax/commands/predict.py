@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from tljax.commands.mirror_gain import measure_gain
-from tljax.commands.model import Explanation, Model, Prediction, Square, load
 from tljax.data.decoding import Fit
 from tljax.data.layouts import join
 from tljax.data.listing import Picture, find_pictures
-from tljax.report import rows, tables
+from tljax.mirror_gain import measure_gain
+from tljax.model import Explanation, Model, Prediction, Square, load
+from tljax.report import tables
+from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
 from tljax.training.calibration import balanced_accuracy
 from tljax.trees import Row
@@ -77,10 +78,10 @@ def run(flags: argparse.Namespace) -> None:
     """Classifies pictures, and ends with exit code 1 if some cannot be read."""
     if flags.top < 1:
         raise ValueError(f"--top {flags.top}: a row has one label at least")
-    start = rows.find_format(flags.out)
+    start = find_writer(flags.out)
     # A program that reads the rows from standard output must find nothing else there.
     stdout = sys.stdout
-    with redirect_stdout(sys.stderr if flags.out == rows.STANDARD_OUTPUT else stdout):
+    with redirect_stdout(sys.stderr if flags.out == STANDARD_OUTPUT else stdout):
         model = load(flags.run)
         print(describe(model))
         if flags.coverage is not None:
@@ -91,7 +92,7 @@ def run(flags: argparse.Namespace) -> None:
         left_out = Counter[str]()
         pictures = find_pictures(flags.pictures, model.class_names, left_out)
         answers = answer_all(model, pictures, Wanted(flags.top, flags.coverage, flags.tta, maps is not None))
-        with rows.open_output(flags.out, stdout) as file:
+        with open_output(flags.out, stdout) as file:
             write = start(file, min(flags.top, len(model.class_names)), flags.coverage is not None)
             counts = write_answers(model, answers, write, maps, show_progress=flags.out is not None)
         print(summarize(counts, left_out, flags.out, maps))
@@ -111,7 +112,7 @@ class Counts(NamedTuple):
 
 
 def write_answers(
-    model: Model, answers: Iterable[Answer], write: rows.Write, maps: Path | None, *, show_progress: bool
+    model: Model, answers: Iterable[Answer], write: Write, maps: Path | None, *, show_progress: bool
 ) -> Counts:
     """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
     confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
@@ -239,7 +240,7 @@ def to_row(picture: Picture, prediction: Prediction | None) -> Row:
 
 def summarize(counts: Counts, left_out: Counter[str], out: str | None, maps: Path | None) -> str:
     """How many pictures were classified, and what was not."""
-    to = "" if out in (None, rows.STANDARD_OUTPUT) else f", written to {out}"
+    to = "" if out in (None, STANDARD_OUTPUT) else f", written to {out}"
     drawn = "" if maps is None else f", maps in {maps}"
     classified = counts.total - counts.unreadable
     lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]

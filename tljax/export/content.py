@@ -3,9 +3,15 @@
 import json
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt8
+
 from tljax.data.preprocessing import Preprocessing
 from tljax.networks.resnet import ResNet
 from tljax.trees import Row, Tree
+
+# Images as an export gets them, RGB.
+Squares = UInt8[np.ndarray, "n size size 3"]
 
 
 def to_json(row: Row) -> bytes:

@@ -4,14 +4,16 @@ It is written by hand: a folded ResNet has ten kinds of operators, and the conve
 made for XLA.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from tljax.data.preprocessing import Preprocessing
-from tljax.export.content import Content
+from tljax.export.content import Content, Squares
 from tljax.networks.resnet import Architecture, fold
+from tljax.training.calibration import Probabilities
 from tljax.trees import Tree
 
 # Operators as of ONNX 1.12 (2022), which browsers and devices read too.
@@ -39,7 +41,22 @@ class Graph:
         return name
 
 
-def build(content: Content) -> Any:
+def build(content: Content) -> bytes:
+    """The file `*.onnx`."""
+    data: bytes = build_model(content).SerializeToString()
+    return data
+
+
+def answer(file: Path, content: Content, images: Squares) -> Probabilities:
+    """The probabilities [n, classes] that onnxruntime gets from a file for `images`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+    probabilities: Probabilities = session.run(["probabilities"], {"images": images})[0]
+    return probabilities
+
+
+def build_model(content: Content) -> Any:
     """The model (`onnx.ModelProto`) with the input `images` uint8 [n, side, side, 3], RGB, and the output
     `probabilities` float32 [n, classes]: softmax(logits / temperature). `content.metadata` is its own."""
     from onnx import TensorProto, helper

@@ -105,7 +105,7 @@ class Extent(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The arguments of `load` that apply to every split; `size` is the side of the decoded images in pixels."""
+    """The arguments of `load_dataset` that apply to every split; `size` is the side of the decoded images in pixels."""
 
     config: Data
     size: int
@@ -115,7 +115,7 @@ class Reading(NamedTuple):
     own: Callable[[int], Rows]
 
 
-def load(
+def load_dataset(
     config: Data,
     *,
     seed: int,
@@ -160,10 +160,10 @@ def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[st
 
 
 def size_up(config: Data, seed: int) -> Extent:
-    """The extent of what `load` would read to train and validate on. No picture is decoded, so broken ones count too.
+    """The extent of what `load_dataset` would read to train and validate on. No picture is decoded: broken ones count.
 
     Raises:
-      ValueError, FileNotFoundError: as `load`, as far as that shows without decoding.
+      ValueError, FileNotFoundError: as `load_dataset`, as far as that shows without decoding.
     """
     source, parts, names = _open(config, training=True)
     parts.pop("test", None)

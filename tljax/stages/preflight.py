@@ -9,8 +9,6 @@ import numpy as np
 from jax import ShapeDtypeStruct as Shape
 from jax.sharding import Mesh
 
-from tljax.commands.programs import Setup, compile_programs, make_setup
-from tljax.commands.stages import check_stage
 from tljax.config import SOURCE, Config
 from tljax.data.augmentation import find_kept_side
 from tljax.data.batches import Chunk, tiled_shape
@@ -18,6 +16,8 @@ from tljax.data.image_source import PHOTOGRAPH_SIZE
 from tljax.devices import tpu
 from tljax.devices.mesh import by_column, by_row, round_up, whole
 from tljax.networks.resnet import DEFAULT_NETWORK, DEFAULT_VARIANT, abstract_variables, fold
+from tljax.stages.programs import Setup, compile_programs, make_setup
+from tljax.stages.stage import check_stage
 from tljax.training import features
 from tljax.training.inference import Inference, classify, run_prefix
 from tljax.trees import Tree

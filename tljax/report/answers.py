@@ -21,7 +21,7 @@ Write = Callable[[Row], None]
 Start = Callable[[TextIO, int, bool], Write]
 
 
-def find_format(out: str | None) -> Start:
+def find_writer(out: str | None) -> Start:
     """What starts a file of rows, with so many labels and perhaps sets, and returns what writes a row. `out` is a file,
     `-` for standard output, or None for lines for a reader.
 

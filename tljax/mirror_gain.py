@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from tljax.commands.model import Model
 from tljax.config import NO_VALIDATION, Cache, Config, Data
-from tljax.data import splits
-from tljax.data.splits import Split
+from tljax.data import datasets
+from tljax.data.datasets import Split
+from tljax.model import Model
 from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build, fill_in
 from tljax.runs.workdir import CONFIG
@@ -45,7 +45,7 @@ def measure_gain(model: Model, run: Path) -> Gain:
     if data.validation_split == NO_VALIDATION:
         raise ValueError("it learned from all of them")
     bounds: Any = {"disk_bytes": limits.disk_bytes, "memory_bytes": limits.memory_bytes}
-    dataset = splits.load(data, seed=seed, training=False, **bounds)
+    dataset = datasets.load_dataset(data, seed=seed, training=False, **bounds)
     if dataset.class_names != model.class_names:
         raise ValueError(f"{data.name} has other classes now than the run")
     split = dataset.validation

@@ -1,27 +1,15 @@
 """The formats of an export: how each file is made, and how it answers."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import numpy as np
-from jaxtyping import Float, UInt8
-
-from tljax.commands.model import make_model
 from tljax.data.preprocessing import OF_VARIANT
-from tljax.devices.mesh import make_mesh
-from tljax.export import keras_files, onnx_graph, torch_files
-from tljax.export.content import Content, to_json
-from tljax.networks.resnet import NETWORKS, VARIANTS, fold
-from tljax.training import calibration
-from tljax.training.inference import predict_logits
-from tljax.weights.pretrained import load_weights
-
-Pictures = UInt8[np.ndarray, "n size size 3"]
-Probabilities = Float[np.ndarray, "n classes"]
+from tljax.export import keras_files, onnx_graph, stablehlo, torch_files
+from tljax.export.content import Content, Squares, to_json
+from tljax.networks.resnet import NETWORKS, VARIANTS
+from tljax.training.calibration import Probabilities
 
 
 class Format(NamedTuple):
@@ -30,8 +18,9 @@ class Format(NamedTuple):
     name: str
     ending: str
     build: Callable[[Content], bytes]
-    answer: Callable[[Path, Content, Pictures], Probabilities]
-    """(file, content, pictures) -> the probabilities that the file gives."""
+    answer: Callable[[Path, Content, Squares], Probabilities] | None
+    """(file, content, images) -> the probabilities that the file gives. None: it holds weights alone, and answers when
+    tljax reads it as such."""
     describe: Callable[[Content], bytes]
     """What the file beside it holds: the metadata, for programs that do not find it in the file."""
     config: str | None = None
@@ -94,68 +83,26 @@ def why_not(form: Format, content: Content) -> str:
     return ""
 
 
-def build_onnx(content: Content) -> bytes:
-    data: bytes = onnx_graph.build(content).SerializeToString()
-    return data
-
-
-def run_onnx(file: Path, content: Content, pictures: Pictures) -> Probabilities:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-    probabilities: Probabilities = session.run(["probabilities"], {"images": pictures})[0]
-    return probabilities
-
-
-def read_back(file: Path, content: Content, pictures: Pictures) -> Probabilities:
-    """What tljax itself reads from a weight file."""
-    weights = load_weights(str(file), setting="OUT")._replace(
-        input_size=content.image_size, preprocessing=content.preprocessing
-    )
-    model = make_model(weights, file, make_mesh(jax.devices("cpu")[:1]))
-    return calibration.softmax(model(pictures), content.temperature)
-
-
-def build_program(content: Content) -> bytes:
-    """The network with its weights as a StableHLO program: `jax.export.deserialize` runs it without tljax."""
-    folded = jax.tree.map(np.asarray, fold(content.network, content.variables))
-    read = partial(predict_logits, model=content.network, preprocessing=content.preprocessing, mirror=False)
-    side = content.image_size
-
-    def answer(images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(read(folded, images) / content.temperature)
-
-    images = jax.ShapeDtypeStruct((content.batch_size, side, side, 3), np.uint8)
-    program = jax.export.export(jax.jit(answer), platforms=("cpu", "cuda", "tpu"))(images)
-    return bytes(program.serialize())
-
-
-def run_program(file: Path, content: Content, pictures: Pictures) -> Probabilities:
-    program, size = jax.export.deserialize(bytearray(file.read_bytes())), content.batch_size
-    padded = np.concatenate([pictures, np.zeros((-len(pictures) % size, *pictures.shape[1:]), np.uint8)])
-    with jax.default_device(jax.devices("cpu")[0]):
-        parts = [np.asarray(program.call(padded[i : i + size])) for i in range(0, len(padded), size)]
-    return np.concatenate(parts)[: len(pictures)]
-
-
 def describe(content: Content) -> bytes:
     return to_json(content.about)
 
 
 FORMATS = (
-    Format("onnx", ".onnx", build_onnx, run_onnx, describe, has_metadata=True, needs=("onnx", "onnxruntime")),
-    Format("keras", ".weights.h5", keras_files.build, read_back, describe, variant="v1", whose="Keras"),
-    Format("keras-legacy", ".h5", keras_files.build_legacy, read_back, describe, variant="v1", whose="Keras"),
+    Format(
+        "onnx", ".onnx", onnx_graph.build, onnx_graph.answer, describe, has_metadata=True, needs=("onnx", "onnxruntime")
+    ),
+    Format("keras", ".weights.h5", keras_files.build, None, describe, variant="v1", whose="Keras"),
+    Format("keras-legacy", ".h5", keras_files.build_legacy, None, describe, variant="v1", whose="Keras"),
     Format(
         "torch",
         ".safetensors",
         torch_files.build,
-        read_back,
+        None,
         torch_files.describe,
         config=torch_files.CONFIG,
         has_metadata=True,
         variant="v1.5",
         whose="torchvision",
     ),
-    Format("stablehlo", ".stablehlo", build_program, run_program, describe, has_batch_size=True),
+    Format("stablehlo", ".stablehlo", stablehlo.build, stablehlo.answer, describe, has_batch_size=True),
 )

@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from tljax.commands.lessons import run_lesson, stage_configs
-from tljax.commands.preflight import preflight
-from tljax.commands.recipe import resolve
-from tljax.commands.stages import run_one
 from tljax.config import AnyConfig, Lesson, Recipe, as_json
 from tljax.devices.processes import check_alike
+from tljax.stages.lessons import run_lesson, stage_configs
+from tljax.stages.preflight import preflight
+from tljax.stages.recipe import resolve
+from tljax.stages.stage import run_one
 from tljax.trees import Row
 
 

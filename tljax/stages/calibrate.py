@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from tljax.commands.programs import Setup
-from tljax.commands.solve import Solution
-from tljax.data.splits import Dataset, Split
+from tljax.data.datasets import Dataset, Split
 from tljax.devices.processes import leads
 from tljax.networks.resnet import compute_type
 from tljax.runs.reference import PICTURES, Reference, write_reference
+from tljax.stages.programs import Setup
+from tljax.stages.solve import Solution
 from tljax.training import calibration
 from tljax.training.epochs import Evaluation
 from tljax.trees import Row

@@ -8,10 +8,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 
-from tljax.commands.programs import Setup
 from tljax.data.batches import Examples
-from tljax.data.splits import Dataset
+from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, put, whole
+from tljax.stages.programs import Setup
 from tljax.training import calibration, epochs, ridge
 from tljax.training.progress import Progress
 from tljax.training.state import TrainState

@@ -11,17 +11,17 @@ from typing import Any
 
 import jax
 
-from tljax.commands.train import train
-from tljax.commands.zero_shot import zero_shot
 from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
-from tljax.data import sources, splits
-from tljax.data.splits import Dataset
+from tljax.data import datasets, sources
+from tljax.data.datasets import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders
+from tljax.stages.train import train
+from tljax.stages.zero_shot import zero_shot
 from tljax.training.regularization import weigh
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
@@ -103,10 +103,10 @@ def load_data(config: Config) -> Dataset:
     bounds: Any = {"disk_bytes": config.cache.disk_bytes, "memory_bytes": config.cache.memory_bytes}
     if config.stage != "zero_shot":
         own = partial(own_rows, make_mesh(), config.batch_size)
-        dataset = splits.load(config.data, seed=config.seed, **bounds, own=own)
+        dataset = datasets.load_dataset(config.data, seed=config.seed, **bounds, own=own)
     else:
         bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
-        dataset = splits.load(bounded, seed=config.seed, training=False, **bounds)
+        dataset = datasets.load_dataset(bounded, seed=config.seed, training=False, **bounds)
     print(tables.data_summary(dataset.description))
     return dataset
 

@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tljax.commands.lessons import stage_configs
-from tljax.commands.programs import compile_prefix, compile_programs, initialize, make_setup
-from tljax.commands.stages import check_stage
 from tljax.config import AUTO, Config, Data, Lesson, Recipe, Stage, as_json
 from tljax.data.augmentation import find_kept_side
 from tljax.data.batches import draw_order, place_examples
-from tljax.data.splits import Extent, size_up
+from tljax.data.datasets import Extent, size_up
 from tljax.devices.mesh import make_mesh, own_rows
 from tljax.devices.processes import leads, max_over_processes
 from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build, fill_in, find_changes
 from tljax.runs.workdir import CONFIG, RECIPE
-from tljax.training import features
-from tljax.training.recipe import (
+from tljax.stages.lessons import stage_configs
+from tljax.stages.programs import compile_prefix, compile_programs, initialize, make_setup
+from tljax.stages.rules import (
     VARIANT,
     WHY_VARIANT,
     Augmentation,
@@ -33,6 +31,8 @@ from tljax.training.recipe import (
     choose_augmentation,
     choose_stages,
 )
+from tljax.stages.stage import check_stage
+from tljax.training import features
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 

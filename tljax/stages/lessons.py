@@ -7,7 +7,16 @@ from typing import Any
 
 import jax
 
-from tljax.commands.stages import (
+from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
+from tljax.data import sources
+from tljax.data.datasets import Dataset
+from tljax.devices.processes import leads, max_over_processes
+from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.resnet import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
+from tljax.report import figures, tables
+from tljax.runs.files import read_rows, write_text
+from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
+from tljax.stages.stage import (
     check_classes,
     check_overwrite,
     check_stage,
@@ -17,15 +26,6 @@ from tljax.commands.stages import (
     read_finished,
     run_stage,
 )
-from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
-from tljax.data import sources
-from tljax.data.splits import Dataset
-from tljax.devices.processes import leads, max_over_processes
-from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.networks.resnet import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
-from tljax.report import pictures, tables
-from tljax.runs.files import read_rows, write_text
-from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
@@ -188,7 +188,7 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     """Writes `report.md`, a table of the stages, their curves, and the `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = tables.stages_table(shown)
-    pictures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
+    figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
     notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson))
     text = f"{table}\n\n{notes}" if notes else table

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.commands.programs import make_setup
 from tljax.config import Config
 from tljax.data.batches import map_batches
-from tljax.data.splits import Dataset
+from tljax.data.datasets import Dataset
 from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
-from tljax.report import pictures, tables
+from tljax.report import figures, tables
 from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
+from tljax.stages.programs import make_setup
 from tljax.training.inference import classify, start_inference
 from tljax.trees import Row, flatten, unflatten
 from tljax.weights import convert, imagenet
@@ -55,7 +55,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     write_predictions(workdir, split.ids, split.labels, losses, top5)
     chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
     guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
-    pictures.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)
+    figures.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,

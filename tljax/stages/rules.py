@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from tljax.config import Head, Optimizer, Stage, StageName
-from tljax.data.splits import Extent
+from tljax.data.datasets import Extent
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
 PICTURES = 1_500_000

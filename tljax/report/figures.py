@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.data.batches import draw_order
-from tljax.data.splits import Split
+from tljax.data.datasets import Split
 from tljax.devices.processes import leads
 from tljax.trees import Row
 

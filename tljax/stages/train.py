@@ -7,21 +7,21 @@ from typing import Any
 
 import jax
 
-from tljax.commands.calibrate import calibrate
-from tljax.commands.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
-from tljax.commands.solve import solve_if_asked, start_from
 from tljax.config import Config
 from tljax.data.batches import Examples, draw_order, place_examples
-from tljax.data.splits import Dataset
+from tljax.data.datasets import Dataset
 from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
-from tljax.report import pictures, tables
+from tljax.report import figures, tables
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
 from tljax.runs.workdir import begin_run, mark_running
+from tljax.stages.calibrate import calibrate
+from tljax.stages.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
+from tljax.stages.solve import solve_if_asked, start_from
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
 from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions
@@ -280,11 +280,11 @@ def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evalu
     if dataset.validation is not None:
         predicted = found["validation"].predicted
         guesses = [names[i] for i in predicted]
-        pictures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
+        figures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
     if progress.epoch == 1:
         return
     run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
-    pictures.draw_curves(folder / "curves.png", {run: progress.history})
+    figures.draw_curves(folder / "curves.png", {run: progress.history})
 
 
 def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:

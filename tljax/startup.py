@@ -1,0 +1,122 @@
+"""What gets a process ready: outputs that can be printed to, JAX with its types, devices and compilation cache, and
+errors as one line."""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from tljax.storage import signals
+
+
+def prepare_outputs() -> None:
+    """Makes standard output and error safe to print to: where they are closed (`>&-`), nobody reads them."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            file = open(os.devnull, "w")  # noqa: SIM115, it stays open as long as the process
+            if file.fileno() != number:
+                os.dup2(file.fileno(), number)
+            setattr(sys, name, file)
+        # Names of files and classes may hold letters that this terminal cannot write.
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def start_devices() -> None:
+    """Gets JAX ready to compile and to compute."""
+    from tljax.storage import compilation
+
+    use_float32()
+    check_devices()
+    compilation.set_up()
+
+
+def use_float32() -> None:
+    """Turns off JAX's 64-bit mode, in which a run would have other types than its checkpoints."""
+    import jax
+
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        print("JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16")
+        jax.config.update("jax_enable_x64", False)
+
+
+def check_devices() -> None:
+    """Raises ValueError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: there is no such device, or JAX is installed "
+            f"without it; install jax[cuda13] or jax[tpu], or unset JAX_PLATFORMS ({reason})"
+        ) from error
+
+
+@contextlib.contextmanager
+def one_line(debug: bool) -> Iterator[None]:
+    """A block whose errors end the process with one line, or with a traceback if `debug`."""
+    # TFDS and Orbax log their inner workings. Errors of their threads are raised here too.
+    logging.getLogger("absl").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    if not debug:
+        # Pillow warns of tags in damaged files; whether such a file is read is said elsewhere.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    sys.unraisablehook = sys.__unraisablehook__ if debug else leave_out_cut_off_reads
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        elif isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory allocating", str(error)):
+            print(f"main.py: {out_of_memory(error)}", file=sys.stderr, flush=True)
+        elif isinstance(error, (ValueError, OSError)):
+            print(f"main.py: {error}", file=sys.stderr, flush=True)
+        else:
+            print(f"main.py: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True)
+        if not debug:
+            # Libraries warn while the process ends. The error stays the last line.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        import jax
+
+        # An orderly exit would wait for the other processes, and they wait for this one.
+        os._exit(1) if jax.distributed.is_initialized() else sys.exit(1)
+
+
+def out_of_memory(error: Exception) -> str:
+    """What to do when a device has no memory left. JAX raises a RuntimeError whose text begins with the status code."""
+    needed = re.search(r"allocat\w+ ([\d.]+ ?\w+)", str(error))
+    return (
+        f"a device is out of memory{f' (it was asked for {needed[1]})' if needed else ''}: use a smaller "
+        "--config.batch_size or --config.data.image_size in a new --workdir, or a smaller --config.cache.memory_gib"
+    )
+
+
+def leave_out_cut_off_reads(unraisable: Any) -> None:
+    """Prints an exception that Python cannot raise, unless it is TensorStore's: after an error its threads end reads
+    and writes whose event loop is closed."""
+    if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
+        sys.__unraisablehook__(unraisable)
+
+
+def end_at_once(stopped: signals.Stopped, line: str) -> None:
+    """Says that a signal has `stopped` the program, and ends it."""
+    import jax
+
+    # The reader of this pipe may have been ended by the same signal.
+    with contextlib.suppress(OSError):
+        print(f"main.py: stopped by {stopped.name}{line}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    if jax.distributed.is_initialized() and stopped.together:
+        raise stopped
+    # An orderly exit would wait for the other processes and for the compiler, and it crashes when the compiler ends.
+    os._exit(stopped.exit_code)
