@@ -17,7 +17,7 @@ from PIL import Image
 
 from tljax.config import Data
 from tljax.data import datasets
-from tljax.data.decoding import read_ahead
+from tljax.data.prefetch import read_ahead
 
 IMAGES, CLASSES, WIDTH, HEIGHT = 1500, ("a", "b"), 640, 480
 SIDE, BATCH = 64, 50

@@ -20,8 +20,9 @@ from tljax.data import batches
 from tljax.data.datasets import Dataset, Split
 from tljax.data.preprocessing import CAFFE
 from tljax.devices.mesh import compute_dtype, make_mesh
+from tljax.networks.architectures import RESNET50
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import RESNET50, ResNet, fold
+from tljax.networks.resnet import ResNet, fold
 from tljax.stages.programs import Setup, compile_programs
 from tljax.stages.stage import run_stage
 from tljax.storage import cache, compilation

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras.src.applications.resnet import ResNet, stack_residual_blocks_v1
 
-from tljax.networks.resnet import NETWORKS, Architecture
+from tljax.networks.architectures import NETWORKS, Architecture
 
 
 def find_network(name: str) -> tuple[Any, Architecture]:

@@ -19,7 +19,8 @@ from tljax.config import OPTIMIZER_USES, Optimizer
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints
-from tljax.runs.checkpoints import Damaged, complete, open_checkpoints
+from tljax.runs.checkpoints import complete, open_checkpoints
+from tljax.runs.integrity import CHECKSUMS, Damaged
 from tljax.training.optimizers import make_optimization
 from tljax.training.state import TrainState, create_state
 
@@ -168,7 +169,7 @@ def test_a_run_about_something_else_is_refused(saved, state):
 
 def test_what_an_older_meta_lacks_is_what_behaves_as_then(saved, state, monkeypatch):
     folder, frozen = saved
-    monkeypatch.setitem(checkpoints.BEFORE, "views", 1)
+    monkeypatch.setitem(checkpoints.META_BEFORE, "views", 1)
     assert restore(folder, state, frozen, ABOUT | {"views": 1}) is not None
     with pytest.raises(ValueError, match=r"began with another views \(1\) than now \(2\)"):
         restore(folder, state, frozen, ABOUT | {"views": 2})
@@ -194,7 +195,7 @@ def test_a_state_that_an_older_version_did_not_save_has_its_first_value(saved, s
 
 
 def test_the_files_of_each_are_listed_for_sha256sum(saved):
-    lines = (saved[0] / "checkpoints" / "3" / checkpoints.LIST).read_text().splitlines()
+    lines = (saved[0] / "checkpoints" / "3" / CHECKSUMS).read_text().splitlines()
     assert any(line.endswith("  meta/metadata") for line in lines)
     assert json.loads((saved[0] / "checkpoints" / "3" / "meta" / "metadata").read_text())["content"]["best"] == 2
 

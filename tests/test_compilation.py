@@ -28,7 +28,8 @@ assert trimmed, "after a long one"
 LOWERING = """
 import hashlib, jax
 from functools import partial
-from tljax.networks.resnet import Architecture, ResNet, abstract_variables, fold
+from tljax.networks.architectures import Architecture
+from tljax.networks.resnet import ResNet, abstract_variables, fold
 
 model = ResNet(3, architecture=Architecture((1, 1, 1, 1), 4))
 text = jax.jit(partial(fold, model)).lower(abstract_variables(model)).as_text()

@@ -11,8 +11,8 @@ from tljax import config as settings
 from tljax.cli import COMMANDS, main, parse_flags
 from tljax.config import STAGES, Cache, Config, Data, Head, Lesson, Optimizer, Recipe, Stage
 from tljax.data.datasets import Extent
+from tljax.networks.architectures import RESNET50
 from tljax.networks.cut import find_cut
-from tljax.networks.resnet import RESNET50
 from tljax.runs.saved_configs import explain_changes, growing
 from tljax.stages.rules import choose_augmentation, choose_stages
 

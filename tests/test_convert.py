@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tljax.networks.resnet import RESNET50, VARIANTS, Architecture, ResNet, abstract_variables
+from tljax.networks.architectures import RESNET50, VARIANTS, Architecture
+from tljax.networks.resnet import ResNet, abstract_variables
 from tljax.trees import flatten
 from tljax.weights import convert
 

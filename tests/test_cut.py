@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from tiny_runs import TINY
 
+from tljax.networks.architectures import NETWORKS, RESNET50, find_architecture, name_architecture
 from tljax.networks.cut import Counts, Cut, find_cut, find_head, merge, verify_frozen
-from tljax.networks.resnet import (
-    NETWORKS,
-    RESNET50,
-    ResNet,
-    abstract_variables,
-    find_architecture,
-    name_architecture,
-)
+from tljax.networks.resnet import ResNet, abstract_variables
 
 UNITS = RESNET50.units
 TREE = {"conv1": {"conv": {"kernel": 1, "bias": 2}}, "conv5_block1": {"1_bn": {"scale": 3}}, "head": {"bias": 4}}

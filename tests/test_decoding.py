@@ -12,8 +12,9 @@ from pictures import save
 from PIL import Image
 
 from tljax.config import Data
-from tljax.data import datasets, decoding
-from tljax.data.decoding import PIECE, Encoded, decode, read_ahead, read_picture, scale_values
+from tljax.data import datasets, prefetch
+from tljax.data.decoding import Encoded, decode, read_picture, scale_values
+from tljax.data.prefetch import PIECE, read_ahead
 
 
 def halves(left: int, right: int, mode: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -187,15 +188,15 @@ def test_processes_decode_in_the_order_of_the_places(folder):
 
 @pytest.mark.parametrize(("free", "workers"), [(2**40, 5), (3 * 100 * 2 + 1, 2), (299, 0)])
 def test_only_as_many_processes_decode_as_there_is_shared_memory_for(monkeypatch, free, workers):
-    monkeypatch.setattr(decoding, "free_shared_memory", lambda: free)
+    monkeypatch.setattr(prefetch, "free_shared_memory", lambda: free)
     monkeypatch.setattr("os.cpu_count", lambda: 5)
-    assert decoding.count_workers(100, 20) == workers
-    assert decoding.count_workers(100, 1) == min(workers, 1)
+    assert prefetch.count_workers(100, 20) == workers
+    assert prefetch.count_workers(100, 1) == min(workers, 1)
 
 
 def test_without_shared_memory_this_process_decodes_and_says_so(folder, monkeypatch, capsys):
     whole, asked = read(folder, memory_bytes=2**20).images, read(folder, memory_bytes=0).images
-    monkeypatch.setattr(decoding, "free_shared_memory", lambda: 1000)
+    monkeypatch.setattr(prefetch, "free_shared_memory", lambda: 1000)
     places = [np.arange(40).reshape(4, 10), np.array([5])]
     for chosen, images in zip(places, read_ahead(asked, places), strict=True):
         np.testing.assert_array_equal(images, whole[chosen])
@@ -247,7 +248,8 @@ def test_an_error_in_the_midst_of_a_pass_leaves_no_warning_of_leaked_memory(fold
 import sys
 from pathlib import Path
 import numpy as np
-from tljax.data.decoding import Encoded, read_ahead
+from tljax.data.decoding import Encoded
+from tljax.data.prefetch import read_ahead
 files = sorted(Path({str(folder)!r}).rglob("*.png"))
 names = tuple(map(str, range(400)))
 images = Encoded(lambda rows: [files[i % len(files)] for i in rows], np.arange(400), names, 32, "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tiny_runs import TINY
 
-from tljax.networks.resnet import NETWORKS, Network
+from tljax.networks.architectures import NETWORKS, Network
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

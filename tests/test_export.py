@@ -27,7 +27,8 @@ from tljax.config import Optimizer
 from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
 from tljax.export import formats, onnx_graph
 from tljax.export.content import Content
-from tljax.networks.resnet import NETWORKS, VARIANTS, Architecture, Network, ResNet
+from tljax.networks.architectures import NETWORKS, VARIANTS, Architecture, Network
+from tljax.networks.resnet import ResNet
 from tljax.runs.reference import read_reference, write_reference
 from tljax.stages.from_config import run
 from tljax.training.calibration import softmax

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tljax.networks.resnet import RESNET50, Architecture
+from tljax.networks.architectures import RESNET50, Architecture
 from tljax.weights import convert, foreign, pretrained, untrusted
 
 KERNEL = np.ones((64, 3, 7, 7), np.float32)

@@ -13,7 +13,8 @@ from hub_server import COMMIT, serve_hub
 from tiny_runs import TINY
 
 from tljax.data.preprocessing import Preprocessing, Resizing
-from tljax.networks.resnet import VARIANTS, ResNet
+from tljax.networks.architectures import VARIANTS
+from tljax.networks.resnet import ResNet
 from tljax.trees import flatten
 from tljax.weights.convert import to_torch
 from tljax.weights.pretrained import load_weights

@@ -16,7 +16,8 @@ from tljax.data import datasets
 from tljax.data.preprocessing import preprocess
 from tljax.devices.mesh import make_mesh
 from tljax.model import load, name_classes
-from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables
+from tljax.networks.architectures import VARIANTS
+from tljax.networks.resnet import ResNet, abstract_variables
 from tljax.runs import reference
 from tljax.runs.reference import Reference, find_difference, read_reference, write_reference
 from tljax.training import calibration

@@ -13,8 +13,9 @@ from tiny_runs import DIGITS, TINY, read_summary, small
 from tljax.config import Lesson
 from tljax.data.preprocessing import CAFFE, TORCH, preprocess
 from tljax.model import load
+from tljax.networks.architectures import NETWORKS, VARIANTS, Network
 from tljax.networks.cut import find_cut
-from tljax.networks.resnet import NETWORKS, VARIANTS, Network, ResNet, abstract_variables
+from tljax.networks.resnet import ResNet, abstract_variables
 from tljax.stages.from_config import run
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert

@@ -17,7 +17,7 @@ from tljax.commands.predict import describe
 from tljax.config import Config, Data, Lesson
 from tljax.data import datasets
 from tljax.model import load
-from tljax.networks.resnet import NETWORKS, Architecture, Network
+from tljax.networks.architectures import NETWORKS, Architecture, Network
 from tljax.stages.from_config import run
 from tljax.weights.pretrained import load_weights
 

@@ -11,8 +11,8 @@ import optax
 import pytest
 
 from tljax.config import OPTIMIZER_USES, Optimizer
+from tljax.networks.architectures import RESNET50
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import RESNET50
 from tljax.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,

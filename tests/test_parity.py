@@ -21,7 +21,8 @@ from keras_networks import randomize
 
 from tljax.data.preprocessing import TORCH, preprocess
 from tljax.model import load
-from tljax.networks.resnet import NETWORKS, VARIANTS, ResNet, abstract_variables, fold
+from tljax.networks.architectures import NETWORKS, VARIANTS
+from tljax.networks.resnet import ResNet, abstract_variables, fold
 from tljax.training import inference
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, imagenet, pretrained

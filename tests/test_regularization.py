@@ -33,7 +33,8 @@ import numpy as np
 from functools import partial
 from tljax.config import Optimizer
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import Architecture, ResNet
+from tljax.networks.architectures import Architecture
+from tljax.networks.resnet import ResNet
 from tljax.training import steps
 from tljax.training.optimizers import make_optimization
 from tljax.training.regularization import soften

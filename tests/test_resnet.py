@@ -12,15 +12,8 @@ import numpy as np
 import pytest
 from conftest import AS_USERS
 
-from tljax.networks.resnet import (
-    VARIANTS,
-    Architecture,
-    BatchNorm,
-    ResNet,
-    abstract_variables,
-    fold,
-    start_as_shortcuts,
-)
+from tljax.networks.architectures import VARIANTS, Architecture
+from tljax.networks.resnet import BatchNorm, ResNet, abstract_variables, fold, start_as_shortcuts
 
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 

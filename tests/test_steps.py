@@ -12,8 +12,9 @@ from tljax import trees
 from tljax.config import Data, Optimizer
 from tljax.data.augmentation import compose
 from tljax.data.preprocessing import CAFFE
+from tljax.networks.architectures import VARIANTS, Architecture
 from tljax.networks.cut import Cut, verify_frozen
-from tljax.networks.resnet import VARIANTS, Architecture, ResNet, fold
+from tljax.networks.resnet import ResNet, fold
 from tljax.training import inference, steps
 from tljax.training.optimizers import make_optimization
 from tljax.training.state import create_state

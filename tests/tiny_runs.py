@@ -11,8 +11,9 @@ from PIL import Image
 from tljax.config import Config, Data, Head, Lesson
 from tljax.data import datasets
 from tljax.data.preprocessing import CAFFE, Preprocessing
+from tljax.networks.architectures import NETWORKS, RESNET50, Architecture, Network
 from tljax.networks.cut import Cut
-from tljax.networks.resnet import NETWORKS, RESNET50, Architecture, Network, ResNet, describe_network
+from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints, files
 from tljax.stages.from_config import run
 from tljax.training import progress

@@ -17,7 +17,8 @@ from jaxtyping import Float, UInt8
 
 from tljax.data.decoding import Fit, describe_error, make_square, read_picture, to_rgb
 from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
-from tljax.networks.resnet import VARIANTS, ResNet, abstract_variables, compute_type
+from tljax.networks.architectures import VARIANTS
+from tljax.networks.resnet import ResNet, abstract_variables, compute_type
 from tljax.runs.reference import NAME, Reference, find_difference, read_reference
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference

@@ -20,6 +20,7 @@ from tiny_runs import make_source
 
 from tljax.config import Config, Data, Head, Optimizer
 from tljax.runs import checkpoints, files
+from tljax.runs.integrity import CHECKSUMS, sum_files
 from tljax.stages import from_config
 from tljax.storage import signals
 from tljax.training.progress import last_epoch
@@ -106,7 +107,7 @@ def try_one(stop, stage: str, way: str, rng: random.Random, tmp_path: Path, capf
     capfd.readouterr()
     run(config, folder)
     said = "".join(capfd.readouterr())
-    if path.name == checkpoints.LIST:
+    if path.name == CHECKSUMS:
         named = any(f"checkpoints/{chosen.name}{what}" in said for what in (" is damaged", " has no ", ": "))
     else:
         named = f"checkpoints/{chosen.name} is damaged" in said
@@ -137,7 +138,7 @@ def test_a_list_that_a_kill_prevented_is_made_again(stop, tmp_path, capfd, left)
     four, config, _ = stop("feature_extraction")
     folder = tmp_path / "run"
     shutil.copytree(four, folder)
-    path = find_saved(folder)[-1] / checkpoints.LIST
+    path = find_saved(folder)[-1] / CHECKSUMS
     content = path.read_bytes()
     path.unlink()
     if left:
@@ -165,7 +166,7 @@ def test_a_kill_while_checkpoints_are_deleted_leaves_no_part_of_one_among_the_ot
         run(config, folder)
     assert list((folder / "checkpoints").glob("*.deleted"))
     for saved in find_saved(folder):
-        assert files.sum_files(saved, checkpoints.LIST) == (saved / checkpoints.LIST).read_text()
+        assert sum_files(saved, CHECKSUMS) == (saved / CHECKSUMS).read_text()
     capfd.readouterr()
     run_and_stop(config, folder)
     assert not list((folder / "checkpoints").glob("*.deleted"))

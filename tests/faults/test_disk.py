@@ -17,6 +17,7 @@ from tiny_runs import make_source, small
 
 from tljax import startup
 from tljax.runs import checkpoints, workdir
+from tljax.runs.integrity import Damaged
 from tljax.stages import from_config
 
 
@@ -89,7 +90,7 @@ def test_a_path_from_which_nothing_can_be_read_back_is_refused_at_the_start(tmp_
 
 def test_a_checkpoint_that_cannot_be_read_back_ends_the_run_in_its_first_epoch(tmp_path, monkeypatch):
     def fail(self, number):
-        raise checkpoints.Damaged("nothing there")
+        raise Damaged("nothing there")
 
     monkeypatch.setattr(checkpoints.Checkpoints, "restore_variables", fail)
     with pytest.raises(OSError, match=r"just written cannot be read back .* not fit for checkpoints"):

@@ -17,7 +17,8 @@ from tljax.devices.mesh import make_mesh
 from tljax.export.content import Content, Squares
 from tljax.export.formats import FORMATS, Format, find_format, why_not
 from tljax.model import Model, make_model, restore
-from tljax.networks.resnet import ResNet, describe_network, name_architecture
+from tljax.networks.architectures import name_architecture
+from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs.files import write_through
 from tljax.runs.reference import TOLERANCES
 from tljax.training import calibration

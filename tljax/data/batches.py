@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
 from tljax.data.augmentation import VIEWS
-from tljax.data.decoding import read_ahead
+from tljax.data.prefetch import read_ahead
 from tljax.devices.mesh import by_column, by_row, full_batch, own_columns, put, round_up, rows_on_host
 from tljax.devices.processes import leads, max_over_processes
 

@@ -26,7 +26,7 @@ class Preprocessing(NamedTuple):
 CAFFE = Preprocessing("bgr", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 # torchvision's and timm's constants for ImageNet.
 TORCH = Preprocessing("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# The preprocessing of each of `resnet.VARIANTS`.
+# The preprocessing of each of `architectures.VARIANTS`.
 OF_VARIANT = {"v1": CAFFE, "v1.5": TORCH}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tljax.data.preprocessing import OF_VARIANT
 from tljax.export import keras_files, onnx_graph, stablehlo, torch_files
 from tljax.export.content import Content, Squares, to_json
-from tljax.networks.resnet import NETWORKS, VARIANTS
+from tljax.networks.architectures import NETWORKS, VARIANTS
 from tljax.training.calibration import Probabilities
 
 

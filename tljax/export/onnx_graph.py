@@ -12,7 +12,8 @@ import numpy as np
 
 from tljax.data.preprocessing import Preprocessing
 from tljax.export.content import Content, Squares
-from tljax.networks.resnet import Architecture, fold
+from tljax.networks.architectures import Architecture
+from tljax.networks.resnet import fold
 from tljax.training.calibration import Probabilities
 from tljax.trees import Tree
 

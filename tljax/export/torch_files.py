@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tljax.export.content import Content, to_json
-from tljax.networks.resnet import name_architecture
+from tljax.networks.architectures import name_architecture
 from tljax.trees import flatten
 from tljax.weights.convert import to_torch
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tljax.networks.resnet import NETWORKS, Architecture
+from tljax.networks.architectures import NETWORKS, Architecture
 from tljax.trees import Tree, digest_leaves, find_differences
 
 

@@ -4,54 +4,43 @@ A checkpoint's number counts what was done before it: each training step counts 
 of an epoch and the solution of a head.
 """
 
-import errno
-import hashlib
 import io
 import json
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from tljax.devices.mesh import on_host
-from tljax.devices.processes import leads, max_over_processes, wait
+from tljax.devices.processes import leads, wait
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import abstract_variables, build_network
-from tljax.runs.files import sum_files, write_text
+from tljax.runs.integrity import Damaged, agree, check_files, digest_json, finding_damage, list_files
 from tljax.training.state import TrainState
 from tljax.trees import Tree, digest_leaves, find_differences, flatten, unflatten
 
 # The JSON part of a checkpoint: what the run is about, its progress, the digests of the arrays.
 Meta = dict[str, Any]
-T = TypeVar("T")
 
 FOLDER = "checkpoints"
 # The number of the checkpoint with the frozen variables. They never change in a run, so they are written once, as if
 # before the first step.
 FROZEN = 0
-# Errors of the operating system that do not prove damage: the files may be whole, but cannot be read now.
-NOT_NOW = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE, errno.EIO)
 # A damaged checkpoint is put aside: its folder gets this suffix and stays, but Orbax does not list it any more.
 ASIDE = ".damaged"
 # A checkpoint's folder gets this suffix before it is deleted: a kill during the deletion must not leave an incomplete
 # checkpoint among the others.
 DELETED = ".deleted"
-# The file in each checkpoint's folder with the digests of all others there; `sha256sum -c` reads it.
-LIST = "SHA256SUMS"
 # Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did.
-BEFORE: Meta = {"fit": "crop"}
-
-
-class Damaged(ValueError):
-    """A checkpoint is not what was saved."""
+META_BEFORE: Meta = {"fit": "crop"}
 
 
 class Checkpoints:
@@ -80,12 +69,12 @@ class Checkpoints:
 
         def verify() -> None:
             self._check(FROZEN, digests, self._read(FROZEN, variables=flatten(frozen)))
-            self._check_files(FROZEN)
+            check_files(self.path(FROZEN))
 
         if FROZEN in self._manager.all_steps():
-            _, damage = _agree(verify)
+            _, damage = agree(verify)
             if damage is None:
-                self._list_files(FROZEN)
+                list_files(self.path(FROZEN))
                 return
             self._put_aside(FROZEN, f"{damage}; written again")
         self._write(FROZEN, variables=ocp.args.PyTreeSave(frozen))
@@ -117,7 +106,7 @@ class Checkpoints:
             variables=ocp.args.PyTreeSave(variables),
             # As dicts: tuples inside tuples, as chains of optimizers have, would be saved as lists, and not be found.
             progress=ocp.args.PyTreeSave(unflatten(flatten(progress))),
-            meta=ocp.args.JsonSave({"content": meta, "sha256": _digest_meta(meta)}),
+            meta=ocp.args.JsonSave({"content": meta, "sha256": digest_json(meta)}),
         )
 
     def prune(self, keep: set[int]) -> None:
@@ -150,19 +139,19 @@ class Checkpoints:
         """
         numbers = self.numbers
         for number in sorted(numbers, reverse=True):
-            found, damage = _agree(partial(self._restore, number, state, cut, about))
+            found, damage = agree(partial(self._restore, number, state, cut, about))
             if found is not None and damage is None:
                 if cut.select(found[1]["digest"]) != frozen:
                     raise ValueError(
                         f"{self.folder.parent}: this run began with other source weights; bring those back, give "
                         "another --workdir, or --overwrite"
                     )
-                _, damage = _agree(partial(self._check_files, number))
+                _, damage = agree(partial(check_files, self.path(number)))
             if damage is not None:
                 self._put_aside(number, f"{damage}; going on from the one before {number}")
                 continue
             assert found is not None
-            self._list_files(number)
+            list_files(self.path(number))
             self._look_after_others(number, found[1]["best"])
             return found
         if self.numbers != numbers:
@@ -170,17 +159,17 @@ class Checkpoints:
         return None
 
     def read_meta(self, number: int) -> Meta:
-        """The meta of a checkpoint; keys that an older version did not write come from `BEFORE`.
+        """The meta of a checkpoint; keys that an older version did not write come from `META_BEFORE`.
 
         Raises:
           Damaged: if the meta is not what was saved.
           OSError: if the system does not allow reading now.
         """
-        with self._reading(number):
+        with finding_damage(self.path(number)):
             saved = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if not isinstance(saved, dict) or saved.get("sha256") != _digest_meta(saved.get("content")):
+        if not isinstance(saved, dict) or saved.get("sha256") != digest_json(saved.get("content")):
             raise Damaged(f"checkpoint {self.path(number)} is damaged: meta differs from what was saved")
-        return BEFORE | saved["content"]
+        return META_BEFORE | saved["content"]
 
     def restore_variables(self, number: int) -> tuple[Tree, Meta]:
         """The variables of the whole network, on this process's first device, and the meta of a checkpoint.
@@ -223,13 +212,13 @@ class Checkpoints:
         The best one is only reported: `_restore` has already checked its arrays.
         """
         for other in sorted(self.numbers - {number}):
-            _, damage = _agree(partial(self._check_files, other))
+            _, damage = agree(partial(check_files, self.path(other)))
             if damage is not None and other == best:
                 print(f"{damage}; its arrays are whole", file=sys.stderr, flush=True)
             elif damage is not None:
                 self._put_aside(other, f"{damage}; it is not needed")
             elif other == best:
-                self._list_files(other)
+                list_files(self.path(other))
 
     def _restore(self, number: int, state: TrainState, cut: Cut, about: Meta) -> tuple[TrainState, Meta]:
         """The state and the meta of a checkpoint, checked against the digests. The variables of the checkpoint that it
@@ -272,22 +261,10 @@ class Checkpoints:
             arguments = ocp.checkpoint_utils.construct_restore_args(wanted)
             return ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True)
 
-        with self._reading(number):
+        with finding_damage(self.path(number)):
             asked = {name: ask(leaves) for name, leaves in items.items()}
             restored = self._manager.restore(number, args=ocp.args.Composite(**asked))
             return {path: leaf for name in items for path, leaf in flatten(restored[name]).items()}
-
-    @contextmanager
-    def _reading(self, number: int) -> Iterator[None]:
-        """Turns every error of the block into `Damaged`, or into OSError if the files may be whole."""
-        try:
-            yield
-        # Orbax raises errors of many types when a file is damaged inside.
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
-                raise OSError(f"checkpoint {self.path(number)} cannot be read now ({reason})") from error
-            raise Damaged(f"checkpoint {self.path(number)} is damaged: {reason}") from error
 
     def _check(self, number: int, expected: dict[str, str], leaves: dict[str, Any]) -> None:
         damaged = find_differences(expected, digest_leaves(leaves))
@@ -301,49 +278,18 @@ class Checkpoints:
     def _refuse_other_types(self, number: int, leaves: dict[str, Any]) -> None:
         """Raises ValueError if all `leaves` were saved with other types than they were read with, as under
         JAX_ENABLE_X64. Nothing is damaged then, if the files are those that were saved."""
-        with self._reading(number):
+        with finding_damage(self.path(number)):
             read_types = ocp.PyTreeCheckpointHandler().metadata
             items = [read_types(file.parent).tree for file in self.path(number).glob("*/_METADATA")]
         saved = {path: leaf.dtype for item in items for path, leaf in flatten(item).items()}
         others = [path for path in leaves if path in saved and saved[path] != leaves[path].dtype]
         if others and len(others) == len(leaves):
-            self._check_files(number)
+            check_files(self.path(number))
             raise ValueError(
                 f"{self.folder.parent}: {others[0]} was saved as {saved[others[0]]} and is read as "
                 f"{leaves[others[0]].dtype}: this program computes with other types than the run (is JAX_ENABLE_X64 "
                 "set?); nothing is damaged"
             )
-
-    def _check_files(self, number: int) -> None:
-        """Checks the files of a checkpoint against its `LIST`. This finds damage in files that no read touches; the
-        digests of the arrays do not.
-
-        Only the leader does this. So nothing in here may wait for the other processes.
-        """
-        folder = self.path(number)
-        if not leads():
-            return
-        if not (folder / LIST).exists():
-            print(f"checkpoint {folder} has no {LIST}", flush=True)
-            return
-        with self._reading(number):
-            saved = (folder / LIST).read_bytes().decode(errors="replace").splitlines()
-            now = sum_files(folder, LIST).splitlines()
-        wrong = sorted(line.partition("  ")[2] for line in set(saved) - set(now))
-        if wrong:
-            raise Damaged(f"checkpoint {folder} is damaged: {wrong[0]} or {LIST} is not the file that was saved")
-        unlisted = sorted(line.partition("  ")[2] for line in set(now) - set(saved))
-        if unlisted:
-            more = f" and {len(unlisted) - 1} more are" if unlisted[1:] else " is"
-            print(f"checkpoint {folder}: {unlisted[0]}{more} not in {LIST}", flush=True)
-
-    def _list_files(self, number: int) -> None:
-        """Writes the `LIST` of an undamaged checkpoint if it is missing: a kill or a full disk can come between the
-        checkpoint and its list."""
-        folder = self.path(number)
-        if leads() and not (folder / LIST).exists():
-            with suppress(OSError):
-                write_text(folder / LIST, sum_files(folder, LIST))
 
     def _write(self, number: int, **items: Any) -> None:
         # Orbax would create a missing folder again.
@@ -359,7 +305,7 @@ class Checkpoints:
             raise OSError(
                 f"checkpoint {self.path(number)} cannot be written ({reason}); those before it stand"
             ) from error
-        self._list_files(number)
+        list_files(self.path(number))
 
     def _put_aside(self, number: int, message: str) -> None:
         print(message, file=sys.stderr, flush=True)
@@ -429,17 +375,6 @@ def complete(restored: TrainState, fresh: Callable[[], TrainState]) -> TrainStat
     return restored._replace(opt_state=jax.tree.map(choose, restored.opt_state, fresh().opt_state))
 
 
-def _agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
-    """The result of `read`, and a message if any process found damage: a checkpoint that one process cannot read is
-    good for none. All processes call this together."""
-    found, damage = None, None
-    try:
-        found = read()
-    except Damaged as error:
-        damage = str(error)
-    return found, (damage or "another process found it damaged") if max_over_processes(damage is not None) else None
-
-
 def _select(state: TrainState, cut: Cut) -> tuple[Tree, Tree]:
     """The part of a state that a checkpoint holds: the trainable variables, and the rest, in an Orbax item each."""
     raw = {"raw": state.raw} if state.raw else {}
@@ -462,7 +397,3 @@ def _describe_change(name: str, before: Any, now: Any) -> str:
     splits = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]
     counts = [f"{split}: {before.get(split, [0])[0]:,} then, {now.get(split, [0])[0]:,} now" for split in splits]
     return f"other images than now ({'; '.join(counts)}; names, labels or order differ)"
-
-
-def _digest_meta(meta: Any) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()

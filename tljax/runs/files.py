@@ -1,11 +1,9 @@
 """The files of a run but for checkpoints: JSON, JSON Lines, lists of digests. They are written atomically, whole or not
 at all. With several processes, only the leader writes."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,28 +75,6 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def read_rows(path: Path) -> list[Row]:
     """Reads a file of `write_rows`."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def sum_files(folder: Path, name: str) -> str:
-    """The SHA-256 digest and the relative path of every file below `folder`, one line each, in sha256sum's format.
-
-    `name` is the file in `folder` that is to hold these lines; it is left out.
-
-    Raises:
-      OSError: if a file or a folder cannot be read.
-    """
-
-    def line(path: str) -> str:
-        with (folder / path).open("rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}\n"
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    walked = os.walk(folder, onerror=refuse)
-    paths = (os.path.relpath(os.path.join(parent, found), folder) for parent, _, names in walked for found in names)
-    with ThreadPoolExecutor() as pool:
-        return "".join(pool.map(line, sorted(set(paths) - {name, f"{name}.tmp"})))
 
 
 def write_predictions(

@@ -10,14 +10,14 @@ ConfigT = TypeVar("ConfigT", Config, Lesson)
 
 
 # What older versions did, for settings whose default now does something else.
-BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
+SETTINGS_BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
 
 
 def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
-    """`config` with the values of `BEFORE` for the data settings that a run's saved config lacks: the run goes on with
-    the splits that it began with."""
+    """`config` with the values of `SETTINGS_BEFORE` for the data settings that a run's saved config lacks: the run goes
+    on with the splits that it began with."""
     known = saved.get("data", {}) if isinstance(saved, dict) else {}
-    before = {name: value for name, value in BEFORE[Data].items() if name not in known}
+    before = {name: value for name, value in SETTINGS_BEFORE[Data].items() if name not in known}
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **before))
 
 
@@ -40,7 +40,7 @@ def fill_in(saved: Any, kind: type) -> Any:
     nested = {name: hint for name, hint in get_type_hints(kind).items() if isinstance(hint, type)}
     nested = {name: hint for name, hint in nested.items() if dataclasses.is_dataclass(hint)}
     filled = {name: fill_in(value, nested[name]) if name in nested else value for name, value in saved.items()}
-    return as_json(kind()) | BEFORE.get(kind, {}) | filled
+    return as_json(kind()) | SETTINGS_BEFORE.get(kind, {}) | filled
 
 
 def build(kind: Any, saved: Any) -> Any:

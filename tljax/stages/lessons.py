@@ -11,8 +11,8 @@ from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads, max_over_processes
+from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.networks.resnet import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.report import figures, tables
 from tljax.runs.files import read_rows, write_text
 from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running

@@ -15,7 +15,8 @@ from tljax.data.batches import Chunk, tiled_shape
 from tljax.data.image_source import PHOTOGRAPH_SIZE
 from tljax.devices import tpu
 from tljax.devices.mesh import by_column, by_row, round_up, whole
-from tljax.networks.resnet import DEFAULT_NETWORK, DEFAULT_VARIANT, abstract_variables, fold
+from tljax.networks.architectures import DEFAULT_NETWORK, DEFAULT_VARIANT
+from tljax.networks.resnet import abstract_variables, fold
 from tljax.stages.programs import Setup, compile_programs, make_setup
 from tljax.stages.stage import check_stage
 from tljax.training import features

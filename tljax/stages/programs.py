@@ -15,18 +15,9 @@ from tljax.config import Config
 from tljax.data.augmentation import View, compose, make_view
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.devices.mesh import compute_dtype, whole
+from tljax.networks.architectures import DEFAULT_VARIANT, VARIANTS, find_architecture, name_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.networks.resnet import (
-    DEFAULT_VARIANT,
-    VARIANTS,
-    ResNet,
-    abstract_variables,
-    compute_type,
-    describe_network,
-    find_architecture,
-    name_architecture,
-    start_as_shortcuts,
-)
+from tljax.networks.resnet import ResNet, abstract_variables, compute_type, describe_network, start_as_shortcuts
 from tljax.training import steps
 from tljax.training.features import Prefix
 from tljax.training.inference import run_prefix, start_inference

@@ -15,8 +15,8 @@ from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
 from tljax.data import datasets, sources
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
+from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.networks.resnet import find_architecture
 from tljax.report import tables
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tljax.networks.resnet import NETWORKS, Architecture
+from tljax.networks.architectures import NETWORKS, Architecture
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -179,7 +179,7 @@ class Kind(NamedTuple):
 
     convert: Callable[[Arrays, Architecture], dict[str, np.ndarray]]
     variant: str
-    """Key of `resnet.VARIANTS`."""
+    """Key of `architectures.VARIANTS`."""
     first: str
     """Name of the first array, by which a prefix of all names is found."""
 

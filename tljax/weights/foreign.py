@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tljax.networks.resnet import NETWORKS
+from tljax.networks.architectures import NETWORKS
 
 Arrays = Mapping[str, np.ndarray]
 

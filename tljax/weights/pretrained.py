@@ -9,7 +9,7 @@ import numpy as np
 from tljax.data.decoding import Fit
 from tljax.data.layouts import join
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
-from tljax.networks.resnet import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
+from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
@@ -34,7 +34,7 @@ class Weights(NamedTuple):
     leaves: dict[str, np.ndarray]
     """Arrays by path, such as `params/conv1/conv/kernel`; `convert.match_leaves` makes them float32."""
     variant: str
-    """Key of `resnet.VARIANTS`."""
+    """Key of `architectures.VARIANTS`."""
     preprocessing: Preprocessing
     input_size: int
     """Side in pixels of the images that the head was trained on."""
