@@ -1,13 +1,15 @@
 """Activations replace images without changing a loss, and cached ones are never used without a check."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_runs import TINY
+from tiny_runs import DIGITS as SIXTY
+from tiny_runs import TINY, make_source, small
 
 from tljax import trees
 from tljax.config import Cache, Config, Data
@@ -56,9 +58,15 @@ def make_prefix(frozen, calls: list, compute: str = "float32") -> features.Prefi
     return features.Prefix(prefix, HEAD.digest(frozen), {"compute": compute})
 
 
-def compute(frozen, cuts=(HEAD,), images=IMAGES, calls=None, **settings):
+def make_pass(prefix: features.Prefix, cuts=(HEAD,), inputs=None) -> features.Pass:
+    inputs = inputs or {name: (features.as_they_are(images),) for name, images in IMAGES.items()}
+    return features.Pass(prefix, cuts, features.measure(prefix, cuts, 32, MESH), inputs, MESH, 16, 2**30)
+
+
+def compute(frozen, cuts=(HEAD,), images=IMAGES, calls=None):
     prefix = make_prefix(frozen, [] if calls is None else calls)
-    return features.compute(images, cuts, prefix, Config(batch_size=16, **settings), MESH)
+    inputs = {name: (features.as_they_are(split),) for name, split in images.items()}
+    return features.compute(make_pass(prefix, cuts, inputs))
 
 
 def embed(frozen, images, cut="head"):
@@ -120,7 +128,7 @@ def test_other_weights_images_or_surroundings_are_something_else(frozen):
         run(calls)
         assert calls == [(None, "head", 16)] * 3
     calls = []
-    features.compute(IMAGES, (HEAD,), make_prefix(frozen, calls, "bfloat16"), Config(batch_size=16), MESH)
+    features.compute(make_pass(make_prefix(frozen, calls, "bfloat16")))
     assert len(calls) == 3
 
 
@@ -148,7 +156,7 @@ def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
 
     prefix = features.Prefix(run, HEAD.digest(frozen), {"compute": "bfloat16"})
     for cut, dtype in zip(CUTS, (jnp.bfloat16, jnp.float32), strict=True):
-        first, again = (features.compute(IMAGES, (cut,), prefix, Config(batch_size=16), MESH) for _ in range(2))
+        first, again = (features.compute(make_pass(prefix, (cut,))) for _ in range(2))
         assert first["train"].dtype == again["train"].dtype == dtype
         np.testing.assert_array_equal(np.asarray(again["train"], np.float32), np.asarray(first["train"], np.float32))
         found = f"activations at {cut.start} of 37 images: found in the cache"
@@ -159,13 +167,17 @@ def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
     ("settings", "message"),
     [
         ({"cache": Cache(features=False)}, "config.cache.features=False"),
-        ({"data": Data(augment="flip")}, "config.data.augment='flip' gives them other images in every epoch"),
+        (
+            {"data": replace(SIXTY, augment="flip")},
+            "config.data.augment='flip' gives them other images in every epoch",
+        ),
         ({"cache": Cache(memory_gib=1e-6, disk_gib=1e-6)}, "more than config.cache.memory_gib=1e-06 and disk_gib="),
     ],
 )
-def test_the_frozen_units_run_in_every_step_for_a_reason(frozen, capsys, settings, message):
-    assert compute(frozen, **settings) is None
-    (line,) = capsys.readouterr().out.splitlines()
+def test_the_frozen_units_run_in_every_step_for_a_reason(tmp_path, capsys, settings, message):
+    source = str(make_source(tmp_path / "source"))
+    from_config.run(small("feature_extraction", pretrained=source, **settings), tmp_path / "run")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "the frozen units run" in line)
     assert line.startswith("the frozen units run in every step: ") and message in line
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_features import CUTS, HEAD, IMAGES, MESH, embed, make_prefix
+from test_features import CUTS, HEAD, IMAGES, MESH, embed, make_pass, make_prefix
 from test_ridge import leave_out, simulate
 from tiny_runs import DIGITS, make_source, read_rows, read_summary
 
@@ -93,22 +93,22 @@ def frozen():
     return HEAD.split(jax.jit(MODEL.init)(KEY, np.zeros((1, 32, 32, 3), np.float32)))[0]
 
 
-def test_the_frozen_units_run_once_for_each_view(folder, frozen, capsys):
+def test_the_frozen_units_run_once_for_each_view(folder, frozen):
     data = Data(augment="flip,color", views=3)
     config, rows, calls = Config(batch_size=16, data=data), np.arange(100, 137), []
 
     def compute(config=config, rows=rows):
         calls.clear()
         view = lambda i: jax.jit(make_view(data.augmentations, i, config.seed))  # noqa: E731
-        prefix = make_prefix(frozen, calls)._replace(view=view)
-        return features.compute(IMAGES, CUTS, prefix, config, MESH, rows)["train"]
+        seen = features.in_views(IMAGES["train"], rows, config.data, config.seed, view)
+        inputs = {"train": seen if config.data.views else (features.as_they_are(IMAGES["train"]),)}
+        return features.compute(make_pass(make_prefix(frozen, calls), CUTS, inputs))["train"]
 
     found = compute()
     assert [call[:2] for call in calls] == ([(None, "conv5_block1")] * 3 + [("conv5_block1", "head")] * 3) * 3
     for i, view in enumerate(found):
         seen = make_view(data.augmentations, i, config.seed)(IMAGES["train"], rows.astype(np.int32))
         np.testing.assert_allclose(view, embed(frozen, seen), rtol=1e-4, atol=1e-5)
-    assert "views of each training picture" in capsys.readouterr().out
     # Each view is an entry of the cache: more views compute the new ones alone, and the first is that of plain images.
     more = compute(replace(config, data=replace(data, views=4)))
     assert sum(call[2] for call in calls if call[0] is None) == 3 * 8 + 48 and len(more) == 4

@@ -76,7 +76,7 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
     images: Any = Shape((size, side, side, 3), np.uint8, sharding=by_row(mesh))
     found = {}
     frozen = setup.cut.split(variables)[0]
-    from_activations = bool(frozen["params"]) and features.why_not(config) is None
+    from_activations = bool(frozen["params"]) and features.why_in_every_step(config.data, config.cache) is None
     if from_activations:
         found["frozen units, once"], images = plan_prefix(setup, frozen, evaluated)
         evaluated = images
@@ -96,7 +96,7 @@ def plan_prefix(setup: Setup, frozen: Tree, images: Shape) -> tuple[Planned, Sha
     config, mesh = setup.config, setup.mesh
     inference = describe_inference(setup, frozen)
     program = inference.program(partial(run_prefix, end=setup.cut.position, start=None))
-    at_once = round_up(features.batch_size(config, images.shape[1], mesh), mesh.size)
+    at_once = round_up(features.batch_size(config.batch_size, images.shape[1], mesh), mesh.size)
     few = Shape((at_once, *images.shape[1:]), images.dtype, sharding=by_row(mesh))
     planned = Planned(program, (inference.folded, few), at_once // mesh.size)
     return planned, jax.eval_shape(program, inference.folded, images)

@@ -101,12 +101,13 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
         "compute": compute_type(model),
     }
 
-    @cache
-    def view(number: int) -> View:
-        made: View = jax.jit(make_view(setup.config.data.augmentations, number, setup.config.seed))
-        return made
+    return Prefix(run, digests, about)
 
-    return Prefix(run, digests, about, view)
+
+def compile_view(setup: Setup) -> Callable[[int], View]:
+    """number -> the program that makes this view of training images, given with their rows in the split."""
+    data, seed = setup.config.data, setup.config.seed
+    return lambda number: jax.jit(make_view(data.augmentations, number, seed))
 
 
 class Programs(NamedTuple):

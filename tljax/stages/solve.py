@@ -8,9 +8,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 
-from tljax.data.batches import Examples
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, put, whole
+from tljax.stages.assembly import Assembly
 from tljax.stages.programs import Setup
 from tljax.training import calibration, epochs, ridge
 from tljax.training.progress import Progress
@@ -44,14 +44,13 @@ def solve_if_asked(
     return solve(dataset, activations["train"])
 
 
-def start_from(
-    solution: Solution, state: TrainState, setup: Setup, examples: dict[str, Examples], eval_steps: Any
-) -> tuple[TrainState, Row]:
+def start_from_solution(solution: Solution, made: Assembly, state: TrainState) -> tuple[TrainState, Row]:
     """`state` with the solved head, and its metrics: the row with the epoch 0."""
+    setup, examples = made.setup, made.examples
     state = put_head(state, solution.head, setup)
     nothing = {"loss": None, "accuracy": None}
     train, validation = (
-        epochs.evaluate(state, examples[name], eval_steps).means if name in examples else nothing
+        epochs.evaluate(state, examples[name], made.programs.evaluate).means if name in examples else nothing
         for name in ("train", "validation")
     )
     row = {

@@ -15,15 +15,15 @@ from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt8
 
-from tljax.config import Config, Data
-from tljax.data.augmentation import View, find_side
+from tljax.config import Cache, Data
+from tljax.data.augmentation import View
 from tljax.data.batches import map_batches
 from tljax.data.decoding import Encoded
 from tljax.devices.mesh import round_up
 from tljax.devices.processes import max_over_processes
 from tljax.networks.cut import Cut
 from tljax.storage import cache
-from tljax.trees import Row, sha256
+from tljax.trees import sha256
 
 # At each start, cached activations of a few images are compared with newly computed ones. Tolerances are relative to
 # the largest activation. The same network at another batch size differs by 1e-6 of it; in bfloat16, whose numbers are
@@ -48,17 +48,6 @@ class Prefix(NamedTuple):
     """Digests of all frozen leaves, by path."""
     about: dict[str, Any]
     """Everything else, as JSON; `compute` is the dtype in which the blocks compute."""
-    view: Callable[[int], View] = lambda number: lambda images, rows: images
-    """What makes the view with a number of images."""
-
-
-class Pass(NamedTuple):
-    """How the frozen units run over the images: their devices, their batch size, and the limit of the cache folder."""
-
-    prefix: Prefix
-    mesh: Mesh
-    batch_size: int
-    disk_bytes: int
 
 
 class Inputs(NamedTuple):
@@ -78,61 +67,75 @@ class Inputs(NamedTuple):
         return run if view is None else lambda images, rows: run(view(images, rows))
 
 
-def compute(
-    images: dict[str, SplitImages],
-    cuts: Sequence[Cut],
-    prefix: Prefix,
-    config: Config,
-    mesh: Mesh,
-    rows: Int[np.ndarray, " n"] | None = None,
-) -> dict[str, Any] | None:
-    """Activations of each split of `images` at the last of `cuts`, or None if the frozen units must run in every step.
+class Pass(NamedTuple):
+    """The frozen units, and what they run over."""
 
-    They are arrays [n, ...]; with `config.data.views`, those of train are a tuple of such arrays, one for each view.
-    `rows` are then the rows of train's images in their split.
+    prefix: Prefix
+    cuts: tuple[Cut, ...]
+    """Training reads the activations at the last one; those at the others are computed on the way, for later stages."""
+    shapes: dict[str, ShapeDtypeStruct]
+    """Shape and dtype of the activations of a few images, by cut."""
+    inputs: Mapping[str, tuple[Inputs, ...]]
+    """What is read of each split: its images, or several views of them."""
+    mesh: Mesh
+    batch_size: int
+    """Images at a time, of all devices together."""
+    disk_bytes: int
+    """The limit of the user's cache folder."""
 
-    With None, a printed line gives the reason. Activations at the other cuts are computed on the way, and cached too
-    if they fit on the disk. The cache key is a digest of the images, of the frozen weights before the cut, and of
-    `prefix.about`. Cached activations are used only if those of a few images agree with the results of `prefix.run`.
+
+def as_they_are(images: SplitImages) -> Inputs:
+    """The inputs of a split whose images are not changed."""
+    return Inputs((images,), _digest(images))
+
+
+def in_views(
+    images: SplitImages, rows: Int[np.ndarray, " n"], data: Data, seed: int, view: Callable[[int], View]
+) -> tuple[Inputs, ...]:
+    """The inputs of each of the `data.views` of a split's images, whose rows in the split are `rows`.
+
+    `view(number)` is what makes a view; it depends on `seed` and `data.augmentations`. The first view is the images as
+    they are, unless they are cut out of larger ones.
     """
-    views = config.data.views or 1
-    seen = sum(len(split) * (views if name == "train" else 1) for name, split in images.items())
-    total = max_over_processes(seen)
-    name, first = next(iter(images.items()))
-    size = find_side(config.data, first.shape[1]) if name == "train" else first.shape[1]
+    arrays, digest = (images, rows.astype(np.int32)), _digest(images)
+    crops = any(name == "crop" for name, _ in data.augmentations)
+    shared = {"seed": seed, "augment": data.augmentations, "rows": sha256(rows)}
+    abouts = [{"view": i, **shared} if i or crops else {} for i in range(data.views or 1)]
+    return tuple(Inputs(arrays, digest, view(i), about) for i, about in enumerate(abouts))
+
+
+def measure(prefix: Prefix, cuts: Sequence[Cut], side: int, mesh: Mesh) -> dict[str, ShapeDtypeStruct]:
+    """Shape and dtype of the activations of a few images of this `side`, by cut; nothing is computed."""
     # As many images as `_find` compares: the function is then traced once for both.
-    checked = round_up(CHECKED, mesh.size)
-    few = ShapeDtypeStruct((checked, size, size, 3), np.uint8)
-    shapes = {cut: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
-    gib = {cut: total * h.size / checked * h.dtype.itemsize / 2**30 for cut, h in shapes.items()}
-    obstacle = why_not(config) or why_too_large(config, gib[cuts[-1]])
-    if obstacle:
-        print(f"the frozen units run in every step: {obstacle}")
-        return None
+    few = ShapeDtypeStruct((round_up(CHECKED, mesh.size), side, side, 3), np.uint8)
+    return {cut.position: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
+
+
+def compute(over: Pass) -> dict[str, Any]:
+    """Activations of each split at the last cut: an array [n, ...], or for several views a tuple of such arrays.
+
+    Activations at the other cuts are computed on the way, and cached too if they fit on the disk. The cache key is a
+    digest of the images, of the frozen weights before the cut, and of `prefix.about`. Cached activations are used only
+    if those of a few images agree with the results of `prefix.run`.
+    """
+    images = max_over_processes(sum(len(one.arrays[0]) for each in over.inputs.values() for one in each))
     abouts = {
         cut.position: {
             "what": f"activations at {cut.position}",
-            "dtype": str(shapes[cut].dtype),
-            "weights": cut.select(prefix.weights),
-            **prefix.about,
+            "dtype": str(over.shapes[cut.position].dtype),
+            "weights": cut.select(over.prefix.weights),
+            **over.prefix.about,
         }
-        for cut in cuts
-        if cut == cuts[-1] or gib[cut] <= config.cache.disk_gib
+        for cut in over.cuts
+        if cut == over.cuts[-1] or images * image_bytes(over.shapes[cut.position]) <= over.disk_bytes
     }
-    over = Pass(prefix, mesh, batch_size(config, size, mesh), config.cache.disk_bytes)
-    by_unit = {cut.position: shape for cut, shape in shapes.items()}
-    found: dict[str, Any] = {
-        name: _compute_split(Inputs((split,), _digest(split)), abouts, by_unit, over)
-        for name, split in images.items()
-        if name != "train" or config.data.views is None
-    }
-    if config.data.views is not None and "train" in images:
-        assert rows is not None, "a view depends on the rows"
-        print(describe_views(config.data))
-        arrays, digest = (images["train"], rows.astype(np.int32)), _digest(images["train"])
-        each = [Inputs(arrays, digest, prefix.view(i), _describe_view(config, rows, i)) for i in range(views)]
-        found["train"] = tuple(_compute_split(inputs, abouts, by_unit, over) for inputs in each)
-    return found
+    found = {name: tuple(_compute_split(one, abouts, over) for one in each) for name, each in over.inputs.items()}
+    return {name: each[0] if len(each) == 1 else each for name, each in found.items()}
+
+
+def image_bytes(shape: ShapeDtypeStruct) -> float:
+    """The size of the activations of one image, in bytes; `shape` are those of a few."""
+    return float(np.prod(shape.shape[1:])) * shape.dtype.itemsize
 
 
 def describe_views(data: Data) -> str:
@@ -143,39 +146,41 @@ def describe_views(data: Data) -> str:
     )
 
 
-def _describe_view(config: Config, rows: Int[np.ndarray, " n"], number: int) -> Row:
-    """The part of the cache key that says what view `number` is. The first is the images as they are, unless they are
-    cut out of larger ones."""
-    data = config.data
-    if number == 0 and not any(name == "crop" for name, _ in data.augmentations):
-        return {}
-    return {"view": number, "seed": config.seed, "augment": data.augmentations, "rows": sha256(rows)}
+def batch_size(most: int, side: int, mesh: Mesh) -> int:
+    """The number of images of this `side` that the frozen units process at a time, on all devices together; `most` is
+    the batch size of training."""
+    return min(most, max(1, PIXELS // side**2) * mesh.size)
 
 
-def batch_size(config: Config, image_size: int, mesh: Mesh) -> int:
-    """The number of images that the frozen units process at a time, on all devices together."""
-    return min(config.batch_size, max(1, PIXELS // image_size**2) * mesh.size)
+def count_passes(training: int, others: int, views: int | None) -> int:
+    """How many images go through the frozen units, of so many for training, each in so many `views`, and `others`."""
+    return training * (views or 1) + others
 
 
-def why_not(config: Config) -> str | None:
+def find_obstacle(data: Data, cache: Cache, passes: int, shape: ShapeDtypeStruct) -> str | None:
+    """The reason why the frozen units run in every step; None if their activations are computed once, in so many
+    `passes` of an image. `shape` are the activations of a few images."""
+    return why_in_every_step(data, cache) or why_too_large(cache, passes * image_bytes(shape) / 2**30)
+
+
+def why_in_every_step(data: Data, cache: Cache) -> str | None:
     """The reason why these settings run the frozen units in every step, whatever the data; None if they do not."""
-    if not config.cache.features:
+    if not cache.features:
         return "config.cache.features=False"
-    if config.data.augment != "none" and config.data.views is None:
-        return f"config.data.augment={config.data.augment!r} gives them other images in every epoch"
+    if data.augment != "none" and data.views is None:
+        return f"config.data.augment={data.augment!r} gives them other images in every epoch"
     return None
 
 
-def why_too_large(config: Config, gib: float) -> str | None:
+def why_too_large(cache: Cache, gib: float) -> str | None:
     """The reason why activations of so many GiB cannot be kept; None if they can."""
-    settings = config.cache
-    if gib <= max(settings.memory_gib, settings.disk_gib):
+    if gib <= max(cache.memory_gib, cache.disk_gib):
         return None
-    limits = f"config.cache.memory_gib={settings.memory_gib:g} and disk_gib={settings.disk_gib:g}"
+    limits = f"config.cache.memory_gib={cache.memory_gib:g} and disk_gib={cache.disk_gib:g}"
     return f"their activations take {gib:.2f} GiB, more than {limits}"
 
 
-def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], shapes: dict[str, Any], over: Pass) -> np.ndarray:
+def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], over: Pass) -> np.ndarray:
     """Activations at the last of `abouts`, computed cut by cut from the last cut in the cache, or else from the images.
 
     All processes do this together: activations that one process does not find in its cache, all processes compute.
@@ -190,7 +195,8 @@ def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], shapes: di
             start, arrays, missing = cut, (kept,), missing[missing.index(cut) + 1 :]
             break
     for cut in missing:
-        shape = ShapeDtypeStruct((len(images), *shapes[cut].shape[1:]), shapes[cut].dtype)
+        few = over.shapes[cut]
+        shape = ShapeDtypeStruct((len(images), *few.shape[1:]), few.dtype)
         run = inputs.run(over.prefix.run(None, cut)) if start is None else over.prefix.run(start, cut)
         arrays, start = (_run(arrays, run, abouts[cut], shape, over),), cut
     h: np.ndarray = arrays[0]

@@ -1,0 +1,106 @@
+"""What comes after the epochs of a stage: its best epoch is evaluated, calibrated, drawn, judged and summarized."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tljax.config import Config
+from tljax.data.datasets import Dataset
+from tljax.networks.cut import Cut
+from tljax.report import figures, tables
+from tljax.stages.assembly import Assembly
+from tljax.stages.calibrate import calibrate
+from tljax.stages.solve import Solution
+from tljax.training import epochs
+from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions
+from tljax.training.epochs import Evaluation
+from tljax.training.progress import Progress, last_epoch
+from tljax.training.state import TrainState
+from tljax.trees import Row
+
+
+class Outcome(NamedTuple):
+    """What the epochs of a stage came to."""
+
+    best: TrainState
+    """A state whose variables are those of the best epoch."""
+    checkpoint: int
+    """The number of the checkpoint that they come from."""
+    proved: int
+    """The number of frozen leaves that are proved unchanged."""
+    progress: Progress
+    earlier: tuple[Row, ...]
+    """The rows of the source run in the history of `progress`."""
+    solution: Solution | None
+    """The solved head, if this start has solved it."""
+
+
+def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) -> Row:
+    """Evaluates the best epoch on every split that was not learned from, calibrates it, draws the figures, and returns
+    the training part of `summary.json`. Without validation the training images are evaluated too: they are shown.
+
+    Raises:
+      OSError: if `reference.npz` cannot be written.
+    """
+    config, progress = made.setup.config, outcome.progress
+    evaluated = [name for name in made.examples if name != "train" or made.validation is None]
+    found = {name: epochs.evaluate(outcome.best, made.examples[name], made.programs.evaluate) for name in evaluated}
+    calibration = calibrate(made.setup, workdir, dataset, found, outcome.checkpoint, outcome.solution)
+    print(tables.calibration_line(calibration))
+    draw(config, workdir, dataset, found, progress)
+    judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
+    more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
+    return summarize(outcome, judged, made.setup.cut) | more
+
+
+def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:
+    """Draws some validation images with their predictions, and the curves of all epochs, if there were any. Without
+    a validation split there are no predictions but those for images that were learned from, and none are drawn."""
+    folder, names = workdir / "figures", dataset.class_names
+    if dataset.validation is not None:
+        predicted = found["validation"].predicted
+        guesses = [names[i] for i in predicted]
+        figures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
+    if progress.epoch == 1:
+        return
+    run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
+    figures.draw_curves(folder / "curves.png", {run: progress.history})
+
+
+def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
+    """Loss and accuracy on the split `name`, the balanced accuracy, and that of each class: None where it has no
+    image."""
+    names = dataset.class_names
+    confusions = count_confusions(dataset.splits[name].all_labels(), evaluation.predicted, len(names))
+    by_class = dict(zip(names, class_accuracies(confusions), strict=True))
+    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class}
+
+
+def count_labels(dataset: Dataset, config: Config) -> Row:
+    """How many labels the run has used: all of train, and those of validation if it chose the best epoch."""
+    chosen = dataset.validation if config.epochs else None
+    return {
+        "train": dataset.train.count if dataset.train else 0,
+        "validation": chosen.count if chosen else 0,
+    }
+
+
+def summarize(outcome: Outcome, judged: dict[str, Row], cut: Cut) -> Row:
+    """The training part of `summary.json`: the best epoch, the last one, and the test split.
+
+    `judged` is what `judge` says of each split. Without validation, loss and accuracy are those of held-out pictures.
+    """
+    proved, progress, own = outcome.proved, outcome.progress, len(outcome.earlier)
+    if proved:
+        print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
+    first, last = progress.history[own], progress.history[-1]
+    held_out = first.get("solved", {}).get("held_out") or {"loss": None, "accuracy": None}
+    return {
+        **judged.get("validation", {name: held_out[name] for name in ("loss", "accuracy")}),
+        "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
+        "best_epoch": progress.stopper.best_epoch,
+        "epochs": progress.epoch - 1 - last_epoch(outcome.earlier),
+        "params": cut.count(outcome.best.variables)._asdict(),
+        "frozen_leaves_unchanged": proved,
+        **({"solved": first["solved"]} if "solved" in first else {}),
+        **({"test": judged["test"]} if "test" in judged else {}),
+    }
