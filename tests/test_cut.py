@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import TINY
 
 from tljax.networks.architectures import NETWORKS, RESNET50, find_architecture, name_architecture
-from tljax.networks.cut import Counts, Cut, find_cut, find_head, merge, verify_frozen
+from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head, merge, verify_frozen
 from tljax.networks.resnet import ResNet, abstract_variables
 
 UNITS = RESNET50.units
@@ -133,7 +133,7 @@ def test_units_and_counts_are_those_of_keras_s_network(name, layers):
         for layer in base.layers[: next(start for start, unit in starts.items() if unit == cut)]:
             layer.trainable = False
         trainable = sum(math.prod(weight.shape) for weight in base.trainable_weights)
-        expected = Counts(total, trainable, total - trainable)
+        expected = ParameterCounts(total, trainable, total - trainable)
         assert Cut(architecture.units, cut).count(headless) == expected, cut
 
 
@@ -143,12 +143,12 @@ def variables(request):
 
 
 COUNTS = {
-    (1000, "conv1"): Counts(25_636_712, 25_583_592, 53_120),
-    (1000, None): Counts(25_636_712, 0, 25_636_712),
-    (10, "head"): Counts(23_608_202, 20_490, 23_587_712),
-    (10, "conv5_block1"): Counts(23_608_202, 14_996_490, 8_611_712),
-    (10, "conv1"): Counts(23_608_202, 23_555_082, 53_120),
-    (10, None): Counts(23_608_202, 0, 23_608_202),
+    (1000, "conv1"): ParameterCounts(25_636_712, 25_583_592, 53_120),
+    (1000, None): ParameterCounts(25_636_712, 0, 25_636_712),
+    (10, "head"): ParameterCounts(23_608_202, 20_490, 23_587_712),
+    (10, "conv5_block1"): ParameterCounts(23_608_202, 14_996_490, 8_611_712),
+    (10, "conv1"): ParameterCounts(23_608_202, 23_555_082, 53_120),
+    (10, None): ParameterCounts(23_608_202, 0, 23_608_202),
 }
 
 
@@ -162,7 +162,7 @@ def test_counts_are_those_of_keras(variables):
 def test_counts_without_the_head_are_those_of_the_headless_model(variables):
     _, trees = variables
     params = {unit: leaves for unit, leaves in trees["params"].items() if unit != "head"}
-    assert Cut(UNITS, "conv1").count(trees | {"params": params}) == Counts(23_587_712, 23_534_592, 53_120)
+    assert Cut(UNITS, "conv1").count(trees | {"params": params}) == ParameterCounts(23_587_712, 23_534_592, 53_120)
 
 
 PARAMS = {"conv1": {"kernel": np.array([0.0, 1.0, 2.0], np.float32)}, "head": {"bias": np.ones(3, np.float32)}}

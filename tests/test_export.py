@@ -368,16 +368,16 @@ def test_only_exports_of_another_run_are_replaced(runs, tmp_path, capsys, monkey
 def test_probabilities_of_0_and_1_do_not_hide_another_network():
     logits = np.random.default_rng(0).normal(0, 15, (8, 3))
     exact = softmax(logits, 1.0)
-    assert export.find_differences(exact.astype(np.float32), logits)[1] < 1e-6
+    assert export.compare_answers(exact.astype(np.float32), logits)[1] < 1e-6
     sure = logits + np.array([100.0, 50.0, 0.0])
-    probabilities, logs = export.find_differences(softmax(1.01 * sure, 1.0).astype(np.float32), sure)
-    assert probabilities < export.MOST and logs > export.MOST_LOGS
+    probabilities, logs = export.compare_answers(softmax(1.01 * sure, 1.0).astype(np.float32), sure)
+    assert probabilities < export.MOST_DIFFERENCE and logs > export.MOST_LOGS
 
 
 def test_names_that_are_no_utf_8_are_written_as_their_bytes(runs):
     weights = load_weights(str(runs / "v1"))
     model = replace(tljax.load(runs / "v1"), class_names=("a", "b\udcff", "c"))
-    content = export.gather(weights, model, formats.find_format("m.onnx", None), 1)
+    content = export.gather_content(weights, model, formats.find_format("m.onnx", None), 1)
     assert content.class_names == ("a", "b\\udcff", "c") and onnx_graph.build(content)
 
 

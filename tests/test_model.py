@@ -185,7 +185,7 @@ def test_the_reference_of_another_epoch_is_not_used(run, tmp_path, best):
     model = load(alter(run, tmp_path, best=lambda kept: best))
     assert model.reference is None and model.temperature == 1.0
     with pytest.raises(
-        ValueError, match=f"no coverage can be promised: .* went on after its {reference.NAME} was written"
+        ValueError, match=f"no coverage can be promised: .* went on after its {reference.REFERENCE} was written"
     ):
         model.find_threshold(0.9)
 
@@ -234,7 +234,7 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["cut off", "a bit", "compressed", "pickled", "other types", "an array less", *VALUES])
 def test_a_damaged_reference_is_named(run, tmp_path, how):
     altered = alter(run, tmp_path)
-    damage(altered / reference.NAME, how)
+    damage(altered / reference.REFERENCE, how)
     with pytest.raises(ValueError, match=r"reference\.npz is damaged") as error:
         load(altered)
     assert "\n" not in str(error.value)

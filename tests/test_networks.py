@@ -118,8 +118,8 @@ def test_a_file_of_torch_says_how_deep_it_is(name):
     blocks = [f"layer{i + 1}.{j}.conv1.weight" for i, size in enumerate(sizes) for j in range(size)]
     kernel = np.zeros((1, 1, 1, 1), np.float32)
     arrays = dict.fromkeys(["conv1.weight", *blocks], kernel) | {"fc.bias": np.zeros(3, np.float32)}
-    _, architecture = convert.recognize(arrays, convert.KINDS["torch"])
+    _, architecture = convert.recognize_network(arrays, convert.KINDS["torch"])
     assert architecture == NETWORKS[name].architecture
     # For a file that lacks a unit, this is still the nearest architecture, so that an error can list what is missing.
     del arrays[blocks[-1]]
-    assert convert.recognize(arrays, convert.KINDS["torch"])[1] == architecture
+    assert convert.recognize_network(arrays, convert.KINDS["torch"])[1] == architecture

@@ -13,7 +13,7 @@ import pytest
 from tiny_runs import read_rows, read_summary
 
 from tljax.cli import main
-from tljax.commands.predict import describe
+from tljax.commands.predict import describe_model
 from tljax.config import Config, Data, Lesson
 from tljax.data import datasets
 from tljax.model import load
@@ -74,7 +74,7 @@ def test_its_runs_predict_unchecked_and_checked_once_they_went_on(workdir):
     model = load("lesson/feature_extraction")
     images = datasets.load_dataset(DIGITS, seed=0).validation.images
     assert model.class_names == ("5", "6", "7") and model(images).shape == (40, 3)
-    assert model.reference is None and "unchecked" in describe(model)
+    assert model.reference is None and "unchecked" in describe_model(model)
     config = Config(stage="from_scratch", cut="conv1", batch_size=8, epochs=3, data=Data(**vars(DIGITS)))
     config.data.classes = ("0", "1", "2")
     run(config, workdir / "source")

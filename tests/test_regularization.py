@@ -146,7 +146,7 @@ def test_dropout_drops_in_training_steps_only(variables):
 
 def test_what_is_dropped_is_no_draw_of_the_augmentation(variables):
     """`augment` splits the key of a step; in JAX, `fold_in` of a small number would give the same keys again."""
-    keys = [jax.random.fold_in(KEY, steps.NOISE), *jax.random.split(KEY), *jax.random.split(KEY, 16)]
+    keys = [jax.random.fold_in(KEY, steps.NOISE_KEY), *jax.random.split(KEY), *jax.random.split(KEY, 16)]
     assert len({tuple(jax.random.key_data(key).tolist()) for key in keys[:3]}) == 3
     assert tuple(jax.random.key_data(keys[0]).tolist()) not in {
         tuple(jax.random.key_data(key).tolist()) for key in keys[1:]

@@ -12,7 +12,7 @@ from tljax.devices.mesh import make_mesh, put, whole
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet
 from tljax.training.optimizers import make_optimization
-from tljax.training.state import create_state, place_state, shard
+from tljax.training.state import create_state, find_shardings, place_state
 from tljax.trees import flatten
 
 MODEL = ResNet(3, architecture=TINY)
@@ -34,7 +34,7 @@ def test_the_optimizer_starts_from_the_trainable_half_alone(state):
 
 @pytest.mark.parametrize("optimizer_too", [False, True])
 def test_every_device_holds_the_variables_and_may_share_the_optimizers_state(state, optimizer_too):
-    shardings = shard(state, MESH, optimizer_too)
+    shardings = find_shardings(state, MESH, optimizer_too)
     assert {s.spec for s in jax.tree.leaves(shardings.variables)} == {PartitionSpec()}
     specs = {path: s.spec for path, s in flatten(shardings.opt_state).items()}
     # A kernel [1 1 c f] is sharded along its longest axis, the number of updates is not sharded.
@@ -47,7 +47,7 @@ def test_every_device_holds_the_variables_and_may_share_the_optimizers_state(sta
 def test_a_restored_half_is_placed_beside_the_frozen_one(state):
     moved = jax.tree.map(lambda x: np.asarray(x) + 1, CUT.split(state.variables)[1])
     restored = jax.tree.map(np.asarray, state)._replace(variables=moved, step=np.int32(5))
-    placed = place_state(restored, put(state.variables, whole(MESH)), CUT, shard(state, MESH, False))
+    placed = place_state(restored, put(state.variables, whole(MESH)), CUT, find_shardings(state, MESH, False))
     frozen, trained = CUT.split(placed.variables)
     jax.tree.map(np.testing.assert_array_equal, frozen, CUT.split(state.variables)[0])
     jax.tree.map(np.testing.assert_array_equal, trained, moved)

@@ -28,7 +28,7 @@ def test_it_ends_at_once_with_the_code_that_shells_expect(number, code):
 
 def test_while_it_is_deferred_it_is_only_noted():
     reached = False
-    with pytest.raises(signals.Stopped) as stopped, signals.deferred():
+    with pytest.raises(signals.Stopped) as stopped, signals.defer():
         receive(signal.SIGTERM)
         assert signals.noted() == signal.SIGTERM == processes.interrupted()
         reached = True
@@ -36,13 +36,13 @@ def test_while_it_is_deferred_it_is_only_noted():
 
 
 def test_the_first_signal_counts():
-    with pytest.raises(signals.Stopped) as stopped, signals.deferred():
+    with pytest.raises(signals.Stopped) as stopped, signals.defer():
         receive(signal.SIGINT)
         receive(signal.SIGTERM)
     assert stopped.value.code == 130
 
 
 def test_a_block_without_a_signal_ends_as_any_other():
-    with signals.deferred():
+    with signals.defer():
         assert signals.noted() == processes.interrupted() == 0
     assert not signals._Received.deferred

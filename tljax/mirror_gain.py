@@ -11,13 +11,13 @@ from tljax.data import datasets
 from tljax.data.datasets import Split
 from tljax.model import Model
 from tljax.runs.files import read_json
-from tljax.runs.saved_configs import build, fill_in
+from tljax.runs.saved_configs import build_settings, fill_in
 from tljax.runs.workdir import CONFIG
 from tljax.storage import cache
 from tljax.training.calibration import softmax, true_probabilities
 
 # The most validation pictures that are classified for this, drawn at random.
-MOST = 1000
+MOST_MEASURED = 1000
 
 
 class Gain(NamedTuple):
@@ -54,7 +54,7 @@ def measure_gain(model: Model, run: Path) -> Gain:
         "what": "what --tta gains",
         "weights": model.digest,
         "pictures": split.identity(),
-        "most": MOST,
+        "most": MOST_MEASURED,
     }
     kept = cache.find(about)
     if kept is None:
@@ -72,7 +72,7 @@ def read_settings(run: Path) -> tuple[Data, Cache, int]:
       OSError: if it cannot be read.
     """
     try:
-        config = build(Config, fill_in(read_json(run / CONFIG), Config))
+        config = build_settings(Config, fill_in(read_json(run / CONFIG), Config))
         return config.data, config.cache, config.seed
     except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{run / CONFIG} is damaged ({type(error).__name__}: {error})") from error
@@ -80,7 +80,7 @@ def read_settings(run: Path) -> tuple[Data, Cache, int]:
 
 def _measure(model: Model, split: Split) -> list[float]:
     """The number of pictures, two accuracies and two losses."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:MOST])
+    rows = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:MOST_MEASURED])
     labels, found = split.labels[rows], []
     for tta in (False, True):
         parts = []

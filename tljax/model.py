@@ -19,7 +19,7 @@ from tljax.data.decoding import Fit, describe_error, make_square, read_picture, 
 from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
 from tljax.networks.architectures import VARIANTS
 from tljax.networks.resnet import ResNet, abstract_variables, compute_type
-from tljax.runs.reference import NAME, Reference, find_difference, read_reference
+from tljax.runs.reference import REFERENCE, Reference, find_difference, read_reference
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference
 from tljax.trees import Tree, digest_leaves, flatten, unflatten
@@ -29,7 +29,7 @@ from tljax.weights.pretrained import Weights, load_weights
 # The most pixels and the most pictures of a batch per device. A CPU multiplies matrices in blocks of rows, 12 at a time
 # with AVX2, and rounds the rows that are left over otherwise: with 256 pictures the last four of a small network differ
 # in the last bits from the same pictures elsewhere in the batch.
-PIXELS, MOST = 2**20, 240
+BATCH_PIXELS, BATCH_IMAGES = 2**20, 240
 
 Square = UInt8[np.ndarray, "size size 3"]
 
@@ -159,7 +159,7 @@ class Model:
         """The number of pictures that the network always gets at a time, so that no picture changes the answer to
         another."""
         devices = self._inference.mesh.size
-        return min(MOST, max(1, PIXELS // self.image_size**2)) * devices
+        return min(BATCH_IMAGES, max(1, BATCH_PIXELS // self.image_size**2)) * devices
 
     def answer(
         self, logits: Float[np.ndarray, "n classes"], *, top: int = 5, coverage: float | None = None
@@ -332,9 +332,9 @@ def find_reference(weights: Weights, run: Path) -> tuple[Reference | None, str]:
         return None, f"{weights.name} is a file of weights, which keeps no logits to compare with, and no calibration"
     found = read_reference(run)
     if found is None:
-        return None, f"{run} keeps no {NAME}: it has not ended, or is a run of tljax 0.1.0"
-    if found.best != weights.best:
-        return None, f"{run} went on after its {NAME} was written, and has not ended"
+        return None, f"{run} keeps no {REFERENCE}: it has not ended, or is a run of tljax 0.1.0"
+    if found.best != weights.best_checkpoint:
+        return None, f"{run} went on after its {REFERENCE} was written, and has not ended"
     return found, ""
 
 

@@ -25,16 +25,16 @@ from tljax.training import calibration
 from tljax.weights.pretrained import Weights, load_weights
 
 # The largest difference between a probability of the run and that of its export, both in float32.
-MOST = 1e-5
+MOST_DIFFERENCE = 1e-5
 # That between their logarithms, in units of the largest logit, as for a run's own logits; and the smallest probability
 # whose logarithm is compared.
 MOST_LOGS, SMALLEST = TOLERANCES["float32"], 1e-30
 # The most pictures at a time: 1,024 of 224 pixels take 4 GB.
-MOST_PICTURES = 1024
+MOST_BATCH = 1024
 # Coverages whose thresholds are taken along, as far as the run can promise them.
-COVERAGES = (0.8, 0.9, 0.95, 0.99)
+EXPORTED_COVERAGES = (0.8, 0.9, 0.95, 0.99)
 # Pictures of noise that an export is run on where the run keeps none of its own.
-NOISE = 8
+NOISE_IMAGES = 8
 # How a picture becomes square, by `config.data.fit`, in Pillow's words.
 RESIZING = {
     "crop": "ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)",
@@ -70,22 +70,22 @@ def run(flags: argparse.Namespace) -> None:
     """Writes the file, unless it gives other answers than the run."""
     source, out = (Path(path).expanduser() for path in (flags.run, flags.out))
     form = find_format(flags.out, flags.format)
-    check_place(out, form, source)
-    check_batch_size(flags.batch_size, form)
+    check_target(out, form, source)
+    check_fixed_batch(flags.batch_size, form)
     weights = load_weights(flags.run, setting="RUN")
     # Exports are compared in float32, in which accelerators do not compute.
     model = make_model(weights, source, make_mesh(jax.devices("cpu")[:1]))
-    content = gather(weights, model, form, flags.batch_size or 1)
+    content = gather_content(weights, model, form, flags.batch_size or 1)
     if why := why_not(form, content):
         raise ValueError(f"{out}: {why}")
-    print(describe_run(weights, content))
+    print(describe_export(weights, content))
     with unfinished(out) as folder:
         trial = try_out(form, content, model, folder)
-        if not (trial.difference <= MOST and trial.logs <= MOST_LOGS):
+        if not (trial.difference <= MOST_DIFFERENCE and trial.logs <= MOST_LOGS):
             raise ValueError(
                 f"{out} is not written: its probabilities differ from those of {weights.name} by up to "
-                f"{trial.difference:.2g} (at most {MOST:g}), their logarithms by {trial.logs:.2g} of the largest "
-                f"(at most {MOST_LOGS:g}), over {trial.which}"
+                f"{trial.difference:.2g} (at most {MOST_DIFFERENCE:g}), their logarithms by {trial.logs:.2g} of the "
+                f"largest (at most {MOST_LOGS:g}), over {trial.which}"
             )
         compared = {"difference": float(f"{trial.difference:.2g}"), "compared_on": trial.which}
         content = content._replace(about=content.about | compared | {"file": out.name})
@@ -102,19 +102,19 @@ def run(flags: argparse.Namespace) -> None:
         print(f"they are softmax(logits), which is not calibrated: those of predict are {calibrated}")
 
 
-def describe_run(weights: Weights, content: Content) -> str:
+def describe_export(weights: Weights, content: Content) -> str:
     size = f"{len(content.class_names)} classes, {content.image_size} pixels"
     return f"{weights.name}: {content.about['network']}, {size}"
 
 
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:
     """Makes the file in `folder`, and lets it answer."""
-    pictures, which = choose_pictures(model)
+    pictures, which = choose_trial_images(model)
     # Some who read it go by the ending.
     file, data = folder / f"tried{form.ending}", form.build(content)
     file.write_bytes(data)
     found = (form.answer or read_back)(file, content, pictures)
-    return Trial(data, *find_differences(found, model(pictures) / content.temperature), which)
+    return Trial(data, *compare_answers(found, model(pictures) / content.temperature), which)
 
 
 def read_back(file: Path, content: Content, images: Squares) -> calibration.Probabilities:
@@ -126,7 +126,7 @@ def read_back(file: Path, content: Content, images: Squares) -> calibration.Prob
     return calibration.softmax(model(images), content.temperature)
 
 
-def find_differences(
+def compare_answers(
     found: Float[np.ndarray, "n classes"], logits: Float[np.ndarray, "n classes"]
 ) -> tuple[float, float]:
     """`difference` and `logs` of a `Trial` whose probabilities should be softmax(logits)."""
@@ -137,7 +137,7 @@ def find_differences(
     return float(np.abs(found - expected).max()), float(logs / max(1, np.abs(logits).max()))
 
 
-def check_place(out: Path, form: Format, source: Path) -> None:
+def check_target(out: Path, form: Format, source: Path) -> None:
     """Raises an error if the file, or the one beside it, cannot be written where it should be."""
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; give a file in it, such as {out / f'model{form.ending}'}")
@@ -163,15 +163,15 @@ def describes(config: Path, out: Path) -> bool:
         return False
 
 
-def check_batch_size(size: int | None, form: Format) -> None:
+def check_fixed_batch(size: int | None, form: Format) -> None:
     """Raises an error if there is no such batch, or the format does not fix its size."""
     if size is not None and not form.has_batch_size:
         raise ValueError(f"--batch-size {size}: {form.name} files take any number of pictures; leave it out")
-    if size is not None and not 1 <= size <= MOST_PICTURES:
-        raise ValueError(f"--batch-size {size}: a batch has 1 to {MOST_PICTURES:,} pictures")
+    if size is not None and not 1 <= size <= MOST_BATCH:
+        raise ValueError(f"--batch-size {size}: a batch has 1 to {MOST_BATCH:,} pictures")
 
 
-def gather(weights: Weights, model: Model, form: Format, batch_size: int) -> Content:
+def gather_content(weights: Weights, model: Model, form: Format, batch_size: int) -> Content:
     """What the file takes along."""
     network, variables = restore(weights)
     # A folder's name may be no UTF-8, which files of other programs are.
@@ -202,18 +202,18 @@ def name_network(network: ResNet) -> str:
 def find_thresholds(model: Model) -> dict[str, float]:
     """The probability from which on a label belongs to the set of a picture, by the coverage that is promised."""
     found = {}
-    for coverage in COVERAGES:
+    for coverage in EXPORTED_COVERAGES:
         with suppress(ValueError):
             found[f"{coverage:g}"] = model.find_threshold(coverage)
     return found
 
 
-def choose_pictures(model: Model) -> tuple[Squares, str]:
+def choose_trial_images(model: Model) -> tuple[Squares, str]:
     """Pictures that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
         return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"
-    shape = (NOISE, model.image_size, model.image_size, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE} pictures of noise"
+    shape = (NOISE_IMAGES, model.image_size, model.image_size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE_IMAGES} pictures of noise"
 
 
 def move_in(files: dict[Path, bytes], folder: Path) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from tljax.data.decoding import Fit
-from tljax.data.layouts import join
+from tljax.data.layouts import join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Explanation, Model, Prediction, Square, load
@@ -83,7 +83,7 @@ def run(flags: argparse.Namespace) -> None:
     stdout = sys.stdout
     with redirect_stdout(sys.stderr if flags.out == STANDARD_OUTPUT else stdout):
         model = load(flags.run)
-        print(describe(model))
+        print(describe_model(model))
         if flags.coverage is not None:
             model.find_threshold(flags.coverage)
         if flags.tta:
@@ -95,14 +95,14 @@ def run(flags: argparse.Namespace) -> None:
         with open_output(flags.out, stdout) as file:
             write = start(file, min(flags.top, len(model.class_names)), flags.coverage is not None)
             counts = write_answers(model, answers, write, maps, show_progress=flags.out is not None)
-        print(summarize(counts, left_out, flags.out, maps))
+        print(summarize_tally(counts, left_out, flags.out, maps))
         if counts.confusions.sum():
             print(describe_accuracy(counts.confusions, model.class_names))
     if counts.unreadable:
         sys.exit(1)
 
 
-class Counts(NamedTuple):
+class Tally(NamedTuple):
     """How many pictures there were, how many of them cannot be read, and what those in folders of classes were taken
     for."""
 
@@ -113,7 +113,7 @@ class Counts(NamedTuple):
 
 def write_answers(
     model: Model, answers: Iterable[Answer], write: Write, maps: Path | None, *, show_progress: bool
-) -> Counts:
+) -> Tally:
     """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
     confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
     total = unreadable = 0
@@ -125,7 +125,7 @@ def write_answers(
             confusions[picture.actual, model.class_names.index(prediction.label)] += 1
         if maps is not None and square is not None and found is not None:
             draw_map(maps / name_map(total, picture.file, found.label), square, found.contributions, found.label)
-    return Counts(total, unreadable, confusions)
+    return Tally(total, unreadable, confusions)
 
 
 def name_map(number: int, file: str, label: str) -> str:
@@ -140,9 +140,9 @@ def name_map(number: int, file: str, label: str) -> str:
 FITS: dict[Fit, str] = {"crop": "their centre square", "pad": "with black borders", "stretch": "stretched"}
 
 
-def describe(model: Model) -> str:
+def describe_model(model: Model) -> str:
     """What the pictures are classified with, and whether it was tested."""
-    about = f"{model.name}: {len(model.class_names)} classes ({join(model.class_names)})"
+    about = f"{model.name}: {len(model.class_names)} classes ({join_names(model.class_names)})"
     about = f"{about}; pictures are read at {model.image_size} pixels, {FITS[model.fit]}"
     if model.reference is None:
         return f"{about}\nunchecked, and no calibration: {model.unchecked}"
@@ -180,14 +180,14 @@ def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | 
 
 
 # Pictures with their squares.
-Batch = list[tuple[Picture, Square | None]]
+PictureBatch = list[tuple[Picture, Square | None]]
 
 
 def answer_all(model: Model, pictures: Iterable[Picture], wanted: Wanted) -> Iterator[Answer]:
     """The answers to pictures, in their order. While the network works on one batch, threads decode the next."""
     pictures = iter(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead: tuple[Batch, Any] | None = None
+        ahead: tuple[PictureBatch, Any] | None = None
         following = decode_batch(model, pictures, pool)
         while batch := list(following):
             following = decode_batch(model, pictures, pool)
@@ -217,7 +217,7 @@ def decode_one(model: Model, picture: Picture) -> tuple[Picture, Square | None]:
         return picture._replace(error=reason), None
 
 
-def finish(model: Model, batch: Batch, logits: Any, wanted: Wanted) -> Iterator[Answer]:
+def finish(model: Model, batch: PictureBatch, logits: Any, wanted: Wanted) -> Iterator[Answer]:
     """The answers to a batch, whose readable pictures have the first rows of `logits`."""
     squares = [square for _, square in batch if square is not None]
     predictions = model.answer(np.asarray(logits)[: len(squares)], top=wanted.top, coverage=wanted.coverage)
@@ -238,14 +238,14 @@ def to_row(picture: Picture, prediction: Prediction | None) -> Row:
     return row | {"top": top} | ({} if prediction.set is None else {"set": prediction.set})
 
 
-def summarize(counts: Counts, left_out: Counter[str], out: str | None, maps: Path | None) -> str:
+def summarize_tally(counts: Tally, left_out: Counter[str], out: str | None, maps: Path | None) -> str:
     """How many pictures were classified, and what was not."""
     to = "" if out in (None, STANDARD_OUTPUT) else f", written to {out}"
     drawn = "" if maps is None else f", maps in {maps}"
     classified = counts.total - counts.unreadable
     lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]
     lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
-    lines += [f"left out: {join(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
+    lines += [f"left out: {join_names(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
     graded = int(counts.confusions.sum())
     lines += [f"{classified - graded:,} lie in no folder of a class"] if 0 < graded < classified else []
     return "\n".join(lines)

@@ -30,7 +30,7 @@ Augmentation = Callable[[Batch, Key[Array, ""], int], Batch]
 View = Callable[[Images, Int[Array, " n"]], Images]
 
 # Folded into the key of the seed, so that views draw other numbers than the order of the images and new weights.
-VIEWS = 2**31 - 1
+VIEWS_KEY = 2**31 - 1
 # Crops of random size are taken from pictures that are kept at this many times the side of the images.
 MARGIN = 1.15
 
@@ -227,7 +227,7 @@ def make_view(named: tuple[tuple[str, float], ...], number: int, seed: int) -> V
         return others(batch, key, 1)["image"][0]
 
     def view(images: Images, rows: Int[Array, " n"]) -> Images:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), VIEWS), number)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), VIEWS_KEY), number)
         keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
         return jax.vmap(change)(images[:, :, ::-1] if mirrored else images, keys)
 

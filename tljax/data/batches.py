@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, Num
 from tqdm import tqdm
 
-from tljax.data.augmentation import VIEWS
+from tljax.data.augmentation import VIEWS_KEY
 from tljax.data.prefetch import read_ahead
 from tljax.devices.mesh import by_column, by_row, full_batch, own_columns, put, round_up, rows_on_host
 from tljax.devices.processes import leads, max_over_processes
@@ -48,7 +48,7 @@ def draw_order(n: int, batch_size: int, *, seed: int, epoch: int, views: int = 1
     order = np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
     if views == 1:
         return order
-    drawn = np.asarray(jax.random.randint(jax.random.fold_in(key, VIEWS), order.shape, 0, views))
+    drawn = np.asarray(jax.random.randint(jax.random.fold_in(key, VIEWS_KEY), order.shape, 0, views))
     return order + np.int32(steps) * np.take_along_axis(drawn, order, axis=0)
 
 

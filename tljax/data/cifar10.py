@@ -14,8 +14,8 @@ from tljax.storage.downloads import download
 # Address, format and checksum are from https://www.cs.toronto.edu/~kriz/cifar.html.
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
-FOLDER = "cifar-10-batches-bin"
-FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
+ARCHIVE_FOLDER = "cifar-10-batches-bin"
+BATCH_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 # The lines of batches.meta.txt in the archive.
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # TFDS's version number of this data set; `tfds.builder("cifar10")` looks for no other.
@@ -42,8 +42,8 @@ def _examples(archive: Path, split: str) -> Iterator[tuple[int, dict[str, Any]]]
 
     row = 0
     with tarfile.open(archive) as tar:
-        for file_name in FILES[split]:
-            member = tar.extractfile(f"{FOLDER}/{file_name}")
+        for file_name in BATCH_FILES[split]:
+            member = tar.extractfile(f"{ARCHIVE_FOLDER}/{file_name}")
             assert member is not None, "these members are files"
             for image, label in zip(*read_records(member.read()), strict=True):
                 # TFDS stores a file object unchanged; it would encode an array with TensorFlow.
@@ -81,7 +81,7 @@ def prepare(data_dir: str | None) -> None:
             return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-            return {split: _examples(archive, split) for split in FILES}
+            return {split: _examples(archive, split) for split in BATCH_FILES}
 
         def _generate_examples(self) -> None:
             raise NotImplementedError("_split_generators gives the examples")

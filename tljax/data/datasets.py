@@ -18,7 +18,7 @@ from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
 from tljax.data.decoding import BrokenPictures, Encoded, decode_all
 from tljax.data.image_source import ImageSource, Rows
-from tljax.data.layouts import join
+from tljax.data.layouts import join_names
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
@@ -175,13 +175,13 @@ def _describe(
     """What `summary.json` says about the data. `origins` are the source's splits that `splits` were read from."""
     found = {part: splits[part] for part in ("train", "validation", "test") if part in splits}
     skipped = [
-        f"{part}: {len(split.skipped)} images cannot be read and are skipped: {join(split.skipped)}"
+        f"{part}: {len(split.skipped)} images cannot be read and are skipped: {join_names(split.skipped)}"
         for part, split in splits.items()
         if split.skipped
     ]
     unfinished = [
         f"{part}: {len(split.unfinished)} JPEGs lack their end marker and are read, since no row is missing: "
-        f"{join(split.unfinished)}"
+        f"{join_names(split.unfinished)}"
         for part, split in splits.items()
         if split.unfinished
     ]
@@ -189,7 +189,7 @@ def _describe(
     wanted = config.labels_per_class
     fewer = "no image" if wanted is None else f"fewer images than config.data.labels_per_class={wanted}"
     short = [name for name, count in counts.get("train", {}).items() if count < (wanted or 1)]
-    scarce = [f"train has {fewer} of {join(short)}"] if short else []
+    scarce = [f"train has {fewer} of {join_names(short)}"] if short else []
     unused = [f"{name} ({size:,} images)" for name, size in source.sizes.items() if name not in origins.values()]
     return {
         "name": config.name,
@@ -198,7 +198,7 @@ def _describe(
             part: {"of": origins[part], "images": split.count, "classes": counts[part]} for part, split in found.items()
         },
         "left_out": dict(source.left_out),
-        "notes": [*source.notes, *([f"not used: {join(unused)}"] if unused else [])],
+        "notes": [*source.notes, *([f"not used: {join_names(unused)}"] if unused else [])],
         "warnings": [*source.warnings, *scarce, *skipped, *unfinished],
     }
 

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Int, Num, UInt8
 
 from tljax.data.image_source import CHUNK, Rows
-from tljax.data.layouts import join
+from tljax.data.layouts import join_names
 
 # Images decoded to at most this side (pixels) decode faster in one thread than in several, which would mostly wait for
 # the interpreter (the GIL).
 SMALL_SIZE = 64
 # Formats that Pillow decodes by itself; for some of the others it starts programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # The most pixels that a picture may have: each takes four bytes of memory while it is decoded.
 MOST_PIXELS = 10**8
 # How a picture becomes square; see `decode`.
@@ -107,7 +107,7 @@ def _open_rgb(encoded: bytes | Path) -> Any:
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
     # The limit is our own, in `to_rgb`: Pillow would warn of pictures that are read.
     Image.MAX_IMAGE_PIXELS = None
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=READABLE_FORMATS) as image:
         return to_rgb(image)
 
 
@@ -172,7 +172,7 @@ class BrokenPictures(ValueError):
             ((name, reason),) = reasons.items()
             super().__init__(f"{name} is no readable image ({reason}): replace or remove it")
             return
-        some = join((f"{name} ({reason})" for name, reason in sorted(reasons.items())), separator="; ")
+        some = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), separator="; ")
         super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them")
 
     def __reduce__(self) -> Any:

@@ -197,8 +197,8 @@ def _refuse_hidden_splits(root: Path, folders: Sequence[str]) -> None:
     words = [{_ROLES[w] for w in re.findall("[a-z]+", name.lower()) if w in _ROLES} for name in folders]
     if len(folders) > 1 and all(words) and len(set.union(*words)) > 1:
         raise ValueError(
-            f"{root}: the folders {join(folders)} look like splits, not classes: rename them train, val and test, or "
-            "name them in config.data.classes if they are classes"
+            f"{root}: the folders {join_names(folders)} look like splits, not classes: rename them train, val and "
+            "test, or name them in config.data.classes if they are classes"
         )
 
 
@@ -212,7 +212,7 @@ def _read_splits(found: Found, folders: Sequence[str], roles: dict[str, Role], c
             )
         by_role[role] = name
     renamed = [f"{name} is {role}" for role, name in by_role.items() if name != role and role != "unlabelled"]
-    found.notes.extend([f"splits by their names: {join(renamed)}"] * bool(renamed))
+    found.notes.extend([f"splits by their names: {join_names(renamed)}"] * bool(renamed))
     for name in (name for name in folders if roles.get(name, "unlabelled") == "unlabelled"):
         pictures, others = list_pictures(found.base / name)
         found.left_out.update(others)
@@ -281,12 +281,13 @@ def check_splits(found: Found, places: Mapping[str, str], classes: Sequence[str]
             raise ValueError(_no_picture(places[role], empty))
         elif empty and "train" in found.splits:
             found.warnings.append(
-                f"{os.path.basename(places[role])} has no picture of {join(empty)}: that class is not measured there"
+                f"{os.path.basename(places[role])} has no picture of {join_names(empty)}: that class is not measured "
+                "there"
             )
 
 
 def _no_picture(place: str, names: Sequence[str]) -> str:
-    what = f"class {names[0]}" if len(names) == 1 else f"classes {join(names)}"
+    what = f"class {names[0]}" if len(names) == 1 else f"classes {join_names(names)}"
     return f"{place} has no picture of the {what}: add some, or remove it ({' '.join(EXTENSIONS)} are read)"
 
 
@@ -305,12 +306,12 @@ def _read_classes(found: Found, folders: Sequence[str], classes: Sequence[str]) 
     if hints:
         name, parts = next(iter(hints.items()))
         found.warnings.append(
-            f"the class {name} has the folders {join(parts)}: all pictures of a class are read as one; for splits, put "
-            "the classes into train/ and val/"
+            f"the class {name} has the folders {join_names(parts)}: all pictures of a class are read as one; for "
+            "splits, put the classes into train/ and val/"
         )
 
 
-def join(names: Iterable[str], separator: str = ", ", most: int = 10) -> str:
+def join_names(names: Iterable[str], separator: str = ", ", most: int = 10) -> str:
     """Names as a list for a reader: at most `most` of them, and the number of the others."""
     names = list(names)
     shown = separator.join(map(str, names[:most]))

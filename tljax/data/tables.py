@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.data.layouts import EXTENSIONS, Found, check_splits, join, list_pictures, split_role
+from tljax.data.layouts import EXTENSIONS, Found, check_splits, join_names, list_pictures, split_role
 
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_path", "image_name",
                 "image_id", "img", "picture", "photo", "id", "name")  # fmt: skip
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y", "breed", "species")
 SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "data_set", "partition", "usage")
 
-Row = dict[str, str]
+Cells = dict[str, str]
 
 
 def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
@@ -28,8 +28,8 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     find = _index(pictures)
     if any(column.strip() in find for column in columns):
         raise ValueError(
-            f"{file} names a picture in its first line ({join(columns)}), where the names of its columns belong: put "
-            "the line file,label above it"
+            f"{file} names a picture in its first line ({join_names(columns)}), where the names of its columns belong: "
+            "put the line file,label above it"
         )
     image = _find_column(file, columns, FILE_COLUMNS, "files")
     label = _find_column(file, [c for c in columns if c != image], LABEL_COLUMNS, "labels")
@@ -63,7 +63,7 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     return found._replace(left_out=+found.left_out)
 
 
-def read_table(file: Path) -> tuple[list[str], list[Row]]:
+def read_table(file: Path) -> tuple[list[str], list[Cells]]:
     """The names of the columns and the rows of a CSV file, separated by commas, semicolons or tabs.
 
     Raises:
@@ -86,7 +86,7 @@ def _find_column(file: Path, columns: Sequence[str], known: Sequence[str], what:
     """The column with a known name; else the only one that there is."""
     column = _known_column(columns, known)
     if column is None and len(columns) != 1:
-        raise ValueError(f"{file}: which of the columns {join(columns)} holds the {what}? Call it {known[0]!r}")
+        raise ValueError(f"{file}: which of the columns {join_names(columns)} holds the {what}? Call it {known[0]!r}")
     return column or columns[0]
 
 
@@ -111,6 +111,6 @@ def _index(pictures: Sequence[str]) -> dict[str, str]:
 def _refuse(file: Path, what: str, names: Sequence[str]) -> None:
     if names:
         raise ValueError(
-            f"{file} names {len(names)} {what}: {join(names)}; they are looked for beside the table, at any depth "
-            f"({' '.join(EXTENSIONS)})"
+            f"{file} names {len(names)} {what}: {join_names(names)}; they are looked for beside the table, at any "
+            f"depth ({' '.join(EXTENSIONS)})"
         )

@@ -10,29 +10,29 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
 
 # Pixels of whole numbers 0..255, kept as float32.
-Images = Float[Array, "n h w 3"]
+FloatImages = Float[Array, "n h w 3"]
 Magnitude = Float[Array, " n"]
 
 # Steps of the magnitude between nothing and the largest, as in torchvision.
-BINS = 31
+MAGNITUDES = 31
 # The largest magnitude of each operation, from torchvision's table: shares of an enhancement, and of a shear; pixels;
 # degrees; bits that are left out; how far the threshold falls from 255.
 ENHANCE, SHEAR, TRANSLATE, ROTATE, POSTERIZE, SOLARIZE = 0.99, 0.99, 32.0, 135.0, 6.0, 255.0
 
 
-def trivial_augment(images: Num[Array, "n h w 3"], key: Key[Array, ""], share: float) -> Images:
+def trivial_augment(images: Num[Array, "n h w 3"], key: Key[Array, ""], share: float) -> FloatImages:
     """Changes each image, with probability `share`, by one operation. A sign is drawn where an operation has one."""
     n = len(images)
     choice_key, size_key, sign_key, share_key = jax.random.split(key, 4)
     choice = jax.random.randint(choice_key, (n,), 0, len(OPERATIONS))
-    size = jax.random.randint(size_key, (n,), 0, BINS).astype(jnp.float32) / (BINS - 1)
+    size = jax.random.randint(size_key, (n,), 0, MAGNITUDES).astype(jnp.float32) / (MAGNITUDES - 1)
     sign = jnp.where(jax.random.bernoulli(sign_key, shape=(n,)), 1.0, -1.0).astype(jnp.float32)
     changed = apply(jnp.round(images.astype(jnp.float32)), choice, size, sign)
     chosen = jax.random.bernoulli(share_key, share, (n,))
     return jnp.where(_wide(chosen), changed, images.astype(jnp.float32))
 
 
-def apply(images: Images, choice: Int[Array, " n"], size: Magnitude, sign: Magnitude) -> Images:
+def apply(images: FloatImages, choice: Int[Array, " n"], size: Magnitude, sign: Magnitude) -> FloatImages:
     """Changes each image by the operation with the number `choice` (see `OPERATIONS`), at `size` 0..1 of its largest
     magnitude, in the direction `sign`."""
     moved = _transform(images, choice, size, sign)
@@ -45,40 +45,40 @@ def _wide(x: Array) -> Array:
     return x.reshape(-1, 1, 1, 1)
 
 
-def blend(images: Images, other: Array, factor: Float[Array, "n 1 1 1"]) -> Images:
+def blend(images: FloatImages, other: Array, factor: Float[Array, "n 1 1 1"]) -> FloatImages:
     """`images`, whose difference from `other` is multiplied by `factor`."""
     return jnp.clip(factor * images + (1 - factor) * other, 0, 255)
 
 
-def gray(images: Images) -> Float[Array, "n h w 1"]:
+def gray(images: FloatImages) -> Float[Array, "n h w 1"]:
     """The brightness of each pixel, by torchvision's `rgb_to_grayscale`."""
     weights = jnp.array([0.2989, 0.587, 0.114], images.dtype).reshape(1, 1, 1, 3)
     return jnp.sum(images * weights, axis=-1, keepdims=True)
 
 
-def _enhance(images: Images, other: Array, by: Magnitude) -> Images:
+def _enhance(images: FloatImages, other: Array, by: Magnitude) -> FloatImages:
     """`images`, whose difference from `other` grows by up to `ENHANCE`, in whole numbers."""
     return jnp.floor(blend(images, other, _wide(1 + ENHANCE * by)))
 
 
-def identity(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def identity(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     return images
 
 
-def brightness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def brightness(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     return _enhance(images, jnp.zeros_like(images), size * sign)
 
 
-def color(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def color(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     return _enhance(images, jnp.floor(gray(images)), size * sign)
 
 
-def contrast(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def contrast(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     mean = jnp.mean(jnp.floor(gray(images)), axis=(1, 2, 3), keepdims=True)
     return _enhance(images, mean, size * sign)
 
 
-def sharpness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def sharpness(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     """Blends with a smoothed image, whose border is that of the image."""
     _, h, w, _ = images.shape
     rows = sum(jnp.pad(images, ((0, 0), (1, 1), (0, 0), (0, 0)))[:, i : i + h] for i in range(3))
@@ -88,25 +88,25 @@ def sharpness(images: Images, size: Magnitude, sign: Magnitude) -> Images:
     return _enhance(images, jnp.where(inside, smooth, images), size * sign)
 
 
-def posterize(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def posterize(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     """Keeps the upper bits: from all eight down to two."""
     step = _wide(2 ** jnp.round(POSTERIZE * size))
     return jnp.floor(images / step) * step
 
 
-def solarize(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def solarize(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     """Inverts what reaches the threshold."""
     return jnp.where(images >= _wide(255 - SOLARIZE * size), 255 - images, images)
 
 
-def autocontrast(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def autocontrast(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     """Stretches each channel to 0..255."""
     low, high = (reduce(images, axis=(1, 2), keepdims=True) for reduce in (jnp.min, jnp.max))
     flat = high == low
     return jnp.where(flat, images, jnp.floor(jnp.clip((images - low) * (255 / jnp.where(flat, 1, high - low)), 0, 255)))
 
 
-def equalize(images: Images, size: Magnitude, sign: Magnitude) -> Images:
+def equalize(images: FloatImages, size: Magnitude, sign: Magnitude) -> FloatImages:
     """Gives each channel a flat histogram, by Pillow's rule."""
     n, h, w, channels = images.shape
     flat = images.astype(jnp.int32).transpose(0, 3, 1, 2).reshape(n * channels, h * w)
@@ -121,7 +121,7 @@ def equalize(images: Images, size: Magnitude, sign: Magnitude) -> Images:
     return found.reshape(n, channels, h, w).transpose(0, 2, 3, 1).astype(images.dtype)
 
 
-def _transform(images: Images, choice: Int[Array, " n"], size: Magnitude, sign: Magnitude) -> Images:
+def _transform(images: FloatImages, choice: Int[Array, " n"], size: Magnitude, sign: Magnitude) -> FloatImages:
     """The images sheared, shifted or turned about their centre; what comes from outside is black, and each pixel is
     that whose centre is nearest."""
     n, h, w, channels = images.shape

@@ -26,7 +26,7 @@ class Chip(NamedTuple):
     """Size of its memory, GiB."""
     teraflops: float
     """Peak compute in bfloat16, 10^12 operations per second."""
-    hbm_gb: float
+    hbm_bandwidth: float
     """Bandwidth of its memory, 10^9 bytes per second."""
 
 
@@ -200,7 +200,7 @@ def describe_program(name: str, program: Program, chip: Chip) -> str:
     """The figures of a program as text, with the speed that its compute or memory traffic allows at most."""
     rate = {
         "compute": program.images / (program.flops / chip.teraflops / 1e12),
-        "memory traffic": program.images / (program.traffic / chip.hbm_gb / 1e9),
+        "memory traffic": program.images / (program.traffic / chip.hbm_bandwidth / 1e9),
     }
     limit = min(rate, key=lambda what: rate[what])
     kinds = [f"{count} {kind} of {size / 1e6:,.1f} MB" for kind, (count, size) in sorted(program.collectives.items())]

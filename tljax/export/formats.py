@@ -10,6 +10,7 @@ from tljax.export import keras_files, onnx_graph, stablehlo, torch_files
 from tljax.export.content import Content, Squares, to_json
 from tljax.networks.architectures import NETWORKS, VARIANTS
 from tljax.training.calibration import Probabilities
+from tljax.weights.hub import TIMM_CONFIG
 
 
 class Format(NamedTuple):
@@ -99,7 +100,7 @@ FORMATS = (
         torch_files.build,
         None,
         torch_files.describe,
-        config=torch_files.CONFIG,
+        config=TIMM_CONFIG,
         has_metadata=True,
         variant="v1.5",
         whose="torchvision",

@@ -9,9 +9,6 @@ from tljax.networks.architectures import name_architecture
 from tljax.trees import flatten
 from tljax.weights.convert import to_torch
 
-# Its name in a folder of timm.
-CONFIG = "config.json"
-
 
 def build(content: Content) -> bytes:
     """The file `*.safetensors`: arrays by torchvision's names, with `content.metadata`."""

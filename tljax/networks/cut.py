@@ -11,7 +11,7 @@ from tljax.networks.architectures import NETWORKS, Architecture
 from tljax.trees import Tree, digest_leaves, find_differences
 
 
-class Counts(NamedTuple):
+class ParameterCounts(NamedTuple):
     """Numbers of parameters as Keras counts them: all running statistics are non-trainable parameters."""
 
     total: int
@@ -72,14 +72,14 @@ class Cut:
         names = {unit: "freeze" if self.freezes(unit) else "train" for unit in params}
         return {unit: jax.tree.map(lambda _, name=names[unit]: name, leaves) for unit, leaves in params.items()}
 
-    def count(self, variables: Tree) -> Counts:
+    def count(self, variables: Tree) -> ParameterCounts:
         """Numbers of parameters in `variables`. Only the shapes of the leaves are read."""
 
         def size(tree: Any) -> int:
             return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
         total, trainable = size(variables), size(self.split(variables)[1]["params"])
-        return Counts(total, trainable, total - trainable)
+        return ParameterCounts(total, trainable, total - trainable)
 
     def digest(self, variables: Tree) -> dict[str, str]:
         """SHA-256 digest of every frozen leaf by path, such as `params/conv1/conv/kernel`.

@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from tljax.runs.files import write_bytes
 from tljax.training.calibration import TEMPERATURES
 
-NAME = "reference.npz"
+REFERENCE = "reference.npz"
 # How many pictures are kept.
-PICTURES = 8
+KEPT_IMAGES = 8
 # Logits that are computed again may differ by this much, relative to the largest. Numbers of bfloat16 are 0.8% apart.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 
@@ -39,7 +39,7 @@ def write_reference(workdir: Path, reference: Reference) -> None:
     """
     file = io.BytesIO()
     np.savez(file, **reference._asdict())
-    write_bytes(workdir / NAME, file.getvalue())
+    write_bytes(workdir / REFERENCE, file.getvalue())
 
 
 def read_reference(workdir: Path) -> Reference | None:
@@ -48,7 +48,7 @@ def read_reference(workdir: Path) -> Reference | None:
     Raises:
       ValueError: if it is damaged, or no reference.
     """
-    path = workdir / NAME
+    path = workdir / REFERENCE
     if not path.exists():
         return None
     try:

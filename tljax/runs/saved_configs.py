@@ -43,7 +43,7 @@ def fill_in(saved: Any, kind: type) -> Any:
     return as_json(kind()) | SETTINGS_BEFORE.get(kind, {}) | filled
 
 
-def build(kind: Any, saved: Any) -> Any:
+def build_settings(kind: Any, saved: Any) -> Any:
     """The settings of the type `kind` from `saved`, JSON that `as_json` has made of such settings.
 
     Raises:
@@ -51,9 +51,9 @@ def build(kind: Any, saved: Any) -> Any:
     """
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: build(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
+        return kind(**{name: build_settings(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
     if get_origin(kind) is dict:
-        return {name: build(get_args(kind)[1], value) for name, value in saved.items()}
+        return {name: build_settings(get_args(kind)[1], value) for name, value in saved.items()}
     return tuple(saved) if isinstance(saved, list) else saved
 
 

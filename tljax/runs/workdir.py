@@ -21,7 +21,7 @@ CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary
 # What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
 RECIPE = "recipe.json"
 # What a run writes into its workdir; --overwrite deletes these and nothing else.
-OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.NAME)
+OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.REFERENCE)
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.
 OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoints": r"\d+(\..*)?"}

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from tljax.data.datasets import Dataset, Split
 from tljax.devices.processes import leads
 from tljax.networks.resnet import compute_type
-from tljax.runs.reference import PICTURES, Reference, write_reference
+from tljax.runs.reference import KEPT_IMAGES, Reference, write_reference
 from tljax.stages.programs import Setup
 from tljax.stages.solve import Solution
 from tljax.training import calibration
@@ -17,7 +17,7 @@ from tljax.training.epochs import Evaluation
 from tljax.trees import Row
 
 # The coverages that `summary.json` reports, if there are enough pictures.
-COVERAGES = (0.9, 0.95)
+REPORTED_COVERAGES = (0.9, 0.95)
 
 
 class Graded(NamedTuple):
@@ -50,7 +50,7 @@ def calibrate(
     scores = calibration.true_probabilities(calibration.softmax(fitting.logits, temperature), fitting.labels)
     if leads():
         shown = found["train" if dataset.validation is None else "validation"]
-        images, kept = choose_pictures(dataset.shown, shown.logits)
+        images, kept = choose_kept_images(dataset.shown, shown.logits)
         write_reference(workdir, Reference(best, compute_type(setup.model), images, kept, temperature, scores))
     seen = dataset.validation is not None and setup.config.epochs > 0
     return {
@@ -61,11 +61,11 @@ def calibrate(
     }
 
 
-def choose_pictures(
+def choose_kept_images(
     split: Split, logits: Float[np.ndarray, "n classes"]
 ) -> tuple[UInt8[np.ndarray, "k size size 3"], Float[np.ndarray, "k classes"]]:
-    """At most `PICTURES` pictures that this process reads, and their logits; `logits` are those of the whole split."""
-    places = np.unique(np.linspace(0, len(split.ids) - 1, PICTURES).astype(int))
+    """At most `KEPT_IMAGES` images that this process reads, and their logits; `logits` are those of the whole split."""
+    places = np.unique(np.linspace(0, len(split.ids) - 1, KEPT_IMAGES).astype(int))
     return np.asarray(split.images[places]), logits[split.rows[places]].astype(np.float32)
 
 
@@ -96,14 +96,14 @@ def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | 
 
 
 def measure(pictures: Graded, temperature: float, scores: Float[np.ndarray, " n"]) -> Row:
-    """The calibration error before and after, and for each of `COVERAGES` that can be promised how many sets have the
-    right label and how many labels they have on average. Empty without pictures."""
+    """The calibration error before and after; and, for each of `REPORTED_COVERAGES` that can be promised, how many sets
+    have the right label and how many labels they have on average. Empty without pictures."""
     labels = pictures.labels
     if not len(labels):
         return {}
     before, after = (calibration.softmax(pictures.logits, t) for t in (1.0, temperature))
     sets: Row = {}
-    for coverage in COVERAGES:
+    for coverage in REPORTED_COVERAGES:
         if len(scores) + 1 >= round(1 / (1 - coverage), 9):
             chosen = calibration.choose_sets(after, calibration.find_threshold(scores, coverage))
             covered = chosen[np.arange(len(labels)), labels].mean()

@@ -24,7 +24,7 @@ from tljax.training.inference import run_prefix, start_inference
 from tljax.training.metrics import Targets
 from tljax.training.optimizers import Schedule, make_optimization, whole_outside
 from tljax.training.regularization import soften
-from tljax.training.state import TrainState, create_state, shard
+from tljax.training.state import TrainState, create_state, find_shardings
 from tljax.trees import Tree
 from tljax.weights.pretrained import Weights, load_into
 
@@ -152,7 +152,7 @@ def compile_programs(
     tx, learning_rate = make_optimization(config.optimizer, cut, config.epochs, steps_of_epoch)
     create = partial(create_state, tx=tx, cut=cut, averages=config.optimizer.ema_decay > 0)
     shapes = jax.eval_shape(create, variables)
-    shardings = shard(shapes, mesh, config.compute.shard_optimizer)
+    shardings = find_shardings(shapes, mesh, config.compute.shard_optimizer)
     # Activations are those of images that have been changed already.
     augment = compose(() if from_activations else config.data.augmentations)
     embed = partial(steps.embed_images, model=model, cut=cut, preprocessing=preprocessing)

@@ -10,13 +10,13 @@ from tljax.config import AUTO, Data, Lesson, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
 from tljax.devices.processes import leads, max_over_processes
 from tljax.runs.files import read_json
-from tljax.runs.saved_configs import build, fill_in, find_changes
+from tljax.runs.saved_configs import build_settings, fill_in, find_changes
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.stages.lessons import stage_configs
 from tljax.stages.rules import (
     VARIANT,
     WHY_VARIANT,
-    Augmentation,
+    AugmentationChoice,
     Choice,
     choose_augmentation,
     choose_stages,
@@ -53,7 +53,7 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
         recipe = replace(recipe, variant=known.get("variant", recipe.variant))
         print("the recipe, as it was chosen when this run began:")
     try:
-        lesson = recipe.lesson(build(dict[str, Stage], known["stages"] or None), **known["data"])
+        lesson = recipe.lesson(build_settings(dict[str, Stage], known["stages"] or None), **known["data"])
         for name, config in stage_configs(lesson, workdir).items():
             check_stage(config, name=name)
         print("\n".join(f"- {reason}" for reason in known["reasons"]))
@@ -120,11 +120,11 @@ def _choose_variant(recipe: Recipe) -> tuple[Recipe, list[str]]:
     return replace(recipe, variant=VARIANT), [WHY_VARIANT]
 
 
-def _choose_augmentation(data: Data, choice: Choice, extent: Extent) -> Augmentation:
+def _choose_augmentation(data: Data, choice: Choice, extent: Extent) -> AugmentationChoice:
     if data.augment == AUTO:
         return choose_augmentation(choice.stages, extent.images)
     why = f"config.data.augment={data.augment} is as it was given, and not chosen ({AUTO})"
-    return Augmentation({"augment": data.augment, "views": data.views}, why)
+    return AugmentationChoice({"augment": data.augment, "views": data.views}, why)
 
 
 def describe_extent(extent: Extent) -> str:

@@ -11,7 +11,7 @@ from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.datasets import Extent
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
-PICTURES = 1_500_000
+SCRATCH_PICTURES = 1_500_000
 EPOCHS = (30, 300)
 # From scratch, kernels shrink by this times the rate in a step, and so much of each target is spread over all classes.
 DECAY = 0.5
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
     reasons: tuple[str, ...]
 
 
-class Augmentation(NamedTuple):
+class AugmentationChoice(NamedTuple):
     """How training pictures are changed: settings of the data, and why."""
 
     settings: dict[str, Any]
@@ -67,7 +67,7 @@ def choose_stages(extent: Extent, pretrained: bool, devices: int, limit: Limit |
     return _transfer(extent, devices, limit) if pretrained else _from_scratch(extent, devices, limit)
 
 
-def choose_augmentation(stages: dict[str, Stage], images: int) -> Augmentation:
+def choose_augmentation(stages: dict[str, Stage], images: int) -> AugmentationChoice:
     """The augmentation for the stages that were chosen, and so many training pictures."""
     scratch = stages.get("from_scratch")
     if scratch is None and images <= FEW_PICTURES:
@@ -75,25 +75,25 @@ def choose_augmentation(stages: dict[str, Stage], images: int) -> Augmentation:
             "each picture goes through the frozen network in eight views, mirrored and shifted, computed once: no cost "
             f"an epoch; {MIRRORED}shift --config.data.views=8"
         )
-        return Augmentation({"augment": "flip,shift", "views": 8}, why)
+        return AugmentationChoice({"augment": "flip,shift", "views": 8}, why)
     if scratch is None:
         why = (
             "each picture and its mirror image go through the frozen network once: two views, and no cost an epoch; "
             f"{MIRRORED}none"
         )
-        return Augmentation({"augment": "flip", "views": 2}, why)
+        return AugmentationChoice({"augment": "flip", "views": 2}, why)
     if scratch.epochs < AUGMENT_EPOCHS:
         why = f"pictures are not changed: that pays from about {AUGMENT_EPOCHS} epochs on"
-        return Augmentation({"augment": "none", "views": None}, why)
+        return AugmentationChoice({"augment": "none", "views": None}, why)
     why = (
         "pictures are mirrored and shifted, and half of them changed by TrivialAugment, anew in every epoch, since a "
         f"new network learns them by heart else; {MIRRORED}{AUGMENT.removeprefix('flip,')}"
     )
-    return Augmentation({"augment": AUGMENT, "views": None}, why)
+    return AugmentationChoice({"augment": AUGMENT, "views": None}, why)
 
 
 def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
-    epochs, why_epochs = _choose_epochs(extent.images, PICTURES, EPOCHS, limit)
+    epochs, why_epochs = _choose_epochs(extent.images, SCRATCH_PICTURES, EPOCHS, limit)
     batch = choose_batch(extent.images, devices)
     optimizer = Optimizer("adamw", scale_rate(1e-3, batch), "cosine", epochs / 20, weight_decay=DECAY)
     trained = _train("from_scratch", "conv1", epochs, batch, optimizer)

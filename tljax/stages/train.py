@@ -60,7 +60,7 @@ def train(
         solution = solve_if_asked(made.setup, dataset, made.activations, progress)
         state, progress = begin_with(solution, made, journal, state, progress)
         first = progress.epoch
-        with signals.deferred():
+        with signals.defer():
             while not (progress.is_done(last) or interrupted()):
                 state, done = train_epoch(made, state, progress, last, announce=progress.epoch == first)
                 evaluation = evaluate_epoch(made, state)
@@ -98,7 +98,7 @@ def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
         )
 
 
-def describe_run(setup: Setup, dataset: Dataset) -> Meta:
+def identify_run(setup: Setup, dataset: Dataset) -> Meta:
     """What identifies a run, as JSON: a checkpoint is resumed only if all of this is equal."""
     return {
         "stage": setup.config.stage,
@@ -118,7 +118,7 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
     setup, steps = made.setup, made.training.steps
     earlier = source.history if source and setup.config.stage == "fine_tune" else ()
     with open_checkpoints(workdir, own=True) as checkpoints:
-        yield Journal(workdir, checkpoints, setup.cut, made.frozen, describe_run(setup, dataset), earlier, steps)
+        yield Journal(workdir, checkpoints, setup.cut, made.frozen, identify_run(setup, dataset), earlier, steps)
 
 
 def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
@@ -164,7 +164,7 @@ def begin_with(
     state, row = start_from_solution(solution, made, state)
     progress = record_solved(progress, row, made.setup.config.monitor)
     print(tables.solved_line(row), flush=True)
-    with signals.deferred():
+    with signals.defer():
         journal.write(state, progress)
     return state, progress
 

@@ -18,7 +18,7 @@ from tljax.trees import sha256
 
 ABOUT = "about.json"
 UNFINISHED = "unfinished-"
-LOCK = ".lock"
+ENTRY_LOCK = ".lock"
 
 
 def folder(name: str) -> Path:
@@ -84,7 +84,7 @@ def build(
         yield {name: np.empty(s.shape, s.dtype) for name, s in shapes.items()}
         return
     try:
-        with (unfinished / LOCK).open("w") as lock:
+        with (unfinished / ENTRY_LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = _open_arrays(unfinished, shapes, about)
             arrays = kept or {name: np.empty(s.shape, s.dtype) for name, s in shapes.items()}
@@ -175,7 +175,7 @@ def _delete_if_left(unfinished: Path) -> None:
     The writer holds a lock on it, which the system releases however the process ends.
     """
     with suppress(OSError):
-        with (unfinished / LOCK).open("r+") as lock:
+        with (unfinished / ENTRY_LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -57,7 +57,7 @@ def noted() -> int:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def defer() -> Iterator[None]:
     """A block in which a signal is only noted. The code in the block asks for it with `noted` and ends by itself.
 
     Raises:

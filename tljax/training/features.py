@@ -32,7 +32,7 @@ CHECKED = 8
 TOLERANCE = 1e-4
 TOLERANCE_16_BITS = 2e-2
 # The most pixels of a batch per device: the images and all that is computed from them are in memory at once.
-PIXELS = 2**20
+PASS_PIXELS = 2**20
 
 Run = Callable[[Any], Array]
 SplitImages = UInt8[np.ndarray, "n size size 3"] | Encoded
@@ -149,7 +149,7 @@ def describe_views(data: Data) -> str:
 def batch_size(most: int, side: int, mesh: Mesh) -> int:
     """The number of images of this `side` that the frozen units process at a time, on all devices together; `most` is
     the batch size of training."""
-    return min(most, max(1, PIXELS // side**2) * mesh.size)
+    return min(most, max(1, PASS_PIXELS // side**2) * mesh.size)
 
 
 def count_passes(training: int, others: int, views: int | None) -> int:

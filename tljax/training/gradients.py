@@ -17,7 +17,7 @@ from tljax.training.metrics import Sums, Targets
 from tljax.trees import Tree
 
 
-class Rows(NamedTuple):
+class CutBatch(NamedTuple):
     """A batch of activations at the cut, with targets. Rows with a false `mask` are padding and have no effect."""
 
     h: Float[Array, "n ..."]
@@ -36,7 +36,7 @@ class Gradients(NamedTuple):
     batch_stats: Tree
 
 
-def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: Rows, *, train_batch_norm: bool) -> Gradients:
+def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: CutBatch, *, train_batch_norm: bool) -> Gradients:
     """Gradients of the units from the cut on; `trained` are their variables.
 
     With `train_batch_norm`, the units normalize with the batch's statistics. Without it, they are folded: their
@@ -64,7 +64,7 @@ def compute_gradients(model: ResNet, cut: Cut, trained: Tree, rows: Rows, *, tra
 
 def _differentiate(
     trained: Tree,
-    rows: Rows,
+    rows: CutBatch,
     folded_units: Sequence[str],
     in_parts: bool,
     model: ResNet,
@@ -78,7 +78,7 @@ def _differentiate(
     fold_units = partial(_fold_units, model, trained["batch_stats"], folded_units)
     params, unfold, stats = jax.vjp(fold_units, trained["params"], has_aux=True)
 
-    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[Sums, Tree]]:
+    def loss(params: Tree, rows: CutBatch) -> tuple[Array, tuple[Sums, Tree]]:
         variables = {"params": params, "batch_stats": stats}
         mutable = ["batch_stats"] if train_batch_norm else []
         arguments = rows.h, cut.position, train_batch_norm, rows.mask, rows.noise
@@ -86,7 +86,7 @@ def _differentiate(
         sums = metrics.sum_examples(logits, rows.targets, rows.mask)
         return sums.loss / examples, (sums, updated.get("batch_stats", {}))
 
-    def differentiate(rows: Rows) -> tuple[Tree, tuple[Sums, Tree]]:
+    def differentiate(rows: CutBatch) -> tuple[Tree, tuple[Sums, Tree]]:
         return jax.grad(loss, has_aux=True)(params, rows)
 
     if in_parts:

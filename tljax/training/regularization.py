@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from tljax.data.layouts import join
+from tljax.data.layouts import join_names
 from tljax.training.metrics import Targets
 from tljax.trees import Tree
 
@@ -49,7 +49,7 @@ def weigh(wanted: str | Mapping[str, float], counts: Mapping[str, int]) -> tuple
     if isinstance(wanted, str):
         return balance(counts)
     if unknown := sorted(wanted.keys() - counts.keys()):
-        raise ValueError(f"config.class_weights names {unknown[0]!r}; the classes are {join(counts)}")
+        raise ValueError(f"config.class_weights names {unknown[0]!r}; the classes are {join_names(counts)}")
     weights = tuple(float(wanted.get(name, 1.0)) for name in counts)
     if not any(weights):
         raise ValueError("config.class_weights is 0 for each class: nothing would be learned")

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tljax.training import calibration
+from tljax.training.calibration import Labels
 
 # Penalties, in units of the mean eigenvalue of the features' covariance (see `Ridge.unit`).
 PENALTIES = 10.0 ** np.arange(-4, 3.01, 0.25)
@@ -29,7 +30,6 @@ COPY = 1e-5
 BLOCK, HELD_OUT = 4096, 5_000
 
 Features = Float[np.ndarray, "n features"]
-Labels = Int[np.ndarray, " n"]
 Scores = Float[np.ndarray, "n classes"]
 
 

@@ -36,7 +36,7 @@ def create_state(variables: Tree, tx: optax.GradientTransformation, cut: Cut, *,
     return TrainState(jnp.zeros((), jnp.int32), variables, tx.init(trained["params"]), raw)
 
 
-def shard(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
+def find_shardings(state: TrainState, mesh: Mesh, optimizer_too: bool) -> TrainState:
     """The sharding of each array of `state`: every device holds all of it.
 
     With `optimizer_too`, a device holds only a part of the optimizer's state.

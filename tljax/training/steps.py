@@ -15,7 +15,7 @@ from tljax.data.preprocessing import Preprocessing
 from tljax.networks.cut import Cut, merge
 from tljax.networks.resnet import ResNet, fold
 from tljax.training import metrics
-from tljax.training.gradients import Rows, compute_gradients
+from tljax.training.gradients import CutBatch, compute_gradients
 from tljax.training.inference import run_prefix, run_suffix
 from tljax.training.metrics import Targets
 from tljax.training.regularization import draw_noise, move_average
@@ -44,7 +44,7 @@ class Procedure(NamedTuple):
 
 
 # Numbers the random draws of a step beside those of its augmentation, which splits the key of the step.
-NOISE = 1000
+NOISE_KEY = 1000
 
 
 def embed_images(
@@ -78,10 +78,10 @@ def train_step(
     h = jax.lax.stop_gradient(procedure.embed(frozen, batch["image"]))
     noise: tuple[Array, ...] = ()
     if procedure.dropout:
-        noise_key, rows = jax.random.fold_in(key, NOISE), len(batch["mask"])
+        noise_key, rows = jax.random.fold_in(key, NOISE_KEY), len(batch["mask"])
         noise = draw_noise(noise_key, procedure.dropout, rows, model.head_inputs, _dtype(state))
 
-    examples = Rows(h, procedure.soften(batch["label"]), batch["mask"], noise)
+    examples = CutBatch(h, procedure.soften(batch["label"]), batch["mask"], noise)
     gradients = compute_gradients(model, cut, trained, examples, train_batch_norm=procedure.train_batch_norm)
 
     updates, opt_state = tx.update(gradients.params, state.opt_state, trained["params"])

@@ -192,7 +192,7 @@ KINDS = {
 }
 
 
-def recognize(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Architecture]:
+def recognize_network(arrays: Arrays, kind: Kind) -> tuple[dict[str, np.ndarray], Architecture]:
     """A file's arrays by this network's paths, and the architecture in `NETWORKS` that has their units.
 
     If no architecture has exactly these units, the nearest is returned, and `match_leaves` reports the differences.

@@ -1,13 +1,12 @@
 """Weight files of other people's models: prefixes of their names, and what a file holds that is no network of ours."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
 from tljax.networks.architectures import NETWORKS
-
-Arrays = Mapping[str, np.ndarray]
+from tljax.weights.convert import Arrays
 
 
 def strip_prefix(arrays: Arrays, first: str) -> tuple[dict[str, np.ndarray], str]:

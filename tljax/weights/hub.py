@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TIMM_CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def is_hub_name(name: str) -> bool:
@@ -27,12 +27,12 @@ def fetch_config(name: str) -> tuple[str, dict[str, Any]]:
     Raises:
       ValueError, OSError: with one line.
     """
-    file = _download(name, CONFIG)
+    file = _download(name, TIMM_CONFIG)
     try:
         config = json.loads(file.read_text("utf-8"))
         return str(config["architecture"]), config | config.get("pretrained_cfg", {})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its {CONFIG} is not one of timm's ({type(error).__name__}: {error})") from error
+        raise ValueError(f"its {TIMM_CONFIG} is not one of timm's ({type(error).__name__}: {error})") from error
 
 
 def fetch_weights(name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from tljax.data.decoding import Fit
-from tljax.data.layouts import join
+from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
@@ -46,7 +46,7 @@ class Weights(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
-    best: int = 0
+    best_checkpoint: int = 0
     """The number of the checkpoint that a run's weights come from."""
     fit: Fit = "crop"
     """How pictures became square in the run."""
@@ -115,7 +115,9 @@ def load_into(
     new = () if keep_head else ("params/head/",)
     unread = tuple(unit for unit in weights.architecture.units if unit not in variables["params"])
     if unread:
-        print(f"{weights.name}: left out, since the head reads what {unread[0]} would read: {join(unread, most=20)}")
+        print(
+            f"{weights.name}: left out, since the head reads what {unread[0]} would read: {join_names(unread, most=20)}"
+        )
     # A new head takes the place of whatever layers stand behind the network's averages.
     others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
     if others:
@@ -142,7 +144,7 @@ def _read_file(path: Path, name: str, setting: str) -> Weights:
             f"{setting}={name!r} is {other}, which tljax does not have; it has {', '.join(NETWORKS)} as Keras "
             "and torchvision define them"
         )
-    leaves, architecture = convert.recognize(arrays, kind)
+    leaves, architecture = convert.recognize_network(arrays, kind)
     return Weights(
         name=name,
         leaves=leaves,
@@ -182,7 +184,9 @@ def _read_inputs(settings: dict[str, Any]) -> dict[str, Any]:
         if not (sizes and values and 0.1 <= crop <= 1 and interpolation in get_args(Interpolation)):
             raise ValueError("a value is out of range")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its {hub.CONFIG} does not describe an input ({type(error).__name__}: {error})") from error
+        raise ValueError(
+            f"its {hub.TIMM_CONFIG} does not describe an input ({type(error).__name__}: {error})"
+        ) from error
     return {
         "preprocessing": Preprocessing("rgb", 1 / 255, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])),
         "input_size": height,
@@ -213,7 +217,7 @@ def _read_run(folder: Path, setting: str) -> Weights:
         hidden=tuple(meta["network"].get("hidden", ())),
         history=tuple(meta["history"]),
         is_run=True,
-        best=meta["best"],
+        best_checkpoint=meta["best"],
         fit=meta["fit"],
     )
 

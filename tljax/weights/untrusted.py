@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+FileArrays = dict[str, np.ndarray]
 
 # Limit for a file, and for all of its arrays together. ResNet50 takes 98 MiB; a head for more classes and numbers of
 # 8 bytes make it a few times larger.
@@ -34,7 +34,7 @@ MOST_COMPRESSED = 100
 ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors")
 
 
-def read(path: Path) -> tuple[Arrays, str]:
+def read(path: Path) -> tuple[FileArrays, str]:
     """The arrays of a .h5 or .safetensors file by name, and their naming scheme: `keras`, `keras_counters` or `torch`.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: Path) -> tuple[Arrays, str]:
             return {name: arrays[f"arr_{i}"] for i, name in enumerate(names)}, kind
 
 
-def _read_safetensors(path: Path) -> tuple[Arrays, str]:
+def _read_safetensors(path: Path) -> tuple[FileArrays, str]:
     # This import registers bfloat16 with NumPy.
     import ml_dtypes  # noqa: F401
     from safetensors.numpy import load_file
@@ -66,7 +66,7 @@ def _read_safetensors(path: Path) -> tuple[Arrays, str]:
     return load_file(path), "torch"
 
 
-def _read_keras(path: Path) -> tuple[Arrays, str]:
+def _read_keras(path: Path) -> tuple[FileArrays, str]:
     """The weights in a `.keras` file, which is a zip archive. Nothing else in it is read."""
     import io
     import zipfile
@@ -80,11 +80,11 @@ def _read_keras(path: Path) -> tuple[Arrays, str]:
             return _read_h5(io.BytesIO(file.read(MOST_BYTES)))
 
 
-def _read_h5(path: Any) -> tuple[Arrays, str]:
+def _read_h5(path: Any) -> tuple[FileArrays, str]:
     import h5py
 
     with h5py.File(path) as file:
-        arrays: Arrays = {}
+        arrays: FileArrays = {}
         root = _get(file, "model_weights") if "model_weights" in file else file
         _collect(root, "", arrays, seen=set(), room=[MOST_BYTES])
         if "layer_names" in root.attrs:
@@ -117,7 +117,7 @@ def _get(group: Any, name: str) -> Any:
     return group
 
 
-def _collect(group: Any, path: str, arrays: Arrays, *, seen: set[Any], room: list[int]) -> None:
+def _collect(group: Any, path: str, arrays: FileArrays, *, seen: set[Any], room: list[int]) -> None:
     """Adds all arrays of numbers below `group` to `arrays`, by path.
 
     `room[0]` is the number of bytes that they may still take. `seen` has the addresses of the objects so far; an object
