@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from tiny_runs import TINY
 
-from tljax.config import Lesson, Stage
 from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
@@ -107,8 +106,12 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     held_out = {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
     head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0, "solved": {"held_out": held_out}}
     tuned = STAGES[1] | few | {"accuracy": 5 / 6, "loss": 0.75}
-    stages = {"solved": Stage("feature_extraction"), "tuned": Stage("fine_tune")}
-    assert tables.stages_notes({"solved": head, "tuned": tuned}, Lesson(stages=stages)) == [
+    monitors = {"solved": "val_loss", "tuned": "val_loss"}
+
+    def notes(solved, tuned):
+        return tables.stages_notes({"solved": solved, "tuned": tuned}, {"solved": None, "tuned": "solved"}, monitors)
+
+    assert notes(head, tuned) == [
         "solved: measured on 6 validation pictures: an accuracy of 0.61 to 1.00 goes with that (95%)",
         "tuned: measured on 6 validation pictures: an accuracy of 0.44 to 0.97 goes with that (95%)",
         "solved: expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each "
@@ -116,12 +119,12 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
         "tuned is not better than solved: its loss on the validation pictures is not lower",
     ]
     many = {"data": {"splits": {"validation": {"images": 5000}}}}
-    assert tables.stages_notes({"solved": STAGES[0], "tuned": STAGES[1] | many}, Lesson(stages=stages)) == []
-    stages["tuned"].monitor = "val_accuracy"
+    assert notes(STAGES[0], STAGES[1] | many) == []
+    monitors["tuned"] = "val_accuracy"
     better, worse = tuned | many, tuned | many | {"accuracy": 0.1, "loss": 0.0}
     before = STAGES[0] | {"accuracy": 0.5, "loss": 0.5}
-    assert tables.stages_notes({"solved": before, "tuned": better}, Lesson(stages=stages)) == []
-    assert tables.stages_notes({"solved": before, "tuned": worse}, Lesson(stages=stages)) == [
+    assert notes(before, better) == []
+    assert notes(before, worse) == [
         "tuned is not better than solved: its accuracy on the validation pictures is not higher"
     ]
 
@@ -206,7 +209,7 @@ def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, mon
 
 
 def test_a_notebook_s_backend_in_the_environment_is_not_asked_for():
-    code = "from tljax.report import pictures; figures._figure_class()().savefig('/dev/null', format='png')"
+    code = "from tljax.report import figures; figures._figure_class()().savefig('/dev/null', format='png')"
     environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 

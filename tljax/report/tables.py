@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from tljax.config import Lesson, Monitor
+from tljax.config import Monitor
 from tljax.networks.cut import Cut
 from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
@@ -134,15 +134,19 @@ def _doubt(summary: Row) -> str:
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
 
 
-def stages_notes(summaries: Mapping[str, Row], lesson: Lesson) -> list[str]:
-    """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help."""
-    origins = lesson.origins()
+def stages_notes(
+    summaries: Mapping[str, Row], origins: Mapping[str, str | None], monitors: Mapping[str, Monitor]
+) -> list[str]:
+    """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help.
+
+    `origins` has the stage from which each takes its weights, `monitors` what makes an epoch of it the best.
+    """
     notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
             notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
-        if before is not None and (why := _why_not_better(summary, before, lesson.stages[name].monitor)):
+        if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
     return notes
 

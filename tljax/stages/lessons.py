@@ -190,7 +190,8 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     table = tables.stages_table(shown)
     figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
-    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson))
+    monitors = {name: stage.monitor for name, stage in lesson.active.items()}
+    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson.origins(), monitors))
     text = f"{table}\n\n{notes}" if notes else table
     sections = [f"# {title}", text, "![curves](figures/curves.png)"]
     if reasons:
