@@ -22,7 +22,8 @@ def use_huge_pages() -> None:
 
 
 def start() -> None:
-    """Runs the command line in this process."""
+    """Runs the command line. On Linux this process is replaced first by one that uses huge pages, and that one runs
+    it."""
     use_huge_pages()
     from tljax.cli import main
 

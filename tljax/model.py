@@ -109,8 +109,10 @@ class Model:
         return self._map(self._averages(at), self.squares(images))
 
     def explain(self, images: Any, *, label: str | Sequence[str] | None = None) -> list[Explanation]:
-        """What each position contributed to the logit of `label`: one for all pictures, one each, or with None each
-        picture's most probable one.
+        """Where in each picture the logit of a label comes from: what every position of the last map adds to it.
+
+        `label` is the name of a class for all pictures, or a list with one for each. None takes the most probable label
+        of each picture.
 
         Raises:
           ValueError: if a picture is none or cannot be read, if `label` is no class, or if there are no maps.

@@ -29,11 +29,11 @@ MOST_DIFFERENCE = 1e-5
 # That between their logarithms, in units of the largest logit, as for a run's own logits; and the smallest probability
 # whose logarithm is compared.
 MOST_LOGS, SMALLEST = TOLERANCES["float32"], 1e-30
-# The most pictures at a time: 1,024 of 224 pixels take 4 GB.
+# The most images at a time: 1,024 of 224 pixels take 4 GB.
 MOST_BATCH = 1024
 # Coverages whose thresholds are taken along, as far as the run can promise them.
 EXPORTED_COVERAGES = (0.8, 0.9, 0.95, 0.99)
-# Pictures of noise that an export is run on where the run keeps none of its own.
+# Images of noise that an export is run on where the run keeps none of its own.
 NOISE_IMAGES = 8
 # How a picture becomes square, by `config.data.fit`, in Pillow's words.
 RESIZING = {
@@ -63,7 +63,7 @@ class Trial(NamedTuple):
     """That between the logarithms of those that float32 can hold, in units of the largest logit, if that is above 1.
     Probabilities of 0 and 1 alone would hide any other network that is as sure."""
     which: str
-    """The pictures that it was run on."""
+    """The images that it was run on, in words."""
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -109,12 +109,12 @@ def describe_export(weights: Weights, content: Content) -> str:
 
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:
     """Makes the file in `folder`, and lets it answer."""
-    pictures, which = choose_trial_images(model)
+    images, which = choose_trial_images(model)
     # Some who read it go by the ending.
     file, data = folder / f"tried{form.ending}", form.build(content)
     file.write_bytes(data)
-    found = (form.answer or read_back)(file, content, pictures)
-    return Trial(data, *compare_answers(found, model(pictures) / content.temperature), which)
+    found = (form.answer or read_back)(file, content, images)
+    return Trial(data, *compare_answers(found, model(images) / content.temperature), which)
 
 
 def read_back(file: Path, content: Content, images: Squares) -> calibration.Probabilities:
@@ -209,7 +209,7 @@ def find_thresholds(model: Model) -> dict[str, float]:
 
 
 def choose_trial_images(model: Model) -> tuple[Squares, str]:
-    """Pictures that an export is run on, and what they are."""
+    """The images that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
         return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"
     shape = (NOISE_IMAGES, model.image_size, model.image_size, 3)

@@ -31,22 +31,22 @@ View = Callable[[Images, Int[Array, " n"]], Images]
 
 # Folded into the key of the seed, so that views draw other numbers than the order of the images and new weights.
 VIEWS_KEY = 2**31 - 1
-# Crops of random size are taken from pictures that are kept at this many times the side of the images.
+# Crops of random size are taken from images that are kept at this many times the side of the crops.
 MARGIN = 1.15
 
 
 def kept_side(side: int) -> int:
-    """The side at which pictures are kept where crops of random size give images of the `side`."""
+    """The side at which images are kept where crops of random size give images of the `side`."""
     return round(MARGIN * side)
 
 
 def find_kept_side(config: Data, side: int) -> int:
-    """The side at which training pictures are kept, to give images of the `side`."""
+    """The side at which training images are kept, to give images of the `side`."""
     return kept_side(side) if any(name == "crop" for name, _ in config.augmentations) else side
 
 
 def find_side(config: Data, kept: int) -> int:
-    """The side of the images that training pictures give which are kept at the side `kept`."""
+    """The side of the images that training sees, of those that are kept at the side `kept`."""
     return round(kept / MARGIN) if find_kept_side(config, kept) != kept else kept
 
 
@@ -175,8 +175,11 @@ def mixup(batch: Batch, key: Key[Array, ""], alpha: float) -> Batch:
 
 def cutmix(batch: Batch, key: Key[Array, ""], alpha: float) -> Batch:
     """Replaces a rectangle of each image by that of another, and as much of its targets (Yun et al.,
-    arXiv:1905.04899). The share that stays is drawn from Beta(`alpha`, `alpha`); what is cut off at the border stays
-    as well."""
+    arXiv:1905.04899).
+
+    The rectangle has the proportions of the image and a random centre; a share of the area drawn from Beta(`alpha`,
+    `alpha`) lies outside of it. What of it lies beyond the border is left out. So the targets are mixed by the share of
+    pixels that the image really keeps."""
     n, height, width, _ = batch["image"].shape
     partner_key, share_key, place_key = jax.random.split(key, 3)
     partner = draw_partners(batch["mask"], partner_key)

@@ -180,7 +180,7 @@ class BrokenPictures(ValueError):
 
 
 class Decoded(NamedTuple):
-    """Decoded pictures, uint8 [..., size, size, 3]. Those that cannot be read are black: `broken` has the reasons by
+    """Decoded images, uint8 [..., size, size, 3]. Pictures that cannot be read are black: `broken` has the reasons by
     name. `unfinished` names the JPEGs that lack their end marker, but no row."""
 
     images: UInt8[np.ndarray, "... size size 3"]
@@ -257,7 +257,7 @@ class Encoded:
         return decoded
 
     def _decode_one(self, encoded: bytes | Path) -> tuple[np.ndarray | None, str]:
-        """A picture, or None; and what is wrong with it."""
+        """The image of a picture, or None; and what is wrong with the picture."""
         try:
             rgb, whole = read_picture(encoded)
             return make_square(rgb, self.size, self.fit), "" if whole else "no end marker"

@@ -1,6 +1,6 @@
 """The image sources: a folder of pictures, a table with labels, a TFDS data set, scikit-learn's digits.
 
-A source lists its splits and fetches encoded images. `splits.py` chooses rows and decodes, the same way for all.
+A source lists its splits and fetches encoded images. `splits.py` chooses rows and `datasets.py` reads them, the same way for all.
 """
 
 import difflib

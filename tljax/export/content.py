@@ -27,12 +27,12 @@ class Content(NamedTuple):
     """Parameters and running statistics, arrays of NumPy."""
     preprocessing: Preprocessing
     image_size: int
-    """Side of the square pictures in pixels."""
+    """Side of the square images in pixels."""
     class_names: tuple[str, ...]
     temperature: float
     """What logits are divided by before the softmax."""
     batch_size: int
-    """Pictures at a time, where a format fixes their number."""
+    """Images at a time, where a format fixes their number."""
     about: Row
     """All of this and more, as JSON, for the file's metadata."""
 

@@ -29,7 +29,7 @@ class Format(NamedTuple):
     has_metadata: bool = False
     """Whether the file itself has the metadata too."""
     has_batch_size: bool = False
-    """Whether it takes a fixed number of pictures at a time."""
+    """Whether it takes a fixed number of images at a time."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `onnx`."""
     variant: str | None = None

@@ -207,12 +207,12 @@ class ResNet(nn.Module):
         """The same network with all units folded, to run on the variables that `fold` returns."""
         return self.clone(folded_units=self.units)
 
-    def prefix(self, x: Float[Array, "n h w c"], end: str, start: str = "conv1") -> Float[Array, "n ..."]:
+    def prefix(self, x: Float[Array, "n ..."], end: str, start: str = "conv1") -> Float[Array, "n ..."]:
         """Runs the units from `start` up to, but not including, `end`, with BatchNorm in inference mode.
 
-        `x` are preprocessed images, or activations at `start`. Returns the activations that `end` reads: [n h w c], or
-        for the head their averages over all positions, [n c]. If `end` halves the resolution in v1, it reads only
-        every second row and column, so only these are computed.
+        `x` are preprocessed images, or activations at `start`. Returns the activations that `end` reads. They are
+        [n h w c] at a block; at the head they are averages over all positions, [n c]. A block that halves the
+        resolution in v1 reads only every second row and column, so only these are computed.
         """
         return self._run(x, self.units[self.units.index(start) : self.units.index(end)], False, None)
 

@@ -1,4 +1,4 @@
-"""Rows of predictions: a line each for a reader, CSV or JSON Lines, on standard output or in a file.
+"""The answers of `predict` as rows: a line each for a reader, CSV or JSON Lines, on standard output or in a file.
 
 A row is `{"file", "label", "probability", "top", "set"}` or `{"file", "error"}`; "set" may be missing.
 """
@@ -42,12 +42,12 @@ def find_writer(out: str | None) -> Start:
 
 
 def start_lines(file: TextIO, top: int, sets: bool) -> Write:
-    """Lines for a reader."""
+    """Starts lines for a reader, which have no header; returns what writes a row."""
     return partial(write_line, file)
 
 
 def start_json_lines(file: TextIO, top: int, sets: bool) -> Write:
-    """JSON Lines."""
+    """Starts JSON Lines, which have no header; returns what writes a row."""
     return partial(write_json_line, file)
 
 
@@ -68,7 +68,7 @@ def write_json_line(file: TextIO, row: Row) -> None:
 
 
 def start_csv(file: TextIO, top: int, sets: bool) -> Write:
-    """Writes the names of the columns; returns what writes a row."""
+    """Starts a table in CSV by the names of its columns; returns what writes a row."""
     others = [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("label", "probability")]
     writer = csv.DictWriter(file, ["file", "label", "probability", *(["set"] if sets else []), *others, "error"])
     writer.writeheader()

@@ -12,7 +12,7 @@ from tljax.runs.files import write_bytes
 from tljax.training.calibration import TEMPERATURES
 
 REFERENCE = "reference.npz"
-# How many pictures are kept.
+# How many images are kept.
 KEPT_IMAGES = 8
 # Logits that are computed again may differ by this much, relative to the largest. Numbers of bfloat16 are 0.8% apart.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
@@ -89,7 +89,7 @@ def _check(reference: Reference) -> None:
 
 
 def find_difference(reference: Reference, logits: Float[np.ndarray, "n classes"], compute: str) -> str | None:
-    """How newly computed logits of the kept pictures differ from those that were kept, in words; None if they do not.
+    """How newly computed logits of the kept images differ from those that were kept, in words; None if they do not.
 
     `compute` is the type in which they were computed. In bfloat16 the predicted classes must be the same too, where the
     kept logits tell two classes clearly apart.

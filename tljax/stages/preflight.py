@@ -84,7 +84,10 @@ def plan(config: Config, image_size: int, classes: int, mesh: Mesh) -> dict[str,
 
 
 def plan_classify(setup: Setup, variables: Tree, images: Shape) -> Planned:
-    """zero_shot's program for a batch of images."""
+    """The program of zero_shot: a batch of `images` [n, side, side, 3] gives probabilities and losses.
+
+    A run resizes images to the side that its weights expect; here they have that side already.
+    """
     inference = describe_inference(setup, variables)
     program = inference.program(partial(classify, size=images.shape[1]))
     labels = Shape(images.shape[:1], np.int32, sharding=by_row(setup.mesh))

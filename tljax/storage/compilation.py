@@ -17,7 +17,8 @@ TRIM_SECONDS = 0.5
 
 
 def set_up() -> None:
-    """Calls both functions below. Call it once per process, before anything is compiled."""
+    """Makes JAX keep compiled programs, and give back the memory that compiling took. To be called once in a process,
+    before anything is compiled."""
     keep_programs()
     give_back_memory()
 
