@@ -42,7 +42,7 @@ def init(classes: int) -> dict[str, dict]:
 
 
 def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray, val_labels: np.ndarray) -> Dataset:
-    """A data set like those that `tljax.data.datasets.load` returns."""
+    """A data set like those that `tljax.data.datasets.load_dataset` returns."""
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
         return Split(
