@@ -10,7 +10,7 @@ from tljax.config import Cache, Data, Recipe
 from tljax.data import datasets
 from tljax.data.datasets import Extent, size_up
 from tljax.runs.workdir import begin_run, clear
-from tljax.stages import from_config, timing
+from tljax.stages import from_config, time_limit
 from tljax.stages import recipe as recipes
 from tljax.stages.from_config import run
 from tljax.stages.rules import Limit, choose_augmentation, choose_batch, choose_stages
@@ -240,9 +240,9 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
 
     def measure(config, source, extent):
         measured.append((config.stage, config.network, extent.classes, extent.side))
-        return timing.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
+        return time_limit.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
 
-    monkeypatch.setattr(timing, "measure_rates", measure)
+    monkeypatch.setattr(time_limit, "measure_rates", measure)
 
     def epochs(minutes: float) -> int:
         lesson, _ = recipes.resolve(make_recipe(time_limit=minutes), tmp_path / "run", overwrite=False)
@@ -260,11 +260,11 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_pace_grows_with_the_data():
-    rates = timing.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
+    rates = time_limit.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
     config, extent = small("fine_tune", batch_size=20), Extent(100, 50, 5, 32)
-    assert timing.find_pace(rates, extent, config) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
+    assert time_limit.find_pace(rates, extent, config) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
     config.data = replace(config.data, augment="flip", views=2)
-    assert timing.find_pace(rates, extent, config).once == 60 + 0.01 * (2 * 100 + 50), "both views of 100 pictures"
+    assert time_limit.find_pace(rates, extent, config).once == 60 + 0.01 * (2 * 100 + 50), "both views of 100 pictures"
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
@@ -275,12 +275,12 @@ def test_the_steps_of_the_run_are_measured(tmp_path, capsys, pretrained):
     changes = choose_augmentation(stages, extent.images).settings
     config = make_recipe(pretrained=source).lesson(stages, **changes).config(list(stages)[-1], source)
     weights = load_weights(source, None, None) if source else None
-    rates = timing.measure_rates(config, weights, extent)
+    rates = time_limit.measure_rates(config, weights, extent)
     assert all(seconds > 0 for seconds in rates._replace(frozen=1.0))
     assert (rates.frozen > 0) == pretrained
     # What is kept of 1,100 images does not fit, that of the few that are timed would.
     config.cache = Cache(memory_gib=1e-4, disk_gib=0)
-    assert timing.measure_rates(config, weights, extent).frozen == 0.0
+    assert time_limit.measure_rates(config, weights, extent).frozen == 0.0
     assert ("run in every step" in capsys.readouterr().out) == pretrained
 
 

@@ -14,7 +14,7 @@ from tiny_runs import TINY
 from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
-from tljax.report import figures, tables
+from tljax.report import figures, printed
 
 NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
@@ -33,13 +33,13 @@ Non-trainable params: 3,236 (0.01 MB)"""
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_the_summary_of_the_network_says_what_trains_and_ends_with_the_totals(mode):
-    text = tables.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, "conv5_block1"), mode)
+    text = printed.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, "conv5_block1"), mode)
     assert text == SUMMARY.format(mode=mode)
 
 
 def test_the_summary_of_resnet50_has_the_totals_of_keras():
     model = ResNet(10)
-    text = tables.network_summary(abstract_variables(model), Cut(model.units, "conv5_block3"), "training")
+    text = printed.network_summary(abstract_variables(model), Cut(model.units, "conv5_block3"), "training")
     assert text.splitlines()[-3:] == [
         "Total params: 23,608,202 (90.06 MB)",
         "Trainable params: 4,486,154 (17.11 MB)",
@@ -48,7 +48,7 @@ def test_the_summary_of_resnet50_has_the_totals_of_keras():
 
 
 def test_without_a_cut_the_summary_has_nothing_that_trains():
-    text = tables.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, None), "training")
+    text = printed.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, None), "training")
     assert "trainable  " not in text
     assert " training" not in text
     assert "\nTrainable params: 0 (0.00 MB)\nNon-trainable params: 9,799 (0.04 MB)" in text
@@ -68,7 +68,7 @@ STAGES = [
 
 
 def test_the_stages_stand_side_by_side():
-    assert tables.stages_table({row["stage"]: row for row in STAGES}).splitlines() == [
+    assert printed.stages_table({row["stage"]: row for row in STAGES}).splitlines() == [
         "| stage     |   loss | accuracy | labels | trainable parameters | seconds |",
         "| :-------- | -----: | -------: | -----: | -------------------: | ------: |",
         "| zero_shot | 2.3457 |        - |      - |                    0 |    10.0 |",
@@ -98,7 +98,7 @@ def test_the_stages_stand_side_by_side():
     ],
 )
 def test_a_stage_is_summed_up_in_lines(summary, text):
-    assert tables.summary_line(summary) == text
+    assert printed.summary_line(summary) == text
 
 
 def test_a_lesson_says_how_far_its_table_can_be_believed():
@@ -109,7 +109,7 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     monitors = {"solved": "val_loss", "tuned": "val_loss"}
 
     def notes(solved, tuned):
-        return tables.stages_notes({"solved": solved, "tuned": tuned}, {"solved": None, "tuned": "solved"}, monitors)
+        return printed.stages_notes({"solved": solved, "tuned": tuned}, {"solved": None, "tuned": "solved"}, monitors)
 
     assert notes(head, tuned) == [
         "solved: measured on 6 validation pictures: an accuracy of 0.61 to 1.00 goes with that (95%)",
@@ -133,7 +133,7 @@ def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
     held_out = {"loss": 0.5, "accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
     solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "single": 2, "held_out": held_out}
     row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
-    assert tables.solved_line(row).splitlines() == [
+    assert printed.solved_line(row).splitlines() == [
         "head solved in 0.1 s from 25 pictures (penalty 0.1)",
         "  expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each judged "
         "by a head that did not see it",
@@ -141,7 +141,7 @@ def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
         "  3 of the pictures are copies of others, which makes that too good",
     ]
     alone = row | {"val_loss": 1.0, "val_accuracy": 0.25, "solved": solved | {"held_out": None, "copies": 0}}
-    assert tables.solved_line(alone).splitlines() == [
+    assert printed.solved_line(alone).splitlines() == [
         "head solved in 0.1 s from 25 pictures (penalty 0.1): val_loss 1.0000, val_accuracy 0.2500",
         "  one picture a class: nothing says how good it is, and the penalty is the default",
     ]
@@ -245,6 +245,6 @@ def test_rates_are_drawn_where_they_change_within_a_stage():
 
 
 def test_weights_of_many_classes_are_the_least_and_the_most():
-    assert tables.class_weights_line({"a": 1.0, "b": 0.25}) == "class weights: a 1, b 0.25"
+    assert printed.class_weights_line({"a": 1.0, "b": 0.25}) == "class weights: a 1, b 0.25"
     many = {f"c{i}": float(i) for i in range(20)}
-    assert tables.class_weights_line(many) == "class weights: from 0 of c0 to 19 of c19"
+    assert printed.class_weights_line(many) == "class weights: from 0 of c0 to 19 of c19"

@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_command(name: str, *arguments: str) -> None:
-    """Runs a command."""
+    """Runs the command `name` with its `arguments`. Ends the program with one line if there is no such command."""
     if name not in COMMANDS:
         choices = ", ".join(COMMANDS)
         sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")

@@ -80,8 +80,8 @@ class Data:
     is then evaluated once at the end. none: no split, all of train is learned from; for a solved head (head.init=ridge)
     without epochs."""
     test_split: str | None = None
-    """Split that is evaluated once at the end, where validation_split is a slice of train. None: `test` where the data
-    has one."""
+    """Split that is evaluated once at the end, where validation is taken out of train or there is none. None: `test`
+    where the data has one."""
     holdout: Literal["train", "test"] = "train"
     """What a folder with train and test but no val is validated on. train: a tenth of train, and test is evaluated once
     at the end. test: the pictures of test."""
@@ -173,8 +173,8 @@ class Cache:
     """What is computed once and kept: decoded images, and the activations of frozen units."""
 
     features: bool = True
-    """Run the frozen units once and train on their activations, unless images are augmented; `no_features` runs them in
-    every step. (default: once)"""
+    """Run the frozen units once and train on their activations, unless images change in every epoch; `no_features` runs
+    them in every step. (default: once)"""
     memory_gib: float = 4.0
     """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB."""
     disk_gib: float = 16.0
@@ -238,13 +238,13 @@ class Optimizer:
     ema_decay: float = 0.0
     """Decay rate of a moving average of the weights, which is then what is evaluated and kept. 0: no average."""
     momentum: float = 0.9
-    """sgd: decay rate of the mean of the gradients."""
+    """sgd: decay rate of the sum of the gradients."""
     beta_1: float = 0.9
-    """adam: decay rate of the first moment (mean of the gradients)."""
+    """adam, adamw: decay rate of the first moment (mean of the gradients)."""
     beta_2: float = 0.999
-    """adam: decay rate of the second moment (mean of their squares)."""
+    """adam, adamw: decay rate of the second moment (mean of their squares)."""
     epsilon: float = 1e-7
-    """adam: added to the square root of the second moment before bias correction, as in Keras."""
+    """adam, adamw: added to the square root of the second moment before bias correction, as in Keras."""
 
     def check(self) -> None:
         """Raises ValueError for a value out of range, or for a setting that the optimizer `name` does not use."""
@@ -465,8 +465,9 @@ def four_stages() -> dict[str, Stage]:
 class Lesson(Shared):
     """Several stages in one workdir and on the same data, run in their order.
 
-    A fine_tune starts from the feature_extraction or fine_tune before it. The other stages start from `pretrained`, or
-    from the stage `source`, which runs only if `source_classes` are given.
+    A fine_tune starts from the feature_extraction or fine_tune before it, a from_scratch from no weights. All other
+    stages, and a fine_tune with none before it, start from `pretrained`, or from the stage `source`, which runs only if
+    `source_classes` are given.
     """
 
     source_classes: tuple[str, ...] = ()

@@ -39,7 +39,8 @@ def measure_gain(model: Model, run: Path) -> Gain:
     cache folder.
 
     Raises:
-      ValueError, OSError: if the run's pictures are not there any more, or not the same.
+      ValueError: if the run has no validation split, its data cannot be read, or the data has other classes now.
+      OSError: if the data is not there any more.
     """
     data, limits, seed = read_settings(run)
     if data.validation_split == NO_VALIDATION:

@@ -93,7 +93,7 @@ class Model:
         like those of training.
 
         Raises:
-          ValueError: if a picture is none or cannot be read, or the run cannot promise that coverage.
+          ValueError: if a picture is none or cannot be read, `top` is below 1, or that coverage cannot be promised.
         """
         return self.answer(self(images, tta=tta), top=top, coverage=coverage)
 
@@ -166,7 +166,11 @@ class Model:
     def answer(
         self, logits: Float[np.ndarray, "n classes"], *, top: int = 5, coverage: float | None = None
     ) -> list[Prediction]:
-        """The answers that logits stand for. The arguments are those of `predict`."""
+        """The answers that logits stand for. The arguments are those of `predict`.
+
+        Raises:
+          ValueError: if `top` is below 1, or the run cannot promise that coverage.
+        """
         if top < 1:
             raise ValueError(f"top={top}: an answer has one label at least")
         probabilities = calibration.softmax(logits, self.temperature)
@@ -283,7 +287,8 @@ def _read(read: Callable[[], Any], name: str) -> Any:
 
 
 def load(run: str | Path) -> Model:
-    """The network of a run that trained, of a stage of a lesson, or of weights: `imagenet`, or a file.
+    """The network of a run that trained, of a stage of a lesson, or of weights: `imagenet`, a file, or a model of the
+    Hugging Face Hub.
 
     What the run kept of its own predictions is computed again first: a machine or a library that gives other answers
     is not used.
@@ -291,6 +296,7 @@ def load(run: str | Path) -> Model:
     Raises:
       ValueError: if `run` cannot be read, has no head, or gives other answers here than when it was trained.
       FileNotFoundError: if it is not there.
+      OSError: if the hub does not give it.
     """
     return make_model(load_weights(str(run), setting="RUN"), Path(run), make_mesh())
 

@@ -67,7 +67,7 @@ class Trial(NamedTuple):
 
 
 def run(flags: argparse.Namespace) -> None:
-    """Writes the file, unless it gives other answers than the run."""
+    """Writes the file. Raises ValueError or OSError, and writes nothing, if it cannot be made or answers otherwise."""
     source, out = (Path(path).expanduser() for path in (flags.run, flags.out))
     form = find_format(flags.out, flags.format)
     check_target(out, form, source)
@@ -138,7 +138,7 @@ def compare_answers(
 
 
 def check_target(out: Path, form: Format, source: Path) -> None:
-    """Raises an error if the file, or the one beside it, cannot be written where it should be."""
+    """Raises OSError if the file, or the one beside it, cannot be written where it should be."""
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; give a file in it, such as {out / f'model{form.ending}'}")
     if not out.parent.is_dir():
@@ -164,7 +164,7 @@ def describes(config: Path, out: Path) -> bool:
 
 
 def check_fixed_batch(size: int | None, form: Format) -> None:
-    """Raises an error if there is no such batch, or the format does not fix its size."""
+    """Raises ValueError if there is no such batch, or the format does not fix its size."""
     if size is not None and not form.has_batch_size:
         raise ValueError(f"--batch-size {size}: {form.name} files take any number of pictures; leave it out")
     if size is not None and not 1 <= size <= MOST_BATCH:

@@ -22,7 +22,7 @@ from tljax.data.layouts import join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Explanation, Model, Prediction, Square, load
-from tljax.report import tables
+from tljax.report import printed
 from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
 from tljax.training.calibration import balanced_accuracy
@@ -147,7 +147,7 @@ def describe_model(model: Model) -> str:
     if model.reference is None:
         return f"{about}\nunchecked, and no calibration: {model.unchecked}"
     checked = f"checked: {len(model.reference.images)} of its own pictures give the logits that it had"
-    return f"{about}\n{checked}; {tables.temperature_line(model.temperature, len(model.reference.scores))}"
+    return f"{about}\n{checked}; {printed.temperature_line(model.temperature, len(model.reference.scores))}"
 
 
 def describe_gain(model: Model, run: str) -> str:
@@ -256,5 +256,5 @@ def describe_accuracy(confusions: Int[np.ndarray, "classes classes"], names: Seq
     images, right = int(confusions.sum()), int(np.trace(confusions))
     return (
         f"accuracy {right / images:.4f}, balanced {balanced_accuracy(confusions):.4f}: {right:,} of the {images:,} "
-        f"pictures in folders of classes\n{tables.confusion_table(confusions, names)}"
+        f"pictures in folders of classes\n{printed.confusion_table(confusions, names)}"
     )

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int, Key, Num
 from tljax.config import Data
 from tljax.data.trivial_augment import blend, gray, trivial_augment
 
-# image [n h w 3], label int [n] or float [n, classes], mask bool [n]; rows with a false mask are padding.
+# image [n h w 3] or, for steps from activations, [n ...]; label int [n] or float [n, classes]; mask bool [n]. Rows with
+# a false mask are padding.
 Batch = dict[str, Array]
 Images = Num[Array, "n h w 3"]
 # (batch, key, number of classes) -> batch. An augmentation that mixes images returns labels [n, classes]. It must draw
@@ -43,11 +44,6 @@ def kept_side(side: int) -> int:
 def find_kept_side(config: Data, side: int) -> int:
     """The side at which training images are kept, to give images of the `side`."""
     return kept_side(side) if any(name == "crop" for name, _ in config.augmentations) else side
-
-
-def find_side(config: Data, kept: int) -> int:
-    """The side of the images that training sees, of those that are kept at the side `kept`."""
-    return round(kept / MARGIN) if find_kept_side(config, kept) != kept else kept
 
 
 def flip(images: Images, key: Key[Array, ""], probability: float) -> Images:
@@ -155,7 +151,8 @@ def _inside(length: int, start: Array, end: Array) -> Array:
 
 
 def draw_partners(mask: Array, key: Key[Array, ""]) -> Int[Array, " n"]:
-    """Another row for each row that the `mask` counts, at random: the next one in a ring of all of them."""
+    """Another row for each row that the `mask` counts, at random: the next one in a ring of all of them. A row alone in
+    the ring, or not counted, gets itself."""
     n = len(mask)
     order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, (n,)), 2.0))
     place = jnp.arange(n)
@@ -218,8 +215,8 @@ MIXES: dict[str, Callable[[Batch, Key[Array, ""], float], Batch]] = {"mixup": mi
 
 def make_view(named: tuple[tuple[str, float], ...], number: int, seed: int) -> View:
     """The function that makes view `number` of each image: a random variant that depends on `seed`, `number` and the
-    image's row in its split alone. The first, number 0, is the image as it is. Where `named` has flip, each second view
-    is mirrored, so that two show all that flip can show."""
+    image's row in its split alone. The first, number 0, is the image as it is; with crop all of it is resized to the
+    side. Where `named` has flip, each second view is mirrored, so that two show all that flip can show."""
     if number == 0:
         named = tuple((name, 0.0) for name, _ in named if name == "crop")
     mirrored = number % 2 == 1 and any(name == "flip" for name, _ in named)

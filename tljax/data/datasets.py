@@ -116,13 +116,15 @@ def load_dataset(
 ) -> Dataset:
     """Reads the splits that a run needs: validation alone unless `training`.
 
-    `own(n)` returns which of a split's `n` images this process reads. `seed` draws the sample of `max_images`. Decoded
-    images are kept in the user's cache folder, which stays within `disk_bytes`; later runs find them there until the
-    source files change. A split that fits neither there nor into `memory_bytes` is decoded whenever it is read.
+    `own(n)` returns which of a split's `n` images this process reads. `seed` draws the samples of `max_images` and
+    `labels_per_class`. Decoded images are kept in the user's cache folder, which stays within `disk_bytes`; later runs
+    find them there until the source files change. A split that fits neither there nor into `memory_bytes` is decoded
+    whenever it is read.
 
     Raises:
       ValueError: if a setting, class, split or image is wrong; the message names it.
-      FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
+      FileNotFoundError: if the folder or table does not exist, or CIFAR-10 cannot be downloaded.
+      PermissionError: if a folder cannot be read.
     """
     source, parts, names = _open(config, training)
     size = config.image_size or source.image_size

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.data.image_source import SMALLEST_SIZE, ImageSource, Rows, stratify
+from tljax.data.image_source import SMALLEST_SIZE, ImageSource, Rows
+from tljax.data.splits import stratify
 
 
 def open_digits(whole: bool = False) -> ImageSource:

@@ -5,8 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows, stratify
+from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows
 from tljax.data.layouts import Found, recognize
+from tljax.data.splits import stratify
 from tljax.data.tables import recognize_table
 
 # Paths, and the label of each.

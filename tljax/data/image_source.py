@@ -46,17 +46,3 @@ class ImageSource(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     test_at_end: bool = False
-
-
-def stratify(labels: np.ndarray) -> dict[str, Rows]:
-    """The rows of train and val: 90% and 10% of each class, at least one row of val for a class with two rows or more.
-
-    The random seed is fixed, whatever the seed of the run: a run that starts from the weights of another run must not
-    validate on images that the other one was trained on.
-    """
-    rng = np.random.default_rng(0)
-    held_out: list[int] = []
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        held_out.extend(rows[: max(1, round(len(rows) / 10)) if len(rows) > 1 else 0])
-    return {"train": np.setdiff1d(np.arange(len(labels)), held_out), "val": np.sort(np.array(held_out, int))}

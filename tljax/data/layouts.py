@@ -268,9 +268,12 @@ def _align(found: Found, by_role: dict[Role, str], classes: Sequence[str]) -> No
 
 
 def check_splits(found: Found, places: Mapping[str, str], classes: Sequence[str]) -> None:
-    """Refuses a class of train without a picture; warns of one in another split. A test without classes is left out.
+    """Warns of a class without a picture in another split than train. Leaves out a test without any picture.
 
     `places` says where the pictures of each split are, for messages.
+
+    Raises:
+      ValueError: if a class of train, or all of another split, has no picture.
     """
     for role in list(found.splits):
         split = {name: paths for name, paths in found.splits[role].items() if not classes or name in classes}

@@ -57,7 +57,7 @@ _METHODS = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic", "lan
 
 def resize(images: Num[Array, "n h w 3"], size: int, resizing: Resizing = AS_KERAS) -> Num[Array, "n size size 3"]:
     """Resizes to the side `size / resizing.crop` and keeps the centre of the side `size`; half-pixel centres. Integers
-    become float32.
+    that are resized become float32.
 
     Images that have the right side already are not resized. timm's transforms do the same with Pillow, which rounds to
     whole grey levels in between.

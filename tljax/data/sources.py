@@ -1,6 +1,7 @@
 """The image sources: a folder of pictures, a table with labels, a TFDS data set, scikit-learn's digits.
 
-A source lists its splits and fetches encoded images. `splits.py` chooses rows and `datasets.py` reads them, the same way for all.
+A source lists its splits and fetches encoded images. `splits.py` chooses rows and `datasets.py` reads them, in the same
+way for all.
 """
 
 import difflib
@@ -19,10 +20,11 @@ SOURCES: dict[str, Callable[[bool], ImageSource]] = {"digits": open_digits}
 
 
 def check_place(config: Data, workdir: Path | None = None) -> None:
-    """Checks that a folder of pictures is there, before anything is downloaded, and that `workdir` is not in it.
+    """Checks that a folder of pictures or a table is there, before anything is downloaded, and that `workdir` is not in
+    that folder.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
+      FileNotFoundError: if there is no such folder or file.
       ValueError: if the run would write its pictures among them.
     """
     if config.kind == "csv" and not config.path.is_file():
@@ -44,7 +46,8 @@ def open_source(config: Data) -> ImageSource:
 
     Raises:
       ValueError: if a class, the folder or the data set is wrong; the message names it.
-      FileNotFoundError: if the folder does not exist, or CIFAR-10 cannot be downloaded.
+      FileNotFoundError: if the folder or table does not exist, or CIFAR-10 cannot be downloaded.
+      PermissionError: if a folder cannot be read.
     """
     whole = config.validation_split == NO_VALIDATION
     if config.name in SOURCES:

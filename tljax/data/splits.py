@@ -12,6 +12,20 @@ from tljax.data.decoding import Encoded, decode_all
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource, Rows
 
 
+def stratify(labels: np.ndarray) -> dict[str, Rows]:
+    """The rows of train and val: 90% and 10% of each class, at least one row of val for a class with two rows or more.
+
+    The random seed is fixed, whatever the seed of the run: a run that starts from the weights of another run must not
+    validate on images that the other one was trained on.
+    """
+    rng = np.random.default_rng(0)
+    held_out: list[int] = []
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        held_out.extend(rows[: max(1, round(len(rows) / 10)) if len(rows) > 1 else 0])
+    return {"train": np.setdiff1d(np.arange(len(labels)), held_out), "val": np.sort(np.array(held_out, int))}
+
+
 class Reading(NamedTuple):
     """The arguments of `load_dataset` that apply to every split; `size` is the side of the decoded images in pixels."""
 
@@ -93,7 +107,11 @@ def _find_rows(spec: str, sizes: dict[str, int], setting: str) -> tuple[str, Row
 def choose_rows(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> dict[str, np.ndarray]:
     """Chooses the images of a split: `rows` within it, `labels` (int32) and `ids` of those that this process reads,
     their positions among all chosen images (`own`), the number of all chosen images (`count`), and the images that are
-    `skipped`."""
+    `skipped`.
+
+    Raises:
+      ValueError: if a class of `config.classes` has no image, or an image has no label.
+    """
     config, own = reading.config, reading.own
     few = config.labels_per_class if part == "train" else None
 

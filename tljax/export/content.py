@@ -15,7 +15,7 @@ Squares = UInt8[np.ndarray, "n size size 3"]
 
 
 def to_json(row: Row) -> bytes:
-    """The text of a file beside an export."""
+    """A row as indented JSON in UTF-8: the content of a file beside an export."""
     return (json.dumps(row, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -34,7 +34,7 @@ class Content(NamedTuple):
     batch_size: int
     """Images at a time, where a format fixes their number."""
     about: Row
-    """All of this and more, as JSON, for the file's metadata."""
+    """All of this but the variables, and more, as JSON, for the file's metadata."""
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """An ONNX graph: uint8 images in, probabilities out; BatchNorms are folded, and preprocessing is in it.
 
-It is written by hand: a folded ResNet has ten kinds of operators, and the converters from JAX (jax2onnx) trace what is
-made for XLA.
+It is written by hand: it needs fourteen kinds of operators, and the converters from JAX (jax2onnx) trace what is made
+for XLA.
 """
 
 from pathlib import Path

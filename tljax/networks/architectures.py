@@ -29,7 +29,7 @@ class Architecture(NamedTuple):
     @property
     def features(self) -> int:
         """Number of features that the head reads."""
-        return 4 * self.width * 2 ** (len(self.stage_sizes) - 1)
+        return 4 * self.width * 2 ** (len(self.stage_sizes) - 1) if self.stage_sizes else self.width
 
     @property
     def keras_layer_starts(self) -> dict[int, str]:

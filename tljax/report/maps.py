@@ -15,7 +15,7 @@ def paint(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """The picture in gray, red where it speaks for the label and blue where it speaks against it.
 
-    The map is enlarged bilinearly; the color is full at the largest contribution of the picture.
+    The map is enlarged bilinearly; the color has a share of 70% at the largest contribution of the picture.
     """
     from PIL import Image
 

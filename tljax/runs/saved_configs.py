@@ -24,8 +24,8 @@ def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
 def fill_in(saved: Any, kind: type) -> Any:
     """A saved config (JSON) of the class `kind`, with the settings added that its older version did not have.
 
-    Each added setting gets its default, which behaves as that older version did. A value that is no dict is returned as
-    it is.
+    Each added setting gets its value in `SETTINGS_BEFORE`, or else its default: either behaves as that older version
+    did. A value that is no dict is returned as it is.
     """
     if not isinstance(saved, dict):
         return saved
@@ -100,8 +100,9 @@ def _is_same_place(before: Data, now: Data) -> bool:
 def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: str = "") -> list[str]:
     """The settings in which two configs (JSON) differ, as a short text each.
 
-    Two paths of `pretrained` to the same place are equal. So are the values of a setting in `NO_CHANGE`, and those of a
-    setting in `may_grow` that has increased. `path` is the path of the two configs inside larger ones.
+    Two paths of `pretrained`, or of `data.name`, to the same place are equal. So are the values of a setting in
+    `NO_CHANGE`, and those of a setting in `may_grow` that has increased. `path` is the path of the two configs inside
+    larger ones.
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         if not path and ("stages" in before) != ("stages" in now):

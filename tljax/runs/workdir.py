@@ -20,7 +20,7 @@ from tljax.trees import Row
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
 # What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
 RECIPE = "recipe.json"
-# What a run writes into its workdir; --overwrite deletes these and nothing else.
+# What a run writes into its workdir; --overwrite deletes these and `RECIPE`, and nothing else.
 OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.REFERENCE)
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.
@@ -35,6 +35,7 @@ def claim(workdir: Path) -> Iterator[None]:
 
     Raises:
       OSError: if it cannot be made, or another run is at work there.
+      ValueError: if it is an address, or its path has a '['.
     """
     if not leads():
         yield

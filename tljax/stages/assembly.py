@@ -16,7 +16,7 @@ from tljax.data.batches import Examples, place_examples
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import put, whole
 from tljax.networks.cut import Cut
-from tljax.report import tables
+from tljax.report import printed
 from tljax.stages.programs import Programs, Setup, compile_prefix, compile_programs, compile_view
 from tljax.training import features
 from tljax.training.features import Inputs, Pass
@@ -165,5 +165,5 @@ def weigh_classes(config: Config, dataset: Dataset) -> tuple[float, ...] | None:
     counts = dataset.train_counts
     weights = weigh(config.class_weights, counts)
     if weights is not None:
-        print(tables.class_weights_line(dict(zip(counts, weights, strict=True))))
+        print(printed.class_weights_line(dict(zip(counts, weights, strict=True))))
     return weights

@@ -17,7 +17,7 @@ def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = Fa
     becomes a lesson first.
 
     Returns what `summary.json` holds; for a lesson, each stage's by its name. With `config.compile_for` it compiles the
-    programs for that TPU slice, prints what they need, writes nothing, and returns nothing.
+    programs for that TPU slice, prints what they need, writes nothing, and returns an empty dict.
 
     A run of the same config in `workdir` goes on from its newest checkpoint, unless it is finished. With `overwrite` it
     is deleted first.

@@ -13,7 +13,7 @@ from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.report import figures, tables
+from tljax.report import figures, printed
 from tljax.runs.files import read_rows, write_text
 from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
 from tljax.stages.stage import (
@@ -187,11 +187,11 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
     """Writes `report.md`, a table of the stages, their curves, and the `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
-    table = tables.stages_table(shown)
+    table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
     title = "The four stages" if tuple(shown) == STAGES else "The stages"
     monitors = {name: stage.monitor for name, stage in lesson.active.items()}
-    notes = "\n".join(f"- {note}" for note in tables.stages_notes(shown, lesson.origins(), monitors))
+    notes = "\n".join(f"- {note}" for note in printed.stages_notes(shown, lesson.origins(), monitors))
     text = f"{table}\n\n{notes}" if notes else table
     sections = [f"# {title}", text, "![curves](figures/curves.png)"]
     if reasons:

@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from tljax.config import Config
 from tljax.data.augmentation import View, compose, make_view
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
+from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import compute_dtype, whole
 from tljax.networks.architectures import DEFAULT_VARIANT, VARIANTS, find_architecture, name_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.networks.resnet import ResNet, abstract_variables, compute_type, describe_network, start_as_shortcuts
+from tljax.report import printed
 from tljax.training import steps
 from tljax.training.features import Prefix
 from tljax.training.inference import run_prefix, start_inference
@@ -61,6 +63,12 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
     model = ResNet(classes, VARIANTS[variant], architecture, hidden, dtype=dtype)
     cut = Cut(model.units, None) if config.stage == "zero_shot" else find_cut(config.cut, architecture)
     return Setup(config, model, preprocessing, cut, mesh)
+
+
+def describe_setup(setup: Setup, variables: Tree) -> str:
+    """The network, what it runs on, and the table of its units, for a reader. Only the shapes of `variables` count."""
+    table = printed.network_summary(variables, setup.cut, setup.config.batch_norm)
+    return f"{setup.network} on {describe_devices()}\n{table}"
 
 
 def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:

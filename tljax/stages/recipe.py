@@ -22,7 +22,7 @@ from tljax.stages.rules import (
     choose_stages,
 )
 from tljax.stages.stage import check_stage
-from tljax.stages.timing import find_limit
+from tljax.stages.time_limit import find_limit
 from tljax.trees import Row
 
 

@@ -40,7 +40,7 @@ def solve_if_asked(
     """
     if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
         return None
-    assert activations is not None, "train refuses that"
+    assert activations is not None, "assemble refuses that"
     return solve(dataset, activations["train"])
 
 

@@ -17,7 +17,7 @@ from tljax.data.datasets import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
-from tljax.report import tables
+from tljax.report import printed
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders
 from tljax.stages.train import train
@@ -107,7 +107,7 @@ def load_data(config: Config) -> Dataset:
     else:
         bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
         dataset = datasets.load_dataset(bounded, seed=config.seed, training=False, **bounds)
-    print(tables.data_summary(dataset.description))
+    print(printed.data_summary(dataset.description))
     return dataset
 
 
@@ -151,12 +151,12 @@ def run_stage(
     seconds = round(time.perf_counter() - started, 2)
     summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
     write_json(workdir / SUMMARY, summary)
-    print(tables.summary_line(summary))
+    print(printed.summary_line(summary))
     return summary
 
 
 def read_finished(workdir: Path) -> Row:
     """The summary of a finished run, which is printed again."""
     summary: Row = read_json(workdir / SUMMARY)
-    print(f"\n== finished before in {workdir}\n{tables.summary_line(summary)}")
+    print(f"\n== finished before in {workdir}\n{printed.summary_line(summary)}")
     return summary

@@ -9,18 +9,17 @@ from pathlib import Path
 from tljax.config import Config
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Dataset
-from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted, max_over_processes
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
-from tljax.report import tables
+from tljax.report import printed
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.assembly import Assembly, assemble, split_seed
 from tljax.stages.conclusion import Outcome, conclude
-from tljax.stages.programs import Setup, initialize, make_setup
+from tljax.stages.programs import Setup, describe_setup, initialize, make_setup
 from tljax.stages.solve import Solution, solve_if_asked, start_from_solution
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
@@ -81,7 +80,7 @@ def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cu
     """
     setup = make_setup(config, source, len(dataset.class_names), make_mesh())
     variables = initialize(setup, source, dataset.class_names, split_seed(config.seed)[0])
-    print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
+    print(describe_setup(setup, variables))
     warn_of_other_sizes(source, dataset)
     images = {name: len(split.labels) for name, split in dataset.splits.items()}
     passes = features.count_passes(images["train"], sum(images.values()) - images["train"], config.data.views)
@@ -163,7 +162,7 @@ def begin_with(
         return state, progress
     state, row = start_from_solution(solution, made, state)
     progress = record_solved(progress, row, made.setup.config.monitor)
-    print(tables.solved_line(row), flush=True)
+    print(printed.solved_line(row), flush=True)
     with signals.defer():
         journal.write(state, progress)
     return state, progress
@@ -216,7 +215,7 @@ def record_epoch(
 def print_epoch(progress: Progress, last: int) -> None:
     """Prints a line about the epoch that ended. Prints nothing if it was interrupted."""
     if progress.partial.steps == 0:
-        print(tables.epoch_line(progress.history[-1], last), flush=True)
+        print(printed.epoch_line(progress.history[-1], last), flush=True)
 
 
 def prove(

@@ -8,13 +8,12 @@ import numpy as np
 from tljax.config import Config
 from tljax.data.batches import map_batches
 from tljax.data.datasets import Dataset
-from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
-from tljax.report import figures, tables
+from tljax.report import figures
 from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
-from tljax.stages.programs import make_setup
+from tljax.stages.programs import describe_setup, make_setup
 from tljax.training.inference import classify, start_inference
 from tljax.trees import Row, flatten, unflatten
 from tljax.weights import convert, imagenet
@@ -36,7 +35,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     variables = unflatten(convert.match_leaves(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
     begin_run(workdir, config, overwrite=overwrite)
     mark_running(workdir, config)
-    print(f"{setup.network} on {describe_devices()}\n{tables.network_summary(variables, setup.cut, config.batch_norm)}")
+    print(describe_setup(setup, variables))
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
     classifier = partial(classify, size=weights.input_size, resizing=weights.resizing)

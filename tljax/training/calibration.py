@@ -58,7 +58,7 @@ def find_threshold(scores: Float[np.ndarray, " n"], coverage: float) -> float:
     the threshold score of Sadinle et al., Least Ambiguous Set-Valued Classifiers (2019).
 
     Raises:
-      ValueError: if there are too few pictures to promise that.
+      ValueError: if `coverage` is not between 0 and 1, or there are too few pictures to promise it.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"a coverage of {coverage:g} is none: it lies between 0 and 1, such as 0.95")

@@ -23,7 +23,7 @@ class CutBatch(NamedTuple):
     h: Float[Array, "n ..."]
     targets: Targets
     mask: Bool[Array, " n"]
-    noise: tuple[Float[Array, "n inputs"], ...] = ()
+    noise: tuple[Float[Array, "n _"], ...] = ()
     """What the inputs of each layer of the head are multiplied by; empty: nothing."""
 
 

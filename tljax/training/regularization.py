@@ -58,7 +58,7 @@ def weigh(wanted: str | Mapping[str, float], counts: Mapping[str, int]) -> tuple
 
 def draw_noise(
     key: Key[Array, ""], rate: float, examples: int, inputs: Sequence[int], dtype: Any
-) -> tuple[Float[Array, "examples inputs"], ...]:
+) -> tuple[Float[Array, "examples _"], ...]:
     """Dropout (Srivastava et al., 2014): a factor for each input of each layer of the head, one row an example.
 
     It is 0 with the probability `rate`, else 1 / (1 - rate). `inputs` are the numbers of inputs of the layers.

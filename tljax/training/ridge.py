@@ -1,7 +1,8 @@
 """A head that is solved instead of trained: the optimum of a ridge regression on the features that the head reads.
 
 The targets are 1 for a picture's own class and -1 for the others; the classes' offsets are not penalized. One
-eigendecomposition serves all penalties. Everything here is NumPy in float64; pictures are read in blocks.
+eigendecomposition serves all penalties. Everything here is NumPy: the decomposition is in float64, the places of
+pictures on the axes are in the dtype of the features. Pictures are read in blocks.
 """
 
 import math
@@ -104,7 +105,9 @@ class Ridge(NamedTuple):
         return errors
 
 
-def solve_head(features: Features, labels: Labels, classes: int, views: int = 1) -> SolvedHead:
+def solve_head(
+    features: Float[np.ndarray, "rows features"], labels: Labels, classes: int, views: int = 1
+) -> SolvedHead:
     """The head of `classes` classes that a ridge regression gives for these pictures.
 
     `features` [views * n, features] may be memory-mapped; `labels` [n] are those of the pictures. Held-out scores are

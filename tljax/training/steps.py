@@ -43,7 +43,7 @@ class Procedure(NamedTuple):
     """The decay of the averaged weights, if the state has raw ones beside them."""
 
 
-# Numbers the random draws of a step beside those of its augmentation, which splits the key of the step.
+# Numbers the noise of a step. The augmentation folds smaller numbers, from 0 on, into the same key.
 NOISE_KEY = 1000
 
 

@@ -35,7 +35,7 @@ ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors")
 
 
 def read(path: Path) -> tuple[FileArrays, str]:
-    """The arrays of a .h5 or .safetensors file by name, and their naming scheme: `keras`, `keras_counters` or `torch`.
+    """The arrays by name of a file with one of `ENDINGS`, and their naming scheme: `keras`, `keras_counters`, `torch`.
 
     Raises:
       ValueError: in one line, if the file cannot be read, or holds what no weight file needs: links, arrays that lie in

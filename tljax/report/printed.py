@@ -208,7 +208,7 @@ def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Seque
 
 
 def temperature_line(temperature: float, images: int) -> str:
-    """What the probabilities are divided by, and why."""
+    """Whether probabilities are calibrated: on how many pictures, and with what temperature."""
     if images < FEWEST:
         return f"probabilities are not calibrated: that takes {FEWEST} pictures, there were {images}"
     return f"probabilities are calibrated on {images:,} pictures (temperature {temperature:.2f})"
