@@ -123,6 +123,7 @@ def test_a_head_that_reads_earlier_reads_the_average_of_all_positions(variant, a
         before = whole.units[: whole.units.index(at)]
         map_ = jax.jit(lambda v, x: whole.apply(v, x, units=before, method=run_plain))(variables, x)
         assert largest_difference(averages, jnp.mean(map_, axis=(1, 2))) < 1e-12
+        assert averages.shape[1] == shorter.architecture.features and isinstance(shorter.architecture.features, int)
 
 
 @pytest.mark.parametrize("cut", CUTS[:-1])
