@@ -36,9 +36,10 @@ class Assembly(NamedTuple):
     frozen: dict[str, str]
     """Digests of the frozen leaves by path."""
     over: Pass | None
-    """The pass that gave the activations; None if the frozen units run in every step, or there are none."""
+    """The pass that gave the activations; None if the frozen units run in every step, if there are none, or if training
+    has dropped it."""
     activations: dict[str, Any] | None
-    """Those of each split at the cut, as `features.compute` returns them; None as `over`."""
+    """Those of each split at the cut, as `features.compute` returns them; None without a pass."""
     examples: dict[str, Examples]
     """Each split as the steps read it: its activations or, without them, its images."""
     programs: Programs

@@ -85,7 +85,8 @@ def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cu
     images = {name: len(split.labels) for name, split in dataset.splits.items()}
     passes = features.count_passes(images["train"], sum(images.values()) - images["train"], config.data.views)
     obstacle = partial(features.find_obstacle, config.data, config.cache, max_over_processes(passes))
-    return assemble(setup, variables, dataset, obstacle, earlier_cuts)
+    # The pass holds a copy of the frozen weights, which nobody needs any more.
+    return assemble(setup, variables, dataset, obstacle, earlier_cuts)._replace(over=None)
 
 
 def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
