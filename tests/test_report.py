@@ -178,7 +178,9 @@ def test_curves_are_a_picture(tmp_path, runs):
 
 def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
     n = len(labels)
-    split = Split(np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n)
+    split = Split(
+        np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n, np.zeros((n, 4), np.uint32)
+    )
     figures.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
 
 
@@ -193,7 +195,9 @@ def test_samples_are_a_grid_of_up_to_five_columns(tmp_path, n, side):
 
 
 def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, monkeypatch):
-    split = Split(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("a", "b"), np.arange(2), 2)
+    split = Split(
+        np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("a", "b"), np.arange(2), 2, np.zeros((2, 4), np.uint32)
+    )
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in \udce9", r"$\wrong{"]
     with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """Nested dicts of arrays, of any network or none: leaves by path, their digests, and differences of digests."""
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,6 +36,11 @@ def sha256(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 digest of a value that JSON can hold, in hexadecimal; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_leaves(tree: Any) -> dict[str, str]:

@@ -1,33 +1,26 @@
-"""The splits of a run, images and labels: chooses their rows, and decodes them once or again in every pass."""
+"""The splits of a run: their images, labels and digests, and what a summary says about them."""
 
-import hashlib
-import json
 import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jax import ShapeDtypeStruct
 from jaxtyping import Int, UInt8
 
 from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
-from tljax.data.decoding import BrokenPictures, Encoded, decode_all
+from tljax.data.decoding import Encoded
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.layouts import join_names
+from tljax.data.reading import list_images, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
 from tljax.devices.processes import leader_first, sum_over_processes
-from tljax.storage import cache
+from tljax.storage.file_index import Digests, FileIndex, open_index
 from tljax.trees import Row, sha256
-
-# Part of the cache key. Increase it when `decode` gives other pixels: images in the cache are then not found.
-DECODING = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,9 @@ class Split:
     ids: tuple[str, ...]
     rows: Int[np.ndarray, " n"]
     count: int
+    digests: Digests
+    """Of each picture: of its file or, unless `of_files`, of its pixels."""
+    of_files: bool = True
     skipped: tuple[str, ...] = ()
     """Images of the split that cannot be read, with the reasons. `count` is without them."""
     unfinished: tuple[str, ...] = ()
@@ -52,8 +48,17 @@ class Split:
         """The labels of the whole split. All processes call this together."""
         return gather(self.labels, self.rows, self.count)
 
+    def all_digests(self) -> Digests:
+        """The digests of the whole split. All processes call this together."""
+        return gather(self.digests, self.rows, self.count)
+
+    def content(self) -> str:
+        """A digest of the whole split's pictures, in their order. All processes call this together."""
+        return sha256(self.all_digests())
+
     def identity(self) -> list[int]:
-        """The number of images in the whole split, and a checksum of their positions, ids and labels."""
+        """The number of images in the whole split, and a checksum of their positions, ids and labels. All processes
+        call this together."""
         examples = zip(self.rows, self.ids, self.labels, strict=True)
         texts = (f"{row} {name} {label}".encode("utf-8", "surrogateescape") for row, name, label in examples)
         own = sum(map(zlib.crc32, texts))
@@ -130,10 +135,11 @@ def load_dataset(
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     sizes = {"train": find_kept_side(config, size)}
-    splits = {
-        part: _read(source, reading._replace(size=sizes.get(part, size)), part, *chosen)
-        for part, chosen in parts.items()
-    }
+    with open_index(str(config.path.resolve()) if config.kind else config.name, disk_bytes) as index:
+        splits = {
+            part: _read(source, reading._replace(size=sizes.get(part, size)), part, chosen, index)
+            for part, chosen in parts.items()
+        }
     description = _describe(config, source, size, names, {part: parts[part][0] for part in parts}, splits)
     return Dataset(names, size, splits.get("train"), splits.get("validation"), splits.get("test"), description)
 
@@ -210,50 +216,18 @@ def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(names, map(int, counts), strict=True))
 
 
-def _read(source: ImageSource, reading: Reading, part: str, split: str, rows: Rows) -> Split:
-    config, size, seed, disk_bytes, memory_bytes, own = reading
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.files(split)]
-    # Without files nothing would tell that the images have changed.
-    disk_bytes = disk_bytes if files else 0
-    about = {
-        "source": config.name,
-        "decoding": DECODING,
-        "pillow": version("pillow"),
-        "class_names": source.class_names,
-        "files": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
-        "rows": sha256(rows),
-        "own": sha256(own(len(rows))),
-        "classes": config.classes,
-        "max_images": config.max_images,
-        "seed": seed,
-        "size": size,
-        "fit": config.fit,
-        "broken": config.broken,
-    }
-    if part == "train" and config.labels_per_class is not None:
-        about["labels_per_class"] = config.labels_per_class
-    about_list, about = {"what": f"the list of {split}", **about}, {"what": f"images of {split}", **about}
-    listed = cache.find(about_list) if disk_bytes else None
-    if listed is None:
-        with cache.build(about_list, {}, disk_bytes) as listed:
-            listed |= choose_rows(source, reading, part, split, rows)
-    fingerprint = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    fetch = partial(source.fetch, split)
-    encoded = Encoded(fetch, listed["rows"], tuple(listed["ids"].tolist()), size, fingerprint, config.fit)
-    kept = None
-    if encoded.nbytes <= max(memory_bytes, disk_bytes):
-        kept = cache.find(about) if disk_bytes else None
-        if kept is None:
-            with cache.build(about, {"images": ShapeDtypeStruct(encoded.shape, np.uint8)}, disk_bytes) as made:
-                # Without room on the disk, `build` gives an array in memory, which may be too small for the images.
-                if isinstance(made["images"], np.memmap) or encoded.nbytes <= memory_bytes:
-                    broken, without_end = decode_all(encoded, f"reading {split}", made["images"])
-                    if broken:
-                        raise BrokenPictures(broken)
-                    made["unfinished"] = np.array(without_end, str)
-                    kept = made
-    images: Any = encoded if kept is None else kept["images"]
-    # Entries of earlier versions have no such list: they refused these pictures.
-    unfinished = () if kept is None else tuple(map(str, kept.get("unfinished", ())))
-    labels, own_rows, count = np.asarray(listed["labels"]), np.asarray(listed["own"]), int(listed["count"])
-    return Split(images, labels, encoded.ids, own_rows, count, tuple(listed["skipped"].tolist()), unfinished)
+def _read(source: ImageSource, reading: Reading, part: str, chosen: tuple[str, Rows], index: FileIndex) -> Split:
+    split, rows = chosen
+    listed = list_images(source, reading, part, split, rows, index)
+    images, unfinished, digests = read_images(source, reading, split, listed, index)
+    return Split(
+        images,
+        labels=np.asarray(listed["labels"]),
+        ids=tuple(listed["ids"].tolist()),
+        rows=np.asarray(listed["own"]),
+        count=int(listed["count"]),
+        digests=np.asarray(digests),
+        of_files=not source.shards(split),
+        skipped=tuple(listed["skipped"].tolist()),
+        unfinished=unfinished,
+    )

@@ -6,14 +6,16 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Num, UInt8
+from jaxtyping import Int, Num, UInt8, UInt32
 
 from tljax.data.image_source import CHUNK, Rows
 from tljax.data.layouts import join_names
+from tljax.storage.file_index import Digests, digest_bytes
 
 # Images decoded to at most this side (pixels) decode faster in one thread than in several, which would mostly wait for
 # the interpreter (the GIL).
@@ -186,6 +188,8 @@ class Decoded(NamedTuple):
     images: UInt8[np.ndarray, "... size size 3"]
     broken: dict[str, str]
     unfinished: list[str]
+    digests: Digests
+    """What `Encoded.decode` was asked for; zeros else."""
 
     def whole(self) -> UInt8[np.ndarray, "... size size 3"]:
         """The images.
@@ -234,20 +238,25 @@ class Encoded:
         """
         return self.decode(places).whole()
 
-    def decode(self, places: Int[np.ndarray, "..."], threads: int | None = None) -> Decoded:
-        """The images at `places`, decoded in `threads` threads; None for as many as pay."""
+    def decode(self, places: Int[np.ndarray, "..."], threads: int | None = None, *, digests: bool = False) -> Decoded:
+        """The images at `places`, decoded in `threads` threads; None for as many as pay. With `digests`, those of what
+        was read too: the bytes of a picture's file or, where it is a record, its pixels."""
         threads = threads or (os.cpu_count() or 1 if self.size > SMALL_SIZE else 1)
         chosen = np.asarray(places).ravel()
         there = np.flatnonzero(chosen < len(self))
         encoded = self.fetch(self.rows[chosen[there]])
+        decode_one = partial(self._decode_one, digests=digests)
         if threads == 1:
-            results = list(map(self._decode_one, encoded))
+            results = list(map(decode_one, encoded))
         else:
             with ThreadPoolExecutor(threads) as pool:
-                results = list(pool.map(self._decode_one, encoded))
+                results = list(pool.map(decode_one, encoded))
         images = np.zeros((len(chosen), *self.shape[1:]), np.uint8)
-        decoded = Decoded(images.reshape(*np.shape(places), *self.shape[1:]), {}, [])
-        for place, (image, note) in zip(there, results, strict=True):
+        read = np.zeros((len(chosen), 4), np.uint32)
+        decoded = Decoded(images.reshape(*np.shape(places), *self.shape[1:]), {}, [], read)
+        for place, (image, note, digest) in zip(there, results, strict=True):
+            if digest is not None:
+                read[place] = digest
             name = self.ids[chosen[place]]
             if image is None:
                 decoded.broken[name] = note
@@ -256,30 +265,53 @@ class Encoded:
                 decoded.unfinished.extend([name] if note else [])
         return decoded
 
-    def _decode_one(self, encoded: bytes | Path) -> tuple[np.ndarray | None, str]:
-        """The image of a picture, or None; and what is wrong with the picture."""
+    def _decode_one(
+        self, encoded: bytes | Path, digests: bool
+    ) -> tuple[np.ndarray | None, str, UInt32[np.ndarray, "4"] | None]:
+        """The image of a picture, or None; what is wrong with the picture; and its digest."""
+        digest = None
         try:
+            if digests and isinstance(encoded, Path):
+                encoded = encoded.read_bytes()
+                digest = digest_bytes(encoded)
             rgb, whole = read_picture(encoded)
-            return make_square(rgb, self.size, self.fit), "" if whole else "no end marker"
+            if digests and digest is None:
+                digest = digest_pixels(rgb)
+            return make_square(rgb, self.size, self.fit), "" if whole else "no end marker", digest
         # Pillow's decoders raise all kinds of errors for damaged files.
         except Exception as error:
-            return None, describe_error(error)
+            return None, describe_error(error), digest
 
 
-def decode_all(encoded: Encoded, name: str, images: np.ndarray | None = None) -> tuple[dict[str, str], list[str]]:
-    """Decodes all images, into `images` if they are given, behind a progress bar. Returns why images cannot be read, by
-    their ids, and the ids of JPEGs without end marker."""
+def digest_pixels(rgb: Any) -> UInt32[np.ndarray, "4"]:
+    """A digest of the pixels of a picture of Pillow, which is in RGB."""
+    return digest_bytes(f"{rgb.size}".encode() + rgb.tobytes())
+
+
+class Findings(NamedTuple):
+    """What decoding all images has shown: why some cannot be read, by id; the ids of JPEGs without end marker; and the
+    digests of `Encoded.decode`."""
+
+    broken: dict[str, str]
+    unfinished: list[str]
+    digests: Digests
+
+
+def decode_all(encoded: Encoded, name: str, images: np.ndarray | None = None) -> Findings:
+    """Decodes all images, into `images` if they are given, behind a progress bar."""
     from tqdm import tqdm
 
     broken: dict[str, str] = {}
     unfinished: list[str] = []
+    digests = np.zeros((len(encoded), 4), np.uint32)
     with tqdm(total=len(encoded), desc=name, unit=" images", delay=1, leave=False, disable=None) as bar:
         for start in range(0, len(encoded), CHUNK):
             places = np.arange(start, min(start + CHUNK, len(encoded)))
-            decoded = encoded.decode(places)
+            decoded = encoded.decode(places, digests=True)
             broken |= decoded.broken
             unfinished += decoded.unfinished
+            digests[places] = decoded.digests
             if images is not None:
                 images[places] = decoded.images
             bar.update(len(places))
-    return broken, unfinished
+    return Findings(broken, unfinished, digests)

@@ -26,7 +26,7 @@ def open_folder(folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = 
       PermissionError: if a folder cannot be read.
       ValueError: if it has no classes, or `recognize` refuses its layout.
     """
-    return _as_source(recognize(folder, classes), [], f"folder:{folder}", holdout)
+    return _as_source(recognize(folder, classes), f"folder:{folder}", holdout)
 
 
 def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
@@ -35,11 +35,11 @@ def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "tr
     Raises:
       ValueError: if `recognize_table` refuses it.
     """
-    return _as_source(recognize_table(file, classes), [file], f"csv:{file}", holdout)
+    return _as_source(recognize_table(file, classes), f"csv:{file}", holdout)
 
 
-def _as_source(found: Found, described_by: list[Path], name: str, holdout: Holdout) -> ImageSource:
-    """The pictures of a layout; `described_by` are the files that their labels come from, besides their own."""
+def _as_source(found: Found, name: str, holdout: Holdout) -> ImageSource:
+    """The pictures of a layout."""
     names = list(next(iter(found.splits.values()), {}))
     if not names:
         raise ValueError(f"config.data.name={name!r}: no classes; put the pictures of each class into a subfolder")
@@ -62,7 +62,7 @@ def _as_source(found: Found, described_by: list[Path], name: str, holdout: Holdo
         sizes={split: len(paths) for split, (paths, _) in splits.items()},
         describe=describe,
         fetch=fetch,
-        files=lambda split: [*described_by, *(found.base / path for path in splits[split][0])],
+        shards=lambda _: [],
         left_out=dict(found.left_out),
         notes=(
             *found.notes,

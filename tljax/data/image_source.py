@@ -27,9 +27,9 @@ class ImageSource(NamedTuple):
 
     - `describe(split, rows)` returns labels (int array) and ids (strings, each only once in the source).
     - `fetch(split, rows)` returns encoded images: bytes of a picture file, or paths.
-    - `files(split)` returns the paths of all files that the split's images and labels come from: decoded images are
-      found again in the cache by these files, and are not kept if there are none. A source that makes its images itself
-      gives its own module, `[Path(__file__)]`.
+    - `shards(split)` returns the paths of the files whose records the split's pictures are. It is empty where each
+      picture is a file of its own; `fetch` then returns paths. Decoded images are found again in the cache by the
+      content of these files. A source that makes its images itself gives its own module, `[Path(__file__)]`.
 
     `left_out` counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings`
     lines about what may be wrong. `test_at_end` says that validation was held out of train, so that the split test is
@@ -41,7 +41,7 @@ class ImageSource(NamedTuple):
     sizes: dict[str, int]
     describe: Callable[[str, Rows], tuple[np.ndarray, Sequence[str]]]
     fetch: Callable[[str, Rows], Sequence[bytes | Path]]
-    files: Callable[[str], Sequence[Path]]
+    shards: Callable[[str], Sequence[Path]]
     left_out: Mapping[str, int] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

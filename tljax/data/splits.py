@@ -184,7 +184,7 @@ def draw_few(labels: Int[np.ndarray, " n"], each: int, seed: int) -> Int[np.ndar
 def _check_images(source: ImageSource, split: str, rows: Rows, size: int) -> tuple[Rows, list[str]]:
     """Decodes all `rows` of a split once: the positions of those that can be read, and the names of the others."""
     encoded = Encoded(partial(source.fetch, split), rows, tuple(map(str, range(len(rows)))), size, "")
-    reasons, _ = decode_all(encoded, f"checking {split}")
+    reasons = decode_all(encoded, f"checking {split}").broken
     broken = np.array(sorted(map(int, reasons)), int)
     names = source.describe(split, rows[broken])[1] if len(broken) else []
     said = [f"{name} ({reasons[str(place)]})" for name, place in zip(names, broken, strict=True)]

@@ -23,9 +23,9 @@ from tljax.devices.mesh import on_host
 from tljax.devices.processes import leads, wait
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import abstract_variables, build_network
-from tljax.runs.integrity import Damaged, agree, check_files, digest_json, finding_damage, list_files
+from tljax.runs.integrity import Damaged, agree, check_files, finding_damage, list_files
 from tljax.training.state import TrainState
-from tljax.trees import Tree, digest_leaves, find_differences, flatten, unflatten
+from tljax.trees import Tree, digest_json, digest_leaves, find_differences, flatten, unflatten
 
 # The JSON part of a checkpoint: what the run is about, its progress, the digests of the arrays.
 Meta = dict[str, Any]

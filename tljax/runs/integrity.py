@@ -5,13 +5,12 @@ A read that fails proves damage only where the files can be read at all (`NOT_NO
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tljax.devices.processes import leads, max_over_processes
 from tljax.runs.files import write_text
@@ -55,11 +54,6 @@ def agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
     except Damaged as error:
         damage = str(error)
     return found, (damage or "another process found it damaged") if max_over_processes(damage is not None) else None
-
-
-def digest_json(value: Any) -> str:
-    """SHA-256 digest of a value that JSON can hold, in hexadecimal; the order of keys does not count."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sum_files(folder: Path, name: str) -> str:

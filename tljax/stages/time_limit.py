@@ -125,7 +125,8 @@ def draw_dataset(setup: Setup, extent: Extent) -> Dataset:
     count, side = TIMED * config.batch_size, find_kept_side(config.data, extent.side)
     rows = own_rows(setup.mesh, config.batch_size, count)
     images = rng.integers(0, 256, (len(rows), side, side, 3), np.uint8)
-    split = Split(images, rng.integers(0, extent.classes, len(rows)).astype(np.int32), (), rows, count)
+    labels, digests = rng.integers(0, extent.classes, len(rows)).astype(np.int32), np.zeros((len(rows), 4), np.uint32)
+    split = Split(images, labels, (), rows, count, digests)
     return Dataset((), extent.side, split, None, None, {})
 
 
