@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tljax.config import Config
     from tljax.model import load
-    from tljax.stages.from_config import run as train
+    from tljax.stages.from_config import train
 
 __all__ = ["Config", "load", "train"]
 
@@ -17,7 +17,7 @@ __all__ = ["Config", "load", "train"]
 _FOUND_IN = {
     "Config": ("tljax.config", "Config"),
     "load": ("tljax.model", "load"),
-    "train": ("tljax.stages.from_config", "run"),
+    "train": ("tljax.stages.from_config", "train"),
 }
 
 

@@ -20,6 +20,7 @@ from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
 from tljax.networks.architectures import VARIANTS
 from tljax.networks.resnet import ResNet, abstract_variables, compute_type
 from tljax.runs.reference import REFERENCE, Reference, find_difference, read_reference
+from tljax.startup import in_float32
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference
 from tljax.trees import Tree, digest_leaves, flatten, unflatten
@@ -140,6 +141,7 @@ class Model:
         return ""
 
     @cached_property
+    @in_float32()
     def positions(self) -> tuple[int, int]:
         """Height and width of the last map."""
         image = jax.ShapeDtypeStruct((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
@@ -237,6 +239,7 @@ class Model:
         parts = [squares[start : start + self.batch_size] for start in starts]
         return np.concatenate([np.asarray(self._start(run, part))[: len(part)] for part in parts])
 
+    @in_float32()
     def _start(self, run: Callable[..., Any], squares: Iterable[Square]) -> jax.Array:
         """Starts `run` on one batch, which black pictures fill up."""
         size, mesh = self.image_size, self._inference.mesh
@@ -286,6 +289,7 @@ def _read(read: Callable[[], Any], name: str) -> Any:
         raise ValueError(f"{name} is no readable image ({describe_error(error)})") from error
 
 
+@in_float32()
 def load(run: str | Path) -> Model:
     """The network of a run that trained, of a stage of a lesson, or of weights: `imagenet`, a file, or a model of the
     Hugging Face Hub.
@@ -301,6 +305,7 @@ def load(run: str | Path) -> Model:
     return make_model(load_weights(str(run), setting="RUN"), Path(run), make_mesh())
 
 
+@in_float32()
 def make_model(weights: Weights, run: Path, mesh: Mesh) -> Model:
     """The network of `weights`, which come from `run`, on the devices of `mesh`.
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from tljax.storage import signals
 
+NO_FLOAT64 = "JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16"
+
 
 def prepare_outputs() -> None:
     """Makes standard output and error safe to print to: where they are closed (`>&-`), nobody reads them."""
@@ -42,8 +44,18 @@ def use_float32() -> None:
     import jax
 
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        print("JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16")
+        print(NO_FLOAT64)
         jax.config.update("jax_enable_x64", False)
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """A block, or as a decorator a function, in which JAX's 64-bit mode is off. The mode of the program that calls it
+    stays as it is."""
+    import jax
+
+    with jax.enable_x64(False):
+        yield
 
 
 def check_devices() -> None:

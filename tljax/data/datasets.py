@@ -20,7 +20,7 @@ from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
 from tljax.devices.processes import leader_first, sum_over_processes
 from tljax.storage.file_index import Digests, FileIndex, open_index
-from tljax.trees import Row, sha256
+from tljax.trees import Row, digest_json, sha256
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Split:
         return gather(self.digests, self.rows, self.count)
 
     def content(self) -> str:
-        """A digest of the whole split's pictures, in their order. All processes call this together."""
-        return sha256(self.all_digests())
+        """A digest of the whole split's pictures with their labels, in their order. All processes call this
+        together."""
+        return digest_json([sha256(self.all_digests()), self.all_labels().tolist()])
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels. All processes
@@ -203,7 +204,13 @@ def _describe(
         "name": config.name,
         "image_size": size,
         "splits": {
-            part: {"of": origins[part], "images": split.count, "classes": counts[part]} for part, split in found.items()
+            part: {
+                "of": origins[part],
+                "images": split.count,
+                "classes": counts[part],
+                "content": split.content(),
+            }
+            for part, split in found.items()
         },
         "left_out": dict(source.left_out),
         "notes": [*source.notes, *([f"not used: {join_names(unused)}"] if unused else [])],

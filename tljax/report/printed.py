@@ -112,6 +112,7 @@ def summary_line(summary: Row) -> str:
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
     if doubt := _doubt(summary):
         lines.append(doubt)
+    lines += _name_known(summary)
     if "test" in summary:
         lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
     if summary.get("unmapped_classes"):
@@ -134,6 +135,17 @@ def _doubt(summary: Row) -> str:
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
 
 
+def _name_known(summary: Row) -> list[str]:
+    """Which pictures that the accuracy was measured on the stage's source had learned from, a line for each split."""
+    splits = summary.get("data", {}).get("splits", {})
+    known = summary.get("known_to_source") or {}
+    return [
+        f"{count:,} of the {splits[name]['images']:,} {name} pictures were learned from by its source"
+        for name, count in known.items()
+        if count and name in splits
+    ]
+
+
 def stages_notes(
     summaries: Mapping[str, Row], origins: Mapping[str, str | None], monitors: Mapping[str, Monitor]
 ) -> list[str]:
@@ -142,6 +154,7 @@ def stages_notes(
     `origins` has the stage from which each takes its weights, `monitors` what makes an epoch of it the best.
     """
     notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
+    notes += [f"{name}: {line}" for name, summary in summaries.items() for line in _name_known(summary)]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
             notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")

@@ -39,8 +39,16 @@ ASIDE = ".damaged"
 # A checkpoint's folder gets this suffix before it is deleted: a kill during the deletion must not leave an incomplete
 # checkpoint among the others.
 DELETED = ".deleted"
-# Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did.
-META_BEFORE: Meta = {"fit": "crop"}
+# Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did; None
+# for what was not recorded then.
+META_BEFORE: Meta = {"fit": "crop", "content": None, "views_used": None}
+# What a run says that goes on without such a record, which it gets now.
+NOT_RECORDED = {
+    "content": "this run began when the content of pictures was not recorded: names and labels are as they were, and "
+    "from now on the content counts too",
+    "views_used": "WARNING this run began when nothing recorded whether config.cache had room for config.data.views: "
+    "if it had less or more than now, the training pictures change here",
+}
 
 
 class Checkpoints:
@@ -225,7 +233,9 @@ class Checkpoints:
         names as the best are checked too."""
         meta = self.read_meta(number)
         for name, value in json.loads(json.dumps(about)).items():
-            if meta[name] != value:
+            if meta[name] is None and value is not None:
+                print(f"{self.folder.parent}: {NOT_RECORDED[name]}", flush=True)
+            elif meta[name] != value and value is not None:
                 raise ValueError(
                     f"{self.folder.parent}: this run began with {_describe_change(name, meta[name], value)}; bring "
                     "that back, give another --workdir, or --overwrite"
@@ -392,6 +402,15 @@ def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
 
 def _describe_change(name: str, before: Any, now: Any) -> str:
     """How a part of a meta differs, for a reader. Splits are numbers of images and checksums."""
+    if name == "views_used":
+        return (
+            "config.data.views in use, and config.cache has no room for them now"
+            if before
+            else ("config.data.views not in use, and config.cache has room for them now")
+        )
+    if name == "content":
+        changed = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]
+        return f"other pictures than now ({', '.join(changed)}: names and labels are the same, the content is not)"
     if name != "data":
         return f"another {name} ({before}) than now ({now})"
     splits = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]

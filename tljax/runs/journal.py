@@ -6,6 +6,7 @@ from pathlib import Path
 from tljax.networks.cut import Cut
 from tljax.runs.checkpoints import Checkpoints, Meta
 from tljax.runs.files import write_rows
+from tljax.runs.learned import Learned, write_learned
 from tljax.runs.workdir import METRICS
 from tljax.training.progress import Progress, progress_from_json, progress_to_json
 from tljax.training.state import TrainState
@@ -31,6 +32,8 @@ class Journal:
     """The metrics of the epochs of the source run, if this run continues one."""
     steps: int
     """Training steps per epoch."""
+    learned: Learned
+    """What the weights have learned from when this run is over."""
     _kept: set[int] = field(default_factory=set)
     _read_back: bool = False
 
@@ -49,8 +52,10 @@ class Journal:
         return found[0], progress_from_json(found[1])
 
     def begin(self, variables: Tree, progress: Progress) -> None:
-        """Writes the frozen variables, and the metrics of the finished epochs. To be called before any `write`."""
+        """Writes the frozen variables, what the run learns from, and the metrics of the finished epochs. To be called
+        before any `write`."""
         self.checkpoints.keep_frozen(variables, self.cut, self.frozen)
+        write_learned(self.workdir, self.learned)
         self._write_rows(progress)
         self._kept = set(self._number(progress))
 

@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
-from tljax.runs import reference
+from tljax.runs import learned, reference
 from tljax.runs.files import read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
 from tljax.trees import Row
@@ -21,11 +21,13 @@ CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary
 # What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
 RECIPE = "recipe.json"
 # What a run writes into its workdir; --overwrite deletes these and `RECIPE`, and nothing else.
-OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.REFERENCE)
+OTHERS = ("predictions.jsonl", "report.md", "figures", "checkpoints", reference.REFERENCE, learned.LEARNED)
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.
 OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoints": r"\d+(\..*)?"}
 LOCK = ".lock"
+# The names of stages, which are folders in the workdir.
+STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
 
 
 @contextmanager
@@ -169,9 +171,38 @@ def record_environment(workdir: Path) -> None:
         print(f"the environment is not recorded: {error}")
 
 
+def find_stages(workdir: Path) -> list[Path]:
+    """The folders of the stages of the lesson in `workdir`, as far as they are runs."""
+    try:
+        config = read_json(workdir / CONFIG)
+    except (OSError, ValueError):
+        return []
+    stages = config.get("stages") if isinstance(config, dict) else None
+    # Somebody may have edited the file: a name must not lead out of the folder.
+    names = [name for name in stages if re.fullmatch(STAGE_NAME, name)] if isinstance(stages, dict) else []
+    return [workdir / name for name in names if (workdir / name / CONFIG).exists()]
+
+
 def clear(workdir: Path) -> None:
-    """Deletes the files of a run in `workdir`: its summary first, so that the run no longer counts as finished; its
-    config last, so that the folder is known as a run's until the end. Other people's files stay."""
+    """Deletes the files of a run in `workdir`, and those of its stages if it is a lesson: no stage of an earlier lesson
+    is left that would be taken for one of the next. Other people's files stay.
+
+    Raises:
+      FileExistsError: if another run is at work in one of the stages; nothing is deleted then.
+    """
+    stages = find_stages(workdir)
+    with ExitStack() as claimed:
+        for stage in stages:
+            claimed.enter_context(claim(stage))
+        for stage in stages:
+            _delete_files(stage)
+        _delete_files(workdir)
+    _remove(stages)
+
+
+def _delete_files(workdir: Path) -> None:
+    """Deletes the files of a run: its summary first, so that it no longer counts as finished; its config last, so that
+    the folder is known as a run's until the end."""
     for path in (workdir / name for name in (*reversed(FILES), RECIPE) if leads()):
         if path.is_dir():
             _delete_own(path)

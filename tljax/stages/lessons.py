@@ -7,15 +7,26 @@ from typing import Any
 
 import jax
 
-from tljax.config import SOURCE, STAGES, AnyConfig, Config, Lesson
+from tljax.config import SOURCE, STAGES, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.report import figures, printed
-from tljax.runs.files import read_rows, write_text
-from tljax.runs.workdir import FILES, METRICS, as_begun, begin_run, claim, clear, find_run, mark_running
+from tljax.runs.files import read_json, read_rows, write_text
+from tljax.runs.workdir import (
+    FILES,
+    METRICS,
+    STAGE_NAME,
+    SUMMARY,
+    as_begun,
+    begin_run,
+    claim,
+    clear,
+    find_run,
+    mark_running,
+)
 from tljax.stages.stage import (
     check_classes,
     check_overwrite,
@@ -50,6 +61,8 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
         left = {name: config for name, config in configs.items() if name not in finished}
         cuts = find_shared_cuts(lesson) if left else {}
         datasets = load_datasets(lesson, left)
+        known = {name: read_json(workdir / name / SUMMARY).get("data") or {} for name in finished}
+        check_same_data(configs, known | {name: dataset.description for name, dataset in datasets.items()}, workdir)
 
         begin_run(workdir, lesson, overwrite=overwrite, recipe=recipe)
         mark_running(workdir, lesson)
@@ -108,7 +121,7 @@ def check_names(lesson: Lesson) -> None:
     if not lesson.stages:
         raise ValueError("config.stages is empty; a lesson has at least one stage")
     for name in lesson.stages:
-        if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name)) or name in FILES:
+        if not (isinstance(name, str) and re.fullmatch(STAGE_NAME, name)) or name in FILES:
             taken = ", ".join(file for file in FILES if "." not in file)
             raise ValueError(
                 f"config.stages: {name!r} is no name of a stage, which is a folder in the workdir; use up to 64 "
@@ -182,6 +195,39 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
         with naming_stage(name):
             check_classes(config, datasets[name])
     return datasets
+
+
+def check_same_data(configs: Mapping[str, Config], data: Mapping[str, Row], workdir: Path) -> None:
+    """Checks that stages with the same settings of the data read the same pictures: one table compares them. `data` is
+    what their summaries say about the data, or will say.
+
+    Raises:
+      ValueError: if two of them do not, with what differs.
+    """
+    first: dict[Any, tuple[str, Row]] = {}
+    for name in configs:
+        for part, split in data[name].get("splits", {}).items():
+            settings = configs[name].data
+            key = part, settings.classes, settings.max_images, settings.labels_per_class if part == "train" else None
+            if configs[name].stage == "zero_shot" and split.get("images", 0) >= ZERO_SHOT_MAX_IMAGES:
+                continue
+            before, known = first.setdefault(key, (name, split))
+            if difference := find_other_pictures(known, split):
+                raise ValueError(
+                    f"{workdir}: the data has changed since {before} was run: {name} would have other {part} pictures "
+                    f"({difference}), and one table would compare both; bring the data back, give another --workdir, "
+                    "or --overwrite"
+                )
+
+
+def find_other_pictures(before: Row, now: Row) -> str:
+    """How two splits differ, in words; empty if they do not. Summaries of earlier versions have no content."""
+    if before.get("images") != now.get("images"):
+        return f"{before.get('images'):,} then, {now.get('images'):,} now"
+    if before.get("classes") != now.get("classes"):
+        return "as many, but not of each class"
+    contents = before.get("content"), now.get("content")
+    return "as many, but not the same" if None not in contents and contents[0] != contents[1] else ""
 
 
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:

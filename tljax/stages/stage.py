@@ -19,7 +19,8 @@ from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.report import printed
 from tljax.runs.files import read_json, write_json
-from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, refuse_other_folders
+from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
+from tljax.stages.overlap import check_known, count_known
 from tljax.stages.train import train
 from tljax.stages.zero_shot import zero_shot
 from tljax.training.regularization import weigh
@@ -66,9 +67,11 @@ def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> N
     Raises:
       FileExistsError, ValueError: with the folder.
     """
-    if overwrite:
-        refuse_other_folders(workdir)
-    if overwrite and pretrained is not None and Path(pretrained).resolve() == workdir.resolve():
+    if not overwrite:
+        return
+    refuse_other_folders(workdir)
+    deleted = [path.resolve() for path in (workdir, *find_stages(workdir))]
+    if pretrained is not None and Path(pretrained).expanduser().resolve() in deleted:
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 
 
@@ -143,6 +146,8 @@ def run_stage(
     """Runs one stage and returns what `summary.json` holds. The arguments are those of `train`."""
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
+    known = count_known(dataset, source)
+    check_known(known, dataset, source, is_new=overwrite or find_run(workdir, config) == "none")
     if config.stage == "zero_shot":
         assert isinstance(source, Weights), "zero_shot has weights"
         found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
@@ -150,6 +155,8 @@ def run_stage(
         found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 2)
     summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
+    if source is not None and source.is_run:
+        summary["known_to_source"] = known
     write_json(workdir / SUMMARY, summary)
     print(printed.summary_line(summary))
     return summary

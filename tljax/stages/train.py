@@ -16,6 +16,7 @@ from tljax.networks.resnet import describe_network
 from tljax.report import printed
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
+from tljax.runs.learned import NOTHING, Learned, learn
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.assembly import Assembly, assemble, split_seed
 from tljax.stages.conclusion import Outcome, conclude
@@ -98,7 +99,7 @@ def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
         )
 
 
-def identify_run(setup: Setup, dataset: Dataset) -> Meta:
+def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> Meta:
     """What identifies a run, as JSON: a checkpoint is resumed only if all of this is equal."""
     return {
         "stage": setup.config.stage,
@@ -109,7 +110,17 @@ def identify_run(setup: Setup, dataset: Dataset) -> Meta:
         "fit": setup.config.data.fit,
         "class_names": dataset.class_names,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
+        "content": {name: split.content() for name, split in dataset.splits.items()},
+        "views_used": None if setup.config.data.views is None else from_activations,
     }
+
+
+def find_learned(dataset: Dataset, source: Weights | None) -> Learned:
+    """What the weights have learned from when the run on `dataset` is over. A file of weights counts as nothing: it
+    is not one of ours, and its pictures are not known."""
+    assert dataset.train is not None, "it trains"
+    before = source.learned if source and source.is_run else NOTHING
+    return learn(dataset.train.all_digests(), before, of_files=dataset.train.of_files)
 
 
 @contextmanager
@@ -118,7 +129,9 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
     setup, steps = made.setup, made.training.steps
     earlier = source.history if source and setup.config.stage == "fine_tune" else ()
     with open_checkpoints(workdir, own=True) as checkpoints:
-        yield Journal(workdir, checkpoints, setup.cut, made.frozen, identify_run(setup, dataset), earlier, steps)
+        about = identify_run(setup, dataset, from_activations=made.activations is not None)
+        learned = find_learned(dataset, source)
+        yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
 
 
 def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:

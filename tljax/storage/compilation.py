@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import platform
 import sys
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from tljax.storage import cache
 TRIM_SECONDS = 0.5
 
 
+@once
 def set_up() -> None:
-    """Makes JAX keep compiled programs, and give back the memory that compiling took. To be called once in a process,
-    before anything is compiled."""
+    """Makes JAX keep compiled programs, and give back the memory that compiling took. To be called before anything is
+    compiled; a second call in a process does nothing."""
     keep_programs()
     give_back_memory()
 

@@ -11,6 +11,7 @@ from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
+from tljax.runs.learned import LEARNED, Learned, read_learned
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
@@ -54,6 +55,8 @@ class Weights(NamedTuple):
     """How zero_shot makes inputs of images."""
     notes: tuple[str, ...] = ()
     """What a reader should know of how the file was read."""
+    learned: Learned | None = None
+    """What a run's weights have learned from; None if that is not known."""
 
 
 def load_weights(
@@ -206,6 +209,7 @@ def _read_run(folder: Path, setting: str) -> Weights:
         choices = ", ".join(map(str, stages))
         raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
     variables, meta = checkpoints.read_run(folder)
+    learned, notes = _find_learned(folder)
     return Weights(
         name=str(folder),
         leaves={path: np.asarray(leaf) for path, leaf in flatten(variables).items()},
@@ -219,7 +223,17 @@ def _read_run(folder: Path, setting: str) -> Weights:
         is_run=True,
         best_checkpoint=meta["best"],
         fit=meta["fit"],
+        notes=notes,
+        learned=learned,
     )
+
+
+def _find_learned(folder: Path) -> tuple[Learned | None, tuple[str, ...]]:
+    """What the run in `folder` has learned from, and a note where that cannot be read."""
+    try:
+        return read_learned(folder), ()
+    except (ValueError, OSError) as error:
+        return None, (f"{error}: what it learned from is not known; nothing else needs {LEARNED}",)
 
 
 def _tuple(value: Any) -> Any:
