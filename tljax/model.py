@@ -19,6 +19,7 @@ from tljax.data.decoding import Fit, describe_error, make_square, read_picture, 
 from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
 from tljax.networks.architectures import VARIANTS
 from tljax.networks.resnet import ResNet, abstract_variables, compute_type
+from tljax.runs.learned import Learned
 from tljax.runs.reference import REFERENCE, Reference, find_difference, read_reference
 from tljax.startup import in_float32
 from tljax.training import calibration, inference
@@ -72,6 +73,8 @@ class Model:
     _inference: Inference
     unchecked: str = ""
     """Why there is no reference."""
+    learned: Learned | None = None
+    """What a run's weights have learned from; None if that is not known, as of weights from a file."""
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.class_names)} classes, {self.image_size} pixels)"
@@ -316,7 +319,16 @@ def make_model(weights: Weights, run: Path, mesh: Mesh) -> Model:
     network = network.clone(dtype=compute_dtype(mesh, "auto"))
     runner = start_inference(network, weights.preprocessing, put(variables, whole(mesh)), mesh)
     reference, unchecked = find_reference(weights, run)
-    model = Model(weights.name, name_classes(weights), weights.input_size, weights.fit, reference, runner, unchecked)
+    model = Model(
+        weights.name,
+        name_classes(weights),
+        weights.input_size,
+        weights.fit,
+        reference,
+        runner,
+        unchecked,
+        weights.learned,
+    )
     if reference is not None:
         check(model, reference)
     return model

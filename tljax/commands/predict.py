@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from tljax.data.decoding import Fit
+from tljax.data.decoding import Fit, digest_pixels, read_picture
 from tljax.data.layouts import join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
@@ -25,6 +25,7 @@ from tljax.model import Explanation, Model, Prediction, Square, load
 from tljax.report import printed
 from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
+from tljax.storage.file_index import digest_bytes
 from tljax.training.calibration import balanced_accuracy
 from tljax.trees import Row
 
@@ -39,9 +40,11 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A picture with its prediction; `picture.error` says why there is none."""
+    """A picture with its prediction; `picture.error` says why there is none. `learned` says whether the network has
+    learned from it, if the picture is in a folder of a class."""
 
     picture: Picture
+    learned: bool = False
     square: Square | None = None
     prediction: Prediction | None = None
     explanation: Explanation | None = None
@@ -98,17 +101,19 @@ def run(flags: argparse.Namespace) -> None:
         print(summarize_tally(counts, left_out, flags.out, maps))
         if counts.confusions.sum():
             print(describe_accuracy(counts.confusions, model.class_names))
+            print(describe_learned(counts, model))
     if counts.unreadable:
         sys.exit(1)
 
 
 class Tally(NamedTuple):
-    """How many pictures there were, how many of them cannot be read, and what those in folders of classes were taken
-    for."""
+    """How many pictures there were, how many of them cannot be read, what those in folders of classes were taken for,
+    and from how many of these the network has learned."""
 
     total: int
     unreadable: int
     confusions: Int[np.ndarray, "classes classes"]
+    learned: int
 
 
 def write_answers(
@@ -116,16 +121,17 @@ def write_answers(
 ) -> Tally:
     """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
     confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
-    total = unreadable = 0
+    total = unreadable = known = 0
     bar = tqdm(answers, unit=" images", disable=None if show_progress else True, leave=False)
-    for total, (picture, square, prediction, found) in enumerate(bar, start=1):
+    for total, (picture, learned, square, prediction, found) in enumerate(bar, start=1):
         write(to_row(picture, prediction))
         unreadable += prediction is None
         if picture.actual is not None and prediction is not None:
             confusions[picture.actual, model.class_names.index(prediction.label)] += 1
+            known += learned
         if maps is not None and square is not None and found is not None:
             draw_map(maps / name_map(total, picture.file, found.label), square, found.contributions, found.label)
-    return Tally(total, unreadable, confusions)
+    return Tally(total, unreadable, confusions, known)
 
 
 def name_map(number: int, file: str, label: str) -> str:
@@ -179,8 +185,8 @@ def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | 
     return folder
 
 
-# Pictures with their squares.
-PictureBatch = list[tuple[Picture, Square | None]]
+# Answers without predictions.
+PictureBatch = list[Answer]
 
 
 def answer_all(model: Model, pictures: Iterable[Picture], wanted: Wanted) -> Iterator[Answer]:
@@ -191,7 +197,7 @@ def answer_all(model: Model, pictures: Iterable[Picture], wanted: Wanted) -> Ite
         following = decode_batch(model, pictures, pool)
         while batch := list(following):
             following = decode_batch(model, pictures, pool)
-            good = [square for _, square in batch if square is not None]
+            good = [answer.square for answer in batch if answer.square is not None]
             ready, ahead = ahead, (batch, model.start(good, tta=wanted.tta))
             if ready is not None:
                 yield from finish(model, ready[0], ready[1], wanted)
@@ -199,33 +205,48 @@ def answer_all(model: Model, pictures: Iterable[Picture], wanted: Wanted) -> Ite
             yield from finish(model, ahead[0], ahead[1], wanted)
 
 
-def decode_batch(
-    model: Model, pictures: Iterator[Picture], pool: ThreadPoolExecutor
-) -> Iterator[tuple[Picture, Square | None]]:
+def decode_batch(model: Model, pictures: Iterator[Picture], pool: ThreadPoolExecutor) -> Iterator[Answer]:
     """Starts to decode the next pictures, as many as the network gets at a time."""
     return pool.map(partial(decode_one, model), list(islice(pictures, model.batch_size)))
 
 
-def decode_one(model: Model, picture: Picture) -> tuple[Picture, Square | None]:
+def decode_one(model: Model, picture: Picture) -> Answer:
     """A picture with its square, or with the reason why it has none."""
     if picture.error:
-        return picture, None
+        return Answer(picture)
     try:
-        return picture, model.square(picture.file)
-    except ValueError as error:
+        square = model.square(picture.file)
+        return Answer(picture, picture.actual is not None and was_learned(model, picture.file), square)
+    except (ValueError, OSError) as error:
         reason = str(error).removeprefix(f"{picture.file} is no readable image").strip(" :()")
-        return picture._replace(error=reason), None
+        return Answer(picture._replace(error=reason))
+
+
+def was_learned(model: Model, file: str) -> bool:
+    """Whether the network has learned from a picture: from its file or, where the run read records, its pixels.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    if model.learned is None:
+        return False
+    content = Path(file).read_bytes()
+    if model.learned.has(digest_bytes(content)[None], of_files=True).any():
+        return True
+    # To decode it once more takes time, and only runs on records need it.
+    pixels = digest_pixels(read_picture(content)[0])[None] if len(model.learned.pixels) else None
+    return pixels is not None and bool(model.learned.has(pixels, of_files=False).any())
 
 
 def finish(model: Model, batch: PictureBatch, logits: Any, wanted: Wanted) -> Iterator[Answer]:
     """The answers to a batch, whose readable pictures have the first rows of `logits`."""
-    squares = [square for _, square in batch if square is not None]
+    squares = [answer.square for answer in batch if answer.square is not None]
     predictions = model.answer(np.asarray(logits)[: len(squares)], top=wanted.top, coverage=wanted.coverage)
     labels = [prediction.label for prediction in predictions]
     explanations = model.explain(squares, label=labels) if wanted.explain else [None] * len(squares)
     found = iter(zip(predictions, explanations, strict=True))
-    for picture, square in batch:
-        yield Answer(picture) if square is None else Answer(picture, square, *next(found))
+    for answer in batch:
+        yield answer if answer.square is None else Answer(*answer[:3], *next(found))
 
 
 def to_row(picture: Picture, prediction: Prediction | None) -> Row:
@@ -258,3 +279,14 @@ def describe_accuracy(confusions: Int[np.ndarray, "classes classes"], names: Seq
         f"accuracy {right / images:.4f}, balanced {balanced_accuracy(confusions):.4f}: {right:,} of the {images:,} "
         f"pictures in folders of classes\n{printed.confusion_table(confusions, names)}"
     )
+
+
+def describe_learned(counts: Tally, model: Model) -> str:
+    """From how many of the pictures in folders of classes the network has learned: they say little about it."""
+    graded = int(counts.confusions.sum())
+    if model.learned is None:
+        return f"whether {model.name} has learned from some of them is not known"
+    rest = "" if model.learned.whole else "; it has not kept all that it learned from"
+    if not counts.learned:
+        return f"it has learned from none of them{rest}"
+    return f"WARNING {counts.learned:,} of these {graded:,} were learned from: the accuracy on them says little{rest}"
