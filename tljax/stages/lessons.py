@@ -221,13 +221,13 @@ def check_same_data(configs: Mapping[str, Config], data: Mapping[str, Row], work
 
 
 def find_other_pictures(before: Row, now: Row) -> str:
-    """How two splits differ, in words; empty if they do not. Summaries of earlier versions have no content."""
+    """How two splits differ, in words; empty if they do not. Summaries of earlier versions have no names and content."""
     if before.get("images") != now.get("images"):
         return f"{before.get('images'):,} then, {now.get('images'):,} now"
     if before.get("classes") != now.get("classes"):
         return "as many, but not of each class"
-    contents = before.get("content"), now.get("content")
-    return "as many, but not the same" if None not in contents and contents[0] != contents[1] else ""
+    others = [what for what in ("names", "content") if what in before and before[what] != now.get(what)]
+    return f"as many, but with other {' and '.join(others)}" if others else ""
 
 
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
