@@ -221,7 +221,7 @@ def check_same_data(configs: Mapping[str, Config], data: Mapping[str, Row], work
 
 
 def find_other_pictures(before: Row, now: Row) -> str:
-    """How two splits differ, in words; empty if they do not. Summaries of earlier versions have no names and content."""
+    """How two splits differ, in words; empty if they do not. Earlier versions did not record names and content."""
     if before.get("images") != now.get("images"):
         return f"{before.get('images'):,} then, {now.get('images'):,} now"
     if before.get("classes") != now.get("classes"):
