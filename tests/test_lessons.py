@@ -15,11 +15,13 @@ from processes import run_together
 from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small, train_on_views
 
 from tljax.cli import main
+from tljax.commands.show import show
 from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
 from tljax.data import batches
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
-from tljax.runs import checkpoints
+from tljax.model import load
+from tljax.runs import checkpoints, workdir
 from tljax.stages import lessons
 from tljax.stages.from_config import run
 from tljax.weights import pretrained
@@ -254,6 +256,55 @@ def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsy
     assert len(read_rows(tmp_path / "run")) == 1
     assert (tmp_path / "run" / "metrics.jsonl").read_text() != before
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
+
+
+def make_three_stages(**stages: str) -> Lesson:
+    """A lesson of stages by their names, of one epoch each."""
+    config = Lesson(
+        data=DIGITS, network="tiny", stages={name: Stage(stage, epochs=1) for name, stage in stages.items()}
+    )
+    for stage in config.stages.values():
+        stage.batch_size, stage.cut = 16, "conv1" if stage.stage == "from_scratch" else "head"
+    return config
+
+
+def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path, capsys):
+    """A stage that the new lesson does not have would be taken for one of its own by show and predict."""
+    place = tmp_path / "run"
+    run(make_three_stages(first="from_scratch", old="from_scratch"), place)
+    (place / "old" / "mine.txt").write_text("keep")
+    (place / "other").mkdir()
+    (place / "other" / "config.json").write_text("{}")
+    again = make_three_stages(first="from_scratch", third="from_scratch")
+    with pytest.raises(ValueError, match=r"would delete config.pretrained='.*old'"):
+        run(replace(again, pretrained=str(place / "old")), place, overwrite=True)
+    with workdir.claim(place / "old"), pytest.raises(FileExistsError, match="old: another run is at work there"):
+        run(again, place, overwrite=True)
+    assert (place / "first" / "summary.json").exists() and (place / "old" / "summary.json").exists()
+    run(again, place, overwrite=True)
+    assert [path.name for path in (place / "old").iterdir()] == ["mine.txt"]
+    assert "old" not in show(place) and "third" in show(place)
+    # One stage in the place of a lesson, and what is not the lesson's stays.
+    run(small("from_scratch"), place, overwrite=True)
+    assert sorted(path.name for path in place.iterdir() if path.is_dir()) == [
+        "checkpoints",
+        "figures",
+        "other",
+        "second",
+    ]
+    assert load(place).class_names == DIGITS.classes
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"stages": 3}', '{"stages": {"../out": {}, "/": {}, "": {}}}'])
+def test_a_config_that_somebody_edited_leads_overwrite_nowhere(tmp_path, config):
+    place = tmp_path / "run"
+    place.mkdir()
+    (tmp_path / "out").mkdir()
+    for folder in (place, tmp_path / "out"):
+        (folder / "config.json").write_text(config)
+    workdir.begin_run(place, make_lesson(), overwrite=True)
+    assert (tmp_path / "out" / "config.json").exists()
+    assert json.loads((place / "config.json").read_text())["stages"].keys() == make_lesson().stages.keys()
 
 
 @pytest.fixture

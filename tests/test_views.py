@@ -1,6 +1,7 @@
 """Fixed views of each picture: what they are, how a pass draws them, and what the frozen units compute of them."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from test_features import CUTS, HEAD, IMAGES, MESH, embed, make_pass, make_prefix
 from test_ridge import leave_out, simulate
-from tiny_runs import DIGITS, make_source, read_rows, read_summary
+from tiny_runs import DIGITS, make_source, read_rows, read_summary, rewrite_meta, small
 
 from tljax.config import Cache, Config, Data, Head
 from tljax.data import datasets
@@ -215,3 +216,37 @@ def test_where_nothing_is_kept_views_are_not_used(tmp_path, capsys):
     source, cache = str(tmp_path / "new"), Cache(features=False)
     run(Config(pretrained=source, epochs=1, data=data, cache=cache), tmp_path / "head")
     assert "config.data.views is not used: the frozen units run in every step" in capsys.readouterr().out
+
+
+def test_whether_views_are_used_stays_as_it_was(tmp_path, capsys):
+    """With less room in the cache, or more, other pictures would be learned from."""
+    source = str(make_source(tmp_path / "source"))
+    data, none, room = replace(DIGITS, augment="flip", views=2), Cache(memory_gib=0, disk_gib=0), Cache()
+    begin = partial(small, "feature_extraction", pretrained=source, data=data)
+    for name, before, now, said in (
+        ("used", room, none, "views in use, and config.cache has no room for them now"),
+        ("unused", none, room, "views not in use, and config.cache has room for them now"),
+    ):
+        run(begin(cache=before), tmp_path / name)
+        with pytest.raises(ValueError, match=said):
+            run(begin(cache=now, epochs=2), tmp_path / name)
+        run(begin(cache=before, epochs=2), tmp_path / name)
+    # A run that did not record it goes on with a warning, and records it.
+    capsys.readouterr()
+    rewrite_meta(tmp_path / "used", lambda meta: meta.pop("views_used"))
+    run(begin(cache=room, epochs=3), tmp_path / "used")
+    assert "WARNING this run began when nothing recorded" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="views in use"):
+        run(begin(cache=none, epochs=4), tmp_path / "used")
+
+
+def test_without_views_the_limits_of_the_cache_change_a_run_to_rounding(tmp_path, optimized):
+    """docs/runs.md: activations that are computed in other batches, or in every step, may differ in their last bits."""
+    source = str(make_source(tmp_path / "source"))
+    begin = partial(small, "feature_extraction", pretrained=source)
+    losses = {}
+    for name, now in (("same", Cache()), ("other", Cache(memory_gib=0, disk_gib=0))):
+        run(begin(cache=Cache()), tmp_path / name)
+        run(begin(cache=now, epochs=3), tmp_path / name)
+        losses[name] = [row["loss"] for row in read_rows(tmp_path / name)]
+    np.testing.assert_allclose(losses["other"], losses["same"], rtol=1e-5)

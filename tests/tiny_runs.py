@@ -1,5 +1,7 @@
 """Whole runs of a tiny network: their configs, and functions that read the files that they leave."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from tljax.networks.architectures import NETWORKS, RESNET50, Architecture, Netwo
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs import checkpoints, files
+from tljax.runs.integrity import CHECKSUMS
 from tljax.stages.from_config import run
 from tljax.training import progress
 from tljax.training.state import create_state
-from tljax.trees import Tree
+from tljax.trees import Tree, digest_json
 
 # The network of the tests, in a row like the published ones.
 TINY = Architecture((1, 1, 1, 1), width=8)
@@ -55,6 +58,15 @@ def train_on_views(source: str | Path, workdir: Path) -> Path:
     data = replace(DIGITS, augment="flip,shift", views=3)
     run(small("feature_extraction", pretrained=str(source), head=Head(init="ridge"), epochs=2, data=data), workdir)
     return workdir
+
+
+def rewrite_meta(run: Path, change: Callable[[dict], object]) -> None:
+    """Lets `change` edit the meta of all checkpoints of a run, as if another version had written them."""
+    for path in run.glob(f"{checkpoints.FOLDER}/*/meta/metadata"):
+        content = files.read_json(path)["content"]
+        change(content)
+        path.write_text(json.dumps({"content": content, "sha256": digest_json(content)}))
+        (path.parents[1] / CHECKSUMS).unlink()
 
 
 def train_on_digits(workdir: Path) -> Path:
