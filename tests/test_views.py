@@ -1,5 +1,6 @@
 """Fixed views of each picture: what they are, how a pass draws them, and what the frozen units compute of them."""
 
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -240,13 +241,22 @@ def test_whether_views_are_used_stays_as_it_was(tmp_path, capsys):
         run(begin(cache=none, epochs=4), tmp_path / "used")
 
 
-def test_without_views_the_limits_of_the_cache_change_a_run_to_rounding(tmp_path, optimized):
+def test_without_views_the_limits_of_the_cache_change_a_run_to_rounding(tmp_path, monkeypatch, optimized):
     """docs/runs.md: activations that are computed in other batches, or in every step, may differ in their last bits."""
-    source = str(make_source(tmp_path / "source"))
-    begin = partial(small, "feature_extraction", pretrained=source)
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
+    begin = partial(small, "feature_extraction", pretrained=str(make_source(tmp_path / "source")))
     losses = {}
-    for name, now in (("same", Cache()), ("other", Cache(memory_gib=0, disk_gib=0))):
-        run(begin(cache=Cache()), tmp_path / name)
+    for name, now in (
+        ("same", Cache()),
+        ("in every step", Cache(memory_gib=0, disk_gib=0)),
+        ("other batches", Cache()),
+    ):
+        run(begin(), tmp_path / name)
+        if name == "other batches":
+            # The cache has lost them, and another run has computed its own.
+            shutil.rmtree(tmp_path / "cache" / "arrays")
+            run(begin(batch_size=5), tmp_path / "between")
         run(begin(cache=now, epochs=3), tmp_path / name)
         losses[name] = [row["loss"] for row in read_rows(tmp_path / name)]
-    np.testing.assert_allclose(losses["other"], losses["same"], rtol=1e-5)
+    np.testing.assert_allclose(losses["in every step"], losses["same"], rtol=1e-5)
+    np.testing.assert_allclose(losses["other batches"], losses["same"], rtol=1e-5)
