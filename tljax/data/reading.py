@@ -130,7 +130,7 @@ def _decode(
         if found.broken:
             raise BrokenPictures(found.broken)
         if files is not None:
-            index.learn(files, range(len(encoded)), found.digests)
+            index.learn(files, np.arange(len(encoded)), found.digests)
             about["content"] = sha256(found.digests)
         made["unfinished"], made["digests"] = np.array(found.unfinished, str), found.digests
         return made

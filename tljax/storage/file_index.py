@@ -7,13 +7,13 @@ long as they are the same, the digest holds. The index lies in the user's cache 
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt32
+from jaxtyping import Bool, Int, Int64, UInt32
 
 from tljax.storage import cache
 
@@ -27,6 +27,7 @@ Stamps = Int64[np.ndarray, "n 4"]
 TICK = 2 * 10**9
 # The number of files that are read between two steps of the bar.
 READ_AT_ONCE = 512
+NO_STAMPS, NO_DIGESTS = np.zeros((0, 4), np.int64), np.zeros((0, 4), np.uint32)
 
 
 class LookedUp(NamedTuple):
@@ -48,12 +49,16 @@ class FileIndex:
 
     def __init__(self, about: dict[str, Any], disk_bytes: int):
         self._about, self._disk_bytes = about, disk_bytes
-        found = _load(about) if disk_bytes else None
-        self.is_new = found is None
-        self._rows = found or {}
-        self._seen: set[str] = set()
-        self._changed = False
         self._opened_at = time.time_ns()
+        kept = cache.find(about) if disk_bytes else None
+        self.is_new = kept is None
+        found = kept or {"paths": np.zeros(0, np.uint8), "stamps": NO_STAMPS, "digests": NO_DIGESTS}
+        paths = found["paths"].tobytes().split(b"\0")[:-1]
+        # The rows of the index: where each path is, and what is recorded of it.
+        self._places = {os.fsdecode(path): place for place, path in enumerate(paths)}
+        self._stamps, self._digests = np.array(found["stamps"]), np.array(found["digests"])
+        self._seen = np.zeros(len(paths), bool)
+        self._changed = False
 
     def look_up(self, paths: Sequence[str]) -> LookedUp:
         """The files at `paths`, with the digests of those that are as recorded.
@@ -62,16 +67,13 @@ class FileIndex:
           FileNotFoundError: if a file is not there.
         """
         absolute = tuple(map(os.path.abspath, paths))
-        stamps, digests = np.empty((len(paths), 4), np.int64), np.zeros((len(paths), 4), np.uint32)
-        known = np.zeros(len(paths), bool)
-        for i, path in enumerate(absolute):
-            found = os.stat(path)
-            stamp = found.st_size, found.st_mtime_ns, found.st_ctime_ns, _as_int64(found.st_ino)
-            stamps[i] = stamp
-            recorded = self._rows.get(path)
-            if recorded is not None and recorded[0] == stamp:
-                digests[i], known[i] = recorded[1], True
-        self._seen.update(absolute)
+        stamps = np.array([_stamp(path) for path in absolute], np.int64).reshape(-1, 4)
+        digests, known = np.zeros((len(paths), 4), np.uint32), np.zeros(len(paths), bool)
+        places = np.array([self._places.get(path, -1) for path in absolute], int)
+        there = np.flatnonzero(places >= 0)
+        same = there[(self._stamps[places[there]] == stamps[there]).all(axis=1)]
+        digests[same], known[same] = self._digests[places[same]], True
+        self._seen[places[there]] = True
         return LookedUp(absolute, stamps, digests, known)
 
     def complete(self, files: LookedUp, name: str) -> LookedUp:
@@ -88,16 +90,21 @@ class FileIndex:
                 some = left[start : start + READ_AT_ONCE]
                 read += pool.map(_digest_file, (files.paths[i] for i in some))
                 bar.update(len(some))
-        found = [(int(place), digest) for place, digest in zip(left, read, strict=True) if digest is not None]
-        return self.learn(files, [place for place, _ in found], [digest for _, digest in found])
+        there = np.array([digest is not None for digest in read], bool)
+        digests = np.array([digest for digest in read if digest is not None], np.uint32).reshape(-1, 4)
+        return self.learn(files, left[there], digests)
 
-    def learn(self, files: LookedUp, places: Iterable[int], digests: Iterable[np.ndarray]) -> LookedUp:
-        """`files` with the `digests` of the bytes that were read since then from those at `places`."""
+    def learn(self, files: LookedUp, rows: Int[np.ndarray, " m"], digests: UInt32[np.ndarray, "m 4"]) -> LookedUp:
+        """`files` with the `digests` of the bytes that were read since then from those in `rows`."""
         all_digests, known = files.digests.copy(), files.known.copy()
-        for i, digest in zip(places, digests, strict=True):
-            all_digests[i], known[i] = digest, True
-            self._rows[files.paths[i]] = tuple(files.stamps[i].tolist()), digest.tolist()
-            self._changed = True
+        all_digests[rows], known[rows] = digests, True
+        places = np.array([self._places.setdefault(files.paths[i], len(self._places)) for i in rows], int)
+        more = len(self._places) - len(self._stamps)
+        self._stamps = np.concatenate([self._stamps, np.zeros((more, 4), np.int64)])
+        self._digests = np.concatenate([self._digests, np.zeros((more, 4), np.uint32)])
+        self._seen = np.concatenate([self._seen, np.ones(more, bool)])
+        self._stamps[places], self._digests[places] = files.stamps[rows], digests
+        self._changed = self._changed or len(rows) > 0
         return files._replace(digests=all_digests, known=known)
 
     def save(self) -> None:
@@ -105,12 +112,12 @@ class FileIndex:
         out."""
         if not (self._changed and self._disk_bytes):
             return
-        old, seen = self._opened_at - TICK, self._seen
-        rows = {p: row for p, row in self._rows.items() if max(row[0][1:3]) <= old and (p in seen or os.path.exists(p))}
+        old = self._stamps[:, 1:3].max(axis=1, initial=0) <= self._opened_at - TICK
+        left = {path: i for path, i in self._places.items() if old[i] and (self._seen[i] or os.path.exists(path))}
+        rows = list(left.values())
         with cache.build(self._about, {}, self._disk_bytes) as kept:
-            kept["paths"] = np.frombuffer(b"".join(os.fsencode(path) + b"\0" for path in rows), np.uint8)
-            kept["stamps"] = np.array([stamp for stamp, _ in rows.values()], np.int64).reshape(-1, 4)
-            kept["digests"] = np.array([digest for _, digest in rows.values()], np.uint32).reshape(-1, 4)
+            kept["paths"] = np.frombuffer(b"".join(os.fsencode(path) + b"\0" for path in left), np.uint8)
+            kept["stamps"], kept["digests"] = self._stamps[rows], self._digests[rows]
 
 
 @contextmanager
@@ -124,14 +131,10 @@ def open_index(name: str, disk_bytes: int) -> Iterator[FileIndex]:
         index.save()
 
 
-def _load(about: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], list[int]]] | None:
-    """Stamp and digest of each file in the index, by path; None if there is no index."""
-    found = cache.find(about)
-    if found is None:
-        return None
-    paths = map(os.fsdecode, found["paths"].tobytes().split(b"\0")[:-1])
-    rows = zip(map(tuple, found["stamps"].tolist()), found["digests"].tolist(), strict=True)
-    return dict(zip(paths, rows, strict=True))
+def _stamp(path: str) -> tuple[int, int, int, int]:
+    found = os.stat(path)
+    # Some network file systems number inodes with 64 bits.
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
 
 
 def _digest_file(path: str) -> UInt32[np.ndarray, "4"] | None:
@@ -142,8 +145,3 @@ def _digest_file(path: str) -> UInt32[np.ndarray, "4"] | None:
     except OSError:
         return None
     return np.frombuffer(digest[:16], np.uint32)
-
-
-def _as_int64(number: int) -> int:
-    """The low 63 bits: some network file systems number inodes with 64."""
-    return number & (2**63 - 1)
