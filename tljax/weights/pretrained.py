@@ -11,6 +11,7 @@ from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
+from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
@@ -46,6 +47,8 @@ class Weights(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
+    in_training: bool = False
+    """Whether a run was at work in the source's folder as it was read."""
     best_checkpoint: int = 0
     """The number of the checkpoint that a run's weights come from."""
     fit: Fit = "crop"
@@ -205,6 +208,8 @@ def _read_run(folder: Path, setting: str) -> Weights:
     if stages:
         choices = ", ".join(map(str, stages))
         raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
+    # Asked before: what a run writes after the read is later than these weights.
+    in_training = bool(is_at_work(folder))
     variables, meta = checkpoints.read_run(folder)
     return Weights(
         name=str(folder),
@@ -217,9 +222,18 @@ def _read_run(folder: Path, setting: str) -> Weights:
         hidden=tuple(meta["network"].get("hidden", ())),
         history=tuple(meta["history"]),
         is_run=True,
+        in_training=in_training,
+        notes=(_describe_newest(meta),) if in_training else (),
         best_checkpoint=meta["best"],
         fit=meta["fit"],
     )
+
+
+def _describe_newest(meta: checkpoints.Meta) -> str:
+    """Which weights there are of a run that is in training; `meta` is that of its newest checkpoint."""
+    epoch = meta["stopper"]["best_epoch"]
+    which = f"epoch {epoch}, the best so far" if epoch else "its solved head"
+    return f"it is in training: these are the weights of {which}; later ones may come"
 
 
 def _tuple(value: Any) -> Any:
