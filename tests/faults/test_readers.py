@@ -50,7 +50,6 @@ class Writer:
 
     def _go_on(self) -> None:
         while not (self.ended.is_set() or self.failed):
-            # A run that was killed while it deleted the one before it is no run any more.
             anew = self.starts["in all"] % 4 == 3
             run = Run(command("head.py", self.folder, *self.settings, *["--overwrite"] * anew), self.env)
             self.starts.update(["in all", *["anew"] * anew])
