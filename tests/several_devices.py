@@ -116,7 +116,7 @@ solution = solve(Dataset(("a", "b", "c"), 32, split, None, None, {}), features[o
 head = put_head(state, solution.head, setup).variables["params"]["head"]
 report["solved"] = np.asarray(head["kernel"]).tolist(), np.asarray(head["bias"]).tolist()
 
-with checkpoints.open_checkpoints(FOLDER) as kept:
+with checkpoints.open_checkpoints(FOLDER, own=True) as kept:
     frozen = CUT.digest(state.variables)
     kept.keep_frozen(state.variables, CUT, frozen)
     kept.save(1, state, CUT, frozen, {"cut": CUT.start, "network": describe_network(MODEL), "best": 1})

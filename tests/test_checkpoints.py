@@ -138,7 +138,7 @@ def test_a_damaged_meta_is_named(saved):
 def test_a_damaged_frozen_half_is_named(saved, state, tmp_path):
     params = state.variables["params"]
     other = state.variables | {"params": params | {"conv4_block1": jax.tree.map(jnp.negative, params["conv4_block1"])}}
-    with open_checkpoints(tmp_path / "other") as kept:
+    with open_checkpoints(tmp_path / "other", own=True) as kept:
         kept.keep_frozen(other, CUT, CUT.digest(other))
     shutil.rmtree(saved[0] / "checkpoints" / "0" / "variables")
     shutil.copytree(tmp_path / "other" / "checkpoints" / "0" / "variables", saved[0] / "checkpoints/0/variables")

@@ -109,6 +109,6 @@ def save_source(folder: Path, model: ResNet, variables: Tree, preprocessing: Pre
         "class_names": list(DIGITS.classes),
         "best": 1,
     }
-    with checkpoints.open_checkpoints(folder) as kept:
+    with checkpoints.open_checkpoints(folder, own=True) as kept:
         kept.save(1, state, cut, {}, meta | progress.progress_to_json(progress.Progress()))
     return folder

@@ -75,6 +75,8 @@ class Model:
     """Why there is no reference."""
     learned: Learned | None = None
     """What a run's weights have learned from; None if that is not known, as of weights from a file."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of the weights: how they were read, or that their run is in training."""
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {len(self.class_names)} classes, {self.image_size} pixels)"
@@ -319,16 +321,8 @@ def make_model(weights: Weights, run: Path, mesh: Mesh) -> Model:
     network = network.clone(dtype=compute_dtype(mesh, "auto"))
     runner = start_inference(network, weights.preprocessing, put(variables, whole(mesh)), mesh)
     reference, unchecked = find_reference(weights, run)
-    model = Model(
-        weights.name,
-        name_classes(weights),
-        weights.input_size,
-        weights.fit,
-        reference,
-        runner,
-        unchecked,
-        weights.learned,
-    )
+    about = weights.name, name_classes(weights), weights.input_size, weights.fit
+    model = Model(*about, reference, runner, unchecked, weights.learned, weights.notes)
     if reference is not None:
         check(model, reference)
     return model
@@ -357,9 +351,11 @@ def find_reference(weights: Weights, run: Path) -> tuple[Reference | None, str]:
         return None, f"{weights.name} is a file of weights, which keeps no logits to compare with, and no calibration"
     found = read_reference(run)
     if found is None:
-        return None, f"{run} keeps no {REFERENCE}: it has not ended, or is a run of tljax 0.1.0"
+        why = "it is in training" if weights.in_training else "it has not ended, or is a run of tljax 0.1.0"
+        return None, f"{run} keeps no {REFERENCE}: {why}"
     if found.best != weights.best_checkpoint:
-        return None, f"{run} went on after its {REFERENCE} was written, and has not ended"
+        now = "is in training" if weights.in_training else "has not ended"
+        return None, f"{run} went on after its {REFERENCE} was written, and {now}"
     return found, ""
 
 

@@ -104,7 +104,8 @@ def run(flags: argparse.Namespace) -> None:
 
 def describe_export(weights: Weights, content: Content) -> str:
     size = f"{len(content.class_names)} classes, {content.image_size} pixels"
-    return f"{weights.name}: {content.about['network']}, {size}"
+    lines = [f"{content.about['network']}, {size}", *weights.notes]
+    return "\n".join(f"{weights.name}: {line}" for line in lines)
 
 
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:

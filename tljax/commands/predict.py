@@ -150,6 +150,7 @@ def describe_model(model: Model) -> str:
     """What the pictures are classified with, and whether it was tested."""
     about = f"{model.name}: {len(model.class_names)} classes ({join_names(model.class_names)})"
     about = f"{about}; pictures are read at {model.image_size} pixels, {FITS[model.fit]}"
+    about = "\n".join([about, *(f"{model.name}: {note}" for note in model.notes)])
     if model.reference is None:
         return f"{about}\nunchecked, and no calibration: {model.unchecked}"
     checked = f"checked: {len(model.reference.images)} of its own pictures give the logits that it had"

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from tljax.report import printed
-from tljax.runs.workdir import CONFIG, SUMMARY
+from tljax.runs.workdir import CONFIG, SUMMARY, is_at_work
 from tljax.trees import Row
 
 
@@ -20,30 +22,68 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def show(run: Path) -> str:
-    """The summary of a run, or the table of a lesson's finished stages and the names of others, as text.
+    """The summary of a run, or the table of a lesson's finished stages, and what is in training or only begun, as text.
 
     Raises:
-      FileNotFoundError: if no run is finished there.
+      FileNotFoundError: if no run is finished or at work there.
       ValueError: if a summary cannot be read.
     """
     if not run.is_dir():
         raise FileNotFoundError(f"{run} is no folder; give the workdir of a run or of a lesson")
-    if (run / SUMMARY).is_file():
-        return printed.summary_line(_read_summary(run / SUMMARY))
-    found = sorted(run.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"{run} holds no {SUMMARY}: no run is finished there")
-    table = printed.stages_table({path.parent.name: _read_summary(path) for path in found})
-    unfinished = {path.parent for path in run.glob(f"*/{CONFIG}")} - {path.parent for path in found}
-    names = ", ".join(sorted(path.name for path in unfinished))
-    return f"{table}\nbegun, not finished: {names}; the command that began this goes on" if names else table
+    # Asked before the summary is read: who ends in between has written it.
+    at_work = bool(is_at_work(run))
+    summary = _read_summary(run / SUMMARY)
+    if summary is None:
+        return _show_stages(run, at_work)
+    line = printed.summary_line(summary)
+    return f"{line}\n{run} is in training: this may change" if at_work else line
 
 
-def _read_summary(path: Path) -> Row:
-    """A summary that `printed.summary_line` accepts."""
+def _show_stages(run: Path, at_work: bool) -> str:
+    """What `show` gives of a folder without a summary; `at_work` says whether a run is at work there."""
+    begun = {path.parent for path in run.glob(f"*/{CONFIG}")} or {path.parent for path in run.glob(CONFIG)}
+    training = {folder for folder in begun if is_at_work(folder)}
+    summaries = {folder: _read_summary(folder / SUMMARY) for folder in _sort_by_time(run.glob(f"*/{SUMMARY}"))}
+    finished = {folder.name: row for folder, row in summaries.items() if row is not None}
+    left = {folder for folder in begun - training if folder.name not in finished}
+    notes = _describe_unfinished(run, training, left, at_work)
+    if finished:
+        return "\n".join([printed.stages_table(finished), *notes])
+    if training or at_work:
+        return "\n".join(notes)
+    raise FileNotFoundError("; ".join([f"{run} holds no {SUMMARY}: no run is finished there", *notes]))
+
+
+def _describe_unfinished(run: Path, training: set[Path], left: set[Path], at_work: bool) -> list[str]:
+    """Lines about the folders in `training`, and about those that are `left`: begun, and neither finished nor in
+    training."""
+    lines = [f"in training: {_join(training)}"] if training else [f"{run} is in training"] * at_work
+    if left:
+        then = "the lesson comes to it" if at_work else "the command that began this goes on"
+        lines.append(f"begun, not finished: {_join(left)}; {then}")
+    return lines
+
+
+def _join(folders: set[Path]) -> str:
+    return ", ".join(sorted(folder.name for folder in folders))
+
+
+def _sort_by_time(files: Iterable[Path]) -> list[Path]:
+    """The folders of files, the one with the oldest file first. A run may delete a file at any time."""
+    times: dict[Path, float] = {}
+    for file in files:
+        with suppress(FileNotFoundError):
+            times[file.parent] = file.stat().st_mtime
+    return sorted(times, key=lambda folder: times[folder])
+
+
+def _read_summary(path: Path) -> Row | None:
+    """A summary that `printed.summary_line` accepts; None if there is none."""
     try:
         row: Row = json.loads(path.read_text("utf-8"))
         printed.summary_line(row)
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no summary of a run, or damaged ({type(error).__name__}: {error})") from error
     return row

@@ -47,16 +47,20 @@ def read_reference(workdir: Path) -> Reference | None:
 
     Raises:
       ValueError: if it is damaged, or no reference.
+      OSError: if the system does not allow reading now.
     """
     path = workdir / REFERENCE
-    if not path.exists():
+    try:
+        # Read at once: a run that begins anew may delete or replace the file.
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
     try:
         # Compressed arrays could be a thousand times as large as the file.
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its arrays are compressed")
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = Reference(*(arrays[name] for name in Reference._fields))
         reference = found._replace(
             best=int(found.best),

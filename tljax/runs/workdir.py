@@ -28,6 +28,8 @@ OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoin
 LOCK = ".lock"
 # The names of stages, which are folders in the workdir.
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
+# The locks that processes of this system hold, a line each. Reading it takes none.
+HELD = Path("/proc/locks")
 
 
 @contextmanager
@@ -88,6 +90,23 @@ def _lock(file: Any, workdir: Path) -> None:
         return
     if taken:
         raise FileExistsError(f"{workdir}: another run is at work there; wait, or give another --workdir")
+
+
+def is_at_work(workdir: Path) -> bool | None:
+    """Whether a run of another process is at work in `workdir`; None if the system does not say. It takes no lock, for
+    which a run that starts in this moment would end."""
+    try:
+        number = (workdir / LOCK).stat().st_ino
+    except OSError:
+        return False
+    try:
+        rows = [line.split() for line in HELD.read_text().splitlines()]
+    except OSError:
+        return None
+    # Such as `1: FLOCK ADVISORY WRITE 4711 fe:00:8246 0 EOF`, with the process and, after the device, the file's
+    # number. The device is not compared: some file systems have another one here than in `stat`.
+    held = [row for row in rows if row[1:2] == ["FLOCK"] and row[5].split(":")[-1] == str(number)]
+    return any(row[4] != str(os.getpid()) for row in held)
 
 
 def _remove(folders: Sequence[Path]) -> None:

@@ -12,6 +12,7 @@ from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Prepro
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
 from tljax.runs.learned import LEARNED, Learned, read_learned
+from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
@@ -47,6 +48,8 @@ class Weights(NamedTuple):
     history: tuple[dict[str, Any], ...] = ()
     """The metrics of all epochs if the source is a run, with those of the run that it continued; else empty."""
     is_run: bool = False
+    in_training: bool = False
+    """Whether a run was at work in the source's folder as it was read."""
     best_checkpoint: int = 0
     """The number of the checkpoint that a run's weights come from."""
     fit: Fit = "crop"
@@ -208,6 +211,8 @@ def _read_run(folder: Path, setting: str) -> Weights:
     if stages:
         choices = ", ".join(map(str, stages))
         raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
+    # Asked before: what a run writes after the read is later than these weights.
+    in_training = bool(is_at_work(folder))
     variables, meta = checkpoints.read_run(folder)
     learned, notes = _find_learned(folder)
     return Weights(
@@ -221,9 +226,10 @@ def _read_run(folder: Path, setting: str) -> Weights:
         hidden=tuple(meta["network"].get("hidden", ())),
         history=tuple(meta["history"]),
         is_run=True,
+        in_training=in_training,
         best_checkpoint=meta["best"],
         fit=meta["fit"],
-        notes=notes,
+        notes=((_describe_newest(meta),) if in_training else ()) + notes,
         learned=learned,
     )
 
@@ -234,6 +240,13 @@ def _find_learned(folder: Path) -> tuple[Learned | None, tuple[str, ...]]:
         return read_learned(folder), ()
     except (ValueError, OSError) as error:
         return None, (f"{error}: what it learned from is not known; nothing else needs {LEARNED}",)
+
+
+def _describe_newest(meta: checkpoints.Meta) -> str:
+    """Which weights there are of a run that is in training; `meta` is that of its newest checkpoint."""
+    epoch = meta["stopper"]["best_epoch"]
+    which = f"epoch {epoch}, the best so far" if epoch else "its solved head"
+    return f"it is in training: these are the weights of {which}; later ones may come"
 
 
 def _tuple(value: Any) -> Any:

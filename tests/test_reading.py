@@ -1,0 +1,305 @@
+"""Readers beside a run: what it deletes meanwhile is read anew, nothing is called damaged that is not, nothing is
+written."""
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import cycle
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import optax
+import pytest
+from tiny_runs import TINY, make_source
+
+from tljax.cli import main
+from tljax.commands.predict import describe_model
+from tljax.commands.show import show
+from tljax.model import find_reference, load
+from tljax.networks.cut import Cut
+from tljax.networks.resnet import ResNet
+from tljax.runs import checkpoints, files, workdir
+from tljax.runs.reference import REFERENCE, Reference, read_reference, write_reference
+from tljax.runs.workdir import LOCK, claim, is_at_work
+from tljax.training.state import create_state
+from tljax.weights.pretrained import load_weights
+
+NETWORK = ResNet(3, architecture=TINY)
+SUMMARY_ROW = {"stage": "fine_tune", "loss": 0.5, "accuracy": 0.9, "seconds": 1.0, "params": {"trainable": 3}}
+T = TypeVar("T")
+HOLD = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+CLAIM = "import sys; from pathlib import Path; from tljax.runs.workdir import claim\nwith claim(Path(sys.argv[1])): {}"
+
+
+@contextmanager
+def process(code: str, argument: Path) -> Iterator[subprocess.Popen]:
+    """A block beside a process that has printed an empty line and waits."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(argument)], **pipes) as started:
+        assert started.stdout is not None and started.stdout.readline() == b"\n"
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@contextmanager
+def run_at_work(folder: Path) -> Iterator[None]:
+    """A block in which another process holds the lock of a run in `folder`."""
+    with process(HOLD, folder / LOCK):
+        yield
+    (folder / LOCK).unlink()
+
+
+@contextmanager
+def again_and_again(change: Callable[[], None]) -> Iterator[None]:
+    """A block beside a thread that makes a `change` again and again."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            change()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """Checkpoints 1 to 3 of a run, each of them the best when it was written."""
+    folder = make_source(tmp_path_factory.mktemp("written") / "run")
+    variables, meta = checkpoints.read_run(folder)
+    cut = Cut(NETWORK.units, "conv1")
+    state = create_state(variables, optax.identity(), cut)
+    with checkpoints.open_checkpoints(folder, own=True) as kept:
+        for number in (2, 3):
+            kept.save(number, state, cut, {}, meta | {"best": number})
+    return folder
+
+
+@pytest.fixture
+def run(written, tmp_path) -> Path:
+    """A run whose newest checkpoint is 1."""
+    shutil.copytree(written / "checkpoints" / "1", tmp_path / "run" / "checkpoints" / "1")
+    return tmp_path / "run"
+
+
+def move_on(written: Path, run: Path, number: int) -> None:
+    """Does what a run does after an epoch: checkpoint `number` comes, all others go."""
+    folder = run / "checkpoints"
+    others = [path for path in folder.iterdir() if path.name != str(number)]
+    coming = folder / f"{number}.orbax-checkpoint-tmp-1"
+    shutil.copytree(written / "checkpoints" / str(number), coming)
+    coming.rename(folder / str(number))
+    for path in others:
+        gone = path.rename(path.with_name(path.name + checkpoints.DELETED))
+        shutil.rmtree(gone)
+
+
+def damage(run: Path) -> None:
+    for path in (run / "checkpoints" / "1" / "variables").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def test_whether_a_run_of_another_process_is_at_work(tmp_path, monkeypatch):
+    assert is_at_work(tmp_path) is False
+    with process(CLAIM.format("print(flush=True); input()"), tmp_path) as started:
+        assert is_at_work(tmp_path) is True
+        started.kill()
+        started.wait()
+        assert (tmp_path / LOCK).exists() and is_at_work(tmp_path) is False
+    with claim(tmp_path):
+        assert is_at_work(tmp_path) is False
+    monkeypatch.setattr(workdir, "HELD", tmp_path / "none")
+    assert is_at_work(tmp_path) is False
+    (tmp_path / LOCK).touch()
+    assert is_at_work(tmp_path) is None
+
+
+def test_no_run_fails_to_start_for_a_reader(tmp_path):
+    # A lock would last as long as its file is open, which is a moment: many of them meet one start or another.
+    with again_and_again(lambda: is_at_work(tmp_path)), again_and_again(lambda: is_at_work(tmp_path)):
+        for _ in range(1000):
+            with claim(tmp_path):
+                show_or_nothing(tmp_path)
+
+
+def show_or_nothing(run: Path) -> str:
+    try:
+        return show(run)
+    except FileNotFoundError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_a_run_deletes_in_the_middle_of_a_read_is_read_anew(written, run, monkeypatch, held):
+    """Also where the system does not say that a run is at work."""
+    restore, read = checkpoints.Checkpoints.restore_variables, []
+
+    def restore_late(kept, number):
+        read.append(number)
+        if number < 3:
+            move_on(written, run, number + 1)
+        return restore(kept, number)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore_variables", restore_late)
+    if not held:
+        assert checkpoints.read_run(run)[1]["best"] == 3
+    else:
+        with run_at_work(run):
+            assert checkpoints.read_run(run)[1]["best"] == 3
+    assert read == [1, 2, 3]
+
+
+def test_reads_beside_a_run_that_writes_and_deletes(written, run, monkeypatch):
+    tries, read_best, numbers = [], checkpoints._read_best, cycle((2, 3, 1))
+    monkeypatch.setattr(checkpoints, "_read_best", lambda folder: tries.append(1) or read_best(folder))
+
+    def write() -> None:
+        move_on(written, run, next(numbers))
+        time.sleep(0.1)
+
+    with again_and_again(write):
+        for _ in range(20):
+            assert checkpoints.read_run(run)[1]["best"] in (1, 2, 3)
+    assert len(tries) > 20
+
+
+def test_damage_is_told_at_once_and_not_while_a_run_is_at_work(run, monkeypatch):
+    damage(run)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=f"checkpoints/1 is damaged: .*; delete {run} to run that again"):
+        checkpoints.read_run(run)
+    assert time.monotonic() - started < checkpoints.AGAIN_SECONDS / 2
+    monkeypatch.setattr(checkpoints, "AGAIN_SECONDS", 0)
+    with (
+        run_at_work(run),
+        pytest.raises(OSError, match=f"^{run} is in training, and could not be read just now") as told,
+    ):
+        checkpoints.read_run(run)
+    assert not re.search(r"damaged|delete|\n", str(told.value)) and str(told.value).endswith("; try again")
+
+
+@pytest.mark.parametrize("holder", [".", ".."])
+def test_a_run_without_a_finished_epoch_is_waited_for(run, holder):
+    """The lock is its own, or that of its lesson."""
+    shutil.rmtree(run / "checkpoints" / "1")
+    with pytest.raises(ValueError, match="checkpoints holds no finished epoch: run that stage again"):
+        checkpoints.read_run(run)
+    for _ in range(2):
+        with (
+            run_at_work(run / holder),
+            pytest.raises(ValueError, match=f"^{run} is in training and has no finished epoch"),
+        ):
+            checkpoints.read_run(run)
+        # The second time without the folder.
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    assert not (run / "checkpoints").exists()
+
+
+def test_a_reader_says_that_the_run_is_in_training(run, tmp_path, capsys):
+    said = "it is in training: these are the weights of its solved head; later ones may come"
+    with run_at_work(run):
+        weights, model = load_weights(str(run)), load(run)
+        main(["export", str(run), str(tmp_path / "model.onnx")])
+    assert f"\n{run}: {said}\n" in capsys.readouterr().out
+    assert model.unchecked == f"{run} keeps no {REFERENCE}: it is in training"
+    assert f"\n{run}: {said}\nunchecked" in describe_model(model)
+    write_reference(run, make_reference(best=2))
+    assert find_reference(weights, run)[1] == f"{run} went on after its {REFERENCE} was written, and is in training"
+    assert not load(run).notes and load(run).unchecked.endswith("and has not ended")
+
+
+def make_reference(best: int) -> Reference:
+    images, logits = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 3), np.float32)
+    return Reference(best, "float32", images, logits, 1.0, np.array([0.5]))
+
+
+def test_a_reference_that_comes_and_goes_is_there_or_not(tmp_path):
+    def write() -> None:
+        write_reference(tmp_path, make_reference(1))
+        (tmp_path / REFERENCE).unlink()
+
+    with again_and_again(write):
+        found = list(for_a_second(lambda: read_reference(tmp_path)))
+    assert {None if one is None else one.best for one in found} == {None, 1}
+
+
+def for_a_second(ask: Callable[[], T]) -> Iterator[T]:
+    """What is answered in a second, again and again."""
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        yield ask()
+
+
+def test_a_summary_that_comes_and_goes_is_there_or_not(tmp_path):
+    def write() -> None:
+        for name in (".", "stage"):
+            files.write_json(tmp_path / name / "summary.json", SUMMARY_ROW)
+        for name in (".", "stage"):
+            (tmp_path / name / "summary.json").unlink()
+
+    (tmp_path / "stage").mkdir()
+    with again_and_again(write):
+        said = {show_or_nothing(tmp_path)[:7] for _ in for_a_second(time.monotonic)}
+    assert {"fine_tu", str(tmp_path)[:7]} <= said <= {"fine_tu", str(tmp_path)[:7], "| stage"}
+
+
+def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path):
+    def begin(name: str) -> None:
+        (tmp_path / "lesson" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lesson" / name / "config.json").write_text("{}")
+
+    lesson = tmp_path / "lesson"
+    begin(".")
+    with pytest.raises(
+        FileNotFoundError, match="no run is finished there; begun, not finished: lesson; the command that"
+    ):
+        show(lesson)
+    with run_at_work(lesson):
+        assert show(lesson) == "in training: lesson"
+        begin("head")
+        begin("tune")
+        assert show(lesson) == f"{lesson} is in training\nbegun, not finished: head, tune; the lesson comes to it"
+        with run_at_work(lesson / "head"):
+            assert show(lesson) == "in training: head\nbegun, not finished: tune; the lesson comes to it"
+            assert show(lesson / "head") == "in training: head"
+    files.write_json(lesson / "head" / "summary.json", SUMMARY_ROW)
+    with run_at_work(lesson / "tune"):
+        assert show(lesson).endswith("|\nin training: tune")
+    assert show(lesson).endswith("|\nbegun, not finished: tune; the command that began this goes on")
+    with run_at_work(lesson / "head"):
+        assert show(lesson / "head").endswith(f"\n{lesson / 'head'} is in training: this may change")
+
+
+def test_a_reader_writes_nothing(run, tmp_path):
+    files.write_json(run / "summary.json", SUMMARY_ROW)
+
+    def snapshot() -> dict[Path, tuple[int, bytes]]:
+        paths = [run, *run.rglob("*")]
+        return {path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
+
+    # As a kill leaves them.
+    for left in ("2.orbax-checkpoint-tmp-1", "2.deleted"):
+        (run / "checkpoints" / left).mkdir()
+    before = snapshot()
+    load(run)
+    show(run)
+    main(["export", str(run), str(tmp_path / "model.onnx")])
+    assert snapshot() == before
+    shutil.rmtree(run / "checkpoints")
+    with suppress(OSError), checkpoints.open_checkpoints(run) as kept:
+        assert not kept.numbers
+    assert not (run / "checkpoints").exists()
