@@ -206,10 +206,10 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
-    def refuse(self, mode):
+    def refuse(path, flags):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(workdir, "open_without_waiting", refuse)
     said = r"new cannot be written to \(Permission denied\); give another"
     with pytest.raises(PermissionError, match=said), workdir.claim(tmp_path / "new"):
         pass

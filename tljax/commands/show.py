@@ -1,10 +1,10 @@
 """show: prints the results of a run or lesson."""
 
 import argparse
-import json
 from pathlib import Path
 
 from tljax.report import printed
+from tljax.runs.files import read_file
 from tljax.runs.workdir import CONFIG, SUMMARY
 from tljax.trees import Row
 

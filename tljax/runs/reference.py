@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tljax.runs.files import write_bytes
+from tljax.runs.files import open_file, write_bytes
 from tljax.training.calibration import TEMPERATURES
 
 REFERENCE = "reference.npz"
@@ -53,10 +53,10 @@ def read_reference(workdir: Path) -> Reference | None:
         return None
     try:
         # Compressed arrays could be a thousand times as large as the file.
-        with zipfile.ZipFile(path) as archive:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("its arrays are compressed")
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             found = Reference(*(arrays[name] for name in Reference._fields))
         reference = found._replace(
             best=int(found.best),

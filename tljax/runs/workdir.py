@@ -13,7 +13,7 @@ from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
 from tljax.runs import reference
-from tljax.runs.files import read_json, read_rows, write_json, write_rows
+from tljax.runs.files import open_without_waiting, read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
 from tljax.trees import Row
 
@@ -44,7 +44,7 @@ def claim(workdir: Path) -> Iterator[None]:
     made = [path for path in (workdir, *workdir.parents) if not os.path.exists(path)]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / LOCK).open("a")
+        file = open(workdir / LOCK, "a", opener=open_without_waiting)  # noqa: SIM115, the block below closes it
     except OSError as error:
         _remove(made)
         raise type(error)(f"{workdir} cannot be written to ({error.strerror}); give another --workdir") from error
