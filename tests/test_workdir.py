@@ -15,6 +15,12 @@ from tljax.config import Cache, Config, Data, Lesson, Optimizer, as_json, jsonab
 from tljax.runs import files, workdir
 
 
+SUMMED_UP = {
+    "stage": "feature_extraction", "loss": 1.0, "accuracy": 0.5, "seconds": 1.5, "best_epoch": 1, "epochs": 1,
+    "params": {"trainable": 9},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
@@ -127,7 +133,7 @@ def test_how_far_a_run_is(tmp_path):
     assert workdir.find_run(tmp_path / "new", config) == "none"
     workdir.begin_run(tmp_path, config, overwrite=False)
     assert workdir.find_run(tmp_path, config) == "begun"
-    files.write_json(tmp_path / "summary.json", {"stage": "feature_extraction"})
+    files.write_json(tmp_path / "summary.json", SUMMED_UP)
     assert workdir.find_run(tmp_path, config) == "begun"
     fill(tmp_path, ["metrics.jsonl"])
     assert workdir.find_run(tmp_path, config) == "finished"

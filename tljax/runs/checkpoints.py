@@ -24,6 +24,7 @@ from tljax.devices.processes import leads, wait
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import abstract_variables, build_network
 from tljax.runs.integrity import Damaged, agree, check_files, digest_json, finding_damage, list_files
+from tljax.runs.saved_values import check_meta
 from tljax.training.state import TrainState
 from tljax.trees import Tree, digest_leaves, find_differences, flatten, unflatten
 
@@ -162,14 +163,19 @@ class Checkpoints:
         """The meta of a checkpoint; keys that an older version did not write come from `META_BEFORE`.
 
         Raises:
-          Damaged: if the meta is not what was saved.
+          Damaged: if the meta is not what was saved, or nothing that a run saves.
           OSError: if the system does not allow reading now.
         """
         with finding_damage(self.path(number)):
             saved = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         if not isinstance(saved, dict) or saved.get("sha256") != digest_json(saved.get("content")):
             raise Damaged(f"checkpoint {self.path(number)} is damaged: meta differs from what was saved")
-        return META_BEFORE | saved["content"]
+        try:
+            meta = META_BEFORE | saved["content"]
+            check_meta(meta)
+        except (ValueError, TypeError) as error:
+            raise Damaged(f"checkpoint {self.path(number)} is damaged: its meta was edited: {error}") from error
+        return meta
 
     def restore_variables(self, number: int) -> tuple[Tree, Meta]:
         """The variables of the whole network, on this process's first device, and the meta of a checkpoint.
@@ -225,6 +231,8 @@ class Checkpoints:
         names as the best are checked too."""
         meta = self.read_meta(number)
         for name, value in json.loads(json.dumps(about)).items():
+            if name not in meta:
+                raise Damaged(f"checkpoint {self.path(number)} is damaged: its meta was edited: it has no {name!r}")
             if meta[name] != value:
                 raise ValueError(
                     f"{self.folder.parent}: this run began with {_describe_change(name, meta[name], value)}; bring "

@@ -1,13 +1,14 @@
 """The files of a run but for checkpoints: JSON, JSON Lines, lists of digests. They are written atomically, whole or not
 at all. With several processes, only the leader writes."""
 
+import io
 import json
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Opens a file to read its bytes.
 
     Raises:

@@ -16,7 +16,8 @@ SETTINGS_BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
 def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
     """`config` with the values of `SETTINGS_BEFORE` for the data settings that a run's saved config lacks: the run goes
     on with the splits that it began with."""
-    known = saved.get("data", {}) if isinstance(saved, dict) else {}
+    known = saved.get("data") if isinstance(saved, dict) else None
+    known = known if isinstance(known, dict) else {}
     before = {name: value for name, value in SETTINGS_BEFORE[Data].items() if name not in known}
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **before))
 

@@ -15,6 +15,7 @@ from tljax.devices.processes import leads, wait
 from tljax.runs import reference
 from tljax.runs.files import open_without_waiting, read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
+from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.trees import Row
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
@@ -127,12 +128,13 @@ def as_begun(workdir: Path, config: ConfigT) -> ConfigT:
 
 
 def _is_whole(workdir: Path) -> bool:
-    """Whether the files of a finished run are there."""
+    """Whether the files of a finished run are there, and undamaged: a run that is not whole writes them again."""
     try:
-        stage = read_json(workdir / SUMMARY)["stage"]
+        summary = read_json(workdir / SUMMARY)
+        check_summary(summary, in_lesson=True)
+        return summary["stage"] == "zero_shot" or are_epochs(read_rows(workdir / METRICS))
     except (OSError, ValueError):
         return False
-    return stage == "zero_shot" or (workdir / METRICS).exists()
 
 
 def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool, recipe: Row | None = None) -> None:

@@ -11,6 +11,7 @@ from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
+from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
@@ -206,11 +207,12 @@ def _read_run(folder: Path, setting: str) -> Weights:
         choices = ", ".join(map(str, stages))
         raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
     variables, meta = checkpoints.read_run(folder)
+    check_kept(meta, WEIGHTS_KEYS, folder)
     return Weights(
         name=str(folder),
         leaves={path: np.asarray(leaf) for path, leaf in flatten(variables).items()},
         variant=meta["network"]["variant"],
-        preprocessing=Preprocessing(**{k: _tuple(v) for k, v in meta["preprocessing"].items()}),
+        preprocessing=Preprocessing(**{k: _tuple(meta["preprocessing"][k]) for k in Preprocessing._fields}),
         input_size=meta["image_size"],
         labels=tuple((None, name) for name in meta["class_names"]),
         architecture=Architecture(tuple(meta["network"]["stage_sizes"]), meta["network"]["width"]),
