@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from tljax.config import STAGES, WIDEST
+from tljax.config import STAGES, WIDEST, is_number
 from tljax.data.decoding import MOST_PIXELS, Fit
 from tljax.data.preprocessing import Preprocessing
 from tljax.networks.architectures import VARIANTS, Architecture
@@ -25,11 +25,9 @@ class Rule(NamedTuple):
     wanted: str
 
 
-def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether `value` is a number from `low` to `high`; with bounds, NaN is none."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return low <= value <= high or (math.isinf(low) and math.isinf(high))
+def is_measured(value: Any) -> bool:
+    """Whether `value` is a number that a run may have computed: infinity and NaN are some too."""
+    return isinstance(value, float) or is_number(value)
 
 
 def is_whole(value: Any, low: int = 0, high: float = math.inf) -> bool:
@@ -85,7 +83,7 @@ def _is_epoch(row: Any) -> bool:
         return False
     measured = [row.get(name, "") for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
     solved = row.get("solved", {})
-    numbers = all(map(_either(is_number), [*measured, row.get("learning_rate")]))
+    numbers = all(map(_either(is_measured), [*measured, row.get("learning_rate")]))
     held_out = isinstance(solved, dict) and _is_held_out(solved.get("held_out"))
     return numbers and held_out and is_text(row.get("stage")) and is_whole(row.get("epoch"))
 
@@ -97,19 +95,19 @@ def _is_held_out(value: Any) -> bool:
         isinstance(value, dict)
         and all(is_number(value.get(name)) for name in names)
         and is_whole(value.get("pictures"))
-        and _either(is_number)(value.get("loss"))
+        and _either(is_measured)(value.get("loss"))
     )
 
 
 def _is_begun(value: Any) -> bool:
     """Whether `value` is the JSON of a `PartialEpoch`."""
-    if not isinstance(value, dict) or not is_whole(value.get("steps")) or not is_number(value.get("seconds")):
+    if not isinstance(value, dict) or not is_whole(value.get("steps")) or not is_measured(value.get("seconds")):
         return False
     sums = value.get("sums")
     return (
         isinstance(sums, list)
         and len(sums) == 3
-        and all(all_are(is_number, part) and len(part) == value["steps"] for part in sums)
+        and all(all_are(is_measured, part) and len(part) == value["steps"] for part in sums)
     )
 
 
@@ -118,19 +116,19 @@ def _is_stopper(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == set(EarlyStopper._fields)
-        and is_number(value["best"])
+        and is_measured(value["best"])
         and is_whole(value["best_epoch"])
         and is_whole(value["wait"])
         and isinstance(value["stopped"], bool)
     )
 
 
-# The most blocks and features of a network that is read: ResNet152 has 50 and 2,048.
-MOST_BLOCKS, MOST_FEATURES = 1000, 2**17
+# The most blocks, features and outputs of a network that is read: ResNet152 has 50, 2,048 and 1,000.
+MOST_BLOCKS, MOST_FEATURES, MOST_OUTPUTS = 1000, 2**17, 10**6
 # The meta of a checkpoint. A key with dots lies in dicts.
 META_RULES: dict[str, Rule] = {
     "network": _dict(),
-    "network.num_classes": _whole(1),
+    "network.num_classes": _whole(1, MOST_OUTPUTS),
     "network.variant": _one_of(VARIANTS),
     "network.stage_sizes": Rule(
         lambda sizes: isinstance(sizes, list) and all(is_whole(n, 1) for n in sizes) and sum(sizes) <= MOST_BLOCKS,
@@ -166,7 +164,7 @@ PROGRESS_KEYS = ("history", "stopper", "begun")
 
 SUMMARY_RULES: dict[str, Rule] = {
     "stage": _one_of(STAGES),
-    "loss": Rule(_either(is_number), "must be a number"),
+    "loss": Rule(_either(is_measured), "must be a number"),
     "accuracy": Rule(_either(lambda value: is_number(value, 0, 1)), "must be a number from 0 to 1"),
     "seconds": Rule(is_number, "must be a number"),
     "best_epoch": _whole(0),
@@ -175,8 +173,8 @@ SUMMARY_RULES: dict[str, Rule] = {
     "params.trainable": _whole(0),
     "labels": _dict(is_whole, "must be a whole number for each split"),
     "test": _dict(),
-    "test.loss": Rule(_either(is_number), "must be a number"),
-    "test.accuracy": Rule(_either(is_number), "must be a number"),
+    "test.loss": Rule(_either(is_measured), "must be a number"),
+    "test.accuracy": Rule(_either(is_measured), "must be a number"),
     "unmapped_classes": _list(is_text, "must be names of classes"),
     "unmapped_mass": Rule(is_number, "must be a number"),
     "solved": _dict(),
@@ -230,9 +228,9 @@ def check_meta(meta: Any, needed: Collection[str] = READ_KEYS) -> None:
     units = architecture.units
     if meta["cut"] not in units:
         raise ValueError(f"cut={meta['cut']!r:.80} must be one of its units, {units[0]} ... {', '.join(units[-2:])}")
-    names = meta.get("class_names", [""] * network["num_classes"])
-    if len(names) != network["num_classes"]:
-        raise ValueError(f"network.num_classes={network['num_classes']}, but there are {len(names)} class_names")
+    if "class_names" in meta and len(meta["class_names"]) != network["num_classes"]:
+        names = len(meta["class_names"])
+        raise ValueError(f"network.num_classes={network['num_classes']}, but there are {names} class_names")
     _check_digests(meta["digest"], network, units)
 
 
