@@ -221,9 +221,9 @@ def check_meta(meta: Any, needed: Collection[str] = READ_KEYS) -> None:
     network = meta["network"]
     architecture = Architecture(tuple(network["stage_sizes"]), network["width"])
     if len(architecture.stage_sizes) > 20 or architecture.features > MOST_FEATURES:
+        sizes = reprlib.repr(network["stage_sizes"])
         raise ValueError(
-            f"network.width={network['width']} in {len(architecture.stage_sizes)} stages is more than "
-            f"{MOST_FEATURES:,} features"
+            f"network.stage_sizes={sizes} and network.width={network['width']} are more than {MOST_FEATURES:,} features"
         )
     units = architecture.units
     if meta["cut"] not in units:
@@ -251,9 +251,10 @@ def _check_digests(digests: Mapping[str, str], network: Mapping[str, Any], units
     paths = [path.split("/") for path in digests if path.split("/")[0] in ("params", "batch_stats")]
     found = {path[1] for path in paths if len(path) > 2}
     if found != set(units):
+        sizes = reprlib.repr(network["stage_sizes"])
         raise ValueError(
-            f"network.stage_sizes={reprlib.repr(network['stage_sizes'])} has the units {reprlib.repr(units)}, its "
-            f"arrays are of {reprlib.repr(sorted(found))}"
+            f"network.stage_sizes={sizes} has the units {reprlib.repr(units)}, its digest those of "
+            f"{reprlib.repr(sorted(found))}"
         )
     layers = {path[2] for path in paths if path[:2] == ["params", "head"] and path[2].startswith("hidden_")}
     if len(layers) != len(network.get("hidden", ())):
