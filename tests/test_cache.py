@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -40,9 +42,43 @@ def test_arrays_are_found_again_under_the_same_description():
     assert cache.find({"what": "a"}) is None
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def test_nobody_else_can_enter(folder):
     make("a")
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    cache.folder("programs/x")
+    made = [folder, folder / "arrays", folder / "programs", folder / "programs" / "x"]
+    assert [mode_of(path) for path in made] == [0o700] * 4
+
+
+def test_a_folder_that_was_there_keeps_its_rights_and_what_lies_in_it_does_not(folder):
+    """Others may use the folder too. `arrays` may come from a version that gave it the usual rights."""
+    (folder / "arrays").mkdir(parents=True)
+    (folder / "arrays").chmod(0o777)
+    folder.chmod(0o2775)
+    make("a")
+    assert mode_of(folder) == 0o2775 and mode_of(folder / "arrays") == 0o700
+    assert cache.find({"what": "a"}) is not None
+
+
+def test_a_folder_of_somebody_else_is_said(folder, monkeypatch, capsys):
+    def refuse(path, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert make("a")["x"].sum() == 1000
+    said = f"a are not kept: {folder}/arrays: Operation not permitted; TLJAX_CACHE_DIR names another cache folder\n"
+    assert capsys.readouterr().out == said
+    assert cache.find({"what": "a"}) is None
+    cache.forget({"what": "a"})
+
+
+def test_a_file_beside_the_entries_is_in_nobodys_way(folder):
+    cache.folder("arrays").joinpath(".DS_Store").touch()
+    make("a")
+    assert cache.find({"what": "a"}) is not None
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no file", "no about", "half an about", "other type"])
@@ -71,6 +107,78 @@ def test_a_damaged_entry_is_not_found_and_made_again(folder, damage, capsys):
     assert cache.find({"what": "a"}) is not None
 
 
+def change(**values):
+    """What an entry's description becomes if somebody edits `values` in it."""
+    return lambda about: about | values
+
+
+def without(*names):
+    return lambda about: {name: value for name, value in about.items() if name not in names}
+
+
+def with_list(edit):
+    return lambda about: about | {"sha256": edit(about["sha256"])}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda about: [],
+        lambda about: 5,
+        change(sha256=[]),
+        change(sha256=None),
+        change(sha256="x"),
+        change(what="b"),
+        change(size=1),
+        without("what"),
+        without("sha256"),
+        with_list(without("names")),
+        # As an entry of an older version, it lists an array less than it has.
+        lambda about: without("sha256_of_list")(with_list(without("names"))(about)),
+        with_list(lambda kept: {f"../{name}": digest for name, digest in kept.items()}),
+        lambda about: without("sha256_of_list")(with_list(change(**{"../x": "x"}))(about)),
+        with_list(change(x=5)),
+        change(sha256_of_list=[]),
+    ],
+)
+def test_an_edited_about_is_made_again(folder, edit, capsys):
+    make("a")
+    (entry,) = (folder / "arrays").iterdir()
+    (entry / "about.json").write_text(json.dumps(edit(json.loads((entry / "about.json").read_text()))))
+    assert cache.find({"what": "a"}) is None
+    said = capsys.readouterr().out
+    assert said.startswith(f"the cached a in {entry} are damaged (") and said.count("\n") == 1
+    make("a")
+    assert cache.find({"what": "a"}).keys() == {"x", "names"}
+
+
+@pytest.mark.parametrize("damage", ["pipe", "nested", "file"])
+def test_what_is_no_description_at_all_is_made_again(folder, damage, capsys):
+    make("a")
+    (entry,) = (folder / "arrays").iterdir()
+    (entry / "about.json").unlink()
+    if damage == "pipe":
+        os.mkfifo(entry / "about.json")
+    elif damage == "nested":
+        (entry / "about.json").write_text("[" * 100_000)
+    else:
+        shutil.rmtree(entry)
+        entry.write_text("")
+    assert cache.find({"what": "a"}) is None
+    assert "the cached a in" in capsys.readouterr().out
+    make("a")
+    assert cache.find({"what": "a"}) is not None
+
+
+def test_an_entry_without_a_digest_of_its_list_is_found(folder):
+    """Earlier versions wrote such entries."""
+    make("a")
+    (entry,) = (folder / "arrays").iterdir()
+    about = json.loads((entry / "about.json").read_text())
+    (entry / "about.json").write_text(json.dumps(without("sha256_of_list")(about)))
+    assert cache.find({"what": "a"}).keys() == {"x", "names"}
+
+
 def test_a_failure_leaves_nothing(folder):
     with pytest.raises(RuntimeError), cache.build({"what": "a"}, SHAPES, 2**20) as arrays:
         arrays["x"][:] = 1
@@ -79,8 +187,6 @@ def test_a_failure_leaves_nothing(folder):
 
 
 def test_what_was_unused_longest_goes_first(folder):
-    import os
-
     for age, name in enumerate("cba"):
         make(name)
         newest = max((folder / "arrays").iterdir(), key=lambda path: path.stat().st_mtime_ns)

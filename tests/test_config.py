@@ -1,5 +1,6 @@
 """What a run may not be is refused with the setting's name and value; the command line overrides a config file."""
 
+import math
 import re
 import sys
 from dataclasses import replace
@@ -178,6 +179,14 @@ def test_two_fine_tunes_in_a_row_start_from_each_other():
     assert explain_changes(["seed: 1 before, 2 now"], falling) == "seed: 1 before, 2 now"
 
 
+@pytest.mark.parametrize("gib", [math.inf, 1e300, 10**400, 2.0**40])
+def test_a_size_that_no_machine_has_is_no_limit(gib):
+    cache = Cache(memory_gib=gib, disk_gib=gib)
+    cache.check()
+    assert cache.memory_bytes == cache.disk_bytes >= 2**63
+    assert Cache(memory_gib=0.5).memory_bytes == 2**29 and Cache(disk_gib=0).disk_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -188,6 +197,18 @@ def test_two_fine_tunes_in_a_row_start_from_each_other():
         ({"optimizer": Optimizer(layer_decay=0)}, "config.optimizer.layer_decay=0: must be in"),
         ({"optimizer": Optimizer(clip_norm=0)}, "config.optimizer.clip_norm=0: must be > 0, or None"),
         ({"optimizer": Optimizer(ema_decay=1)}, "config.optimizer.ema_decay=1: must be in"),
+        ({"optimizer": Optimizer(learning_rate=1e39)}, "config.optimizer.learning_rate=1e+39: must be > 0, at most"),
+        ({"optimizer": Optimizer(learning_rate="0.1")}, "config.optimizer.learning_rate='0.1': must be > 0"),
+        ({"optimizer": Optimizer(warmup_epochs=math.nan)}, "config.optimizer.warmup_epochs=nan: must be >= 0"),
+        ({"optimizer": Optimizer(layer_decay=math.nan)}, "config.optimizer.layer_decay=nan: must be in"),
+        ({"optimizer": Optimizer(clip_norm=math.inf)}, "config.optimizer.clip_norm=inf: must be > 0, or None"),
+        ({"optimizer": Optimizer(ema_decay=None)}, "config.optimizer.ema_decay=None: must be in"),
+        ({"label_smoothing": math.nan}, "config.label_smoothing=nan: must be in"),
+        ({"head": Head(dropout="0.5")}, "config.head.dropout='0.5': must be in"),
+        ({"class_weights": {"cat": math.inf}}, "config.class_weights={'cat': inf}: weights are numbers >= 0"),
+        ({"cache": Cache(memory_gib=math.nan)}, "config.cache.memory_gib=nan: must be at least 0; inf is no limit"),
+        ({"cache": Cache(disk_gib=-1)}, "config.cache.disk_gib=-1: must be at least 0"),
+        ({"cache": Cache(disk_gib="16")}, "config.cache.disk_gib='16': must be at least 0"),
         ({"optimizer": Optimizer(schedule="cos")}, "config.optimizer.schedule='cos': must be one of constant, linear"),
         ({"monitor": "accuracy"}, "config.monitor='accuracy': must be one of val_loss, val_accuracy"),
         ({"label_smoothing": 1}, "config.label_smoothing=1: must be in"),

@@ -139,6 +139,8 @@ def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
     np.save(entry / "activations.npy", stale)
     about = json.loads((entry / "about.json").read_text())
     about["sha256"]["activations"] = trees.sha256(stale)
+    # Its list has no digest, as that of an earlier version.
+    del about["sha256_of_list"]
     (entry / "about.json").write_text(json.dumps(about))
     calls = []
     again = compute(frozen, calls=calls)["train"]

@@ -14,6 +14,11 @@ import pytest
 from tljax.config import Cache, Config, Data, Lesson, Optimizer, as_json, jsonable
 from tljax.runs import files, workdir
 
+SUMMED_UP = {
+    "stage": "feature_extraction", "loss": 1.0, "accuracy": 0.5, "seconds": 1.5, "best_epoch": 1, "epochs": 1,
+    "params": {"trainable": 9},
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("value", "plain"),
@@ -37,6 +42,21 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [{"epoch": 1, "loss": math.nan}, {"epoch": 2, "loss": 0.1, "stage": "größer"}]
     files.write_rows(tmp_path / "metrics.jsonl", rows)
     assert files.read_rows(tmp_path / "metrics.jsonl") == [rows[0] | {"loss": None}, rows[1]]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "\n"])
+def test_a_text_may_hold_what_looks_like_the_end_of_a_line(tmp_path, end):
+    rows = [{"command": f"main.py --workdir a{end}b"}, {"command": "c"}]
+    files.write_rows(tmp_path / "rows.jsonl", rows)
+    assert files.read_rows(tmp_path / "rows.jsonl") == rows
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}\n{"b', "[1]\n", "5\n", "[" * 10**5])
+def test_rows_that_are_none_are_named(tmp_path, content):
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"rows\.jsonl is damaged \(") as error:
+        files.read_rows(tmp_path / "rows.jsonl")
+    assert "\n" not in str(error.value)
 
 
 def test_a_name_that_is_no_text_is_written_and_read(tmp_path):
@@ -127,7 +147,7 @@ def test_how_far_a_run_is(tmp_path):
     assert workdir.find_run(tmp_path / "new", config) == "none"
     workdir.begin_run(tmp_path, config, overwrite=False)
     assert workdir.find_run(tmp_path, config) == "begun"
-    files.write_json(tmp_path / "summary.json", {"stage": "feature_extraction"})
+    files.write_json(tmp_path / "summary.json", SUMMED_UP)
     assert workdir.find_run(tmp_path, config) == "begun"
     fill(tmp_path, ["metrics.jsonl"])
     assert workdir.find_run(tmp_path, config) == "finished"
@@ -206,10 +226,10 @@ def test_one_run_at_a_time_is_in_a_folder(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
-    def refuse(self, mode):
+    def refuse(path, flags):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(workdir, "open_without_waiting", refuse)
     said = r"new cannot be written to \(Permission denied\); give another"
     with pytest.raises(PermissionError, match=said), workdir.claim(tmp_path / "new"):
         pass

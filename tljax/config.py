@@ -22,10 +22,28 @@ ZERO_SHOT_MAX_IMAGES = 1000
 NO_VALIDATION = "none"
 
 
+# The largest number of float32.
+LARGEST = 3.4e38
+
+
 def refuse_unless(ok: bool, setting: str, value: Any, wanted: str) -> None:
     """Raises ValueError with the `setting`, its value and what is `wanted`, unless `ok`."""
     if not ok:
         raise ValueError(f"config.{setting}={value!r}: {wanted}")
+
+
+def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
+    """Whether `value` is a number from `low` to `high`; NaN is none. A config file may hold anything."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_finite(value: Any) -> bool:
+    # A larger number is infinite in float32, in which runs compute.
+    return is_number(value, -LARGEST, LARGEST)
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value, 0, 1) and value < 1
 
 
 def check_choices(settings: Any, prefix: str) -> None:
@@ -176,24 +194,30 @@ class Cache:
     """Run the frozen units once and train on their activations, unless images change in every epoch; `no_features` runs
     them in every step. (default: once)"""
     memory_gib: float = 4.0
-    """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB."""
+    """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB; inf: every
+    split stays."""
     disk_gib: float = 16.0
     """Most disk space for decoded images and activations in the user's cache folder, GiB. The least recently used are
-    deleted first. 0: none are kept."""
+    deleted first. 0: none are kept. inf: no limit."""
 
     def check(self) -> None:
-        """Raises ValueError for a negative size."""
+        """Raises ValueError for what is no size."""
         for name in ("memory_gib", "disk_gib"):
             gib = getattr(self, name)
-            refuse_unless(gib >= 0, f"cache.{name}", gib, "must be at least 0")
+            refuse_unless(is_number(gib, 0), f"cache.{name}", gib, "must be at least 0; inf is no limit")
 
     @property
     def memory_bytes(self) -> int:
-        return int(self.memory_gib * 2**30)
+        return _to_bytes(self.memory_gib)
 
     @property
     def disk_bytes(self) -> int:
-        return int(self.disk_gib * 2**30)
+        return _to_bytes(self.disk_gib)
+
+
+def _to_bytes(gib: float) -> int:
+    """A size in bytes; more than any machine has stands for no limit."""
+    return int(min(gib, 2**33) * 2**30)
 
 
 @dataclass
@@ -255,14 +279,21 @@ class Optimizer:
             wanted = f"{self.name} does not use it; leave it out"
             refuse_unless(value == setting.default, f"optimizer.{setting.name}", value, wanted)
         for name in ("learning_rate", "epsilon"):
-            refuse_unless(0 < getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be > 0")
+            value = getattr(self, name)
+            refuse_unless(
+                _is_finite(value) and value > 0, f"optimizer.{name}", value, f"must be > 0, at most {LARGEST:g}"
+            )
         for name in ("beta_1", "beta_2", "momentum", "ema_decay"):
-            refuse_unless(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
+            refuse_unless(_is_share(getattr(self, name)), f"optimizer.{name}", getattr(self, name), "must be in [0, 1)")
         for name in ("warmup_epochs", "weight_decay"):
-            refuse_unless(0 <= getattr(self, name) < math.inf, f"optimizer.{name}", getattr(self, name), "must be >= 0")
-        refuse_unless(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "must be in (0, 1]")
-        clip = self.clip_norm
-        refuse_unless(clip is None or 0 < clip < math.inf, "optimizer.clip_norm", clip, "must be > 0, or None")
+            value = getattr(self, name)
+            refuse_unless(
+                _is_finite(value) and value >= 0, f"optimizer.{name}", value, f"must be >= 0, at most {LARGEST:g}"
+            )
+        decay, clip = self.layer_decay, self.clip_norm
+        refuse_unless(is_number(decay, 0, 1) and decay > 0, "optimizer.layer_decay", decay, "must be in (0, 1]")
+        right = clip is None or (_is_finite(clip) and clip > 0)
+        refuse_unless(right, "optimizer.clip_norm", clip, "must be > 0, or None")
         wanted = "without weight decay adamw is adam: give optimizer.weight_decay, such as 0.01"
         refuse_unless(
             self.name != "adamw" or self.weight_decay > 0, "optimizer.weight_decay", self.weight_decay, wanted
@@ -386,9 +417,9 @@ class Config(Shared, Stage):
 
     def _check_loss(self) -> None:
         smoothing, weights = self.label_smoothing, self.class_weights
-        refuse_unless(0 <= smoothing < 1, "label_smoothing", smoothing, "must be in [0, 1)")
+        refuse_unless(_is_share(smoothing), "label_smoothing", smoothing, "must be in [0, 1)")
         if isinstance(weights, dict):
-            right = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights.values())
+            right = all(_is_finite(w) and w >= 0 for w in weights.values())
             refuse_unless(right, "class_weights", weights, "weights are numbers >= 0")
             named = all(isinstance(name, str) for name in weights)
             refuse_unless(named, "class_weights", weights, "names of classes are text, such as '5'")
@@ -406,7 +437,7 @@ class Config(Shared, Stage):
         sizes = all(isinstance(size, int) and 1 <= size <= WIDEST for size in self.head.hidden)
         wanted = f"sizes are whole numbers from 1 to {WIDEST:,}"
         refuse_unless(sizes, "head.hidden", self.head.hidden, wanted)
-        refuse_unless(0 <= self.head.dropout < 1, "head.dropout", self.head.dropout, "must be in [0, 1)")
+        refuse_unless(_is_share(self.head.dropout), "head.dropout", self.head.dropout, "must be in [0, 1)")
         solved = self.head.init == "ridge"
         wanted = f"is for feature_extraction; {self.stage} has no new head to solve"
         refuse_unless(not solved or self.stage == "feature_extraction", "head.init", self.head.init, wanted)
@@ -515,7 +546,7 @@ class Recipe(Shared):
     def check(self) -> None:
         """Raises ValueError for a setting with which no stages can be chosen. The stages check all others."""
         limit = self.time_limit
-        right = limit is None or (isinstance(limit, (int, float)) and 0 < limit < math.inf)
+        right = limit is None or (_is_finite(limit) and limit > 0)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
         # The seed draws the images whose number is what the stages are chosen by.
         self.check_seed()

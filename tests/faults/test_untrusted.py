@@ -10,6 +10,7 @@ import random
 import resource
 import struct
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from safetensors.numpy import save_file
 
 from tljax.data.decoding import MOST_PIXELS, Encoded
 from tljax.weights import pretrained
-from tljax.weights.untrusted import MOST_BYTES
+from tljax.weights.untrusted import MOST_BYTES, MOST_OBJECTS
 
 SHAPE = (7, 7, 3, 64)
 
@@ -108,6 +109,36 @@ def many(group, name):
     group.create_dataset(name, (MOST_BYTES // 4 + 1,), np.float32)
 
 
+def crowd(group, name):
+    space = h5py.h5s.create_simple((0,))
+    for i in range(MOST_OBJECTS):
+        h5py.h5d.create(group.id, f"{i}".encode(), h5py.h5t.NATIVE_FLOAT, space).close()
+
+
+def deep(group, name):
+    for _ in range(600):
+        group = group.create_group("a")
+
+
+def long(group, name):
+    group.create_dataset("x" * 60_000, data=np.ones(SHAPE, np.float32))
+
+
+def write_many_layers(path: Path) -> Path:
+    """A file of some kilobytes whose layers name 400 million weights."""
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["layer_names"] = np.array([b"a"] * 20_000)
+        file.create_group("a").attrs["weight_names"] = np.array([b"x"] * 20_000)
+        file["a/x"] = np.ones(1, np.float32)
+    return path
+
+
+def pack(path: Path, h5: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(h5, "model.weights.h5")
+    return path
+
+
 def plugin(group, name):
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_chunk((7, 7, 3, 64))
@@ -145,6 +176,27 @@ def crafted(folder: Path) -> dict[str, tuple[Path, str]]:
             write_safetensors(folder / "deep.safetensors", b'{"a":' + b"[" * 10**6),
             "no readable .safetensors file",
         ),
+    }
+    h5 = write_h5(folder / "crowd.h5", crowd)
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    files |= {
+        "crowd .h5": (h5, "it has 20,002 arrays and groups"),
+        "crowd .keras": (pack(folder / "crowd.keras", h5), "it has 20,002 arrays and groups"),
+        "crowd .safetensors": (
+            write_safetensors(folder / "crowd.safetensors", {f"{i}": empty for i in range(200_000)}),
+            "it has 200,000 arrays; 20,000 at most",
+        ),
+        "deep .h5": (write_h5(folder / "deep.h5", deep), "letters; 1,000 at most"),
+        "long .h5": (write_h5(folder / "long.h5", long), "letters; 1,000 at most"),
+        "long .safetensors": (
+            write_safetensors(folder / "long.safetensors", {"x" * 10**6: ones}, bytes(8)),
+            "a name in it has 1,000,000 letters",
+        ),
+        "large header": (
+            write_safetensors(folder / "large.safetensors", b" " * (2**24 + 1)),
+            "its header takes 16,777,217 bytes",
+        ),
+        "many layers": (write_many_layers(folder / "layers.h5"), "its layers name 20,001 weights, or more"),
     }
     for suffix, said in ((".h5", "no readable"), (".safetensors", "no readable"), (".pth", "is a pickle")):
         path = folder / f"pickle{suffix}"

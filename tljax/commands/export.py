@@ -160,7 +160,7 @@ def describes(config: Path, out: Path) -> bool:
     """Whether an export to `out` has written the file `config`."""
     try:
         return bool(json.loads(config.read_text("utf-8"))["tljax"]["file"] == out.name)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

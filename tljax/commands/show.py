@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from tljax.report import printed
+from tljax.runs.files import read_file
+from tljax.runs.saved_values import check_summary
 from tljax.runs.workdir import CONFIG, SUMMARY, is_at_work
 from tljax.trees import Row
 
@@ -32,7 +34,7 @@ def show(run: Path) -> str:
         raise FileNotFoundError(f"{run} is no folder; give the workdir of a run or of a lesson")
     # Asked before the summary is read: who ends in between has written it.
     at_work = bool(is_at_work(run))
-    summary = _read_summary(run / SUMMARY)
+    summary = _read_summary(run / SUMMARY, in_lesson=False)
     if summary is None:
         return _show_stages(run, at_work)
     line = printed.summary_line(summary)
@@ -43,7 +45,9 @@ def _show_stages(run: Path, at_work: bool) -> str:
     """What `show` gives of a folder without a summary; `at_work` says whether a run is at work there."""
     begun = {path.parent for path in run.glob(f"*/{CONFIG}")} or {path.parent for path in run.glob(CONFIG)}
     training = {folder for folder in begun if is_at_work(folder)}
-    summaries = {folder: _read_summary(folder / SUMMARY) for folder in _sort_by_time(run.glob(f"*/{SUMMARY}"))}
+    summaries = {
+        folder: _read_summary(folder / SUMMARY, in_lesson=True) for folder in _sort_by_time(run.glob(f"*/{SUMMARY}"))
+    }
     finished = {folder.name: row for folder, row in summaries.items() if row is not None}
     left = {folder for folder in begun - training if folder.name not in finished}
     notes = _describe_unfinished(run, training, left, at_work)
@@ -77,13 +81,17 @@ def _sort_by_time(files: Iterable[Path]) -> list[Path]:
     return sorted(times, key=lambda folder: times[folder])
 
 
-def _read_summary(path: Path) -> Row | None:
-    """A summary that `printed.summary_line` accepts; None if there is none."""
+def _read_summary(path: Path, *, in_lesson: bool) -> Row | None:
+    """A summary that can be printed; `in_lesson` as a row of a table. None if there is none.
+
+    Raises:
+      ValueError, OSError: with the file, and what is wrong with it.
+    """
     try:
-        row: Row = json.loads(path.read_text("utf-8"))
-        printed.summary_line(row)
+        row: Row = json.loads(read_file(path).decode("utf-8"))
+        check_summary(row, in_lesson=in_lesson)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no summary of a run, or damaged ({type(error).__name__}: {error})") from error
     return row

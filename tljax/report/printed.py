@@ -114,7 +114,8 @@ def summary_line(summary: Row) -> str:
         lines.append(doubt)
     lines += _name_known(summary)
     if "test" in summary:
-        lines.append("test split: loss {loss:.4f}, accuracy {accuracy:.4f}".format(**summary["test"]))
+        loss, accuracy = _number(summary["test"]["loss"]), _number(summary["test"]["accuracy"])
+        lines.append(f"test split: loss {loss}, accuracy {accuracy}")
     if summary.get("unmapped_classes"):
         lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:

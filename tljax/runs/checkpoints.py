@@ -25,6 +25,7 @@ from tljax.devices.processes import leads, wait
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import abstract_variables, build_network
 from tljax.runs.integrity import Damaged, agree, check_files, finding_damage, list_files
+from tljax.runs.saved_values import check_meta
 from tljax.runs.workdir import is_at_work
 from tljax.training.state import TrainState
 from tljax.trees import Tree, digest_json, digest_leaves, find_differences, flatten, unflatten
@@ -175,14 +176,19 @@ class Checkpoints:
         """The meta of a checkpoint; keys that an older version did not write come from `META_BEFORE`.
 
         Raises:
-          Damaged: if the meta is not what was saved.
+          Damaged: if the meta is not what was saved, or nothing that a run saves.
           OSError: if the system does not allow reading now.
         """
         with finding_damage(self.path(number)):
             saved = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
         if not isinstance(saved, dict) or saved.get("sha256") != digest_json(saved.get("content")):
             raise Damaged(f"checkpoint {self.path(number)} is damaged: meta differs from what was saved")
-        return META_BEFORE | saved["content"]
+        try:
+            meta = META_BEFORE | saved["content"]
+            check_meta(meta)
+        except (ValueError, TypeError) as error:
+            raise Damaged(f"checkpoint {self.path(number)} is damaged: its meta was edited: {error}") from error
+        return meta
 
     def restore_variables(self, number: int) -> tuple[Tree, Meta]:
         """The variables of the whole network, on this process's first device, and the meta of a checkpoint.
@@ -194,6 +200,7 @@ class Checkpoints:
         meta = self.read_meta(number)
         model = build_network(meta["network"])
         frozen, trained = Cut(model.units, meta["cut"]).split(abstract_variables(model))
+        self._check_sizes(number, meta["network"], flatten(trained))
         leaves = self._read(number, variables=flatten(trained))
         if frozen["params"]:
             leaves |= self._read(FROZEN, variables=flatten(frozen))
@@ -238,6 +245,8 @@ class Checkpoints:
         names as the best are checked too."""
         meta = self.read_meta(number)
         for name, value in json.loads(json.dumps(about)).items():
+            if name not in meta:
+                raise Damaged(f"checkpoint {self.path(number)} is damaged: its meta was edited: it has no {name!r}")
             if meta[name] is None and value is not None:
                 print(f"{self.folder.parent}: {NOT_RECORDED[name]}", flush=True)
             elif meta[name] != value and value is not None:
@@ -293,10 +302,7 @@ class Checkpoints:
     def _refuse_other_types(self, number: int, leaves: dict[str, Any]) -> None:
         """Raises ValueError if all `leaves` were saved with other types than they were read with, as under
         JAX_ENABLE_X64. Nothing is damaged then, if the files are those that were saved."""
-        with finding_damage(self.path(number)):
-            read_types = ocp.PyTreeCheckpointHandler().metadata
-            items = [read_types(file.parent).tree for file in self.path(number).glob("*/_METADATA")]
-        saved = {path: leaf.dtype for item in items for path, leaf in flatten(item).items()}
+        saved = {path: leaf.dtype for path, leaf in self._describe(number).items()}
         others = [path for path in leaves if path in saved and saved[path] != leaves[path].dtype]
         if others and len(others) == len(leaves):
             check_files(self.path(number))
@@ -305,6 +311,25 @@ class Checkpoints:
                 f"{leaves[others[0]].dtype}: this program computes with other types than the run (is JAX_ENABLE_X64 "
                 "set?); nothing is damaged"
             )
+
+    def _check_sizes(self, number: int, network: Meta, leaves: dict[str, Any]) -> None:
+        """Raises Damaged unless the arrays are as large as those of the `network` of the meta: the memory for `leaves`
+        is taken before the arrays are read."""
+        saved = self._describe(number, "variables")
+        for path, leaf in leaves.items():
+            if path in saved and tuple(saved[path].shape) != leaf.shape:
+                sizes = {name: network[name] for name in ("width", "num_classes", "hidden") if name in network}
+                raise Damaged(
+                    f"checkpoint {self.path(number)} is damaged: its meta was edited: network={sizes} has {path} "
+                    f"{leaf.shape}, it holds {tuple(saved[path].shape)}"
+                )
+
+    def _describe(self, number: int, items: str = "*") -> dict[str, Any]:
+        """The types and shapes of the arrays of a checkpoint's Orbax `items` by path, as they were saved."""
+        with finding_damage(self.path(number)):
+            read = ocp.PyTreeCheckpointHandler().metadata
+            trees = [read(file.parent).tree for file in self.path(number).glob(f"{items}/_METADATA")]
+            return {path: leaf for tree in trees for path, leaf in flatten(tree).items()}
 
     def _write(self, number: int, **items: Any) -> None:
         # Orbax would create a missing folder again.

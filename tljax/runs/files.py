@@ -1,8 +1,11 @@
 """The files of a run but for checkpoints: JSON, JSON Lines, lists of digests. They are written atomically, whole or not
 at all. With several processes, only the leader writes."""
 
+import io
 import json
 import os
+import stat
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,9 +42,47 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise type(error)(f"{path} cannot be written ({error.strerror})") from error
 
 
+def open_without_waiting(path: str, flags: int) -> int:
+    """An `opener` for `open`: a pipe in place of a file does not wait for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Opens a file to read its bytes.
+
+    Raises:
+      OSError: if it cannot be opened, or is a pipe, a device or a socket, which could be read without end.
+    """
+    file = open(path, "rb", opener=open_without_waiting)  # noqa: SIM115, the caller closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(f"{path} is no regular file, but a pipe or a device; put the file back, or delete it")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file. Raises OSError as `open_file` does."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a file of `numpy.savez`.
+
+    Raises:
+      ValueError: if they are compressed: they could be a thousand times as large as the file.
+      Exception: of many types, if the file is damaged.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its arrays are compressed")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def write_through(path: Path, content: bytes) -> None:
     """Writes a file, and waits until the disk has it."""
-    with path.open("wb") as file:
+    with open(path, "wb", opener=open_without_waiting) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -60,8 +101,8 @@ def read_json(path: Path) -> Any:
       OSError: if it cannot be read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        return json.loads(read_file(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
         ) from error
@@ -73,8 +114,22 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Reads a file of `write_rows`."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    """Reads a file of `write_rows`.
+
+    Raises:
+      ValueError: if the file has a line that is no row.
+      OSError: if it cannot be read.
+    """
+    try:
+        # Texts in it may hold what `splitlines` takes for the end of a line, such as U+2028.
+        rows = [json.loads(line) for line in read_file(path).decode("utf-8").split("\n") if line]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no row")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
+        ) from error
+    return rows
 
 
 def write_predictions(

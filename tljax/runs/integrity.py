@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tljax.devices.processes import leads, max_over_processes
-from tljax.runs.files import write_text
+from tljax.runs.files import open_file, read_file, write_bytes
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ def finding_damage(folder: Path) -> Iterator[None]:
       Damaged: for every error of the block, unless the files may be whole.
       OSError: if they may be, and cannot be read now.
     """
+    _refuse_pipes(folder)
     try:
         yield
     # Orbax raises errors of many types when a file is damaged inside.
@@ -43,6 +44,14 @@ def finding_damage(folder: Path) -> Iterator[None]:
         if (isinstance(error, OSError) and error.errno in NOT_NOW) or isinstance(error, MemoryError):
             raise OSError(f"checkpoint {folder} cannot be read now ({reason})") from error
         raise Damaged(f"checkpoint {folder} is damaged: {reason}") from error
+
+
+def _refuse_pipes(folder: Path) -> None:
+    """Raises Damaged if something below `folder` is neither a file nor a folder: a pipe would be read without end."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.exists() and not path.is_file():
+                raise Damaged(f"checkpoint {folder} is damaged: {path.relative_to(folder)} is no regular file")
 
 
 def agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
@@ -57,7 +66,8 @@ def agree(read: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def sum_files(folder: Path, name: str) -> str:
-    """The SHA-256 digest and the relative path of every file below `folder`, one line each, in sha256sum's format.
+    """The SHA-256 digest and the relative path of every file below `folder`, one line each, in sha256sum's format: a
+    path that would be several lines is escaped, which a backslash before the digest says.
 
     `name` is the file in `folder` that is to hold these lines; it is left out.
 
@@ -66,8 +76,10 @@ def sum_files(folder: Path, name: str) -> str:
     """
 
     def line(path: str) -> str:
-        with (folder / path).open("rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path}\n"
+        escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
+        with open_file(folder / path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n"
 
     def refuse(error: OSError) -> None:
         raise error
@@ -94,12 +106,12 @@ def check_files(folder: Path) -> None:
         print(f"checkpoint {folder} has no {CHECKSUMS}", flush=True)
         return
     with finding_damage(folder):
-        saved = (folder / CHECKSUMS).read_bytes().decode(errors="replace").splitlines()
-        now = sum_files(folder, CHECKSUMS).splitlines()
-    wrong = sorted(line.partition("  ")[2] for line in set(saved) - set(now))
+        saved = _split_sums(read_file(folder / CHECKSUMS))
+        now = _split_sums(_encode_sums(folder))
+    wrong = sorted(line.partition("  ")[2] for line in saved - now)
     if wrong:
         raise Damaged(f"checkpoint {folder} is damaged: {wrong[0]} or {CHECKSUMS} is not the file that was saved")
-    unlisted = sorted(line.partition("  ")[2] for line in set(now) - set(saved))
+    unlisted = sorted(line.partition("  ")[2] for line in now - saved)
     if unlisted:
         more = f" and {len(unlisted) - 1} more are" if unlisted[1:] else " is"
         print(f"checkpoint {folder}: {unlisted[0]}{more} not in {CHECKSUMS}", flush=True)
@@ -110,4 +122,14 @@ def list_files(folder: Path) -> None:
     checkpoint and its list."""
     if leads() and not (folder / CHECKSUMS).exists():
         with suppress(OSError):
-            write_text(folder / CHECKSUMS, sum_files(folder, CHECKSUMS))
+            write_bytes(folder / CHECKSUMS, _encode_sums(folder))
+
+
+def _encode_sums(folder: Path) -> bytes:
+    """The content of `CHECKSUMS`. The names of files are the system's bytes, which may be no text in UTF-8."""
+    return sum_files(folder, CHECKSUMS).encode("utf-8", "surrogateescape")
+
+
+def _split_sums(content: bytes) -> set[str]:
+    """The lines of `CHECKSUMS`, to be compared and printed. A name may hold what `splitlines` takes for their end."""
+    return {line.decode("utf-8", "backslashreplace") for line in content.split(b"\n") if line}

@@ -7,6 +7,7 @@ from tljax.networks.cut import Cut
 from tljax.runs.checkpoints import Checkpoints, Meta
 from tljax.runs.files import write_rows
 from tljax.runs.learned import Learned, write_learned
+from tljax.runs.saved_values import PROGRESS_KEYS, check_kept
 from tljax.runs.workdir import METRICS
 from tljax.training.progress import Progress, progress_from_json, progress_to_json
 from tljax.training.state import TrainState
@@ -43,12 +44,13 @@ class Journal:
         `shapes` gives the state's shapes and dtypes; `Checkpoints.restore_newest` describes the state.
 
         Raises:
-          ValueError: if the checkpoints belong to another run.
+          ValueError: if the checkpoints belong to another run, or hold no progress.
           OSError: if the system does not allow reading them now.
         """
         found = self.checkpoints.restore_newest(shapes, self.cut, self.frozen, self.about)
         if found is None:
             return None, Progress(self.earlier)
+        check_kept(found[1], PROGRESS_KEYS, self.workdir)
         return found[0], progress_from_json(found[1])
 
     def begin(self, variables: Tree, progress: Progress) -> None:

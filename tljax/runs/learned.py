@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from tljax.runs.files import write_bytes
+from tljax.runs.files import read_arrays, read_file, write_bytes
 from tljax.storage.file_index import Digests
 
 LEARNED = "learned.npz"
@@ -74,13 +74,16 @@ def read_learned(workdir: Path) -> Learned | None:
 
     Raises:
       ValueError: if the file is damaged.
+      OSError: if the system does not allow reading now.
     """
     path = workdir / LEARNED
-    if not path.exists():
+    try:
+        content = read_file(path)
+    except FileNotFoundError:
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            files, pixels, whole = (arrays[name] for name in Learned._fields)
+        arrays = read_arrays(content)
+        files, pixels, whole = (arrays[name] for name in Learned._fields)
         if any(found.dtype != np.uint64 or not (found[1:] > found[:-1]).all() for found in (files, pixels)):
             raise ValueError("its arrays are not those of a run")
         return Learned(files, pixels, bool(whole))

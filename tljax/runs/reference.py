@@ -1,14 +1,13 @@
 """What a run keeps for those who predict with it: a few validation pictures with their logits, and the calibration."""
 
 import io
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tljax.runs.files import write_bytes
+from tljax.runs.files import read_arrays, read_file, write_bytes
 from tljax.training.calibration import TEMPERATURES
 
 REFERENCE = "reference.npz"
@@ -52,16 +51,12 @@ def read_reference(workdir: Path) -> Reference | None:
     path = workdir / REFERENCE
     try:
         # Read at once: a run that begins anew may delete or replace the file.
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return None
     try:
-        # Compressed arrays could be a thousand times as large as the file.
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError("its arrays are compressed")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            found = Reference(*(arrays[name] for name in Reference._fields))
+        arrays = read_arrays(content)
+        found = Reference(*(arrays[name] for name in Reference._fields))
         reference = found._replace(
             best=int(found.best),
             compute=str(found.compute),

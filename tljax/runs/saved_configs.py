@@ -1,6 +1,7 @@
 """Saved configs of runs: adds the settings that an older version lacked, and compares two configs."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -16,7 +17,8 @@ SETTINGS_BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
 def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
     """`config` with the values of `SETTINGS_BEFORE` for the data settings that a run's saved config lacks: the run goes
     on with the splits that it began with."""
-    known = saved.get("data", {}) if isinstance(saved, dict) else {}
+    known = saved.get("data") if isinstance(saved, dict) else None
+    known = known if isinstance(known, dict) else {}
     before = {name: value for name, value in SETTINGS_BEFORE[Data].items() if name not in known}
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **before))
 
@@ -54,6 +56,9 @@ def build_settings(kind: Any, saved: Any) -> Any:
         return kind(**{name: build_settings(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
     if get_origin(kind) is dict:
         return {name: build_settings(get_args(kind)[1], value) for name, value in saved.items()}
+    # JSON has no infinity: `jsonable` wrote None.
+    if kind is float and saved is None:
+        return math.inf
     return tuple(saved) if isinstance(saved, list) else saved
 
 

@@ -13,8 +13,9 @@ from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
 from tljax.runs import learned, reference
-from tljax.runs.files import read_json, read_rows, write_json, write_rows
+from tljax.runs.files import open_without_waiting, read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
+from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.trees import Row
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
@@ -48,7 +49,7 @@ def claim(workdir: Path) -> Iterator[None]:
     made = [path for path in (workdir, *workdir.parents) if not os.path.exists(path)]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / LOCK).open("a")
+        file = open(workdir / LOCK, "a", opener=open_without_waiting)  # noqa: SIM115, the block below closes it
     except OSError as error:
         _remove(made)
         raise type(error)(f"{workdir} cannot be written to ({error.strerror}); give another --workdir") from error
@@ -148,12 +149,13 @@ def as_begun(workdir: Path, config: ConfigT) -> ConfigT:
 
 
 def _is_whole(workdir: Path) -> bool:
-    """Whether the files of a finished run are there."""
+    """Whether the files of a finished run are there, and undamaged: a run that is not whole writes them again."""
     try:
-        stage = read_json(workdir / SUMMARY)["stage"]
+        summary = read_json(workdir / SUMMARY)
+        check_summary(summary, in_lesson=True)
+        return summary["stage"] == "zero_shot" or are_epochs(read_rows(workdir / METRICS))
     except (OSError, ValueError):
         return False
-    return stage == "zero_shot" or (workdir / METRICS).exists()
 
 
 def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool, recipe: Row | None = None) -> None:

@@ -17,6 +17,8 @@ from jax import ShapeDtypeStruct
 from tljax.trees import sha256
 
 ABOUT = "about.json"
+# In it: the digest of each array, and one of the list of them.
+DIGESTS, DIGEST = "sha256", "sha256_of_list"
 UNFINISHED = "unfinished-"
 ENTRY_LOCK = ".lock"
 
@@ -24,11 +26,12 @@ ENTRY_LOCK = ".lock"
 def folder(name: str) -> Path:
     """Returns the folder `name` in the user's cache folder, and creates it if it is missing.
 
-    The cache folder is TLJAX_CACHE_DIR, or else in the place where the system keeps caches. Only the user can enter it,
-    because runs execute the programs and trust the arrays that they find there.
+    The cache folder is TLJAX_CACHE_DIR, or else in the place where the system keeps caches. One that was there keeps
+    its rights, since others may use it too. Only the user can enter what lies in it, because runs execute the programs
+    and trust the arrays that they find there.
 
     Raises:
-      OSError: if the folder cannot be created, or the cache folder belongs to somebody else.
+      OSError: if the folder cannot be created, or belongs to somebody else.
     """
     import pooch
 
@@ -36,12 +39,17 @@ def folder(name: str) -> Path:
     # A user without a name in the system has no home.
     if root.parts[:1] == ("~",):
         raise OSError("this user has no home folder; TLJAX_CACHE_DIR names a folder for the cache")
+    path = root
     try:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        root.chmod(0o700)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in Path(name).parts:
+            path = path / part
+            path.mkdir(mode=0o700, exist_ok=True)
+            # The system lets nobody change the rights of another user's folder.
+            path.chmod(0o700)
     except PermissionError as error:
-        raise PermissionError(f"{root}: {error.strerror}; TLJAX_CACHE_DIR names another cache folder") from error
-    return root / name
+        raise PermissionError(f"{path}: {error.strerror}; TLJAX_CACHE_DIR names another cache folder") from error
+    return path
 
 
 def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
@@ -52,20 +60,45 @@ def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
     """
     try:
         entry = folder("arrays") / _fingerprint(about)
+        if not os.path.lexists(entry):
+            return None
     except OSError:
         return None
     try:
-        digests = json.loads((entry / ABOUT).read_text())["sha256"]
+        digests = _read_digests(entry, about)
         arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="r") for name in digests}
         if any(sha256(array) != digests[name] for name, array in arrays.items()):
             raise ValueError("its bytes are not those that were written")
         os.utime(entry)
-    except (OSError, ValueError, KeyError) as error:
-        if entry.exists():
-            print(f"the cached {about['what']} in {entry} are damaged ({error}): made again")
-            forget(about)
+    # Damaged JSON and damaged arrays raise errors of many types.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"the cached {about['what']} in {entry} are damaged ({reason}): made again")
+        forget(about)
         return None
     return arrays
+
+
+def _read_digests(entry: Path, about: dict[str, Any]) -> dict[str, str]:
+    """The digests of an entry's arrays by name.
+
+    Raises:
+      ValueError: if the entry is not what was kept under `about`.
+      OSError: if it cannot be read.
+    """
+    # A pipe would be read without end.
+    if not all(path.is_file() for path in entry.iterdir()):
+        raise ValueError("something in it is no file")
+    saved = json.loads((entry / ABOUT).read_text("utf-8"))
+    digests, digest = saved.pop(DIGESTS), saved.pop(DIGEST, None)
+    if saved != json.loads(json.dumps(about)):
+        raise ValueError(f"its {ABOUT} is about something else")
+    # An entry of the version before has no digest of its list: then all its arrays must be in the list.
+    names = {path.stem for path in entry.glob("*.npy")}
+    whole = names == digests.keys() if digest is None else digest == _fingerprint(digests)
+    if not (whole and digests.keys() <= names):
+        raise ValueError(f"its {ABOUT} does not list its arrays")
+    return dict(digests)
 
 
 @contextmanager
@@ -123,7 +156,8 @@ def _keep(
         for name in arrays.keys() - shapes.keys():
             np.save(unfinished / f"{name}.npy", arrays[name])
         digests = {name: sha256(array) for name, array in arrays.items()}
-        (unfinished / ABOUT).write_text(json.dumps({"sha256": digests, **about}, indent=1))
+        kept = {DIGESTS: digests, DIGEST: _fingerprint(digests), **about}
+        (unfinished / ABOUT).write_text(json.dumps(kept, indent=1))
     except OSError as error:
         print(f"{about['what']} are not kept: {unfinished.parent}: {error.strerror}")
         return
@@ -135,7 +169,11 @@ def _keep(
 
 def forget(about: dict[str, Any]) -> None:
     """Deletes the entry that is kept under `about`, if there is one."""
-    shutil.rmtree(folder("arrays") / _fingerprint(about), ignore_errors=True)
+    with suppress(OSError):
+        entry = folder("arrays") / _fingerprint(about)
+        shutil.rmtree(entry, ignore_errors=True)
+        # What is no folder is no entry, and in the way of one.
+        entry.unlink(missing_ok=True)
 
 
 def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None:
@@ -152,7 +190,8 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
         root = folder("arrays")
         for path in root.glob(f"{UNFINISHED}*"):
             _delete_if_left(path)
-        entries = sorted((path.stat().st_mtime, path) for path in root.iterdir())
+        # Some systems put files of their own into every folder.
+        entries = sorted((path.stat().st_mtime, path) for path in root.iterdir() if path.is_dir())
         # The unfinished entries that are left stay: other processes are writing them now.
         entries = [(at, path) for at, path in entries if not path.name.startswith(UNFINISHED)]
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for _, path in entries}

@@ -15,6 +15,9 @@ def download(url: str, md5: str) -> Path:
     import pooch
 
     target, file_name = folder("downloads"), url.rsplit("/", 1)[1]
+    # A pipe would be read without end.
+    if (target / file_name).exists() and not (target / file_name).is_file():
+        raise FileNotFoundError(f"{target / file_name} is no regular file; delete it, and put the one of {url} there")
     try:
         return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=target, progressbar=True))
     # Without a network pooch passes on the OSErrors of requests; for a wrong checksum it raises ValueError.

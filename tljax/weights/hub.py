@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tljax.runs.files import open_file, read_file
+
 TIMM_CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -29,9 +31,9 @@ def fetch_config(name: str) -> tuple[str, dict[str, Any]]:
     """
     file = _download(name, TIMM_CONFIG)
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = json.loads(read_file(file).decode("utf-8"))
         return str(config["architecture"]), config | config.get("pretrained_cfg", {})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its {TIMM_CONFIG} is not one of timm's ({type(error).__name__}: {error})") from error
 
 
@@ -45,7 +47,7 @@ def fetch_weights(name: str) -> Path:
     # The cache links a file to one that is named by the hub's digest of it.
     digest = os.path.basename(os.readlink(file)) if file.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}", digest):
-        with file.open("rb") as content:
+        with open_file(file) as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if found != digest:
             raise ValueError(f"{file.resolve()} is damaged: its SHA-256 is not the hub's; delete it and try again")

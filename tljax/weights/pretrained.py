@@ -12,6 +12,7 @@ from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Prepro
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
 from tljax.runs.learned import LEARNED, Learned, read_learned
+from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
 from tljax.trees import flatten, unflatten
@@ -215,11 +216,12 @@ def _read_run(folder: Path, setting: str) -> Weights:
     in_training = bool(is_at_work(folder))
     variables, meta = checkpoints.read_run(folder)
     learned, notes = _find_learned(folder)
+    check_kept(meta, WEIGHTS_KEYS, folder)
     return Weights(
         name=str(folder),
         leaves={path: np.asarray(leaf) for path, leaf in flatten(variables).items()},
         variant=meta["network"]["variant"],
-        preprocessing=Preprocessing(**{k: _tuple(v) for k, v in meta["preprocessing"].items()}),
+        preprocessing=Preprocessing(**{k: _tuple(meta["preprocessing"][k]) for k in Preprocessing._fields}),
         input_size=meta["image_size"],
         labels=tuple((None, name) for name in meta["class_names"]),
         architecture=Architecture(tuple(meta["network"]["stage_sizes"]), meta["network"]["width"]),

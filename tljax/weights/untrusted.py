@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ FileArrays = dict[str, np.ndarray]
 # Limit for a file, and for all of its arrays together. ResNet50 takes 98 MiB; a head for more classes and numbers of
 # 8 bytes make it a few times larger.
 MOST_BYTES = 2**30
-MOST_OBJECTS = 20_000
+# Limits for the number of arrays and groups, and for a name with its path: ResNet152 has 932 arrays in torchvision's
+# file, and no name of more than 100 letters. The header of a .safetensors file has the names and some notes.
+MOST_OBJECTS, MOST_LETTERS, MOST_HEADER = 20_000, 1000, 2**24
 # Limits of the process that reads: bytes of address space, and seconds.
 MEMORY = 2**32
 SECONDS = 120
@@ -63,7 +67,18 @@ def _read_safetensors(path: Path) -> tuple[FileArrays, str]:
     import ml_dtypes  # noqa: F401
     from safetensors.numpy import load_file
 
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        _refuse_more(length, MOST_HEADER, "its header takes {:,} bytes")
+        names = json.loads(file.read(length))
+    _refuse_more(len(names), MOST_OBJECTS, "it has {:,} arrays")
+    _refuse_more(max(map(len, names), default=0), MOST_LETTERS, "a name in it has {:,} letters")
     return load_file(path), "torch"
+
+
+def _refuse_more(found: int, most: int, what: str) -> None:
+    if found > most:
+        raise ValueError(f"{what.format(found)}; {most:,} at most are read")
 
 
 def _read_keras(path: Path) -> tuple[FileArrays, str]:
@@ -88,11 +103,8 @@ def _read_h5(path: Any) -> tuple[FileArrays, str]:
         root = _get(file, "model_weights") if "model_weights" in file else file
         _collect(root, "", arrays, seen=set(), room=[MOST_BYTES])
         if "layer_names" in root.attrs:
-            names = [
-                (f"{_text(layer)}/{_text(weight)}", _text(weight))
-                for layer in root.attrs["layer_names"]
-                for weight in _get(root, _text(layer)).attrs["weight_names"]
-            ]
+            names = list(islice(_list_weights(root), MOST_OBJECTS + 1))
+            _refuse_more(len(names), MOST_OBJECTS, "its layers name {:,} weights, or more")
             return {name: arrays[path] for path, name in names}, "keras"
         if "layers" in root:
             # Optimizers' states are no weights.
@@ -100,6 +112,16 @@ def _read_h5(path: Any) -> tuple[FileArrays, str]:
                 name: array for name, array in arrays.items() if not name.startswith("optimizer/")
             }, "keras_counters"
     raise ValueError("neither of Keras's two layouts of weights is in it")
+
+
+def _list_weights(root: Any) -> Iterator[tuple[str, str]]:
+    """The path and the name of each weight in Keras's older layout, where each layer names its own."""
+    layers = root.attrs["layer_names"]
+    _refuse_more(len(layers), MOST_OBJECTS, "it names {:,} layers")
+    for layer in map(_text, layers):
+        for weight in map(_text, _get(root, layer).attrs["weight_names"]):
+            _refuse_more(len(layer) + len(weight), MOST_LETTERS, "a name in it has {:,} letters")
+            yield f"{layer}/{weight}", weight
 
 
 def _text(name: Any) -> str:
@@ -125,11 +147,14 @@ def _collect(group: Any, path: str, arrays: FileArrays, *, seen: set[Any], room:
     """
     import h5py
 
+    # The number stands in the file; to list the names takes seconds where there are very many.
+    _refuse_more(len(seen) + len(group), MOST_OBJECTS, "it has {:,} arrays and groups, or more")
     for name in group:
+        _refuse_more(len(path) + len(name), MOST_LETTERS, "a name in it has {:,} letters")
         item = _get(group, name)
         address = h5py.h5o.get_info(item.id).addr
-        if address in seen or len(seen) > MOST_OBJECTS:
-            raise ValueError(f"{path}{name} is there twice, or one of too many")
+        if address in seen:
+            raise ValueError(f"{path}{name} is there twice")
         seen.add(address)
         if isinstance(item, h5py.Group):
             _collect(item, f"{path}{name}/", arrays, seen=seen, room=room)

@@ -1,0 +1,286 @@
+"""What the meta of checkpoints and `summary.json` may hold: a value that no run has written is named before anything is
+built from it.
+
+Somebody may have edited them, with the digests to match.
+"""
+
+import math
+import reprlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from tljax.config import STAGES, WIDEST, is_number
+from tljax.data.decoding import MOST_PIXELS, Fit
+from tljax.data.preprocessing import Preprocessing
+from tljax.networks.architectures import VARIANTS, Architecture
+from tljax.training.progress import EarlyStopper
+from tljax.trees import Row
+
+
+class Rule(NamedTuple):
+    """What a value must be: a test, and the same in words."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+def is_measured(value: Any) -> bool:
+    """Whether `value` is a number that a run may have computed: infinity and NaN are some too."""
+    return isinstance(value, float) or is_number(value)
+
+
+def is_whole(value: Any, low: int = 0, high: float = math.inf) -> bool:
+    return isinstance(value, int) and is_number(value, low, high)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def all_are(kind: Callable[[Any], bool], values: Any) -> bool:
+    """Whether `values` is a list of what `kind` accepts, or a dict with such values by name."""
+    found = list(values.values()) if isinstance(values, dict) else values
+    return isinstance(found, list) and all(map(kind, found))
+
+
+def _either(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """`kind`, or None."""
+    return lambda value: value is None or kind(value)
+
+
+def _whole(low: int, high: float = math.inf) -> Rule:
+    upper = "" if math.isinf(high) else f", at most {high:,.0f}"
+    return Rule(lambda value: is_whole(value, low, high), f"must be a whole number, at least {low}{upper}")
+
+
+def _number(low: float, high: float) -> Rule:
+    return Rule(lambda value: is_number(value, low, high), f"must be a number from {low:g} to {high:g}")
+
+
+def _one_of(choices: Collection[str]) -> Rule:
+    return Rule(lambda value: is_text(value) and value in choices, f"must be one of {', '.join(choices)}")
+
+
+def _three(low: float, high: float) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(is_number(x, low, high) for x in value)
+
+    return Rule(holds, f"must be three numbers from {low:g} to {high:g}")
+
+
+def _list(kind: Callable[[Any], bool], wanted: str) -> Rule:
+    return Rule(lambda value: isinstance(value, list) and all_are(kind, value), wanted)
+
+
+def _dict(kind: Callable[[Any], bool] = lambda _: True, wanted: str = "must be a dict") -> Rule:
+    return Rule(lambda value: isinstance(value, dict) and all_are(kind, value), wanted)
+
+
+def _is_epoch(row: Any) -> bool:
+    """Whether `row` has the metrics of an epoch or of a solved head."""
+    if not isinstance(row, dict):
+        return False
+    measured = [row.get(name, "") for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
+    solved = row.get("solved", {})
+    numbers = all(map(_either(is_measured), [*measured, row.get("learning_rate")]))
+    held_out = isinstance(solved, dict) and _is_held_out(solved.get("held_out"))
+    return numbers and held_out and is_text(row.get("stage")) and is_whole(row.get("epoch"))
+
+
+def _is_held_out(value: Any) -> bool:
+    """Whether `value` is what a solved head expects on new pictures, or None."""
+    names = ("accuracy", "low", "high")
+    return value is None or (
+        isinstance(value, dict)
+        and all(is_number(value.get(name)) for name in names)
+        and is_whole(value.get("pictures"))
+        and _either(is_measured)(value.get("loss"))
+    )
+
+
+def _is_begun(value: Any) -> bool:
+    """Whether `value` is the JSON of a `PartialEpoch`."""
+    if not isinstance(value, dict) or not is_whole(value.get("steps")) or not is_measured(value.get("seconds")):
+        return False
+    sums = value.get("sums")
+    return (
+        isinstance(sums, list)
+        and len(sums) == 3
+        and all(all_are(is_measured, part) and len(part) == value["steps"] for part in sums)
+    )
+
+
+def _is_stopper(value: Any) -> bool:
+    """Whether `value` is the JSON of an `EarlyStopper`."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(EarlyStopper._fields)
+        and is_measured(value["best"])
+        and is_whole(value["best_epoch"])
+        and is_whole(value["wait"])
+        and isinstance(value["stopped"], bool)
+    )
+
+
+# The most blocks, features and outputs of a network that is read: ResNet152 has 50, 2,048 and 1,000.
+MOST_BLOCKS, MOST_FEATURES, MOST_OUTPUTS = 1000, 2**17, 10**6
+# The meta of a checkpoint. A key with dots lies in dicts.
+META_RULES: dict[str, Rule] = {
+    "network": _dict(),
+    "network.num_classes": _whole(1, MOST_OUTPUTS),
+    "network.variant": _one_of(VARIANTS),
+    "network.stage_sizes": Rule(
+        lambda sizes: isinstance(sizes, list) and all(is_whole(n, 1) for n in sizes) and sum(sizes) <= MOST_BLOCKS,
+        f"must be numbers of blocks, at most {MOST_BLOCKS:,} together",
+    ),
+    "network.width": _whole(1, MOST_FEATURES),
+    "network.hidden": _list(lambda size: is_whole(size, 1, WIDEST), f"must be sizes from 1 to {WIDEST:,}"),
+    "cut": Rule(is_text, "must be the name of a unit"),
+    "preprocessing": _dict(),
+    "preprocessing.channels": _one_of(("rgb", "bgr")),
+    "preprocessing.scale": _number(1e-6, 1e6),
+    "preprocessing.mean": _three(-1e6, 1e6),
+    "preprocessing.std": _three(1e-6, 1e6),
+    "image_size": _whole(1, int(MOST_PIXELS**0.5)),
+    "fit": _one_of(get_args(Fit)),
+    "class_names": _list(is_text, "must be the names of the classes"),
+    "data": _dict(lambda split: isinstance(split, list) and len(split) == 2 and all_are(is_whole, split),
+                  "must be two numbers for each split"),
+    "content": Rule(_either(lambda splits: isinstance(splits, dict) and all_are(is_text, splits)),
+                    "must be a digest for each split"),
+    "views_used": Rule(lambda value: value is None or isinstance(value, bool), "must be true or false"),
+    "best": _whole(0),
+    "digest": _dict(is_text, "must be a text for each array"),
+    "history": _list(_is_epoch, "must be the metrics of epochs"),
+    "stopper": Rule(_is_stopper, "must be the state of early stopping"),
+    "begun": Rule(_is_begun, "must be the sums of the steps of an epoch"),
+}  # fmt: skip
+NETWORK_KEYS = ("network", "network.num_classes", "network.variant", "network.stage_sizes", "network.width", "cut")
+# What every reader of a checkpoint needs, who takes it as weights, and who goes on from it.
+READ_KEYS = (*NETWORK_KEYS, "best", "digest")
+WEIGHTS_KEYS = (
+    "preprocessing", *(f"preprocessing.{name}" for name in Preprocessing._fields),
+    "image_size", "fit", "class_names", "history",
+)  # fmt: skip
+PROGRESS_KEYS = ("history", "stopper", "begun")
+
+SUMMARY_RULES: dict[str, Rule] = {
+    "stage": _one_of(STAGES),
+    "loss": Rule(_either(is_measured), "must be a number"),
+    "accuracy": Rule(_either(lambda value: is_number(value, 0, 1)), "must be a number from 0 to 1"),
+    "seconds": Rule(is_number, "must be a number"),
+    "best_epoch": _whole(0),
+    "epochs": _whole(0),
+    "params": _dict(),
+    "params.trainable": _whole(0),
+    "labels": _dict(is_whole, "must be a whole number for each split"),
+    "test": _dict(),
+    "test.loss": Rule(_either(is_measured), "must be a number"),
+    "test.accuracy": Rule(_either(is_measured), "must be a number"),
+    "unmapped_classes": _list(is_text, "must be names of classes"),
+    "unmapped_mass": Rule(is_number, "must be a number"),
+    "solved": _dict(),
+    "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
+    "data": _dict(),
+    "data.splits": _dict(lambda split: isinstance(split, dict), "must be a dict for each split"),
+    "data.splits.validation.images": _whole(1),
+    "known_to_source": Rule(
+        _either(lambda counts: isinstance(counts, dict) and all_are(is_whole, counts)),
+        "must be a whole number for each split",
+    ),
+}
+
+
+def check_values(values: Any, rules: Mapping[str, Rule], needed: Collection[str]) -> None:
+    """Checks JSON that was read.
+
+    Raises:
+      ValueError: with the key and its value, for a value against the rule of its key, or if a key of `needed` is not
+        there.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"it is {reprlib.repr(values)}, and no dict")
+    for key, rule in rules.items():
+        found = _find(values, key)
+        if found is _find and key in needed:
+            raise ValueError(f"it has no {key!r}")
+        if found is not _find and not rule.holds(found):
+            raise ValueError(f"{key}={reprlib.repr(found)} {rule.wanted}")
+
+
+def _find(values: Any, key: str) -> Any:
+    """The value at a key with dots; this function if there is none, which no JSON holds."""
+    for name in key.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return _find
+        values = values[name]
+    return values
+
+
+def check_meta(meta: Any, needed: Collection[str] = READ_KEYS) -> None:
+    """Checks the meta of a checkpoint: `check_values`, and that its parts describe one network.
+
+    Raises:
+      ValueError: with the key and its value.
+    """
+    check_values(meta, META_RULES, needed)
+    network = meta["network"]
+    architecture = Architecture(tuple(network["stage_sizes"]), network["width"])
+    if len(architecture.stage_sizes) > 20 or architecture.features > MOST_FEATURES:
+        sizes = reprlib.repr(network["stage_sizes"])
+        raise ValueError(
+            f"network.stage_sizes={sizes} and network.width={network['width']} are more than {MOST_FEATURES:,} features"
+        )
+    units = architecture.units
+    if meta["cut"] not in units:
+        raise ValueError(f"cut={meta['cut']!r:.80} must be one of its units, {units[0]} ... {', '.join(units[-2:])}")
+    if "class_names" in meta and len(meta["class_names"]) != network["num_classes"]:
+        names = len(meta["class_names"])
+        raise ValueError(f"network.num_classes={network['num_classes']}, but there are {names} class_names")
+    _check_digests(meta["digest"], network, units)
+
+
+def check_kept(meta: Any, needed: Collection[str], run: Path) -> None:
+    """Checks that the meta of a checkpoint of the folder `run` has all that is `needed`.
+
+    Raises:
+      ValueError: with the folder, the key and its value.
+    """
+    try:
+        check_meta(meta, (*READ_KEYS, *needed))
+    except ValueError as error:
+        raise ValueError(f"{run}: the meta of its checkpoint was edited: {error}; run that again") from error
+
+
+def _check_digests(digests: Mapping[str, str], network: Mapping[str, Any], units: tuple[str, ...]) -> None:
+    """Raises ValueError unless the digests are of a network with these `units`."""
+    paths = [path.split("/") for path in digests if path.split("/")[0] in ("params", "batch_stats")]
+    found = {path[1] for path in paths if len(path) > 2}
+    if found != set(units):
+        sizes = reprlib.repr(network["stage_sizes"])
+        raise ValueError(
+            f"network.stage_sizes={sizes} has the units {reprlib.repr(units)}, its digest those of "
+            f"{reprlib.repr(sorted(found))}"
+        )
+    layers = {path[2] for path in paths if path[:2] == ["params", "head"] and path[2].startswith("hidden_")}
+    if len(layers) != len(network.get("hidden", ())):
+        raise ValueError(
+            f"network.hidden={reprlib.repr(network.get('hidden', []))}, its arrays are of {len(layers)} hidden layers"
+        )
+
+
+def check_summary(summary: Any, *, in_lesson: bool) -> None:
+    """Checks the content of `summary.json`; `in_lesson` if it is to be a row of a lesson's table.
+
+    Raises:
+      ValueError: with the key and its value.
+    """
+    trained = isinstance(summary, dict) and "best_epoch" in summary
+    more = (*["epochs"] * trained, *["params", "params.trainable"] * in_lesson)
+    check_values(summary, SUMMARY_RULES, ("stage", "loss", "accuracy", "seconds", *more))
+
+
+def are_epochs(rows: Sequence[Row]) -> bool:
+    """Whether these are rows of `metrics.jsonl`."""
+    return all(map(_is_epoch, rows))
