@@ -66,7 +66,7 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+def read_arrays(content: bytes) -> dict[str, Any]:
     """The arrays of a file of `numpy.savez`.
 
     Raises:
