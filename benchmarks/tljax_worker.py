@@ -45,9 +45,9 @@ def make_dataset(images: np.ndarray, labels: np.ndarray, val_images: np.ndarray,
     """A data set like those that `tljax.data.datasets.load_dataset` returns."""
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(
-            images, labels.astype(np.int32), tuple(map(str, range(len(labels)))), np.arange(len(labels)), len(labels)
-        )
+        count, rows = len(labels), np.arange(len(labels))
+        digests = np.zeros((count, 4), np.uint32)
+        return Split(images, labels.astype(np.int32), tuple(map(str, rows)), rows, count, digests)
 
     names = tuple(f"class_{i}" for i in range(protocol.CLASSES))
     return Dataset(names, images.shape[1], split(images, labels), split(val_images, val_labels), None, {})

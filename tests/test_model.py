@@ -260,3 +260,10 @@ def test_importing_tljax_alone_imports_no_jax():
     assert tljax.load is load and tljax.Config().stage == "feature_extraction"
     with pytest.raises(AttributeError, match="has no attribute 'Trainer'; it has Config, load, train"):
         _ = tljax.Trainer
+
+
+def test_it_computes_in_32_bits_whatever_the_program_does(model):
+    bits: list[bool] = []
+    with jax.enable_x64(True):
+        model._start(lambda *_: bits.append(bool(jax.config.jax_enable_x64)), [])
+        assert bits == [False] and jax.config.jax_enable_x64

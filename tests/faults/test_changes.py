@@ -169,25 +169,27 @@ def test_a_lesson_has_one_data_set(tmp_path, pictures, monkeypatch):
     assert run(lesson, tmp_path / "run")["fine_tune"]["known_to_source"] == {"validation": 0}
 
 
+# Three epochs in each of four stages, and epochs of one run. In the first of all, nothing has been learned yet.
+POINTS = [("tiny.py", epoch) for epoch in range(2, 13)] + [("augmented.py", epoch) for epoch in (2, 3, 4)]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("epoch", range(2, 13))
-def test_every_change_in_every_epoch_of_a_lesson_after_a_kill(tmp_path, epoch):
-    """Three epochs in each of four stages; in the first one, nothing has been learned from the pictures yet."""
+@pytest.mark.parametrize(("config", "epoch"), POINTS)
+def test_every_change_in_every_epoch_after_a_kill(tmp_path, config, epoch):
     pictures = make_pictures(tmp_path / "pictures")
     data = f"--config.data.name=folder:{pictures}", "--config.data.image_size=32"
     env = environment(tmp_path / "cache")
-    first = Process(command("tiny.py", tmp_path / "run", *data), env | {"SLOW": "0.3"})
+    first = Process(command(config, tmp_path / "run", *data), env | {"SLOW": "0.3"})
     assert first.wait_for("PHASE training", times=epoch), first.lines
     first.process.kill()
     first.process.wait()
-    failed = {}
 
     def go_on() -> None:
-        process = Process(command("tiny.py", tmp_path / "run", *data), env)
-        failed["code"] = process.wait()
-        raise ValueError("\n".join(process.lines) if failed["code"] == 1 else "it goes on without a word")
+        process = Process(command(config, tmp_path / "run", *data), env)
+        code = process.wait()
+        raise ValueError("\n".join(process.lines) if code == 1 else "it goes on without a word")
 
     try_changes(pictures, tmp_path / "run", go_on)
     restore(tmp_path / "kept", tmp_path / "run")
-    process = Process(command("tiny.py", tmp_path / "run", *data), env)
+    process = Process(command(config, tmp_path / "run", *data), env)
     assert process.wait() == 0, process.lines
