@@ -22,10 +22,11 @@ from tljax.mirror_gain import read_settings
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables, describe_network
 from tljax.runs import checkpoints, files, saved_values, workdir
-from tljax.runs.integrity import CHECKSUMS, Damaged, check_files, digest_json, list_files
+from tljax.runs.integrity import CHECKSUMS, Damaged, check_files, list_files
 from tljax.runs.journal import Journal
 from tljax.stages.from_config import run
 from tljax.training.state import create_state
+from tljax.trees import digest_json
 from tljax.weights.pretrained import load_weights
 
 GONE = object()

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -327,7 +328,12 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     summary = copy / "from_scratch" / "summary.json"
     text = summary.read_text()
     summary.unlink()
-    monkeypatch.setattr(lessons, "load_datasets", lambda *_: {"from_scratch": summary.write_text(text)})
+
+    def finish_it(*_):
+        summary.write_text(text)
+        return {"from_scratch": SimpleNamespace(description={})}
+
+    monkeypatch.setattr(lessons, "load_datasets", finish_it)
     run(make_lesson(), copy)
     assert capsys.readouterr().out.count("finished before") == 5
 

@@ -546,7 +546,7 @@ class Recipe(Shared):
     def check(self) -> None:
         """Raises ValueError for a setting with which no stages can be chosen. The stages check all others."""
         limit = self.time_limit
-        right = limit is None or (_is_finite(limit) and limit > 0)
+        right = limit is None or (is_number(limit) and 0 < limit < math.inf)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
         # The seed draws the images whose number is what the stages are chosen by.
         self.check_seed()

@@ -18,7 +18,7 @@ from tljax.data.reading import list_images, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
-from tljax.devices.processes import leader_first, sum_over_processes
+from tljax.devices.processes import leader_first
 from tljax.storage.file_index import Digests, FileIndex, open_index
 from tljax.trees import Row, digest_json, sha256
 
@@ -220,7 +220,7 @@ def _describe(
 
 
 def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:
-    counts = sum_over_processes(np.bincount(split.labels, minlength=len(names)))
+    counts = np.bincount(split.all_labels(), minlength=len(names))
     return dict(zip(names, map(int, counts), strict=True))
 
 

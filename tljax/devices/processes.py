@@ -77,13 +77,6 @@ def max_over_processes(value: int) -> int:
     return value if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
-def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """The sum of `values` over all processes, modulo 2**31; every process gets it. Each value must be below 2**31."""
-    if jax.process_count() == 1:
-        return values
-    return np.asarray(multihost_utils.process_allgather(values.astype(np.int32)).astype(np.int64).sum(axis=0) % 2**31)
-
-
 def interrupted() -> int:
     """The number of the signal that any process has received, 0 if none has. All processes must call it together."""
     return max_over_processes(signals.noted())

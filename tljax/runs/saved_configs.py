@@ -59,6 +59,8 @@ def build_settings(kind: Any, saved: Any) -> Any:
     # JSON has no infinity: `jsonable` wrote None.
     if kind is float and saved is None:
         return math.inf
+    if kind in (float, int, str) and not isinstance(saved, (int, float) if kind is float else kind):
+        raise TypeError(f"{saved!r} is no {kind.__name__}")
     return tuple(saved) if isinstance(saved, list) else saved
 
 
