@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from tiny_runs import DIGITS, make_lesson, read_rows, read_summary, small, train_on_views
+from tiny_runs import DIGITS, make_lesson, make_source, read_rows, read_summary, small, train_on_views
 
 from tljax.cli import main
 from tljax.commands.show import show
@@ -259,24 +259,19 @@ def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsy
     assert (tmp_path / "run" / "mine.txt").read_text() == "keep"
 
 
-def make_three_stages(**stages: str) -> Lesson:
-    """A lesson of stages by their names, of one epoch each."""
-    config = Lesson(
-        data=DIGITS, network="tiny", stages={name: Stage(stage, epochs=1) for name, stage in stages.items()}
-    )
-    for stage in config.stages.values():
-        stage.batch_size, stage.cut = 16, "conv1" if stage.stage == "from_scratch" else "head"
-    return config
+def make_measures(source: Path, *names: str) -> Lesson:
+    """A lesson of stages that train nothing."""
+    return Lesson(pretrained=str(source), data=DIGITS, network="tiny", stages={n: Stage("zero_shot") for n in names})
 
 
-def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path, capsys):
+def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path):
     """A stage that the new lesson does not have would be taken for one of its own by show and predict."""
-    place = tmp_path / "run"
-    run(make_three_stages(first="from_scratch", old="from_scratch"), place)
+    place, source = tmp_path / "run", make_source(tmp_path / "source")
+    run(make_measures(source, "first", "old"), place)
     (place / "old" / "mine.txt").write_text("keep")
     (place / "other").mkdir()
     (place / "other" / "config.json").write_text("{}")
-    again = make_three_stages(first="from_scratch", third="from_scratch")
+    again = make_measures(source, "first", "third")
     with pytest.raises(ValueError, match=r"would delete config.pretrained='.*old'"):
         run(replace(again, pretrained=str(place / "old")), place, overwrite=True)
     with workdir.claim(place / "old"), pytest.raises(FileExistsError, match="old: another run is at work there"):
@@ -286,7 +281,7 @@ def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path, capsys):
     assert [path.name for path in (place / "old").iterdir()] == ["mine.txt"]
     assert "old" not in show(place) and "third" in show(place)
     # One stage in the place of a lesson, and what is not the lesson's stays.
-    run(small("from_scratch"), place, overwrite=True)
+    run(small("feature_extraction", pretrained=str(source)), place, overwrite=True)
     folders = sorted(path.name for path in place.iterdir() if path.is_dir())
     assert folders == ["checkpoints", "figures", "old", "other"]
     assert load(place).class_names == DIGITS.classes
