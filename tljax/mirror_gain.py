@@ -55,6 +55,7 @@ def measure_gain(model: Model, run: Path) -> Gain:
         "what": "what --tta gains",
         "weights": model.digest,
         "pictures": split.identity(),
+        "content": split.content(),
         "most": MOST_MEASURED,
     }
     kept = cache.find(about)

@@ -16,7 +16,9 @@ from harness import command, environment
 from PIL import Image
 from tiny_runs import make_lesson, read_rows, small
 
+from tljax import mirror_gain
 from tljax.config import Data
+from tljax.model import load
 from tljax.stages import lessons
 from tljax.stages.from_config import run
 from tljax.storage import file_index
@@ -142,6 +144,18 @@ def test_a_run_refuses_other_pictures_than_it_began_with(tmp_path, pictures):
     # Copies with new times and inodes are the same pictures.
     run(longer, tmp_path / "run")
     assert [row["epoch"] for row in read_rows(tmp_path / "run")] == [1, 2]
+
+
+def test_what_mirror_images_gain_is_measured_anew(tmp_path, pictures, monkeypatch):
+    data = name_data(pictures, classes=CLASSES[3:])
+    run(small("from_scratch", data=data), tmp_path / "run")
+    model, measure, measured = load(tmp_path / "run"), mirror_gain._measure, []
+    monkeypatch.setattr(mirror_gain, "_measure", lambda *some: measured.append(1) or measure(*some))
+    first = mirror_gain.measure_gain(model, tmp_path / "run")
+    assert mirror_gain.measure_gain(model, tmp_path / "run") == first and len(measured) == 1
+    for path in pictures.glob("*/*.bmp"):
+        invert(path)
+    assert mirror_gain.measure_gain(model, tmp_path / "run") != first and len(measured) == 2
 
 
 class _Stopped(Exception):

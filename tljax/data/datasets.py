@@ -55,7 +55,7 @@ class Split:
     def content(self) -> str:
         """A digest of the whole split's pictures with their labels, in their order. All processes call this
         together."""
-        return digest_json([sha256(self.all_digests()), self.all_labels().tolist()])
+        return digest_json([sha256(self.all_digests()), sha256(self.all_labels())])
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels. All processes
