@@ -1,7 +1,10 @@
 """Digests of files: an unchanged file is not read again, a changed one is, whatever its size and times say."""
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,3 +130,30 @@ def test_several_runs_at_once_leave_an_index_that_can_be_read(files):
     for thread in threads:
         thread.join()
     assert list_known(files) == [True] * 3
+
+
+SAVING = """import sys
+from tljax.storage import file_index
+file_index.TICK = 0
+while True:
+    with file_index.open_index("pictures", 2**24) as index:
+        index.complete(index.look_up(sys.argv[1:]), "reading")
+        index._changed = True
+    print(flush=True)
+"""
+
+
+def test_a_kill_while_it_is_kept_leaves_the_index_before_or_none(files, capsys):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", SAVING, *files], stdout=subprocess.PIPE) as saving:
+            assert saving.stdout is not None and saving.stdout.readline() == b"\n"
+            time.sleep(rng.uniform(0, 0.03))
+            saving.kill()
+        np.testing.assert_array_equal(digest(files), [digest_bytes(Path(path).read_bytes()) for path in files])
+    # What is kept next removes what is half-written.
+    edit(files[0])
+    digest(files)
+    assert list_known(files) == [True] * 3
+    assert "damaged" not in capsys.readouterr().out
+    assert len(list(cache.folder("arrays").iterdir())) == 1
