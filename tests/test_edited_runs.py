@@ -221,7 +221,7 @@ def put_pipe(path: Path) -> None:
 
 
 def test_damaged_results_are_written_again(tmp_path, capsys):
-    """Of a run that is finished: rows without what they need, and pipes, which nobody waits for."""
+    """The rows of a finished run lack what they need, or are a pipe, which nobody waits for."""
     folder = tmp_path / "run"
     run(small("from_scratch"), folder)
     rows, shown = read_rows(folder), show(folder)

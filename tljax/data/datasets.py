@@ -37,7 +37,7 @@ class Split:
     rows: Int[np.ndarray, " n"]
     count: int
     digests: Digests
-    """Of each picture: of its file or, unless `of_files`, of its pixels."""
+    """A digest of each picture: of its file or, unless `of_files`, of its pixels."""
     of_files: bool = True
     skipped: tuple[str, ...] = ()
     """Images of the split that cannot be read, with the reasons. `count` is without them."""
