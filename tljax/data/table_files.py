@@ -1,0 +1,126 @@
+"""Which picture a cell of a table means.
+
+A path that leads to a file is that file. Otherwise one path must be a whole end of the other, and exactly one picture
+must fit: never a file of another name or folder.
+"""
+
+import difflib
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tljax.data.layouts import EXTENSIONS, split_role
+
+# How a path was spelled other than the picture's, from the closest to the loosest.
+AS_WRITTEN, OTHER_CASE, NO_ENDING, NO_ENDING_OTHER_CASE = range(4)
+
+
+class Match(NamedTuple):
+    """The picture that a cell means, as a path from the table's folder; None with the reason why there is none."""
+
+    picture: str | None
+    spelling: int = AS_WRITTEN
+    moved_from: str | None = None
+    """The beginning of the cell's path that the picture's has not; None if there is no such beginning."""
+    why: str = ""
+
+    @property
+    def has_ending(self) -> bool:
+        return self.picture is not None and self.spelling in (AS_WRITTEN, OTHER_CASE)
+
+
+def _as_written(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
+
+
+def _without_ending(path: str) -> str:
+    return os.path.splitext(_as_written(path))[0]
+
+
+SPELLINGS: dict[int, tuple[Callable[[str], str], Callable[[str], str]]] = {
+    # The spelling of a cell, and that of a picture, which must be equal.
+    AS_WRITTEN: (_as_written, _as_written),
+    OTHER_CASE: (lambda cell: _as_written(cell).casefold(), lambda path: _as_written(path).casefold()),
+    NO_ENDING: (_as_written, _without_ending),
+    NO_ENDING_OTHER_CASE: (
+        lambda cell: _as_written(cell).casefold(),
+        lambda path: _without_ending(path).casefold(),
+    ),
+}
+
+
+class Finder:
+    """Finds the `pictures` in a folder, given as paths relative to it."""
+
+    def __init__(self, folder: Path, pictures: Sequence[str]):
+        self.folder, self.pictures, self._all = folder, pictures, set(pictures)
+        # Per spelling, the pictures by the last part of their path.
+        self._by_name: dict[int, dict[str, list[str]]] = {}
+        for spelling, (_, of_picture) in SPELLINGS.items():
+            by_name: dict[str, list[str]] = defaultdict(list)
+            for path in pictures:
+                by_name[of_picture(path).rpartition("/")[2]].append(path)
+            self._by_name[spelling] = by_name
+
+    def find(self, cell: str) -> Match:
+        """The picture that `cell` means."""
+        cell = cell.strip()
+        if not cell:
+            return Match(None, why="blank")
+        for written in dict.fromkeys((cell, cell.replace("\\", "/"))):
+            if (file := self._follow(written)) is not None:
+                return Match(file)
+        path = os.path.normpath(cell.replace("\\", "/"))
+        for spelling, (of_cell, of_picture) in SPELLINGS.items():
+            found = self._fit(of_cell(path), of_picture, self._by_name[spelling])
+            if len(found) == 1:
+                return Match(found[0], spelling, _find_beginning(path, found[0]))
+            if found:
+                return Match(None, why=f"{len(found)} pictures fit: {found[0]} and {found[1]}")
+        return Match(None, why=self._explain(path))
+
+    def _follow(self, cell: str) -> str | None:
+        """The picture to which a path leads from the folder."""
+        plain = os.path.normpath(cell)
+        if plain in self._all:
+            return plain
+        # Most other columns hold no paths, and need not be looked for.
+        if os.path.splitext(cell)[1].lower() not in EXTENSIONS or not os.path.isfile(self.folder / cell):
+            return None
+        inside = os.path.relpath(os.path.abspath(self.folder / cell), os.path.abspath(self.folder))
+        return plain if inside.startswith("..") else inside
+
+    def _fit(self, path: str, of_picture: Callable[[str], str], by_name: dict[str, list[str]]) -> list[str]:
+        """The pictures whose path is an end of `path`, or has it as its end."""
+        parts = path.lstrip("/").split("/")
+        near = by_name.get(parts[-1], [])
+        fits = []
+        for picture in near:
+            own = of_picture(picture).split("/")
+            shorter = min(len(own), len(parts))
+            if own[-shorter:] == parts[-shorter:]:
+                fits.append(picture)
+        return fits
+
+    def _explain(self, path: str) -> str:
+        """Why no picture fits."""
+        if os.path.lexists(self.folder / path) and not os.access(self.folder / path, os.R_OK):
+            return "it may not be read"
+        name = path.rpartition("/")[2]
+        names = {picture.rpartition("/")[2]: picture for picture in self.pictures}
+        near = difflib.get_close_matches(name, names, 1)
+        return f"not there; the nearest is {names[near[0]]}" if near else "not there"
+
+
+def _find_beginning(path: str, picture: str) -> str | None:
+    """What a longer path has before the picture's."""
+    parts, own = path.split("/"), picture.split("/")
+    return "/".join(parts[: -len(own)]) if len(parts) > len(own) else None
+
+
+def name_split_folder(picture: str) -> str | None:
+    """The split whose name a folder on the way to the picture has."""
+    return next((role for part in picture.split("/")[:-1] if (role := split_role(part))), None)
