@@ -1,5 +1,6 @@
 """Labels in a table beside a folder of pictures."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,13 @@ def test_a_column_of_splits_is_read(tmp_path):
     [
         (
             "file,label\n9.jpg,cat\n8.jpg,dog\n0.jpg,dog",
-            "names 2 pictures that are not there: 9.jpg, 8.jpg; they are looked",
+            r"names 2 pictures that are not found: 9\.jpg \(not there; the nearest is images/\d\.jpg\); 8\.jpg \(",
         ),
-        ("file,label\n0.jpg,cat\n0.jpg,dog", "names 1 pictures with two labels: 0.jpg"),
+        ("file,label\n0.jpg,cat\n0.jpg,dog", "names 1 pictures with two labels: images/0.jpg"),
         ("0.jpg,cat\n1.jpg,dog", r"names a picture in its first line \(0.jpg, cat\), where the names of its columns"),
         ("file\n0.jpg", "has the one column 'file': it needs one with files and one with labels"),
-        ("a,b,c\n0.jpg,cat,1", "which of the columns a, b, c holds the files. Call it 'file'"),
+        ("a,b,c\n9.jpg,cat,1", "which of the columns a, b, c holds the files. Call it 'file'"),
+        ("a,b,c\n0.jpg,cat,1", "which of the columns b, c holds the labels. Call it 'label'"),
         ("file,a,b\n0.jpg,cat,1", "which of the columns a, b holds the labels. Call it 'label'"),
         ("file,label,split\n0.jpg,cat,train\n1.jpg,dog,val", "the split train has no picture of the class dog"),
     ],
@@ -75,7 +77,9 @@ def test_a_table_that_cannot_be_understood_is_one_line(tmp_path, text, message):
 
 def test_a_file_name_that_two_pictures_have_is_not_guessed(tmp_path):
     file = make(tmp_path, ["a/0.jpg", "b/0.jpg"], "file,label\n0.jpg,cat\n")
-    with pytest.raises(ValueError, match=r"1 pictures that are not there: 0\.jpg"):
+    with pytest.raises(
+        ValueError, match=r"1 pictures that are not found: 0\.jpg \(2 pictures fit: a/0\.jpg and b/0\.jpg\)"
+    ):
         recognize_table(file)
     file.write_text("file,label\na/0.jpg,cat\nb/0.jpg,dog\n")
     assert recognize_table(file).splits == {"all": {"cat": ["a/0.jpg"], "dog": ["b/0.jpg"]}}
@@ -104,3 +108,191 @@ def test_what_is_no_text_is_a_line(tmp_path):
         read_table(tmp_path / "labels.csv")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         datasets.load_dataset(Data(name=f"csv:{tmp_path / 'nothing.csv'}"), seed=0)
+
+
+def name_rows(head: str, row, n: int = 6) -> str:
+    return "\n".join([head, *(row(i) for i in range(n))])
+
+
+def label(i: int) -> str:
+    return "cat" if i % 2 else "dog"
+
+
+def count(found) -> dict[str, int]:
+    return {split: sum(map(len, by_class.values())) for split, by_class in found.splits.items()}
+
+
+CATS_AND_DOGS = {"all": {"cat": NAMES[1::2], "dog": NAMES[0::2]}}
+
+
+def test_the_column_of_files_is_the_one_whose_values_are_files(tmp_path):
+    order = [3, 1, 5, 0, 2, 4]
+    text = name_rows("id,name,label", lambda i: f"{order[i]},{i}.jpg,{label(i)}")
+    found = recognize_table(make(tmp_path, NAMES, text))
+    assert found.splits == CATS_AND_DOGS
+    assert found.notes[0] == (
+        "columns of train.csv: name for files (0.jpg, 1.jpg, 2.jpg, ...), label for labels (dog, cat)"
+    )
+    # The numbers of classes are names of files too, but few.
+    text = name_rows("y,id", lambda i: f"{i % 2},{i}")
+    assert recognize_table(make(tmp_path, NAMES, text)).splits == {"all": {"0": NAMES[0::2], "1": NAMES[1::2]}}
+    # Two columns that mean the same files are one.
+    text = name_rows("image,path,label", lambda i: f"{i}.jpg,images/{i}.jpg,{label(i)}")
+    assert recognize_table(make(tmp_path, NAMES, text)).splits == CATS_AND_DOGS
+
+
+def test_two_columns_of_different_files_are_refused(tmp_path):
+    masks = [f"masks/{i}_mask.jpg" for i in range(6)]
+    text = name_rows("image,mask,label", lambda i: f"{i}.jpg,{i}_mask.jpg,{label(i)}")
+    # One picture is missing: the masks are not taken in its place.
+    for missing in ("", "images/2.jpg"):
+        file = make(tmp_path, [*NAMES, *masks], text)
+        (tmp_path / missing).unlink() if missing else None
+        with pytest.raises(ValueError, match="the columns image and mask both name files here, and not the same ones"):
+            recognize_table(file)
+
+
+@pytest.mark.parametrize(
+    ("column", "of", "counts"),
+    [
+        ("is_valid", lambda i: i >= 4, {"train": 4, "val": 2}),
+        ("is_test", lambda i: int(i >= 4), {"train": 4, "test": 2}),
+        ("is_train", lambda i: i < 4, {"train": 4, "val": 2}),
+        ("split", lambda i: int(i >= 4), {"train": 4, "val": 2}),
+        ("split", lambda i: "val" if i >= 4 else "", {"train": 4, "val": 2}),
+        ("Usage", lambda i: "Test" if i >= 4 else "Training", {"train": 4, "test": 2}),
+        ("dataset", lambda i: f"clinic {i % 3}", {"all": 6}),
+        ("fold", lambda i: i, {"all": 6}),
+        ("valid", lambda i: "good", {"all": 6}),
+    ],
+)
+def test_a_column_of_splits_needs_values_that_are_splits(tmp_path, column, of, counts):
+    text = name_rows(f"image,label,{column}", lambda i: f"{i}.jpg,{label(i)},{of(i)}")
+    found = recognize_table(make(tmp_path, NAMES, text))
+    assert count(found) == counts
+    used, unused = f"{column} for splits (", f"the column {column} is not used ("
+    assert [used in found.notes[0], any(unused in note for note in found.notes)] == [
+        "all" not in counts,
+        "all" in counts,
+    ]
+
+
+def test_a_column_called_split_with_other_values_is_refused(tmp_path):
+    text = name_rows("image,label,split", lambda i: f"{i}.jpg,{label(i)},{'AB'[i % 2]}")
+    with pytest.raises(ValueError, match="the column split has the values A, B: name them train, val and test"):
+        recognize_table(make(tmp_path, NAMES, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\n0.jpg,Rose, red\n1.jpg,Tulip", r"line 2 has 3 cells \(0.jpg, Rose,  red\) under 2 names"),
+        ("file,label\n0.jpg,cat\n1.jpg", "line 3 has 1 cells"),
+        ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,cat', "line 3: a quote is not closed"),
+        ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,"cat"', "line 3: a quote is not closed"),
+        ('file,label\n0.jpg,"dog\n' + "1.jpg,cat\n" * 20_000, "line 2: a quote is not closed"),
+        ("file,label\n", "has the columns file, label and no row below them"),
+    ],
+)
+def test_a_row_that_is_none_is_named_by_its_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        recognize_table(make(tmp_path, NAMES, text))
+    assert "\n" not in str(error.value) and "train.csv" in str(error.value)
+
+
+def test_tables_as_programs_write_them(tmp_path):
+    plain = name_rows("file,label", lambda i: f"{i}.jpg,{label(i)}")
+    spoiled = {
+        "blank cells behind": plain.replace("\n", ",,\n") + ",,",
+        "an index of pandas": name_rows(",file,label", lambda i: f"{i + 7},{i}.jpg,{label(i)}"),
+        "all in quotes": name_rows('"file","label"', lambda i: f'"{i}.jpg","{label(i)}"'),
+        "blank lines": plain.replace("\n", "\n\n"),
+        "the separator told": "sep=;\n" + plain.replace(",", ";"),
+        "bars": plain.replace(",", "|"),
+        "line ends of Windows": plain.replace("\n", "\r\n"),
+    }
+    for what, text in spoiled.items():
+        assert recognize_table(make(tmp_path, NAMES, text)).splits == CATS_AND_DOGS, what
+    file = make(tmp_path, NAMES, "")
+    file.write_bytes(plain.replace(",", "\t").encode("utf-16"))
+    assert recognize_table(file).splits == CATS_AND_DOGS
+
+
+def test_labels_that_are_equal_in_letters_are_one_class(tmp_path):
+    beetle = [unicodedata.normalize(form, "K\u00e4fer") for form in ("NFC", "NFD")]
+    text = name_rows("file,label", lambda i: f"{i}.jpg, {beetle[i % 2] if i < 4 else 'Biene'} ")
+    found = recognize_table(make(tmp_path, NAMES, text))
+    assert {name: len(paths) for name, paths in found.splits["all"].items()} == {"Biene": 2, beetle[0]: 4}
+    assert f"one class in two Unicode forms: {beetle[0]}" in found.notes
+    found = recognize_table(
+        make(tmp_path, NAMES, name_rows("file,label", lambda i: f"{i}.jpg,{'Cat' if i else 'cat'}"))
+    )
+    assert found.warnings == ["classes whose names differ in case alone are read as two: cat and Cat"]
+
+
+def test_a_picture_is_in_one_split(tmp_path):
+    rows = name_rows("file,label,split", lambda i: f"{i}.jpg,{label(i)},train")
+    assert count(recognize_table(make(tmp_path, NAMES, f"{rows}\n0.jpg,dog,train"))) == {"train": 6}
+    with pytest.raises(ValueError, match=r"names 1 pictures in two splits: images/0\.jpg \(train and val\)"):
+        recognize_table(make(tmp_path, NAMES, f"{rows}\n0.jpg,dog,val"))
+
+
+@pytest.mark.parametrize(
+    ("names", "cell", "said"),
+    [
+        (["train/n1/{}.jpg"], "n1/{}.jpg", None),
+        (["images/{}.jpg"], "images\\{}.jpg", None),
+        (["images/{}.JPG"], "{}.jpg", "6 files differ from the table in case, such as images/0.JPG for 0.jpg"),
+        (["images/{}.jpg"], "/home/old/data/images/{}.jpg", "6 paths begin with /home/old/data, which is not here"),
+        (["images/\u00e4{}.jpg"], "a\u0308{}.jpg", None),
+    ],
+)
+def test_a_path_is_a_whole_end_of_the_other(tmp_path, names, cell, said):
+    pictures = [name.format(i) for i in range(6) for name in names]
+    found = recognize_table(make(tmp_path, pictures, name_rows("file,label", lambda i: f"{cell.format(i)},{label(i)}")))
+    assert found.splits == {"all": {"cat": pictures[1::2], "dog": pictures[0::2]}}
+    assert said is None or any(said in note for note in found.notes)
+
+
+def test_a_path_that_leads_to_a_file_is_that_file(tmp_path):
+    make(tmp_path / "pictures", NAMES, "")
+    make(tmp_path / "tables", ["images/0.jpg"], "")
+    for cell in ("../pictures/images/{}.jpg", f"{tmp_path}/pictures/images/{{}}.jpg"):
+        text = name_rows("file,label", lambda i, cell=cell: f"{cell.format(i)},{label(i)}")
+        (tmp_path / "tables" / "labels.csv").write_text(text)
+        found = recognize_table(tmp_path / "tables" / "labels.csv")
+        assert found.splits["all"]["dog"] == [cell.format(i) for i in (0, 2, 4)]
+        data = Data(name=f"csv:{tmp_path}/tables/labels.csv", image_size=8)
+        assert datasets.load_dataset(data, seed=0).description["splits"]["train"]["images"] == 4
+
+
+@pytest.mark.parametrize(
+    ("pictures", "text", "message"),
+    [
+        (
+            ["cat/0.jpg", "dog/0.jpg", "dog/1.jpg"],
+            "file,label\ncat/1.jpg,cat\ndog/0.jpg,dog",
+            r"cat/1\.jpg \(not there; the nearest is dog/1\.jpg\)",
+        ),
+        (
+            ["0.jpg", "1.jpg"],
+            "file,label\ncat/0.jpg,cat\ndog/1.jpg,dog",
+            r"beginnings of their paths differ \(cat, dog\)",
+        ),
+        (["a/0.jpg", "a/0.png"], "file,label\n0,cat", r"0 \(2 pictures fit: a/0\.jpg and a/0\.png\)"),
+        (
+            ["train/1.jpg", "train/2.jpg", "test/3.jpg"],
+            "id,label\n1,cat\n2,dog\n3,dog",
+            r"3 \(test/3\.jpg is of another split than most pictures of the table, train\)",
+        ),
+    ],
+)
+def test_another_picture_is_never_taken(tmp_path, pictures, text, message):
+    with pytest.raises(ValueError, match=message):
+        recognize_table(make(tmp_path, pictures, text))
+
+
+def test_a_bare_name_may_lie_in_the_split_that_its_row_names(tmp_path):
+    text = "file,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,dog,test\n4.jpg,cat,test"
+    pictures = ["train/1.jpg", "train/2.jpg", "test/3.jpg", "test/4.jpg"]
+    assert count(recognize_table(make(tmp_path, pictures, text))) == {"train": 2, "test": 2}

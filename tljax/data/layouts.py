@@ -241,10 +241,8 @@ def _read_split(found: Found, role: str, name: str) -> None:
     found.left_out[f"in {name} without a class"] += len(contents.pictures)
     if contents.folders:
         found.splits[role] = {}
-    for label in contents.folders:
-        pictures, others = list_pictures(found.base / name / label)
-        found.left_out.update(others)
-        found.splits[role][label] = [f"{name}/{label}/{path}" for path in pictures]
+    for label, folders in unite_names(contents.folders, found).items():
+        found.splits[role][label] = _list_class(found, [f"{name}/{folder}" for folder in folders])
 
 
 def _align(found: Found, by_role: dict[Role, str], classes: Sequence[str]) -> None:
@@ -289,6 +287,41 @@ def check_splits(found: Found, places: Mapping[str, str], classes: Sequence[str]
             )
 
 
+def _list_class(found: Found, folders: Sequence[str]) -> list[str]:
+    """The pictures of a class; what else lies in its `folders` is counted as left out."""
+    listed = []
+    for folder in folders:
+        pictures, others = list_pictures(found.base / folder)
+        found.left_out.update(others)
+        listed += [f"{folder}/{path}" for path in pictures]
+    return listed
+
+
+def unite_names(names: Sequence[str], found: Found) -> dict[str, list[str]]:
+    """The names of classes as they are written, by class: what is equal in letters is one class, in whatever Unicode
+    form. Adds a note of that to `found`, and a warning of names that differ in case alone."""
+    united: dict[str, list[str]] = {}
+    for composed, forms in _group(names, [unicodedata.normalize("NFC", name) for name in names]).items():
+        # A name that is there in one form alone keeps it.
+        united[composed if len(forms) > 1 else forms[0]] = forms
+    several = [name for name, forms in united.items() if len(forms) > 1]
+    if several:
+        found.notes.append(f"one class in two Unicode forms: {join_names(several)}")
+    alike = [same for same in _group(list(united), list(map(fold_name, united))).values() if len(same) > 1]
+    if alike:
+        pairs = join_names(" and ".join(same) for same in alike)
+        found.warnings.append(f"classes whose names differ in case alone are read as two: {pairs}")
+    return united
+
+
+def _group(names: Sequence[str], keys: Sequence[str]) -> dict[str, list[str]]:
+    """The names with each key."""
+    groups: dict[str, list[str]] = {}
+    for name, key in zip(names, keys, strict=True):
+        groups.setdefault(key, []).append(name)
+    return groups
+
+
 def _no_picture(place: str, names: Sequence[str]) -> str:
     what = f"class {names[0]}" if len(names) == 1 else f"classes {join_names(names)}"
     return f"{place} has no picture of the {what}: add some, or remove it ({' '.join(EXTENSIONS)} are read)"
@@ -297,11 +330,9 @@ def _no_picture(place: str, names: Sequence[str]) -> str:
 def _read_classes(found: Found, folders: Sequence[str], classes: Sequence[str]) -> None:
     found.splits["all"] = {}
     hints: dict[str, list[str]] = {}
-    for name in folders:
-        pictures, others = list_pictures(found.base / name)
-        found.left_out.update(others)
-        found.splits["all"][name] = [f"{name}/{path}" for path in pictures]
-        parts = sorted({path.split("/")[0] for path in pictures if "/" in path})
+    for name, alike in unite_names(folders, found).items():
+        pictures = found.splits["all"][name] = _list_class(found, alike)
+        parts = sorted({path.split("/")[1] for path in pictures if path.count("/") > 1})
         hints |= {name: parts} if any(split_role(part) in ("train", "val", "test") for part in parts) else {}
     empty = [name for name, paths in found.splits["all"].items() if not paths and (not classes or name in classes)]
     if empty:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tljax.data.layouts import fold_name, read_contents
+from tljax.data.layouts import fold_name, read_contents, split_role
 
 STANDARD_INPUT = "-"
 
@@ -41,8 +41,8 @@ def find_pictures(arguments: Iterable[str], class_names: Sequence[str], left_out
 
 def list_folder(folder: str, class_names: Sequence[str], left_out: Counter[str]) -> Iterator[Picture]:
     """The pictures of a folder and of those below it, folder by folder. The first folder with the name of a class, from
-    the top, says what class its pictures have."""
-    left: list[tuple[str, int | None]] = [(folder, find_class(os.path.basename(os.path.abspath(folder)), class_names))]
+    the top, says what class its pictures have; a split's folder with folders of classes is none, whatever its name."""
+    left: list[tuple[str, int | None]] = [(folder, None)]
     while left:
         folder, actual = left.pop()
         try:
@@ -50,13 +50,22 @@ def list_folder(folder: str, class_names: Sequence[str], left_out: Counter[str])
         except OSError as error:
             yield Picture(folder, error=str(error))
             continue
+        name = os.path.basename(os.path.abspath(folder))
+        if actual is None and not is_split(name, contents.folders, class_names):
+            actual = find_class(name, class_names)
         left_out.update(contents.others)
         yield from (Picture(os.path.join(folder, name), actual) for name in contents.pictures)
         links = [name for name in contents.folders if os.path.islink(os.path.join(folder, name))]
         left_out["in linked folders"] += len(links)
         for name in reversed(contents.folders):
             if name not in links:
-                left.append((os.path.join(folder, name), find_class(name, class_names) if actual is None else actual))
+                left.append((os.path.join(folder, name), actual))
+
+
+def is_split(name: str, folders: Sequence[str], class_names: Sequence[str]) -> bool:
+    """Whether a folder has the name of a split, and folders of classes alone."""
+    classes = [find_class(folder, class_names) for folder in folders]
+    return split_role(name) is not None and bool(classes) and None not in classes
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int | None:

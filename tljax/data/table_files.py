@@ -27,10 +27,6 @@ class Match(NamedTuple):
     """The beginning of the cell's path that the picture's has not; None if there is no such beginning."""
     why: str = ""
 
-    @property
-    def has_ending(self) -> bool:
-        return self.picture is not None and self.spelling in (AS_WRITTEN, OTHER_CASE)
-
 
 def _as_written(path: str) -> str:
     return unicodedata.normalize("NFC", path)
@@ -50,6 +46,11 @@ SPELLINGS: dict[int, tuple[Callable[[str], str], Callable[[str], str]]] = {
         lambda path: _without_ending(path).casefold(),
     ),
 }
+
+
+def has_ending(cell: str) -> bool:
+    """Whether a cell looks like the file of a picture."""
+    return os.path.splitext(cell.strip())[1].lower() in EXTENSIONS
 
 
 class Finder:
@@ -88,7 +89,7 @@ class Finder:
         if plain in self._all:
             return plain
         # Most other columns hold no paths, and need not be looked for.
-        if os.path.splitext(cell)[1].lower() not in EXTENSIONS or not os.path.isfile(self.folder / cell):
+        if not has_ending(cell) or not os.path.isfile(self.folder / cell):
             return None
         inside = os.path.relpath(os.path.abspath(self.folder / cell), os.path.abspath(self.folder))
         return plain if inside.startswith("..") else inside

@@ -6,14 +6,13 @@ Columns are told by what is in them, so that no picture gets the label of anothe
 import csv
 import io
 import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tljax.data.layouts import Found, Role, check_splits, fold_name, join_names, list_pictures, split_role
-from tljax.data.table_files import OTHER_CASE, Finder, Match, name_split_folder
+from tljax.data.layouts import Found, Role, check_splits, join_names, list_pictures, split_role, unite_names
+from tljax.data.table_files import OTHER_CASE, Finder, Match, has_ending, name_split_folder
 
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_path", "image_name",
                 "image_id", "img", "picture", "photo", "id", "name")  # fmt: skip
@@ -67,7 +66,7 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     table = read_table(file)
     pictures, others = list_pictures(file.parent)
     finder = Finder(file.parent, pictures)
-    if any(finder.find(column).has_ending for column in table.columns):
+    if any(has_ending(column) and finder.find(column).picture for column in table.columns):
         raise ValueError(
             f"{file} names a picture in its first line ({join_names(table.columns)}), where the names of its columns "
             "belong: put the line file,label above it"
@@ -78,12 +77,10 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     refuse_missing(table, columns, matches)
     found.notes.extend(describe_spellings(table, columns, matches))
     _fill_splits(found, table, columns, matches)
-    used = {path for by_class in found.splits.values() for paths in by_class.values() for path in paths}
     found.left_out["not in the table"] += len(set(pictures) - {match.picture for match in matches})
     names = sorted({name for by_class in found.splits.values() for name in by_class})
     for part, by_class in found.splits.items():
         found.splits[part] = {name: by_class.get(name, []) for name in names}
-    assert used or found.left_out, "a row is used or left out"
     check_splits(found, {part: f"the split {part}" for part in found.splits}, classes)
     return found._replace(left_out=+found.left_out)
 
@@ -94,7 +91,7 @@ def _fill_splits(found: Found, table: Table, columns: Columns, matches: Sequence
     Raises:
       ValueError: if a picture has two labels, or is in two splits.
     """
-    labels = unite_labels(table.cells(columns.label), found)
+    labels = name_classes(table.cells(columns.label), found)
     known: dict[str, tuple[str, Role | None]] = {}
     two_labels, two_splits = [], []
     for name, match, role in zip(labels, matches, columns.roles, strict=True):
@@ -193,26 +190,29 @@ def choose_files(table: Table, finder: Finder) -> tuple[int, list[Match]]:
     Raises:
       ValueError: if there is none, or two of one kind mean different pictures.
     """
-    found = [[finder.find(cell) for cell in table.cells(i)] for i in range(len(table.columns))]
+    every = range(len(table.columns))
+    found = [[finder.find(cell) for cell in table.cells(i)] for i in every]
     counts = [len({match.picture for match in matches if match.picture}) for matches in found]
-    filled = [len({cell.strip() for cell in table.cells(i)} - {""}) for i in range(len(table.columns))]
-    fit = [i for i, count in enumerate(counts) if count and 2 * count >= filled[i]]
-    with_ending = [i for i in fit if 2 * sum(m.has_ending for m in found[i]) >= len(table.rows)]
+    filled = [len({cell.strip() for cell in table.cells(i)} - {""}) for i in every]
+    fit = [i for i in every if counts[i] and 2 * counts[i] >= filled[i]]
+    # Where cells look like files, these are meant, even if none is there.
+    with_ending = [i for i in every if 2 * sum(map(has_ending, table.cells(i))) > len(table.rows)]
     ranked = sorted(with_ending or fit, key=lambda i: (-counts[i], _rank(table, i, FILE_COLUMNS)))
     if not ranked:
-        known = _find_known(table, range(len(table.columns)), FILE_COLUMNS)
+        known = _find_known(table, every, FILE_COLUMNS)
         if known is None:
-            names = join_names([table.name(i) for i in range(len(table.columns))])
+            names = join_names(map(table.name, every))
             raise ValueError(f"{table.file}: which of the columns {names} holds the files? Call it 'file'")
         return known, found[known]
     best = ranked[0]
     # Few different files, such as the classes 0 and 1 beside 0.png and 1.png, are no second column of files.
-    for other in (i for i in ranked[1:] if 2 * counts[i] >= counts[best]):
+    for other in (i for i in ranked[1:] if counts[i] and 2 * counts[i] >= counts[best]):
         rows = zip(found[best], found[other], strict=True)
         if any(a.picture != b.picture for a, b in rows if a.picture and b.picture):
+            names = " and ".join(table.name(i) for i in sorted((best, other)))
             raise ValueError(
-                f"{table.file}: the columns {table.name(best)} and {table.name(other)} both name files here, and not "
-                "the same ones: remove the one that is not meant"
+                f"{table.file}: the columns {names} both name files here, and not the same ones: remove the one that "
+                "is not meant"
             )
     return best, found[best]
 
@@ -330,33 +330,12 @@ def describe_spellings(table: Table, columns: Columns, matches: Sequence[Match])
     return notes
 
 
-def unite_labels(cells: Sequence[str], found: Found) -> list[str]:
-    """The labels, each on one line: what is equal in letters is one class, in whatever Unicode form. Adds a note of
-    that to `found`, and a warning of labels that differ in case alone."""
+def name_classes(cells: Sequence[str], found: Found) -> list[str]:
+    """The class of each label. A label is a name on one line."""
     plain = [" ".join(cell.split()) for cell in cells]
-    composed = [unicodedata.normalize("NFC", name) for name in plain]
-    united = {name for name, forms in _group(composed, plain).items() if len(forms) > 1}
-    if united:
-        found.notes.append(f"one class in two Unicode forms: {join_names(sorted(united))}")
-    found.warnings.extend(warn_of_case(set(composed)))
-    # A label that stands there in one form alone keeps it.
-    return [name if name in united else own for name, own in zip(composed, plain, strict=True)]
-
-
-def warn_of_case(names: set[str]) -> list[str]:
-    """A warning of class names that differ in case alone."""
-    alike = [forms for forms in _group(map(fold_name, sorted(names)), sorted(names)).values() if len(forms) > 1]
-    return (
-        [f"classes that differ in case alone are read as two: {join_names(map(' and '.join, alike))}"] if alike else []
-    )
-
-
-def _group(keys: Sequence[str] | map, values: Sequence[str]) -> Mapping[str, list[str]]:
-    """The different values of each key."""
-    groups: dict[str, dict[str, None]] = defaultdict(dict)
-    for key, value in zip(keys, values, strict=True):
-        groups[key][value] = None
-    return {key: list(values) for key, values in groups.items()}
+    united = unite_names([name for name in dict.fromkeys(plain) if name], found)
+    classes = {form: name for name, forms in united.items() for form in forms}
+    return [classes.get(name, "") for name in plain]
 
 
 def _refuse(file: Path, what: str, names: Sequence[str]) -> None:
