@@ -63,7 +63,7 @@ def test_a_column_of_splits_is_read(tmp_path):
         ("file,label\n0.jpg,cat\n0.jpg,dog", "names 1 pictures with two labels: images/0.jpg"),
         ("0.jpg,cat\n1.jpg,dog", r"names a picture in its first line \(0.jpg, cat\), where the names of its columns"),
         ("file\n0.jpg", "has the one column 'file': it needs one with files and one with labels"),
-        ("a,b,c\n9.jpg,cat,1", "which of the columns a, b, c holds the files. Call it 'file'"),
+        ("a,b,c\nx,cat,z", "which of the columns a, b, c holds the files. Call it 'file'"),
         ("a,b,c\n0.jpg,cat,1", "which of the columns b, c holds the labels. Call it 'label'"),
         ("file,a,b\n0.jpg,cat,1", "which of the columns a, b holds the labels. Call it 'label'"),
         ("file,label,split\n0.jpg,cat,train\n1.jpg,dog,val", "the split train has no picture of the class dog"),
