@@ -27,18 +27,20 @@ def check_known(known: Row | None, dataset: Dataset, source: Weights | None, *, 
     if source is None or not source.is_run:
         return
     if known is None:
-        print(
-            f"{source.name} has not kept what it learned from: whether validation pictures are among that is not known"
-        )
+        print(f"{source.name} has not kept what it learned from: some of the validation pictures may be among it")
         return
     for name, count in known.items():
         of = dataset.splits[name].count
         if count == of and name == "validation" and is_new:
             raise ValueError(
                 f"{source.name} has learned from all {of:,} validation pictures, so nothing can be measured on them: "
-                "give config.data.validation_split or config.data.name with others, or another config.pretrained"
+                "give pictures that it has not seen, in a folder val/ or as another config.data.name, or train it "
+                "without these"
             )
         if count:
-            print(f"WARNING {source.name} has learned from {count:,} of the {of:,} {name} pictures")
+            print(
+                f"WARNING {source.name} has learned from {count:,} of the {of:,} {name} pictures: the accuracy on them "
+                "says too much; pictures that it has not seen, such as those of a folder val/, say what it can do"
+            )
     if not source.learned or not source.learned.whole:
         print(f"{source.name} has not kept all that it learned from: there may be more of them")

@@ -104,11 +104,11 @@ def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> M
     return {
         "stage": setup.config.stage,
         "cut": setup.cut.position,
+        "class_names": dataset.class_names,
         "network": describe_network(setup.model),
         "preprocessing": setup.preprocessing._asdict(),
         "image_size": dataset.image_size,
         "fit": setup.config.data.fit,
-        "class_names": dataset.class_names,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
         "content": {name: split.content() for name, split in dataset.splits.items()},
         "views_used": None if setup.config.data.views is None else from_activations,
