@@ -212,6 +212,9 @@ def clear(workdir: Path) -> None:
       FileExistsError: if another run is at work in one of the stages; nothing is deleted then.
     """
     stages = find_stages(workdir)
+    if (workdir / CONFIG).exists():
+        names = ", ".join(stage.name for stage in stages)
+        print(f"--overwrite: the run in {workdir} is deleted{f', with its stages {names}' if names else ''}")
     with ExitStack() as claimed:
         for stage in stages:
             claimed.enter_context(claim(stage))
