@@ -239,3 +239,26 @@ def test_about_is_kept_for_people(folder):
     make("a")
     (entry,) = (folder / "arrays").iterdir()
     assert json.loads((entry / "about.json").read_text())["what"] == "a"
+
+
+def test_an_entry_that_another_run_replaces_is_not_called_damaged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
+    about = {"what": "numbers"}
+
+    def keep() -> None:
+        with cache.build(about, {}, 2**20) as kept:
+            kept["numbers"] = np.arange(3)
+
+    keep()
+    load = np.load
+
+    def load_late(*arguments, **settings):
+        keep()
+        return load(*arguments, **settings)
+
+    monkeypatch.setattr(cache.np, "load", load_late)
+    found = cache.find(about)
+    monkeypatch.undo()
+    monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path))
+    assert found is None or found["numbers"].tolist() == [0, 1, 2]
+    assert cache.find(about) is not None and "damaged" not in capsys.readouterr().out

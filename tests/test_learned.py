@@ -1,5 +1,7 @@
 """What a run has learned from is known to whoever measures its weights: later stages, and predict."""
 
+import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from PIL import Image
 from tiny_runs import DIGITS, make_source, small
 
 from tljax.cli import main
-from tljax.config import Data, Head
+from tljax.config import Data, Head, Lesson, Stage
 from tljax.data import datasets
 from tljax.data.decoding import digest_pixels
 from tljax.model import load
@@ -68,7 +70,9 @@ def test_it_is_kept_and_a_damaged_file_is_no_silence(tmp_path):
     found = read_learned(tmp_path)
     assert found is not None and repr(found) == repr(kept)
     content = (tmp_path / learned.LEARNED).read_bytes()
-    for damaged in (b"", content[:-40], content[:70] + b"?" + content[71:], b"[]"):
+    file = io.BytesIO()
+    np.savez(file, files=np.zeros((1, 5), np.uint64), pixels=kept.pixels, whole=True)
+    for damaged in (b"", content[:-40], content[:70] + b"?" + content[71:], b"[]", file.getvalue()):
         (tmp_path / learned.LEARNED).write_bytes(damaged)
         with pytest.raises(ValueError, match=r"learned\.npz is damaged"):
             read_learned(tmp_path)
@@ -95,7 +99,7 @@ def test_fine_tuning_is_not_measured_on_what_its_source_learned_from(tmp_path, c
         assert 0 < known < count == 12
         said = capsys.readouterr().out
         assert f"has learned from {known} of the {count} validation pictures" in said
-        assert f"{known} of the {count} validation pictures were learned from by its source" in said
+        assert f"its source had learned from {known} of the {count} validation pictures" in said
         # What it learned from is known to those who start from it.
         found, before = read_learned(tmp_path / "tuned"), read_learned(tmp_path / "all")
         assert found and before and len(found.files) > len(before.files) == 60
@@ -131,9 +135,12 @@ def test_predict_counts_what_was_learned_from(tmp_path, capsys):
         (shown / name).write_bytes((pictures / name).read_bytes())
     capsys.readouterr()
     main(["predict", str(tmp_path / "run"), str(shown)])
-    assert "WARNING 12 of these 21 were learned from" in capsys.readouterr().out
+    assert (
+        "WARNING it has learned from 12 of these 21 pictures; on the other 9 the accuracy is 0."
+        in capsys.readouterr().out
+    )
     main(["predict", str(tmp_path / "run"), str(make_noise(tmp_path / "new", 2, seed=6))])
-    assert "it has learned from none of them" in capsys.readouterr().out
+    assert "it has learned from none of these 6" in capsys.readouterr().out
 
 
 def test_predict_knows_records_by_their_pixels(tmp_path, capsys):
@@ -153,7 +160,9 @@ def test_predict_knows_records_by_their_pixels(tmp_path, capsys):
         Image.fromarray(pixels).save(place)
     capsys.readouterr()
     main(["predict", str(tmp_path / "run"), str(tmp_path / "shown")])
-    assert "WARNING 4 of these 4 were learned from" in capsys.readouterr().out
+    assert (
+        "WARNING it has learned from 4 of these 4 pictures; their accuracy measures nothing" in capsys.readouterr().out
+    )
 
 
 def test_digests_are_of_bytes_and_of_pixels(tmp_path):
@@ -163,3 +172,45 @@ def test_digests_are_of_bytes_and_of_pixels(tmp_path):
     with Image.open(tmp_path / "a.png") as again:
         assert (digest_pixels(again) == digest_pixels(image)).all()
     assert digest_bytes(b"a").tolist() != digest_bytes(b"b").tolist()
+
+
+def test_pixels_say_nothing_of_files(tmp_path, capsys):
+    run(small("from_scratch"), tmp_path / "records")
+    data = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
+    summary = run(small("feature_extraction", pretrained=str(tmp_path / "records"), data=data), tmp_path / "run")
+    assert summary["known_to_source"] is None
+    assert "some of the validation pictures may be among it" in capsys.readouterr().out
+
+
+def test_a_record_does_not_become_smaller(tmp_path):
+    data = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
+    run(small("from_scratch", data=data), tmp_path / "source")
+    config = small("feature_extraction", pretrained=str(tmp_path / "source"), data=data)
+    run(config, tmp_path / "run")
+    before = read_learned(tmp_path / "run")
+    (tmp_path / "source" / learned.LEARNED).unlink()
+    run(replace(config, epochs=2), tmp_path / "run")
+    assert before and before.whole and repr(read_learned(tmp_path / "run")) == repr(before)
+
+
+def test_a_lesson_is_refused_before_anything_is_deleted(tmp_path):
+    """The second folder is validated on what the source has learned from."""
+    first = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
+    run(small("from_scratch", data=first), tmp_path / "source")
+    train = datasets.load_dataset(first, seed=0).train
+    assert train is not None
+    for name in train.ids:
+        (tmp_path / "other" / "val" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "pictures" / name, tmp_path / "other" / "val" / name)
+    make_noise(tmp_path / "other" / "train", 5, seed=9)
+    stages = {"b": Stage("from_scratch", cut="conv1", epochs=1), "a": Stage("feature_extraction", epochs=1)}
+    for stage in stages.values():
+        stage.batch_size = 16
+    lesson = Lesson(pretrained=str(tmp_path / "source"), data=first, network="tiny", stages=stages)
+    run(lesson, tmp_path / "run")
+    files = sorted(tmp_path.joinpath("run").rglob("*"))
+    other = replace(lesson, data=Data(f"folder:{tmp_path / 'other'}", image_size=32))
+    for place, overwrite in ((tmp_path / "run", True), (tmp_path / "new", False)):
+        with pytest.raises(ValueError, match="has learned from all 54 validation pictures"):
+            run(other, place, overwrite=overwrite)
+    assert sorted(tmp_path.joinpath("run").rglob("*")) == files and not (tmp_path / "new").exists()

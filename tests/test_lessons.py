@@ -269,6 +269,7 @@ def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path):
     place, source = tmp_path / "run", make_source(tmp_path / "source")
     run(make_measures(source, "first", "old"), place)
     (place / "old" / "mine.txt").write_text("keep")
+    (place / "first" / "figures" / ".DS_Store").write_text("keep")
     (place / "other").mkdir()
     (place / "other" / "config.json").write_text("{}")
     again = make_measures(source, "first", "third")
@@ -280,10 +281,15 @@ def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path):
     run(again, place, overwrite=True)
     assert [path.name for path in (place / "old").iterdir()] == ["mine.txt"]
     assert "old" not in show(place) and "third" in show(place)
+    # Neither somebody's file in a folder of the run nor what a kill has left is in the way of the next time.
+    (place / "third" / "config.json.tmp").write_text("{")
+    run(again, place, overwrite=True)
+    assert (place / "first" / "figures" / ".DS_Store").exists()
+    assert not (place / "third" / "config.json.tmp").exists()
     # One stage in the place of a lesson, and what is not the lesson's stays.
     run(small("feature_extraction", pretrained=str(source)), place, overwrite=True)
     folders = sorted(path.name for path in place.iterdir() if path.is_dir())
-    assert folders == ["checkpoints", "figures", "old", "other"]
+    assert folders == ["checkpoints", "figures", "first", "old", "other"]
     assert load(place).class_names == DIGITS.classes
 
 

@@ -12,7 +12,7 @@ from tljax.data.datasets import Split
 from tljax.model import Model
 from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build_settings, fill_in
-from tljax.runs.workdir import CONFIG
+from tljax.runs.workdir import CONFIG, SUMMARY
 from tljax.storage import cache
 from tljax.training.calibration import softmax, true_probabilities
 
@@ -44,13 +44,14 @@ def measure_gain(model: Model, run: Path) -> Gain:
     """
     data, limits, seed = read_settings(run)
     if data.validation_split == NO_VALIDATION:
-        raise ValueError("it learned from all of them")
+        raise ValueError("it learned from all pictures, and has none to validate on")
     bounds: Any = {"disk_bytes": limits.disk_bytes, "memory_bytes": limits.memory_bytes}
     dataset = datasets.load_dataset(data, seed=seed, training=False, **bounds)
     if dataset.class_names != model.class_names:
         raise ValueError(f"{data.name} has other classes now than the run")
     split = dataset.validation
     assert split is not None, "refused above"
+    refuse_others(run, split)
     about = {
         "what": "what --tta gains",
         "weights": model.digest,
@@ -64,6 +65,14 @@ def measure_gain(model: Model, run: Path) -> Gain:
             kept["gain"] = np.array(_measure(model, split))
     images, *figures = kept["gain"].tolist()
     return Gain(int(images), (figures[0], figures[1]), (figures[2], figures[3]))
+
+
+def refuse_others(run: Path, split: Split) -> None:
+    """Raises ValueError if the pictures of `split` are not those that the run was validated on: it may have learned
+    from some of them. Runs of earlier versions have not recorded these."""
+    then = read_json(run / SUMMARY).get("data", {}).get("splits", {}).get("validation", {}).get("content")
+    if then not in (None, split.content()):
+        raise ValueError("the data has other validation pictures now than the run had")
 
 
 def read_settings(run: Path) -> tuple[Data, Cache, int]:

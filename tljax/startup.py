@@ -13,6 +13,8 @@ from typing import Any
 
 from tljax.storage import signals
 
+# JAX's own generator, whatever a program or JAX_DEFAULT_PRNG_IMPL has chosen: a run that goes on draws as it began.
+RANDOM_NUMBERS = "threefry2x32"
 NO_FLOAT64 = "JAX_ENABLE_X64 is ignored: runs compute in float32 and bfloat16"
 
 
@@ -31,10 +33,13 @@ def prepare_outputs() -> None:
 
 
 def start_devices() -> None:
-    """Gets JAX ready to compile and to compute."""
+    """Gets JAX ready to compile and to compute, for all that this process does."""
+    import jax
+
     from tljax.storage import compilation
 
     use_float32()
+    jax.config.update("jax_default_prng_impl", RANDOM_NUMBERS)
     check_devices()
     compilation.set_up()
 
@@ -46,6 +51,22 @@ def use_float32() -> None:
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         print(NO_FLOAT64)
         jax.config.update("jax_enable_x64", False)
+
+
+@contextlib.contextmanager
+def as_on_the_command_line() -> Iterator[None]:
+    """A block in which JAX computes as on the command line: in 32 bits, with JAX's own random numbers; compiled
+    programs are kept from then on. What the calling program has set for its own computations stays."""
+    import jax
+
+    from tljax.storage import compilation
+
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        print(NO_FLOAT64)
+    with in_float32(), jax.default_prng_impl(RANDOM_NUMBERS):
+        check_devices()
+        compilation.set_up()
+        yield
 
 
 @contextlib.contextmanager

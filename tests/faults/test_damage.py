@@ -239,7 +239,9 @@ def test_other_images_are_refused_and_change_nothing(tmp_path, what):
     else:
         shutil.move(tmp_path / "2", pictures / "2")
     config.epochs = 2
-    said = {"data": r"other images than now \(train: \d+ then, \d+ now"}.get(what, f"another {what} ")
+    said = {"data": r"other pictures than now \(train: \d+ then, \d+ now"}.get(
+        what, "the classes 0, 1, and the data has 0, 1, 2 now"
+    )
     with pytest.raises(ValueError, match=f"run: this run began with {said}"):
         run(config, tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files

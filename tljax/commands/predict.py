@@ -107,28 +107,29 @@ def run(flags: argparse.Namespace) -> None:
 
 
 class Tally(NamedTuple):
-    """How many pictures there were, how many of them cannot be read, what those in folders of classes were taken for,
-    and from how many of these the network has learned."""
+    """How many pictures there were, how many of them cannot be read, and what those in folders of classes were taken
+    for: all of them, and those that the network has learned from."""
 
     total: int
     unreadable: int
     confusions: Int[np.ndarray, "classes classes"]
-    learned: int
+    learned: Int[np.ndarray, "classes classes"]
 
 
 def write_answers(
     model: Model, answers: Iterable[Answer], write: Write, maps: Path | None, *, show_progress: bool
 ) -> Tally:
     """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
-    confusions = np.zeros((len(model.class_names), len(model.class_names)), int)
-    total = unreadable = known = 0
+    confusions, known = (np.zeros((len(model.class_names), len(model.class_names)), int) for _ in range(2))
+    total = unreadable = 0
     bar = tqdm(answers, unit=" images", disable=None if show_progress else True, leave=False)
     for total, (picture, learned, square, prediction, found) in enumerate(bar, start=1):
         write(to_row(picture, prediction))
         unreadable += prediction is None
         if picture.actual is not None and prediction is not None:
-            confusions[picture.actual, model.class_names.index(prediction.label)] += 1
-            known += learned
+            place = picture.actual, model.class_names.index(prediction.label)
+            confusions[place] += 1
+            known[place] += learned
         if maps is not None and square is not None and found is not None:
             draw_map(maps / name_map(total, picture.file, found.label), square, found.contributions, found.label)
     return Tally(total, unreadable, confusions, known)
@@ -164,7 +165,7 @@ def describe_gain(model: Model, run: str) -> str:
     try:
         return str(measure_gain(model, Path(run)))
     except (ValueError, OSError) as error:
-        return f"--tta: its gain is not measured, since the run's validation pictures cannot be read ({error})"
+        return f"--tta: its gain is not measured: {error}"
 
 
 def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | None:
@@ -283,11 +284,14 @@ def describe_accuracy(confusions: Int[np.ndarray, "classes classes"], names: Seq
 
 
 def describe_learned(counts: Tally, model: Model) -> str:
-    """From how many of the pictures in folders of classes the network has learned: they say little about it."""
-    graded = int(counts.confusions.sum())
+    """From how many of the pictures in folders of classes the network has learned, and the accuracy on the others."""
     if model.learned is None:
-        return f"whether {model.name} has learned from some of them is not known"
+        return f"{model.name} has not kept what it learned from: some of these pictures may be among it"
     rest = "" if model.learned.whole else "; it has not kept all that it learned from"
-    if not counts.learned:
-        return f"it has learned from none of them{rest}"
-    return f"WARNING {counts.learned:,} of these {graded:,} were learned from: the accuracy on them says little{rest}"
+    graded, known = int(counts.confusions.sum()), int(counts.learned.sum())
+    if not known:
+        return f"it has learned from none of these {graded:,}{rest}"
+    others = counts.confusions - counts.learned
+    right = f"{int(np.trace(others)) / others.sum():.4f}" if others.sum() else ""
+    unseen = f"on the other {graded - known:,} the accuracy is {right}" if right else "their accuracy measures nothing"
+    return f"WARNING it has learned from {known:,} of these {graded:,} pictures; {unseen}{rest}"

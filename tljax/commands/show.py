@@ -52,7 +52,8 @@ def _show_stages(run: Path, at_work: bool) -> str:
     left = {folder for folder in begun - training if folder.name not in finished}
     notes = _describe_unfinished(run, training, left, at_work)
     if finished:
-        return "\n".join([printed.stages_table(finished), *notes])
+        known = [f"{name}: {line}" for name, row in finished.items() for line in printed.known_lines(row)]
+        return "\n".join([printed.stages_table(finished), *known, *notes])
     if training or at_work:
         return "\n".join(notes)
     raise FileNotFoundError("; ".join([f"{run} holds no {SUMMARY}: no run is finished there", *notes]))

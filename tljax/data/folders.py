@@ -10,6 +10,8 @@ from tljax.data.layouts import Found, recognize
 from tljax.data.splits import stratify
 from tljax.data.tables import recognize_table
 
+# What a run says about a validation split that it makes.
+DIVIDED = "the split val is a tenth of each class, at least one where there are two; other pictures, another tenth"
 # Paths, and the label of each.
 Pictures = tuple[list[str], np.ndarray]
 Holdout = Literal["train", "test", "none"]
@@ -66,7 +68,7 @@ def _as_source(found: Found, name: str, holdout: Holdout) -> ImageSource:
         left_out=dict(found.left_out),
         notes=(
             *found.notes,
-            *(["the split val is a tenth of each class, at least one, always the same"] if divided else []),
+            *([DIVIDED] if divided else []),
         ),
         warnings=tuple(found.warnings),
         test_at_end=divided and "test" in splits,

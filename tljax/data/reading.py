@@ -94,7 +94,7 @@ def read_images(
             about["content"] = sha256(files.digests)
     if encoded.nbytes <= max(reading.memory_bytes, reading.disk_bytes):
         kept = cache.find(about) if reading.disk_bytes and "content" in about else None
-        kept = kept or _decode(encoded, about, reading, files, index)
+        kept = kept if kept and _is_of(encoded, kept) else _decode(encoded, about, reading, files, index)
         if kept is not None:
             return ReadImages(kept["images"], tuple(map(str, kept["unfinished"])), kept["digests"])
     if files is not None:
@@ -115,6 +115,12 @@ def _describe(encoded: Encoded, split: str) -> Row:
         "size": encoded.size,
         "fit": encoded.fit,
     }
+
+
+def _is_of(encoded: Encoded, kept: dict[str, np.ndarray]) -> bool:
+    """Whether arrays from the cache can be those of these images."""
+    shapes = {name: array.shape for name, array in kept.items() if name != "unfinished"}
+    return shapes == {"images": encoded.shape, "digests": (len(encoded), 4)} and "unfinished" in kept
 
 
 def _decode(

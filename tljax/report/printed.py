@@ -112,7 +112,7 @@ def summary_line(summary: Row) -> str:
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
     if doubt := _doubt(summary):
         lines.append(doubt)
-    lines += _name_known(summary)
+    lines += known_lines(summary)
     if "test" in summary:
         loss, accuracy = _number(summary["test"]["loss"]), _number(summary["test"]["accuracy"])
         lines.append(f"test split: loss {loss}, accuracy {accuracy}")
@@ -136,12 +136,13 @@ def _doubt(summary: Row) -> str:
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
 
 
-def _name_known(summary: Row) -> list[str]:
+def known_lines(summary: Row) -> list[str]:
     """Which pictures that the accuracy was measured on the stage's source had learned from, a line for each split."""
     splits = summary.get("data", {}).get("splits", {})
     known = summary.get("known_to_source") or {}
     return [
-        f"{count:,} of the {splits[name]['images']:,} {name} pictures were learned from by its source"
+        f"its source had learned from {count:,} of the {splits[name]['images']:,} {name} pictures: the accuracy there "
+        "says too much"
         for name, count in known.items()
         if count and name in splits
     ]
@@ -155,7 +156,7 @@ def stages_notes(
     `origins` has the stage from which each takes its weights, `monitors` what makes an epoch of it the best.
     """
     notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
-    notes += [f"{name}: {line}" for name, summary in summaries.items() for line in _name_known(summary)]
+    notes += [f"{name}: {line}" for name, summary in summaries.items() for line in known_lines(summary)]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
             notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tljax.data.layouts import join_names
 from tljax.devices.mesh import on_host
 from tljax.devices.processes import leads, wait
 from tljax.networks.cut import Cut
@@ -252,7 +253,7 @@ class Checkpoints:
             elif meta[name] != value and value is not None:
                 raise ValueError(
                     f"{self.folder.parent}: this run began with {_describe_change(name, meta[name], value)}; bring "
-                    "that back, give another --workdir, or --overwrite"
+                    "back what it began with, or begin anew with another --workdir or --overwrite"
                 )
         variables, progress = _select(state, cut)
         wanted = flatten(variables | progress)
@@ -487,18 +488,20 @@ def _place_leaves(state: TrainState, leaves: dict[str, Any]) -> TrainState:
 
 
 def _describe_change(name: str, before: Any, now: Any) -> str:
-    """How a part of a meta differs, for a reader. Splits are numbers of images and checksums."""
+    """How a part of a meta differs, for a reader. Splits are numbers of pictures and checksums."""
     if name == "views_used":
-        return (
-            "config.data.views in use, and config.cache has no room for them now"
-            if before
-            else ("config.data.views not in use, and config.cache has room for them now")
-        )
-    if name == "content":
-        changed = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]
-        return f"other pictures than now ({', '.join(changed)}: names and labels are the same, the content is not)"
-    if name != "data":
+        in_use, room = ("in use", "no room") if before else ("not in use", "room")
+        return f"config.data.views {in_use}, and config.cache has {room} for them now"
+    if name == "class_names":
+        return f"the classes {join_names(before)}, and the data has {join_names(now)} now"
+    if name not in ("data", "content"):
         return f"another {name} ({before}) than now ({now})"
     splits = [split for split in sorted(before.keys() | now.keys()) if before.get(split) != now.get(split)]
-    counts = [f"{split}: {before.get(split, [0])[0]:,} then, {now.get(split, [0])[0]:,} now" for split in splits]
-    return f"other images than now ({'; '.join(counts)}; names, labels or order differ)"
+    if name == "content":
+        return f"other pictures than now ({', '.join(splits)}: names and labels are the same, the content is not)"
+    said = []
+    for split in splits:
+        counts = [side.get(split, [0])[0] for side in (before, now)]
+        same = ", with other names, labels or order" if counts[0] == counts[1] else ""
+        said.append(f"{split}: {counts[0]:,} then, {counts[1]:,} now{same}")
+    return f"other pictures than now ({'; '.join(said)})"

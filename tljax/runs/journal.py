@@ -6,7 +6,7 @@ from pathlib import Path
 from tljax.networks.cut import Cut
 from tljax.runs.checkpoints import Checkpoints, Meta
 from tljax.runs.files import write_rows
-from tljax.runs.learned import Learned, write_learned
+from tljax.runs.learned import Learned, find_learned, write_learned
 from tljax.runs.saved_values import PROGRESS_KEYS, check_kept
 from tljax.runs.workdir import METRICS
 from tljax.training.progress import Progress, progress_from_json, progress_to_json
@@ -57,7 +57,10 @@ class Journal:
         """Writes the frozen variables, what the run learns from, and the metrics of the finished epochs. To be called
         before any `write`."""
         self.checkpoints.keep_frozen(variables, self.cut, self.frozen)
-        write_learned(self.workdir, self.learned)
+        before, _ = find_learned(self.workdir)
+        # A source that has been deleted since the run began would make its record smaller.
+        if before is None or self.learned.whole or not before.whole:
+            write_learned(self.workdir, self.learned)
         self._write_rows(progress)
         self._kept = set(self._number(progress))
 

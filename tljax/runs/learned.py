@@ -29,6 +29,11 @@ class Learned(NamedTuple):
     pixels: ShortDigests
     whole: bool
 
+    def can_tell(self, *, of_files: bool) -> bool:
+        """Whether it can tell which pictures it has: the pixels of records say nothing of files, nor files of them."""
+        own, others = (self.files, self.pixels) if of_files else (self.pixels, self.files)
+        return len(own) > 0 or not len(others)
+
     def has(self, digests: Digests, *, of_files: bool) -> Bool[np.ndarray, " n"]:
         """Which of these pictures it has."""
         known, wanted = self.files if of_files else self.pixels, _as_numbers(digests)
@@ -58,6 +63,10 @@ def _as_numbers(digests: Digests) -> UInt64[np.ndarray, " n"]:
     return np.ascontiguousarray(digests[:, :2]).view(np.uint64)[:, 0]
 
 
+def _are_digests(found: np.ndarray) -> bool:
+    return found.dtype == np.uint64 and found.ndim == 1 and bool((found[1:] > found[:-1]).all())
+
+
 def write_learned(workdir: Path, learned: Learned) -> None:
     """Writes what the run in `workdir` learns from, whole or not at all.
 
@@ -67,6 +76,14 @@ def write_learned(workdir: Path, learned: Learned) -> None:
     file = io.BytesIO()
     np.savez(file, **learned._asdict())
     write_bytes(workdir / LEARNED, file.getvalue())
+
+
+def find_learned(folder: Path) -> tuple[Learned | None, str]:
+    """What the run in `folder` has learned from, None if that is not known; and a note where it cannot be read."""
+    try:
+        return read_learned(folder), ""
+    except (ValueError, OSError) as error:
+        return None, f"{error}: what it learned from is not known; nothing else needs {LEARNED}"
 
 
 def read_learned(workdir: Path) -> Learned | None:
@@ -84,7 +101,7 @@ def read_learned(workdir: Path) -> Learned | None:
     try:
         arrays = read_arrays(content)
         files, pixels, whole = (arrays[name] for name in Learned._fields)
-        if any(found.dtype != np.uint64 or not (found[1:] > found[:-1]).all() for found in (files, pixels)):
+        if not all(map(_are_digests, (files, pixels))):
             raise ValueError("its arrays are not those of a run")
         return Learned(files, pixels, bool(whole))
     # A damaged archive raises errors of many types.

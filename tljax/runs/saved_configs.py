@@ -125,4 +125,8 @@ def find_changes(before: Any, now: Any, may_grow: tuple[str, ...] = (), path: st
     if path in ("pretrained", "data.name") and isinstance(before, str) and isinstance(now, str):
         same = same or _is_same_place(Data(before), Data(now))
     more = path in may_grow and isinstance(before, int) and isinstance(now, int) and before < now
-    return [] if same or more else [f"{path}: {before!r} before, {now!r} now"]
+    if same or more:
+        return []
+    if isinstance(before, Mapping) or isinstance(now, Mapping):
+        return [f"{path}: there before, not now" if now is None else f"{path}: there now, not before"]
+    return [f"{path}: {before!r} before, {now!r} now"]

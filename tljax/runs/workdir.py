@@ -212,6 +212,9 @@ def clear(workdir: Path) -> None:
       FileExistsError: if another run is at work in one of the stages; nothing is deleted then.
     """
     stages = find_stages(workdir)
+    if (workdir / CONFIG).exists():
+        names = ", ".join(stage.name for stage in stages)
+        print(f"--overwrite: the run in {workdir} is deleted{f', with its stages {names}' if names else ''}")
     with ExitStack() as claimed:
         for stage in stages:
             claimed.enter_context(claim(stage))
@@ -229,6 +232,8 @@ def _delete_files(workdir: Path) -> None:
             _delete_own(path)
         else:
             path.unlink(missing_ok=True)
+            # A kill may have left it.
+            path.with_name(f"{path.name}.tmp").unlink(missing_ok=True)
 
 
 def _delete_own(folder: Path) -> None:
@@ -240,9 +245,16 @@ def _delete_own(folder: Path) -> None:
         folder.rmdir()
 
 
+def _holds_own(path: Path) -> bool:
+    """Whether a file or a folder with the name of a run's is there, and a folder has what a run writes into it."""
+    if not path.is_dir():
+        return path.exists()
+    return any(re.fullmatch(OWN[path.name], inside.name) for inside in path.iterdir()) if path.name in OWN else True
+
+
 def refuse_other_folders(workdir: Path) -> None:
     """Raises FileExistsError if `workdir` holds names of a run's files but no config: somebody else's folder."""
-    found = [name for name in FILES if (workdir / name).exists()]
+    found = [name for name in FILES if _holds_own(workdir / name)]
     if found and CONFIG not in found:
         raise FileExistsError(
             f"{workdir} holds {', '.join(found)} but no {CONFIG}, so it is no run; give another --workdir"

@@ -3,26 +3,19 @@
 import json
 from pathlib import Path
 
-import jax
-
 from tljax.config import AnyConfig, Lesson, Recipe, as_json
 from tljax.devices.processes import check_alike
 from tljax.stages.lessons import run_lesson, stage_configs
 from tljax.stages.preflight import preflight
 from tljax.stages.recipe import resolve
 from tljax.stages.stage import run_one
-from tljax.startup import NO_FLOAT64, in_float32, start_devices
+from tljax.startup import as_on_the_command_line
 from tljax.trees import Row
 
 
 def train(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = False) -> Row:
-    """`run` for Python programs: it gets JAX ready as the command line does. Compiled programs are kept, and everything
-    is computed in 32 bits; whether JAX has 64 bits elsewhere in the program stays as it is. `run` has the arguments,
-    the result and the errors."""
-    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        print(NO_FLOAT64)
-    with in_float32():
-        start_devices()
+    """`run` for Python programs, with JAX as on the command line. `run` says what it takes, returns and raises."""
+    with as_on_the_command_line():
         return run(config, workdir, overwrite=overwrite)
 
 

@@ -15,6 +15,7 @@ from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_arc
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.report import figures, printed
 from tljax.runs.files import read_json, read_rows, write_text
+from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
     FILES,
     METRICS,
@@ -27,6 +28,7 @@ from tljax.runs.workdir import (
     find_run,
     mark_running,
 )
+from tljax.stages.overlap import count_known, is_new, refuse_known
 from tljax.stages.stage import (
     check_classes,
     check_overwrite,
@@ -63,6 +65,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
         datasets = load_datasets(lesson, left)
         known = {name: read_json(workdir / name / SUMMARY).get("data") or {} for name in finished}
         check_same_data(configs, known | {name: dataset.description for name, dataset in datasets.items()}, workdir)
+        refuse_known_pictures({n: left[n] for n in left if is_kept(lesson, n, finished)}, datasets, workdir, overwrite)
 
         begin_run(workdir, lesson, overwrite=overwrite, recipe=recipe)
         mark_running(workdir, lesson)
@@ -197,6 +200,29 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
     return datasets
 
 
+def is_kept(lesson: Lesson, name: str, finished: set[str]) -> bool:
+    """Whether the weights that a stage starts from are there before the lesson begins, and stay as they are."""
+    origin = lesson.origins()[name]
+    return origin is None or origin in finished
+
+
+def refuse_known_pictures(
+    configs: Mapping[str, Config], datasets: Mapping[str, Dataset], workdir: Path, overwrite: bool
+) -> None:
+    """Refuses a new stage that would be measured only on what its source has learned from, before anything is deleted
+    or trained. The sources of `configs` are there already.
+
+    Raises:
+      ValueError: with the source.
+    """
+    for name, config in configs.items():
+        if config.pretrained is not None and Path(config.pretrained).expanduser().is_dir():
+            learned, _ = find_learned(Path(config.pretrained).expanduser())
+            known = count_known(datasets[name], learned)
+            if overwrite or is_new(workdir / name):
+                refuse_known(known, datasets[name], config.pretrained)
+
+
 def check_same_data(configs: Mapping[str, Config], data: Mapping[str, Row], workdir: Path) -> None:
     """Checks that stages with the same settings of the data read the same pictures: one table compares them. `data` is
     what their summaries say about the data, or will say.
@@ -208,9 +234,11 @@ def check_same_data(configs: Mapping[str, Config], data: Mapping[str, Row], work
     for name in configs:
         for part, split in data[name].get("splits", {}).items():
             settings = configs[name].data
-            key = part, settings.classes, settings.max_images, settings.labels_per_class if part == "train" else None
+            most = settings.max_images
             if configs[name].stage == "zero_shot" and split.get("images", 0) >= ZERO_SHOT_MAX_IMAGES:
-                continue
+                # It is a sample of what the other stages read, unless they have so few too.
+                most = most or ZERO_SHOT_MAX_IMAGES
+            key = part, settings.classes, most, settings.labels_per_class if part == "train" else None
             before, known = first.setdefault(key, (name, split))
             if difference := find_other_pictures(known, split):
                 raise ValueError(
@@ -226,7 +254,8 @@ def find_other_pictures(before: Row, now: Row) -> str:
         return f"{before.get('images'):,} then, {now.get('images'):,} now"
     if before.get("classes") != now.get("classes"):
         return "as many, but not of each class"
-    others = [what for what in ("names", "content") if what in before and before[what] != now.get(what)]
+    both = [what for what in ("names", "content") if what in before and what in now]
+    others = [what for what in both if before[what] != now[what]]
     return f"as many, but with other {' and '.join(others)}" if others else ""
 
 

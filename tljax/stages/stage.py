@@ -20,7 +20,7 @@ from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.report import printed
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
-from tljax.stages.overlap import check_known, count_known
+from tljax.stages.overlap import count_known, is_new, refuse_known, warn_of_known
 from tljax.stages.train import train
 from tljax.stages.zero_shot import zero_shot
 from tljax.training.regularization import weigh
@@ -146,8 +146,12 @@ def run_stage(
     """Runs one stage and returns what `summary.json` holds. The arguments are those of `train`."""
     started = time.perf_counter()
     print(f"\n== {config.stage} in {workdir}")
-    known = count_known(dataset, source)
-    check_known(known, dataset, source, is_new=overwrite or find_run(workdir, config) == "none")
+    known = None
+    if source is not None and source.is_run:
+        known = count_known(dataset, source.learned)
+        if overwrite or is_new(workdir):
+            refuse_known(known, dataset, source.name)
+        warn_of_known(known, dataset, source.name, source.learned)
     if config.stage == "zero_shot":
         assert isinstance(source, Weights), "zero_shot has weights"
         found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
@@ -165,5 +169,5 @@ def run_stage(
 def read_finished(workdir: Path) -> Row:
     """The summary of a finished run, which is printed again."""
     summary: Row = read_json(workdir / SUMMARY)
-    print(f"\n== finished before in {workdir}\n{printed.summary_line(summary)}")
+    print(f"\n== finished before in {workdir}, its pictures are not read\n{printed.summary_line(summary)}")
     return summary

@@ -104,18 +104,18 @@ def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> M
     return {
         "stage": setup.config.stage,
         "cut": setup.cut.position,
+        "class_names": dataset.class_names,
         "network": describe_network(setup.model),
         "preprocessing": setup.preprocessing._asdict(),
         "image_size": dataset.image_size,
         "fit": setup.config.data.fit,
-        "class_names": dataset.class_names,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
         "content": {name: split.content() for name, split in dataset.splits.items()},
         "views_used": None if setup.config.data.views is None else from_activations,
     }
 
 
-def find_learned(dataset: Dataset, source: Weights | None) -> Learned:
+def learn_from(dataset: Dataset, source: Weights | None) -> Learned:
     """What the weights have learned from when the run on `dataset` is over. A file of weights counts as nothing: it
     is not one of ours, and its pictures are not known."""
     assert dataset.train is not None, "it trains"
@@ -130,7 +130,7 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
     earlier = source.history if source and setup.config.stage == "fine_tune" else ()
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = identify_run(setup, dataset, from_activations=made.activations is not None)
-        learned = find_learned(dataset, source)
+        learned = learn_from(dataset, source)
         yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
 
 

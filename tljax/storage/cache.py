@@ -20,6 +20,8 @@ ABOUT = "about.json"
 # In it: the digest of each array, and one of the list of them.
 DIGESTS, DIGEST = "sha256", "sha256_of_list"
 UNFINISHED = "unfinished-"
+# An entry that is being deleted: a kill must not leave a part of it under its name.
+FORGOTTEN = "forgotten-"
 ENTRY_LOCK = ".lock"
 
 
@@ -62,6 +64,7 @@ def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
         entry = folder("arrays") / _fingerprint(about)
         if not os.path.lexists(entry):
             return None
+        before = os.lstat(entry).st_ino
     except OSError:
         return None
     try:
@@ -72,6 +75,9 @@ def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
         os.utime(entry)
     # Damaged JSON and damaged arrays raise errors of many types.
     except Exception as error:
+        # Another run may have put a newer one in its place.
+        if not os.path.lexists(entry) or os.lstat(entry).st_ino != before:
+            return None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         print(f"the cached {about['what']} in {entry} are damaged ({reason}): made again")
         forget(about)
@@ -171,7 +177,10 @@ def forget(about: dict[str, Any]) -> None:
     """Deletes the entry that is kept under `about`, if there is one."""
     with suppress(OSError):
         entry = folder("arrays") / _fingerprint(about)
-        shutil.rmtree(entry, ignore_errors=True)
+        if entry.is_dir():
+            forgotten = Path(tempfile.mkdtemp(prefix=FORGOTTEN, dir=entry.parent))
+            entry.rename(forgotten / entry.name)
+            shutil.rmtree(forgotten, ignore_errors=True)
         # What is no folder is no entry, and in the way of one.
         entry.unlink(missing_ok=True)
 
@@ -190,6 +199,8 @@ def _make_room(about: dict[str, Any], size: int, disk_bytes: int) -> Path | None
         root = folder("arrays")
         for path in root.glob(f"{UNFINISHED}*"):
             _delete_if_left(path)
+        for path in root.glob(f"{FORGOTTEN}*"):
+            shutil.rmtree(path, ignore_errors=True)
         # Some systems put files of their own into every folder.
         entries = sorted((path.stat().st_mtime, path) for path in root.iterdir() if path.is_dir())
         # The unfinished entries that are left stay: other processes are writing them now.

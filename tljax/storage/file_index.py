@@ -50,7 +50,7 @@ class FileIndex:
     def __init__(self, about: dict[str, Any], disk_bytes: int):
         self._about, self._disk_bytes = about, disk_bytes
         self._opened_at = time.time_ns()
-        kept = cache.find(about) if disk_bytes else None
+        kept = _find(about) if disk_bytes else None
         self.is_new = kept is None
         found = kept or {"paths": np.zeros(0, np.uint8), "stamps": NO_STAMPS, "digests": NO_DIGESTS}
         paths = found["paths"].tobytes().split(b"\0")[:-1]
@@ -129,6 +129,18 @@ def open_index(name: str, disk_bytes: int) -> Iterator[FileIndex]:
         yield index
     finally:
         index.save()
+
+
+def _find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays of an index; None if there is none, or they are not those of one."""
+    found = cache.find(about)
+    if found is None:
+        return None
+    kinds = {name: (array.dtype, array.shape[1:]) for name, array in found.items()}
+    wanted = {"paths": (np.uint8, ()), "stamps": (np.int64, (4,)), "digests": (np.uint32, (4,))}
+    if kinds != wanted:
+        return None
+    return found if int((found["paths"] == 0).sum()) == len(found["stamps"]) == len(found["digests"]) else None
 
 
 def _stamp(path: str) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import checkpoints
-from tljax.runs.learned import LEARNED, Learned, read_learned
+from tljax.runs.learned import Learned, find_learned
 from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
@@ -215,7 +215,7 @@ def _read_run(folder: Path, setting: str) -> Weights:
     # Asked before: what a run writes after the read is later than these weights.
     in_training = bool(is_at_work(folder))
     variables, meta = checkpoints.read_run(folder)
-    learned, notes = _find_learned(folder)
+    learned, note = find_learned(folder)
     check_kept(meta, WEIGHTS_KEYS, folder)
     return Weights(
         name=str(folder),
@@ -231,17 +231,9 @@ def _read_run(folder: Path, setting: str) -> Weights:
         in_training=in_training,
         best_checkpoint=meta["best"],
         fit=meta["fit"],
-        notes=((_describe_newest(meta),) if in_training else ()) + notes,
+        notes=((_describe_newest(meta),) if in_training else ()) + ((note,) if note else ()),
         learned=learned,
     )
-
-
-def _find_learned(folder: Path) -> tuple[Learned | None, tuple[str, ...]]:
-    """What the run in `folder` has learned from, and a note where that cannot be read."""
-    try:
-        return read_learned(folder), ()
-    except (ValueError, OSError) as error:
-        return None, (f"{error}: what it learned from is not known; nothing else needs {LEARNED}",)
 
 
 def _describe_newest(meta: checkpoints.Meta) -> str:
