@@ -76,7 +76,6 @@ def test_folders_that_are_named_like_splits_are_splits(tmp_path, names, roles):
         {"train": 3, "bus": 3, "car": 3},
         {"test": 3, "cat": 3},
         {"cat/indoor": 2, "cat/outdoor": 2, "dog/indoor": 2, "dog/outdoor": 2},
-        {"a": 2, "A": 2},
     ],
 )
 def test_these_are_classes(tmp_path, tree):
@@ -85,6 +84,21 @@ def test_these_are_classes(tmp_path, tree):
         counts[name.split("/")[0]] = counts.get(name.split("/")[0], 0) + count
     layout = recognize(make(tmp_path, tree))
     assert found(tmp_path) == {"all": counts} and not layout.warnings
+
+
+def test_one_class_in_two_unicode_forms_is_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "K\u00e4fer") for form in ("NFC", "NFD"))
+    layout = recognize(make(tmp_path / "all", {composed: 2, decomposed: 3, "Biene": 2}))
+    assert found(tmp_path / "all") == {"all": {"Biene": 2, composed: 5}}
+    assert f"one class in two Unicode forms: {composed}" in layout.notes and not layout.warnings
+    make(tmp_path / "split", {f"train/{name}": 2 for name in (composed, decomposed)} | {f"val/{decomposed}": 1})
+    assert found(tmp_path / "split") == {"train": {composed: 4}, "val": {composed: 1}}
+
+
+def test_classes_that_differ_in_case_alone_are_two_and_named(tmp_path):
+    layout = recognize(make(tmp_path, {"a": 2, "A": 2}))
+    assert found(tmp_path) == {"all": {"A": 2, "a": 2}}
+    assert layout.warnings == ["classes whose names differ in case alone are read as two: A and a"]
 
 
 @pytest.mark.parametrize(

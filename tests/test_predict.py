@@ -169,6 +169,21 @@ def test_a_class_is_found_in_the_name_of_a_folder(tmp_path):
     assert find_class("DOG", ("Dog", "dog")) is None
 
 
+def test_a_split_with_folders_of_classes_is_no_class(tmp_path):
+    names = ("bus", "car", "train")
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "0.png").write_bytes(b"")
+    for argument in (tmp_path, tmp_path / "train"):
+        found = find_pictures([str(argument)], names, Counter())
+        assert [(Path(picture.file).parent.name, picture.actual) for picture in found] == list(
+            zip(names, range(3), strict=True)
+        )
+    # With anything but classes in it, it is the class.
+    (tmp_path / "train" / "old").mkdir()
+    assert {picture.actual for picture in find_pictures([str(tmp_path / "train")], names, Counter())} == {2}
+
+
 def test_folders_may_be_as_deep_as_a_path_can_be(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # `os.makedirs` gives up at a depth of a thousand.

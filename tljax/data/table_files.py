@@ -26,6 +26,8 @@ class Match(NamedTuple):
     moved_from: str | None = None
     """The beginning of the cell's path that the picture's has not; None if there is no such beginning."""
     why: str = ""
+    fits: int = 0
+    """How many pictures it may mean."""
 
 
 def _as_written(path: str) -> str:
@@ -58,6 +60,8 @@ class Finder:
 
     def __init__(self, folder: Path, pictures: Sequence[str]):
         self.folder, self.pictures, self._all = folder, pictures, set(pictures)
+        # Labels stand there many times.
+        self._found: dict[str, Match] = {}
         # Per spelling, the pictures by the last part of their path.
         self._by_name: dict[int, dict[str, list[str]]] = {}
         for spelling, (_, of_picture) in SPELLINGS.items():
@@ -68,19 +72,23 @@ class Finder:
 
     def find(self, cell: str) -> Match:
         """The picture that `cell` means."""
-        cell = cell.strip()
+        if cell not in self._found:
+            self._found[cell] = self._find(cell.strip())
+        return self._found[cell]
+
+    def _find(self, cell: str) -> Match:
         if not cell:
             return Match(None, why="blank")
         for written in dict.fromkeys((cell, cell.replace("\\", "/"))):
             if (file := self._follow(written)) is not None:
-                return Match(file)
+                return Match(file, fits=1)
         path = os.path.normpath(cell.replace("\\", "/"))
         for spelling, (of_cell, of_picture) in SPELLINGS.items():
             found = self._fit(of_cell(path), of_picture, self._by_name[spelling])
             if len(found) == 1:
-                return Match(found[0], spelling, _find_beginning(path, found[0]))
+                return Match(found[0], spelling, _find_beginning(path, found[0]), fits=1)
             if found:
-                return Match(None, why=f"{len(found)} pictures fit: {found[0]} and {found[1]}")
+                return Match(None, why=f"{len(found)} pictures fit: {found[0]} and {found[1]}", fits=len(found))
         return Match(None, why=self._explain(path))
 
     def _follow(self, cell: str) -> str | None:

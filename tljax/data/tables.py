@@ -29,6 +29,11 @@ YES_NO_COLUMNS: dict[str, tuple[Role, Role]] = {
 }
 
 
+# So many cells of a column show whether it holds files.
+LOOKED_AT = 1000
+NOTHING = Match(None, why="not there")
+
+
 class Table(NamedTuple):
     """A table that was read: the names of its columns, its rows, and the line of the file in which each row begins."""
 
@@ -191,7 +196,7 @@ def choose_files(table: Table, finder: Finder) -> tuple[int, list[Match]]:
       ValueError: if there is none, or two of one kind mean different pictures.
     """
     every = range(len(table.columns))
-    found = [[finder.find(cell) for cell in table.cells(i)] for i in every]
+    found = [find_all(finder, table.cells(i)) for i in every]
     counts = [len({match.picture for match in matches if match.picture}) for matches in found]
     filled = [len({cell.strip() for cell in table.cells(i)} - {""}) for i in every]
     fit = [i for i in every if counts[i] and 2 * counts[i] >= filled[i]]
@@ -215,6 +220,15 @@ def choose_files(table: Table, finder: Finder) -> tuple[int, list[Match]]:
                 "is not meant"
             )
     return best, found[best]
+
+
+def find_all(finder: Finder, cells: Sequence[str]) -> list[Match]:
+    """What all cells of a column mean. A long column whose first cells mean nothing, and look like no files, is not
+    looked at any further."""
+    first = [finder.find(cell) for cell in cells[:LOOKED_AT]]
+    if not any(match.fits for match in first) and not any(map(has_ending, cells[:LOOKED_AT])):
+        return [NOTHING] * len(cells)
+    return first + [finder.find(cell) for cell in cells[LOOKED_AT:]]
 
 
 def choose_splits(table: Table, columns: Sequence[int]) -> tuple[int | None, list[Role | None], list[str]]:
