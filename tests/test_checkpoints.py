@@ -18,7 +18,7 @@ from tiny_runs import TINY
 from tljax.config import OPTIMIZER_USES, Optimizer
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, readers
 from tljax.runs.checkpoints import complete, open_checkpoints
 from tljax.runs.integrity import CHECKSUMS, Damaged
 from tljax.training.optimizers import make_optimization
@@ -132,7 +132,7 @@ def test_a_damaged_meta_is_named(saved):
     path = saved[0] / "checkpoints" / "3" / "meta" / "metadata"
     path.write_text(path.read_text().replace("fine_tune", "fine-tune"))
     with pytest.raises(ValueError, match="checkpoints/3 is damaged: meta differs"):
-        checkpoints.read_run(saved[0])
+        readers.read_run(saved[0])
 
 
 def test_a_damaged_frozen_half_is_named(saved, state, tmp_path):
@@ -143,7 +143,7 @@ def test_a_damaged_frozen_half_is_named(saved, state, tmp_path):
     shutil.rmtree(saved[0] / "checkpoints" / "0" / "variables")
     shutil.copytree(tmp_path / "other" / "checkpoints" / "0" / "variables", saved[0] / "checkpoints/0/variables")
     with pytest.raises(Damaged, match=r"is damaged: .*conv4_block1"):
-        checkpoints.read_run(saved[0])
+        readers.read_run(saved[0])
 
 
 def test_a_state_that_is_not_finite_is_not_saved(saved, state):

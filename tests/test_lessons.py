@@ -22,7 +22,7 @@ from tljax.data import batches
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
 from tljax.model import load
-from tljax.runs import checkpoints, workdir
+from tljax.runs import checkpoints, readers, workdir
 from tljax.stages import lessons
 from tljax.stages.from_config import run
 from tljax.weights import pretrained
@@ -131,8 +131,8 @@ def test_fine_tuning_goes_on_where_feature_extraction_ended(lesson):
     assert [row["epoch"] for row in read_rows(lesson / "feature_extraction")] == [1, 2]
     assert [row["epoch"] for row in read_rows(lesson / "fine_tune")] == [3, 4]
     assert {row["learning_rate"] for row in read_rows(lesson / "fine_tune")} == {1e-4}
-    extracted, _ = checkpoints.read_run(lesson / "feature_extraction")
-    tuned, meta = checkpoints.read_run(lesson / "fine_tune")
+    extracted, _ = readers.read_run(lesson / "feature_extraction")
+    tuned, meta = readers.read_run(lesson / "fine_tune")
     assert np.array_equal(extracted["params"]["conv4_block1"]["1_conv"]["kernel"],
                           tuned["params"]["conv4_block1"]["1_conv"]["kernel"])  # fmt: skip
     # Adam moves a weight by about its learning rate a step. After 8 steps of 1e-4 the head is so near the trained one
@@ -366,8 +366,8 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     assert found == made + ["conv5_block1found"] * 2 + ["conv4_block1found"] * 2
     rows = {name: read_rows(tmp_path / "run" / name) for name in stages}
     assert [[row["epoch"] for row in rows[name]] for name in stages] == [[1], [1], [2], [3]]
-    tuned, _ = checkpoints.read_run(tmp_path / "run" / "last_block")
-    again, meta = checkpoints.read_run(tmp_path / "run" / "two_blocks")
+    tuned, _ = readers.read_run(tmp_path / "run" / "last_block")
+    again, meta = readers.read_run(tmp_path / "run" / "two_blocks")
     frozen = tuned["params"]["conv3_block1"]["1_conv"]["kernel"]
     np.testing.assert_array_equal(again["params"]["conv3_block1"]["1_conv"]["kernel"], frozen)
     assert meta["cut"] == "conv4_block1"

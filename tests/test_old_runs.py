@@ -18,7 +18,7 @@ from tljax.config import Config, Data, Lesson
 from tljax.data import datasets
 from tljax.model import load
 from tljax.networks.architectures import NETWORKS, Architecture, Network
-from tljax.runs import checkpoints
+from tljax.runs import readers
 from tljax.runs.learned import read_learned
 from tljax.stages.from_config import run
 from tljax.weights.pretrained import load_weights
@@ -59,7 +59,7 @@ def test_it_goes_on_where_it_was_stopped(workdir, capsys):
     assert "goes on after epoch 3, step 3 of the next" in said.out
     # What was not recorded then is now, as far as it can be known.
     assert "fine_tune: this run began when the content of pictures was not recorded" in said.out
-    assert checkpoints.read_run(workdir / "fine_tune")[1]["content"].keys() == {"train", "validation"}
+    assert readers.read_run(workdir / "fine_tune")[1]["content"].keys() == {"train", "validation"}
     learned = read_learned(workdir / "fine_tune")
     assert learned and len(learned.pixels) == 40 and not learned.whole
     for name, expected in CAME_TO.items():

@@ -24,7 +24,7 @@ from tljax.commands.show import show
 from tljax.model import find_reference, load
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet
-from tljax.runs import checkpoints, files, workdir
+from tljax.runs import checkpoints, files, readers, workdir
 from tljax.runs.reference import REFERENCE, Reference, read_reference, write_reference
 from tljax.runs.workdir import LOCK, claim, is_at_work
 from tljax.training.state import create_state
@@ -79,7 +79,7 @@ def again_and_again(change: Callable[[], None]) -> Iterator[None]:
 def written(tmp_path_factory) -> Path:
     """Checkpoints 1 to 3 of a run, each of them the best when it was written."""
     folder = make_source(tmp_path_factory.mktemp("written") / "run")
-    variables, meta = checkpoints.read_run(folder)
+    variables, meta = readers.read_run(folder)
     cut = Cut(NETWORK.units, "conv1")
     state = create_state(variables, optax.identity(), cut)
     with checkpoints.open_checkpoints(folder, own=True) as kept:
@@ -156,10 +156,10 @@ def test_what_a_run_deletes_in_the_middle_of_a_read_is_read_anew(written, run, m
 
     monkeypatch.setattr(checkpoints.Checkpoints, "restore_variables", restore_late)
     if not held:
-        assert checkpoints.read_run(run)[1]["best"] == 3
+        assert readers.read_run(run)[1]["best"] == 3
     else:
         with run_at_work(run):
-            assert checkpoints.read_run(run)[1]["best"] == 3
+            assert readers.read_run(run)[1]["best"] == 3
     assert read == [1, 2, 3]
 
 
@@ -173,21 +173,21 @@ def test_reads_beside_a_run_that_writes_and_deletes(written, run):
 
     with again_and_again(write):
         for _ in range(10):
-            assert checkpoints.read_run(run)[1]["best"] in (1, 2, 3)
+            assert readers.read_run(run)[1]["best"] in (1, 2, 3)
 
 
 def test_damage_is_told_at_once_and_not_while_a_run_is_at_work(run, monkeypatch):
     damage(run)
     started = time.monotonic()
     with pytest.raises(ValueError, match=f"checkpoints/1 is damaged: .*; delete {run} to run that again"):
-        checkpoints.read_run(run)
-    assert time.monotonic() - started < checkpoints.AGAIN_SECONDS / 2
-    monkeypatch.setattr(checkpoints, "AGAIN_SECONDS", 0)
+        readers.read_run(run)
+    assert time.monotonic() - started < readers.AGAIN_SECONDS / 2
+    monkeypatch.setattr(readers, "AGAIN_SECONDS", 0)
     with (
         run_at_work(run),
         pytest.raises(OSError, match=f"^{run} is in training, and could not be read just now") as told,
     ):
-        checkpoints.read_run(run)
+        readers.read_run(run)
     assert not re.search(r"damaged|delete|\n", str(told.value)) and str(told.value).endswith("; try again")
 
 
@@ -196,13 +196,13 @@ def test_a_run_without_a_finished_epoch_is_waited_for(run, holder):
     """The lock is its own, or that of its lesson."""
     shutil.rmtree(run / "checkpoints" / "1")
     with pytest.raises(ValueError, match="checkpoints holds no finished epoch: run that stage again"):
-        checkpoints.read_run(run)
+        readers.read_run(run)
     for _ in range(2):
         with (
             run_at_work(run / holder),
             pytest.raises(ValueError, match=f"^{run} is in training and has no finished epoch"),
         ):
-            checkpoints.read_run(run)
+            readers.read_run(run)
         # The second time without the folder.
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
     assert not (run / "checkpoints").exists()

@@ -12,7 +12,7 @@ from tljax.commands.show import show
 from tljax.config import Config, Data, Head, Lesson, Optimizer, Stage
 from tljax.data import datasets
 from tljax.model import load
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, readers
 from tljax.runs.reference import read_reference
 from tljax.stages import train
 from tljax.stages.from_config import run
@@ -43,7 +43,7 @@ def few(source, tmp_path_factory) -> Path:
 
 def test_the_head_is_that_of_the_features(few, source):
     """The features are those that the source itself computes before the unit, at all positions."""
-    weights, _ = checkpoints.read_run(few)
+    weights, _ = readers.read_run(few)
     dataset = datasets.load_dataset(FEW, seed=0)
     # In the source as it is, conv5_block1 reads only every second position.
     features = load(few).features(dataset.train.images)
@@ -109,7 +109,7 @@ def test_training_starts_from_the_solved_head(few, source, tmp_path):
     run(config, tmp_path / "run")
     with checkpoints.open_checkpoints(tmp_path / "run") as kept:
         trained = kept.restore_variables(3)[0]["params"]["head"]
-    first = checkpoints.read_run(few)[0]["params"]["head"]
+    first = readers.read_run(few)[0]["params"]["head"]
     for name in ("kernel", "bias"):
         moved = np.abs(np.asarray(trained[name]) - np.asarray(first[name]))
         assert 0.9e-3 < moved.max() < 1.01e-3
@@ -133,7 +133,7 @@ def test_a_run_that_is_stopped_or_damaged_after_the_solution_comes_to_the_same(
     said = capfd.readouterr()
     assert ("goes on after epoch 0" in said.out) != damaged
     assert ("checkpoints/1 is damaged" in said.err and "starts over" in said.err) == damaged
-    metas = [checkpoints.read_run(folder)[1] for folder in (few, tmp_path / "run")]
+    metas = [readers.read_run(folder)[1] for folder in (few, tmp_path / "run")]
     assert metas[0]["digest"] == metas[1]["digest"] and metas[0]["best"] == metas[1]["best"] == 1
     ours, theirs = (read_reference(folder) for folder in (few, tmp_path / "run"))
     np.testing.assert_array_equal(ours.logits, theirs.logits)

@@ -7,7 +7,7 @@ from tiny_runs import TIMES, read_rows, read_summary, small
 
 from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.devices.mesh import make_mesh
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, readers
 from tljax.stages import preflight
 from tljax.stages.from_config import run
 from tljax.training import epochs
@@ -46,7 +46,7 @@ def test_more_epochs_go_on_from_the_newest(tmp_path):
         for name in ("run", "whole")
     )
     assert extended == whole and len(whole) == 3
-    extended, whole = (checkpoints.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
+    extended, whole = (readers.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
     assert extended == whole
 
 
@@ -74,7 +74,7 @@ def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
         "5",
         "6",
     }
-    _, meta = checkpoints.read_run(tmp_path / "run")
+    _, meta = readers.read_run(tmp_path / "run")
     assert set(meta["data"]) == {"train", "validation", "test"}
 
 

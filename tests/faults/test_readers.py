@@ -20,7 +20,7 @@ from test_predicting import wait_for
 from tiny_runs import make_source, save_digits
 
 from tljax.commands.show import show
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, readers
 
 # What nobody may be told of a run that is well.
 WRONG = re.compile(r"damaged|delete|run that stage again|not the folder of a run|Error|Traceback|other logits")
@@ -75,7 +75,7 @@ def ask(command_line: list[str], env: dict[str, str]) -> str:
 def slow_down(monkeypatch) -> Counter[str]:
     """Makes each read wait for up to 0.4 s before the arrays, as on a slow disk. Returns how often a run was read."""
     rng, tries = random.Random(1), Counter[str]()
-    read_best, restore = checkpoints._read_best, checkpoints.Checkpoints.restore_variables
+    read_best, restore = readers._read_best, checkpoints.Checkpoints.restore_variables
 
     def count_tries(workdir: Path) -> object:
         tries["begun"] += 1
@@ -87,7 +87,7 @@ def slow_down(monkeypatch) -> Counter[str]:
         time.sleep(rng.uniform(0, 0.4))
         return restore(kept, number)
 
-    monkeypatch.setattr(checkpoints, "_read_best", count_tries)
+    monkeypatch.setattr(readers, "_read_best", count_tries)
     monkeypatch.setattr(checkpoints.Checkpoints, "restore_variables", restore_late)
     return tries
 
@@ -98,7 +98,7 @@ def read(kind: str, folder: Path, pictures: Path, env: dict[str, str]) -> str:
         if kind == "show":
             return show(folder)
         if kind == "read_run":
-            checkpoints.read_run(folder)
+            readers.read_run(folder)
             return "read"
         return ask([kind, str(folder), str(pictures if kind == "predict" else pictures.with_name("model.onnx"))], env)
     except (OSError, ValueError) as error:

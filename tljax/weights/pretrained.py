@@ -10,7 +10,8 @@ from tljax.data.decoding import Fit
 from tljax.data.layouts import join_names
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
-from tljax.runs import checkpoints
+from tljax.runs import readers
+from tljax.runs.checkpoints import FOLDER, Meta
 from tljax.runs.learned import Learned, find_learned
 from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
@@ -208,13 +209,13 @@ def _head_labels(leaves: dict[str, np.ndarray]) -> tuple[imagenet.Label, ...]:
 
 
 def _read_run(folder: Path, setting: str) -> Weights:
-    stages = sorted(path.parent for path in folder.glob(f"*/{checkpoints.FOLDER}") if path.is_dir())
+    stages = sorted(path.parent for path in folder.glob(f"*/{FOLDER}") if path.is_dir())
     if stages:
         choices = ", ".join(map(str, stages))
         raise ValueError(f"{setting}={str(folder)!r} holds several runs; take one of them: {choices}")
     # Asked before: what a run writes after the read is later than these weights.
     in_training = bool(is_at_work(folder))
-    variables, meta = checkpoints.read_run(folder)
+    variables, meta = readers.read_run(folder)
     learned, note = find_learned(folder)
     check_kept(meta, WEIGHTS_KEYS, folder)
     return Weights(
@@ -236,7 +237,7 @@ def _read_run(folder: Path, setting: str) -> Weights:
     )
 
 
-def _describe_newest(meta: checkpoints.Meta) -> str:
+def _describe_newest(meta: Meta) -> str:
     """Which weights there are of a run that is in training; `meta` is that of its newest checkpoint."""
     epoch = meta["stopper"]["best_epoch"]
     which = f"epoch {epoch}, the best so far" if epoch else "its solved head"
