@@ -37,6 +37,14 @@ def make_noise(folder: Path, each: int, seed: int = 0) -> Path:
     return folder
 
 
+def learn_head(folder: Path, data: Data) -> Path:
+    """A run whose whole record is known: its source has learned from nothing."""
+    source = make_source(folder.with_name("random"))
+    write_learned(source, NOTHING)
+    run(small("feature_extraction", pretrained=str(source), data=data), folder)
+    return folder
+
+
 def test_a_run_knows_its_own_pictures_and_those_of_its_sources():
     first = learn(digests(3, 1, 3), NOTHING, of_files=True)
     assert first.files.tolist() == [1, 3] and first.whole and not len(first.pixels)
@@ -126,9 +134,9 @@ def test_a_damaged_record_is_named_and_the_weights_are_read(tmp_path, capsys):
 
 def test_predict_counts_what_was_learned_from(tmp_path, capsys):
     pictures = make_noise(tmp_path / "pictures", 20)
-    config = small("from_scratch", data=Data(f"folder:{pictures}", image_size=32))
-    run(config, tmp_path / "run")
-    train = datasets.load_dataset(config.data, seed=0).train
+    data = Data(f"folder:{pictures}", image_size=32)
+    learn_head(tmp_path / "run", data)
+    train = datasets.load_dataset(data, seed=0).train
     assert train is not None
     shown = make_noise(tmp_path / "shown", 3, seed=5)
     for name in train.ids[:12]:
@@ -144,7 +152,7 @@ def test_predict_counts_what_was_learned_from(tmp_path, capsys):
 
 
 def test_predict_knows_records_by_their_pixels(tmp_path, capsys):
-    run(small("from_scratch"), tmp_path / "run")
+    learn_head(tmp_path / "run", DIGITS)
     found = read_learned(tmp_path / "run")
     train = datasets.load_dataset(DIGITS, seed=0).train
     assert (
@@ -175,7 +183,7 @@ def test_digests_are_of_bytes_and_of_pixels(tmp_path):
 
 
 def test_pixels_say_nothing_of_files(tmp_path, capsys):
-    run(small("from_scratch"), tmp_path / "records")
+    learn_head(tmp_path / "records", DIGITS)
     data = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
     summary = run(small("feature_extraction", pretrained=str(tmp_path / "records"), data=data), tmp_path / "run")
     assert summary["known_to_source"] is None
@@ -184,7 +192,7 @@ def test_pixels_say_nothing_of_files(tmp_path, capsys):
 
 def test_a_record_does_not_become_smaller(tmp_path):
     data = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
-    run(small("from_scratch", data=data), tmp_path / "source")
+    learn_head(tmp_path / "source", data)
     config = small("feature_extraction", pretrained=str(tmp_path / "source"), data=data)
     run(config, tmp_path / "run")
     before = read_learned(tmp_path / "run")
@@ -196,16 +204,14 @@ def test_a_record_does_not_become_smaller(tmp_path):
 def test_a_lesson_is_refused_before_anything_is_deleted(tmp_path):
     """The second folder is validated on what the source has learned from."""
     first = Data(f"folder:{make_noise(tmp_path / 'pictures', 20)}", image_size=32)
-    run(small("from_scratch", data=first), tmp_path / "source")
+    learn_head(tmp_path / "source", first)
     train = datasets.load_dataset(first, seed=0).train
     assert train is not None
     for name in train.ids:
         (tmp_path / "other" / "val" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tmp_path / "pictures" / name, tmp_path / "other" / "val" / name)
     make_noise(tmp_path / "other" / "train", 5, seed=9)
-    stages = {"b": Stage("from_scratch", cut="conv1", epochs=1), "a": Stage("feature_extraction", epochs=1)}
-    for stage in stages.values():
-        stage.batch_size = 16
+    stages = {"a": Stage("feature_extraction", epochs=1, batch_size=16)}
     lesson = Lesson(pretrained=str(tmp_path / "source"), data=first, network="tiny", stages=stages)
     run(lesson, tmp_path / "run")
     files = sorted(tmp_path.joinpath("run").rglob("*"))

@@ -14,7 +14,7 @@ import pytest
 from harness import Run as Process
 from harness import command, environment
 from PIL import Image
-from tiny_runs import make_lesson, read_rows, small
+from tiny_runs import make_lesson, make_source, read_rows, small
 
 from tljax import mirror_gain
 from tljax.config import Data
@@ -136,7 +136,8 @@ def try_changes(pictures: Path, workdir: Path, go_on: Callable[[], object]) -> N
 
 
 def test_a_run_refuses_other_pictures_than_it_began_with(tmp_path, pictures):
-    config = small("from_scratch", data=name_data(pictures, classes=CLASSES[3:]))
+    source = str(make_source(tmp_path / "source"))
+    config = small("feature_extraction", pretrained=source, data=name_data(pictures, classes=CLASSES[3:]))
     run(config, tmp_path / "run")
     longer = replace(config, epochs=2)
     try_changes(pictures, tmp_path / "run", lambda: run(longer, tmp_path / "run"))
@@ -148,7 +149,7 @@ def test_a_run_refuses_other_pictures_than_it_began_with(tmp_path, pictures):
 
 def test_what_mirror_images_gain_is_measured_on_the_pictures_of_the_run(tmp_path, pictures, monkeypatch):
     data = name_data(pictures, classes=CLASSES[3:])
-    run(small("from_scratch", data=data), tmp_path / "run")
+    run(small("feature_extraction", pretrained=str(make_source(tmp_path / "source")), data=data), tmp_path / "run")
     model, measure, measured = load(tmp_path / "run"), mirror_gain._measure, []
     monkeypatch.setattr(mirror_gain, "_measure", lambda *some: measured.append(1) or measure(*some))
     first = mirror_gain.measure_gain(model, tmp_path / "run")
