@@ -31,7 +31,7 @@ YES_NO_COLUMNS: dict[str, tuple[Role, Role]] = {
 
 # So many cells of a column show whether it holds files.
 LOOKED_AT = 1000
-NOTHING = Match(None, why="not there")
+NOT_THERE = Match(None, why="not there")
 
 
 class Table(NamedTuple):
@@ -227,7 +227,7 @@ def find_all(finder: Finder, cells: Sequence[str]) -> list[Match]:
     looked at any further."""
     first = [finder.find(cell) for cell in cells[:LOOKED_AT]]
     if not any(match.fits for match in first) and not any(map(has_ending, cells[:LOOKED_AT])):
-        return [NOTHING] * len(cells)
+        return [NOT_THERE] * len(cells)
     return first + [finder.find(cell) for cell in cells[LOOKED_AT:]]
 
 
