@@ -9,6 +9,7 @@ from PIL import Image
 
 from tljax.config import Data
 from tljax.data import datasets
+from tljax.data.table_files import Finder
 from tljax.data.tables import read_table, recognize_table
 
 
@@ -296,3 +297,19 @@ def test_a_bare_name_may_lie_in_the_split_that_its_row_names(tmp_path):
     text = "file,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,dog,test\n4.jpg,cat,test"
     pictures = ["train/1.jpg", "train/2.jpg", "test/3.jpg", "test/4.jpg"]
     assert count(recognize_table(make(tmp_path, pictures, text))) == {"train": 2, "test": 2}
+
+
+def test_the_nearest_name_is_looked_for_only_where_it_is_printed(tmp_path, monkeypatch):
+    """A table of many rows and columns would take minutes else."""
+    asked: list[str] = []
+    explain = Finder.explain
+    monkeypatch.setattr(Finder, "explain", lambda self, cell: asked.append(cell) or explain(self, cell))
+    text = name_rows("split,file,label", lambda i: f"train,x{i}.jpg,{label(i)}", n=30)
+    with pytest.raises(ValueError, match=r"names 30 pictures .*x9\.jpg \(not there.* and 20 others"):
+        recognize_table(make(tmp_path, NAMES, text))
+    assert len(asked) == 10
+
+
+def test_a_column_of_splits_is_named_wherever_it_stands(tmp_path):
+    text = name_rows("split,file,label", lambda i: f"{'val' if i >= 4 else 'train'},{i}.jpg,{label(i)}")
+    assert "split for splits (train, val)" in recognize_table(make(tmp_path, NAMES, text)).notes[0]

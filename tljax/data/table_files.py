@@ -19,7 +19,7 @@ AS_WRITTEN, OTHER_CASE, NO_ENDING, NO_ENDING_OTHER_CASE = range(4)
 
 
 class Match(NamedTuple):
-    """The picture that a cell means, as a path from the table's folder; None with the reason why there is none."""
+    """The picture that a cell means, as a path from the table's folder; None if there is none, and perhaps why."""
 
     picture: str | None
     spelling: int = AS_WRITTEN
@@ -89,7 +89,7 @@ class Finder:
                 return Match(found[0], spelling, _find_beginning(path, found[0]), fits=1)
             if found:
                 return Match(None, why=f"{len(found)} pictures fit: {found[0]} and {found[1]}", fits=len(found))
-        return Match(None, why=self._explain(path))
+        return Match(None)
 
     def _follow(self, cell: str) -> str | None:
         """The picture to which a path leads from the folder."""
@@ -114,8 +114,9 @@ class Finder:
                 fits.append(picture)
         return fits
 
-    def _explain(self, path: str) -> str:
-        """Why no picture fits."""
+    def explain(self, cell: str) -> str:
+        """Why no picture fits. It compares all names, and is for the few cells that are printed."""
+        path = os.path.normpath(cell.strip().replace("\\", "/"))
         if os.path.lexists(self.folder / path) and not os.access(self.folder / path, os.R_OK):
             return "it may not be read"
         name = path.rpartition("/")[2]

@@ -8,6 +8,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,17 @@ YES_NO_COLUMNS: dict[str, tuple[Role, Role]] = {
 
 # So many cells of a column show whether it holds files.
 LOOKED_AT = 1000
-NOT_THERE = Match(None, why="not there")
+# So many missing files are named, with the reason.
+SHOWN = 10
+NOT_THERE = Match(None)
 
 
 class Table(NamedTuple):
-    """A table that was read: the names of its columns, its rows, and the line of the file in which each row begins."""
+    """A table that was read: the names of its columns, and its rows."""
 
     file: Path
     columns: tuple[str, ...]
     rows: list[list[str]]
-    lines: list[int]
 
     def cells(self, column: int) -> list[str]:
         return [row[column] for row in self.rows]
@@ -79,7 +81,7 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     columns = choose_columns(table, finder)
     found = Found(file.parent, {}, Counter(others), [describe_columns(table, columns), *columns.notes], [])
     matches = refuse_other_splits(table, columns)
-    refuse_missing(table, columns, matches)
+    refuse_missing(table, columns, matches, finder)
     found.notes.extend(describe_spellings(table, columns, matches))
     _fill_splits(found, table, columns, matches)
     found.left_out["not in the table"] += len(set(pictures) - {match.picture for match in matches})
@@ -156,7 +158,7 @@ def read_table(file: Path) -> Table:
                 f"columns ({join_names(columns)}){quoted}"
             )
     width = len(columns)
-    return Table(file, tuple(columns), [(row + [""] * width)[:width] for row in rows[1:]], lines[1:])
+    return Table(file, tuple(columns), [(row + [""] * width)[:width] for row in rows[1:]])
 
 
 def _decode(file: Path) -> str:
@@ -286,7 +288,11 @@ def _rank(table: Table, column: int, known: Sequence[str]) -> int:
 
 def describe_columns(table: Table, columns: Columns) -> str:
     """Which columns are used, with three values of each."""
-    uses = [(columns.file, "files"), (columns.label, "labels"), *([(columns.split, "splits")] if columns.split else [])]
+    uses = [
+        (columns.file, "files"),
+        (columns.label, "labels"),
+        *([(columns.split, "splits")] if columns.split is not None else []),
+    ]
     said = []
     for i, use in uses:
         values = list(dict.fromkeys(" ".join(cell.split()) for cell in table.cells(i) if cell.strip()))
@@ -309,18 +315,17 @@ def refuse_other_splits(table: Table, columns: Columns) -> list[Match]:
     ]
 
 
-def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match]) -> None:
+def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match], finder: Finder) -> None:
     """Raises ValueError with the reasons if rows have no picture, or their paths had different beginnings where they
     were written."""
-    cells = table.cells(columns.file)
-    missing = dict.fromkeys(
-        f"{cell.strip()} ({match.why})" for cell, match in zip(cells, matches, strict=True) if match.picture is None
-        and cell.strip()
-    )  # fmt: skip
+    pairs = zip(table.cells(columns.file), matches, strict=True)
+    missing = {cell.strip(): match for cell, match in pairs if match.picture is None and cell.strip()}
     if missing:
+        shown = [f"{cell} ({match.why or finder.explain(cell)})" for cell, match in islice(missing.items(), SHOWN)]
+        names = join_names([*shown, *islice(missing, SHOWN, None)], separator="; ", most=SHOWN)
         raise ValueError(
-            f"{table.file} names {len(missing)} pictures that are not found: {join_names(missing, separator='; ')}; "
-            "paths are read from the table's folder"
+            f"{table.file} names {len(missing)} pictures that are not found: {names}; paths are read from the table's "
+            "folder"
         )
     beginnings = list(dict.fromkeys(match.moved_from for match in matches if match.moved_from is not None))
     if len(beginnings) > 1:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,13 @@ def read_file(path: Path) -> bytes:
     """The content of a file. Raises OSError as `open_file` does."""
     with open_file(path) as file:
         return file.read()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a file of `numpy.savez`, as `write_text` does."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_bytes(path, file.getvalue())
 
 
 def read_arrays(content: bytes) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 Whoever measures its weights can tell which pictures they know already.
 """
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt64
 
-from tljax.runs.files import read_arrays, read_file, write_bytes
+from tljax.runs.files import read_arrays, read_file, write_arrays
 from tljax.storage.file_index import Digests
 
 LEARNED = "learned.npz"
@@ -73,9 +72,7 @@ def write_learned(workdir: Path, learned: Learned) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    file = io.BytesIO()
-    np.savez(file, **learned._asdict())
-    write_bytes(workdir / LEARNED, file.getvalue())
+    write_arrays(workdir / LEARNED, learned._asdict())
 
 
 def find_learned(folder: Path) -> tuple[Learned | None, str]:

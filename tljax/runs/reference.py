@@ -1,13 +1,12 @@
 """What a run keeps for those who predict with it: a few validation pictures with their logits, and the calibration."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tljax.runs.files import read_arrays, read_file, write_bytes
+from tljax.runs.files import read_arrays, read_file, write_arrays
 from tljax.training.calibration import TEMPERATURES
 
 REFERENCE = "reference.npz"
@@ -36,9 +35,7 @@ def write_reference(workdir: Path, reference: Reference) -> None:
     Raises:
       OSError: if it cannot be written.
     """
-    file = io.BytesIO()
-    np.savez(file, **reference._asdict())
-    write_bytes(workdir / REFERENCE, file.getvalue())
+    write_arrays(workdir / REFERENCE, reference._asdict())
 
 
 def read_reference(workdir: Path) -> Reference | None:

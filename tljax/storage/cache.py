@@ -1,7 +1,6 @@
 """The user's cache folder: arrays are computed once, kept on disk, and verified when a later run reads them."""
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax import ShapeDtypeStruct
 
-from tljax.trees import sha256
+from tljax.trees import digest_json, sha256
 
 ABOUT = "about.json"
 # In it: the digest of each array, and one of the list of them.
@@ -61,7 +60,7 @@ def find(about: dict[str, Any]) -> dict[str, np.ndarray] | None:
     deleted, and a printed line says so.
     """
     try:
-        entry = folder("arrays") / _fingerprint(about)
+        entry = folder("arrays") / digest_json(about)
         if not os.path.lexists(entry):
             return None
         before = os.lstat(entry).st_ino
@@ -101,7 +100,7 @@ def _read_digests(entry: Path, about: dict[str, Any]) -> dict[str, str]:
         raise ValueError(f"its {ABOUT} is about something else")
     # An entry of the version before has no digest of its list: then all its arrays must be in the list.
     names = {path.stem for path in entry.glob("*.npy")}
-    whole = names == digests.keys() if digest is None else digest == _fingerprint(digests)
+    whole = names == digests.keys() if digest is None else digest == digest_json(digests)
     if not (whole and digests.keys() <= names):
         raise ValueError(f"its {ABOUT} does not list its arrays")
     return dict(digests)
@@ -162,7 +161,7 @@ def _keep(
         for name in arrays.keys() - shapes.keys():
             np.save(unfinished / f"{name}.npy", arrays[name])
         digests = {name: sha256(array) for name, array in arrays.items()}
-        kept = {DIGESTS: digests, DIGEST: _fingerprint(digests), **about}
+        kept = {DIGESTS: digests, DIGEST: digest_json(digests), **about}
         (unfinished / ABOUT).write_text(json.dumps(kept, indent=1))
     except OSError as error:
         print(f"{about['what']} are not kept: {unfinished.parent}: {error.strerror}")
@@ -170,13 +169,13 @@ def _keep(
     forget(about)
     # Another process may have kept the same entry just before.
     with suppress(OSError):
-        unfinished.rename(unfinished.with_name(_fingerprint(about)))
+        unfinished.rename(unfinished.with_name(digest_json(about)))
 
 
 def forget(about: dict[str, Any]) -> None:
     """Deletes the entry that is kept under `about`, if there is one."""
     with suppress(OSError):
-        entry = folder("arrays") / _fingerprint(about)
+        entry = folder("arrays") / digest_json(about)
         if entry.is_dir():
             forgotten = Path(tempfile.mkdtemp(prefix=FORGOTTEN, dir=entry.parent))
             entry.rename(forgotten / entry.name)
@@ -228,7 +227,3 @@ def _delete_if_left(unfinished: Path) -> None:
         with (unfinished / ENTRY_LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _fingerprint(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
