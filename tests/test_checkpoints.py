@@ -167,6 +167,13 @@ def test_a_run_about_something_else_is_refused(saved, state):
         restore(folder, state, frozen, ABOUT | {"stage": "from_scratch"})
 
 
+def test_an_older_run_on_pictures_that_are_read_otherwise_now_is_refused(saved, state):
+    folder, frozen = saved
+    assert restore(folder, state, frozen, ABOUT | {"read_anew": {}}) is not None
+    with pytest.raises(ValueError, match=r"began with TIFFs that were turned twice or not inverted.*\(train: 2\)"):
+        restore(folder, state, frozen, ABOUT | {"read_anew": {"train": 2}})
+
+
 def test_what_an_older_meta_lacks_is_what_behaves_as_then(saved, state, monkeypatch):
     folder, frozen = saved
     monkeypatch.setitem(checkpoints.META_BEFORE, "views", 1)

@@ -14,6 +14,7 @@ from PIL import Image
 from tljax.config import Data
 from tljax.data import datasets, decoding, sources
 from tljax.data.image_source import ImageSource
+from tljax.stages.lessons import find_other_pictures
 
 
 def test_damaged_image_is_named(tmp_path):
@@ -173,6 +174,21 @@ def test_without_validation_train_is_whole(tmp_path):
         assert (dataset.test.count if dataset.test else None) == test
         assert dataset.description["notes"] == (["not used: val (18 images)"] if name == "val" else [])
         assert dataset.shown is dataset.train
+
+
+def test_pictures_that_are_read_otherwise_than_before_are_counted(tmp_path):
+    """Runs that began before are refused by that count, and lessons by what the summary says."""
+    make_folder(tmp_path, {"train/red": 3, "train/blue": 3, "val/red": 1, "val/blue": 1})
+    image = Image.new("RGB", (8, 8), "red")
+    save(tmp_path / "train" / "red" / "turned.TIF", image, tiffinfo={0x0112: 6})
+    save(tmp_path / "train" / "red" / "plain.tif", image)
+    loaded = load_folder(tmp_path)
+    assert loaded.train.read_anew == ("train/red/turned.TIF",)
+    splits = loaded.description["splits"]
+    assert {name: split["read_anew"] for name, split in splits.items()} == {"train": 1, "validation": 0}
+    before = {name: {key: split[key] for key in ("images", "classes")} for name, split in splits.items()}
+    assert find_other_pictures(before["validation"], splits["validation"]) == ""
+    assert "1 of them are TIFFs that were turned twice" in find_other_pictures(before["train"], splits["train"])
 
 
 def test_max_images_sample_follows_the_seed(tmp_path):

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from PIL import Image
 
 from tljax.config import Data
 from tljax.data import datasets, prefetch
-from tljax.data.decoding import Encoded, decode, read_picture, scale_values
+from tljax.data.decoding import (
+    ORIENTATION,
+    PHOTOMETRIC,
+    Encoded,
+    decode,
+    is_read_anew,
+    read_picture,
+    scale_values,
+    to_rgb,
+)
 from tljax.data.prefetch import PIECE, read_ahead
 
 
@@ -31,6 +41,46 @@ def test_decode_turns_a_photograph_as_its_exif_says(tmp_path):
     # A picture with orientation 6 is shown a quarter turn clockwise: the left half becomes the upper one.
     assert decoded[:12].min() > 240
     assert decoded[20:].max() < 15
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(tmp_path, orientation):
+    """Pillow turns it while it loads it, and turns no other format."""
+    pixels = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    expected = to_rgb(Image.open(save(tmp_path / "x.png", pixels, exif=exif)))
+    for compression in (None, "tiff_lzw", "tiff_adobe_deflate"):
+        path = save(tmp_path / "x.tif", pixels, tiffinfo={ORIENTATION: orientation}, compression=compression)
+        loaded = Image.open(path)
+        loaded.load()
+        for read in (read_picture(path)[0], to_rgb(Image.open(path)), to_rgb(loaded), to_rgb(loaded.copy())):
+            assert read.size == expected.size
+            assert read.tobytes() == expected.tobytes()
+        assert is_read_anew(path) == (orientation > 1)
+
+
+def white_is_zero(path: Path) -> Path:
+    """The TIFF at `path`, with its photometric interpretation changed."""
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [start + 2 + 12 * i for i in range(count)]
+    (entry,) = [at for at in entries if struct.unpack_from("<H", data, at)[0] == PHOTOMETRIC]
+    struct.pack_into("<H", data, entry + 8, 0)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "anew"), [("uint8", 255, False), ("uint16", 65535, True), ("float32", 1, True)]
+)
+def test_a_tiff_whose_white_is_zero_is_inverted_once(tmp_path, dtype, largest, anew):
+    values = (np.array([[0, 51, 255]]) / 255 * largest).astype(dtype)
+    path = white_is_zero(save(tmp_path / "x.tif", Image.fromarray(values)))
+    for read in (read_picture(path)[0], to_rgb(Image.open(path))):
+        assert np.asarray(read)[0, :, 0].tolist() == [255, 204, 0]
+    assert is_read_anew(path) == anew
 
 
 def test_decode_gives_bytes_and_files_the_same_pixels(tmp_path):

@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 
 from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
-from tljax.data.decoding import Encoded
+from tljax.data.decoding import TIFF_ENDINGS, Encoded, is_read_anew
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.layouts import join_names
 from tljax.data.reading import list_images, read_images
@@ -43,6 +43,8 @@ class Split:
     """Images of the split that cannot be read, with the reasons. `count` is without them."""
     unfinished: tuple[str, ...] = ()
     """JPEGs without end marker, of which no row is missing. They are among `images`."""
+    read_anew: tuple[str, ...] = ()
+    """Pictures that are read otherwise than by version 0.1.0. They are among `images`."""
 
     def all_labels(self) -> Int[np.ndarray, " count"]:
         """The labels of the whole split. All processes call this together."""
@@ -56,6 +58,10 @@ class Split:
         """A digest of the whole split's pictures with their labels, in their order. All processes call this
         together."""
         return digest_json([sha256(self.all_digests()), sha256(self.all_labels())])
+
+    def count_read_anew(self) -> int:
+        """The number of `read_anew` in the whole split. All processes call this together."""
+        return int(gather(np.isin(self.ids, self.read_anew), self.rows, self.count).sum())
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels. All processes
@@ -210,6 +216,7 @@ def _describe(
                 "classes": counts[part],
                 "names": split.identity()[1],
                 "content": split.content(),
+                "read_anew": split.count_read_anew(),
             }
             for part, split in found.items()
         },
@@ -228,14 +235,23 @@ def _read(source: ImageSource, reading: Reading, part: str, chosen: tuple[str, R
     split, rows = chosen
     listed = list_images(source, reading, part, split, rows, index)
     images, unfinished, digests = read_images(source, reading, split, listed, index)
+    ids, of_files = tuple(listed["ids"].tolist()), not source.shards(split)
     return Split(
         images,
         labels=np.asarray(listed["labels"]),
-        ids=tuple(listed["ids"].tolist()),
+        ids=ids,
         rows=np.asarray(listed["own"]),
         count=int(listed["count"]),
         digests=np.asarray(digests),
-        of_files=not source.shards(split),
+        of_files=of_files,
         skipped=tuple(listed["skipped"].tolist()),
         unfinished=unfinished,
+        read_anew=_find_read_anew(source, split, ids, listed["rows"]) if of_files else (),
     )
+
+
+def _find_read_anew(source: ImageSource, split: str, ids: tuple[str, ...], rows: Rows) -> tuple[str, ...]:
+    """`Split.read_anew` of pictures that are files. That of records shows in their digests, which are of pixels."""
+    tiffs = [place for place, name in enumerate(ids) if name.lower().endswith(TIFF_ENDINGS)]
+    files = source.fetch(split, rows[tiffs]) if tiffs else ()
+    return tuple(ids[place] for place, file in zip(tiffs, files, strict=True) if is_read_anew(file))

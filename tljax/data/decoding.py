@@ -31,7 +31,8 @@ MOST_TEXT = 2**26
 # What `complete_jpeg` puts behind a JPEG without end marker: these bytes, then the marker.
 JPEG_FILLERS, JPEG_END = (b"", b"\x55" * 512, b"\xaa" * 512), b"\xff\xd9"
 # EXIF's and TIFF's tags, and the turns of `PIL.Image.Transpose` by the value of the orientation.
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
+TIFF_ENDINGS = (".tif", ".tiff")
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
@@ -124,11 +125,13 @@ def to_rgb(image: Any) -> Any:
 
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+    # Pillow turns a TIFF while it loads it, and takes the orientation away.
+    image.load()
     # Pillow's `exif_transpose` rewrites all tags and fails on odd ones. Only the orientation counts here.
     turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    # These modes hold numbers of more than eight bits, which Pillow would clip at 255.
-    if image.mode.startswith("I") or image.mode == "F":
-        rgb = Image.fromarray(scale_values(np.asarray(image), image.mode, _bits(image))).convert("RGB")
+    if _is_deep(image):
+        gray = scale_values(np.asarray(image), image.mode, _bits(image))
+        rgb = Image.fromarray(255 - gray if _is_white_zero(image) else gray).convert("RGB")
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -158,6 +161,29 @@ def scale_values(values: Num[np.ndarray, "h w"], mode: str, bits: int) -> UInt8[
     else:
         largest = 65535.0
     return (values.astype(np.float64) * (255 / largest)).round().clip(0, 255).astype(np.uint8)
+
+
+def is_read_anew(encoded: bytes | Path) -> bool:
+    """Whether a picture is a TIFF that is read otherwise than by version 0.1.0, which turned it once more than its
+    orientation says, or did not invert it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=("TIFF",)) as image:
+            return image.getexif().get(ORIENTATION, 1) in TURNS or (_is_deep(image) and _is_white_zero(image))
+    # Pillow's decoders raise all kinds of errors for damaged files.
+    except Exception:
+        return False
+
+
+def _is_deep(image: Any) -> bool:
+    """Whether a picture of Pillow holds numbers of more than eight bits, which its `convert` would clip at 255."""
+    return bool(image.mode.startswith("I") or image.mode == "F")
+
+
+def _is_white_zero(image: Any) -> bool:
+    """Whether the file states that white is zero. Pillow inverts values of at most eight bits, and no others."""
+    return image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
 def _bits(image: Any) -> int:

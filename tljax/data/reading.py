@@ -25,7 +25,7 @@ from tljax.storage.file_index import Digests, FileIndex, LookedUp
 from tljax.trees import Row, digest_json, sha256
 
 # Part of the cache key. Increase it when `decode` gives other pixels: images in the cache are then not found.
-DECODING = 3
+DECODING = 4
 
 
 class ReadImages(NamedTuple):

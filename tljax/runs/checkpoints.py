@@ -43,7 +43,7 @@ ASIDE = ".damaged"
 DELETED = ".deleted"
 # Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did; None
 # for what was not recorded then.
-META_BEFORE: Meta = {"fit": "crop", "content": None, "views_used": None}
+META_BEFORE: Meta = {"fit": "crop", "content": None, "read_anew": {}, "views_used": None}
 # What a run says that goes on without such a record, which it gets now.
 NOT_RECORDED = {
     "content": "this run began when the content of pictures was not recorded: names and labels are as they were, and "
@@ -411,6 +411,9 @@ def _describe_change(name: str, before: Any, now: Any) -> str:
     if name == "views_used":
         in_use, room = ("in use", "no room") if before else ("not in use", "room")
         return f"config.data.views {in_use}, and config.cache has {room} for them now"
+    if name == "read_anew":
+        found = ", ".join(f"{split}: {count:,}" for split, count in sorted((before | now).items()))
+        return f"TIFFs that were turned twice or not inverted, and are read as they should now ({found})"
     if name == "class_names":
         return f"the classes {join_names(before)}, and the data has {join_names(now)} now"
     if name not in ("data", "content"):

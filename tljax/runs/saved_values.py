@@ -149,6 +149,7 @@ META_RULES: dict[str, Rule] = {
                   "must be two numbers for each split"),
     "content": Rule(_either(lambda splits: isinstance(splits, dict) and all_are(is_text, splits)),
                     "must be a digest for each split"),
+    "read_anew": _dict(lambda count: is_whole(count, 1), "must be a number of pictures for each split"),
     "views_used": Rule(lambda value: value is None or isinstance(value, bool), "must be true or false"),
     "best": _whole(0),
     "digest": _dict(is_text, "must be a text for each array"),

@@ -254,6 +254,8 @@ def find_other_pictures(before: Row, now: Row) -> str:
         return f"{before.get('images'):,} then, {now.get('images'):,} now"
     if before.get("classes") != now.get("classes"):
         return "as many, but not of each class"
+    if before.get("read_anew", 0) != now.get("read_anew", 0):
+        return f"as many, but {now.get('read_anew', 0):,} of them are TIFFs that were turned twice or not inverted then"
     both = [what for what in ("names", "content") if what in before and what in now]
     others = [what for what in both if before[what] != now[what]]
     return f"as many, but with other {' and '.join(others)}" if others else ""

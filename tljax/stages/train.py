@@ -111,6 +111,7 @@ def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> M
         "fit": setup.config.data.fit,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
         "content": {name: split.content() for name, split in dataset.splits.items()},
+        "read_anew": {name: n for name, split in dataset.splits.items() if (n := split.count_read_anew())},
         "views_used": None if setup.config.data.views is None else from_activations,
     }
 
