@@ -293,9 +293,10 @@ def test_a_jpeg_without_end_marker_is_read_and_said(tmp_path, monkeypatch):
         assert "1 JPEGs lack their end marker and are read, since no row is missing: a/1.jpg" in warning
 
 
-def test_an_error_in_the_midst_of_a_pass_leaves_no_warning_of_leaked_memory(folder):
-    script = f"""
+def test_a_script_without_a_main_guard_runs_once_and_an_error_leaves_no_warning_of_leaked_memory(folder, tmp_path):
+    (tmp_path / "script.py").write_text(f"""
 import sys
+print("runs", flush=True)
 from pathlib import Path
 import numpy as np
 from tljax.data.decoding import Encoded
@@ -306,6 +307,6 @@ images = Encoded(lambda rows: [files[i % len(files)] for i in rows], np.arange(4
 for part in read_ahead(images, list(np.arange(400).reshape(20, 20))):
     kept = part
     sys.exit("stopped")
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stderr == "stopped\n"
+""")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "runs\n", "stopped\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tiny_runs import TINY
 
 from tljax.networks.architectures import NETWORKS, Network
+from tljax.runs.learned import find_learned
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -29,4 +30,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert names["summary"]["epochs"] == 1 and names["summary"]["data"]["splits"]["train"]["images"] == 60
     assert len(names["answer"].top) == 2 and names["answer"].label in names["answer"].set
     assert (tmp_path / "runs" / "notebook" / "figures" / "predictions.png").is_file()
-    assert capsys.readouterr().out.splitlines()[-1].startswith("5 ")
+    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[-6:]]
+    assert printed == [str(label) for label in names["held_out"].labels[:6]]
+    learned, _ = find_learned(tmp_path / "runs" / "notebook")
+    held_out = names["held_out"]
+    assert len(learned.pixels) == 60 and not learned.has(held_out.all_digests(), of_files=False).any()

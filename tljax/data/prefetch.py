@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,18 @@ def start_resource_tracker() -> None:
         multiprocessing.resource_tracker.ensure_running()
     finally:
         sys.warnoptions.pop()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """A block in which processes start that do not run the program's main module: they need nothing of it, and a script
+    without a main guard would train again in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def free_shared_memory() -> float:
@@ -116,7 +129,8 @@ def read_ahead(images: Any, places: Sequence[Int[np.ndarray, "..."]]) -> Generat
             start_resource_tracker()
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
-                made = chain([next(ready)] if flat else [], ready)
+                with without_main():
+                    made = chain([next(ready)] if flat else [], ready)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             for p, parts in zip(places, pieces, strict=True):
