@@ -10,7 +10,8 @@ from PIL import Image
 from tljax.config import Data
 from tljax.data import datasets
 from tljax.data.table_files import Finder
-from tljax.data.tables import read_table, recognize_table
+from tljax.data.table_text import read_table
+from tljax.data.tables import recognize_table
 
 
 def make(folder: Path, names: list[str], text: str) -> Path:
@@ -88,7 +89,7 @@ def test_a_file_name_that_two_pictures_have_is_not_guessed(tmp_path):
 
 def test_pictures_without_a_label_are_counted(tmp_path):
     found = recognize_table(make(tmp_path, NAMES, "file,label\n0.jpg,cat\n1.jpg,\n2.jpg,dog"))
-    assert found.left_out["without a label or a split"] == 1
+    assert found.left_out["without a file, a label or a split"] == 1
 
 
 def test_other_labels_are_read_again(tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ def test_a_column_called_split_with_other_values_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n0.jpg,Rose, red\n1.jpg,Tulip", r"line 2 has 3 cells \(0.jpg, Rose,  red\) under 2 names"),
+        ("file,label\n0.jpg,Rose, red\n1.jpg,Tulip", r"line 2 has 3 cells \(0.jpg, Rose, red\) under 2 names"),
         ("file,label\n0.jpg,cat\n1.jpg", "line 3 has 1 cells"),
         ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,cat', "line 3: a quote is not closed"),
         ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,"cat"', "line 3: a quote is not closed"),

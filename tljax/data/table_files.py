@@ -7,8 +7,10 @@ must fit: never a file of another name or folder.
 import difflib
 import os
 import unicodedata
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,8 @@ from tljax.data.layouts import EXTENSIONS, split_role
 
 # How a path was spelled other than the picture's, from the closest to the loosest.
 AS_WRITTEN, OTHER_CASE, NO_ENDING, NO_ENDING_OTHER_CASE = range(4)
+# So many names before and behind one that is missing are compared with it.
+NEAR = 50
 
 
 class Match(NamedTuple):
@@ -62,6 +66,8 @@ class Finder:
         self.folder, self.pictures, self._all = folder, pictures, set(pictures)
         # Labels stand there many times.
         self._found: dict[str, Match] = {}
+        # Files elsewhere, by the path without links, as they were written first.
+        self._elsewhere: dict[str, str] = {}
         # Per spelling, the pictures by the last part of their path.
         self._by_name: dict[int, dict[str, list[str]]] = {}
         for spelling, (_, of_picture) in SPELLINGS.items():
@@ -99,8 +105,9 @@ class Finder:
         # Most other columns hold no paths, and need not be looked for.
         if not has_ending(cell) or not os.path.isfile(self.folder / cell):
             return None
-        inside = os.path.relpath(os.path.abspath(self.folder / cell), os.path.abspath(self.folder))
-        return plain if inside.startswith("..") else inside
+        real = os.path.realpath(self.folder / cell)
+        inside = os.path.relpath(real, os.path.realpath(self.folder))
+        return inside if inside in self._all else self._elsewhere.setdefault(real, plain)
 
     def _fit(self, path: str, of_picture: Callable[[str], str], by_name: dict[str, list[str]]) -> list[str]:
         """The pictures whose path is an end of `path`, or has it as its end."""
@@ -115,14 +122,31 @@ class Finder:
         return fits
 
     def explain(self, cell: str) -> str:
-        """Why no picture fits. It compares all names, and is for the few cells that are printed."""
+        """Why no picture fits, for the few cells that are printed."""
         path = os.path.normpath(cell.strip().replace("\\", "/"))
         if os.path.lexists(self.folder / path) and not os.access(self.folder / path, os.R_OK):
             return "it may not be read"
-        name = path.rpartition("/")[2]
+        if os.path.isfile(self.folder / path):
+            return f"its ending is none of {' '.join(EXTENSIONS)}"
+        near = self._find_near(path.rpartition("/")[2])
+        return f"not there; the nearest is {near}" if near else "not there"
+
+    def _find_near(self, name: str) -> str | None:
+        """The picture whose name is most like this one, of those that begin or end alike: to compare all names of a
+        large folder takes seconds."""
+        names, orders = self._names
+        alike = []
+        for order, written in zip(orders, (name, name[::-1]), strict=True):
+            place = bisect(order, written)
+            alike.append(order[max(place - NEAR, 0) : place + NEAR])
+        near = difflib.get_close_matches(name, [*alike[0], *(other[::-1] for other in alike[1])], 1, cutoff=0)
+        return names[near[0]] if near else None
+
+    @cached_property
+    def _names(self) -> tuple[dict[str, str], tuple[list[str], list[str]]]:
+        """The pictures by their names; the names in order, and read backwards in order."""
         names = {picture.rpartition("/")[2]: picture for picture in self.pictures}
-        near = difflib.get_close_matches(name, names, 1)
-        return f"not there; the nearest is {names[near[0]]}" if near else "not there"
+        return names, (sorted(names), sorted(name[::-1] for name in names))
 
 
 def _find_beginning(path: str, picture: str) -> str | None:
