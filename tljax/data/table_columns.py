@@ -52,7 +52,9 @@ def choose_columns(table: Table, finder: Finder) -> Columns:
     """
     file, matches = choose_files(table, finder)
     refuse_other_first_line(table, file, matches, finder)
-    others = [i for i in range(len(table.columns)) if i != file]
+    others = [i for i in range(len(table.columns)) if i != file and table.values(i)]
+    if not others:
+        raise ValueError(f"{table.file} has no labels: all columns but {table.name(file)} are blank")
     label = _find_known(table, others, LABEL_COLUMNS)
     if label is None:
         refuse_columns_of_classes(table, others)
@@ -84,7 +86,7 @@ def refuse_other_first_line(table: Table, file: int, matches: Sequence[Match], f
 
 def refuse_columns_of_classes(table: Table, columns: Sequence[int]) -> None:
     """Raises ValueError if there is a column for each class, of which every row has one."""
-    marks = [i for i in columns if table.values(i) and {value.lower() for value in table.values(i)} <= {*YES, *NO}]
+    marks = [i for i in columns if {value.lower() for value in table.values(i)} <= {*YES, *NO}]
     if len(marks) > 1 and all(sum(row[i].strip().lower() in YES for i in marks) == 1 for row in table.rows):
         raise ValueError(
             f"{table.file} has a column for each class ({join_names(map(table.name, marks))}): put the class of each "
@@ -121,8 +123,7 @@ def choose_files(table: Table, finder: Finder) -> tuple[int, list[Match]]:
     every = range(len(table.columns))
     found = [find_all(finder, table.cells(i)) for i in every]
     counts = [len({match.picture for match in matches if match.picture}) for matches in found]
-    filled = [len({cell.strip() for cell in table.cells(i)} - {""}) for i in every]
-    fit = [i for i in every if counts[i] and 2 * counts[i] >= filled[i]]
+    fit = [i for i in every if counts[i] and 2 * counts[i] >= len(table.values(i))]
     # Where cells look like files, these are meant, even if none is there.
     with_ending = [i for i in every if 2 * sum(map(has_ending, table.cells(i))) > len(table.rows)]
     ranked = sorted(with_ending or fit, key=lambda i: (-counts[i], _rank(table, i, FILE_COLUMNS)))
@@ -167,7 +168,7 @@ def choose_splits(table: Table, columns: Sequence[int]) -> tuple[int | None, lis
         if known := _read_splits(table.key(i), values):
             blank: Role | None = None if "train" in known.values() else "train"
             found[i] = [known.get(cell.strip(), blank) for cell in table.cells(i)]
-        elif table.key(i) == "split" and values:
+        elif table.key(i) == "split":
             raise ValueError(
                 f"{table.file}: the column {table.name(i)} has the values {join_names(values)}: name them train, val "
                 "and test, or give the column another name"

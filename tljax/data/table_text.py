@@ -53,7 +53,9 @@ def read_table(file: Path) -> Table:
                 lines.append(begin)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{file}, line {begin}: a quote is not closed, or stands within a cell ({error})") from error
+        raise ValueError(
+            f"{file}, line {begin}: a quote is not closed, or does not end its cell before the next {separator!r}"
+        ) from error
     if not rows:
         raise ValueError(f"{file} is empty: it needs a column with files and one with labels")
     columns = [name.strip() for name in rows[0]]

@@ -34,6 +34,8 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     found.notes.extend(describe_spellings(table, columns, matches))
     _fill_splits(found, table, columns, matches)
     found.left_out["not in the table"] += len(set(pictures) - {match.picture for match in matches})
+    if not found.splits:
+        raise ValueError(f"{file}: no row has all of a file, a label and a split")
     names = sorted({name for by_class in found.splits.values() for name in by_class})
     for part, by_class in found.splits.items():
         found.splits[part] = {name: by_class.get(name, []) for name in names}
