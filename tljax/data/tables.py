@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tljax.data.layouts import Found, Role, check_splits, join_names, list_pictures, unite_names
 from tljax.data.table_columns import Columns, choose_columns
-from tljax.data.table_files import OTHER_CASE, Finder, Match, name_split_folder
+from tljax.data.table_files import NO_ENDING_OTHER_CASE, OTHER_CASE, Finder, Match, name_split_folder
 from tljax.data.table_text import Table, read_table
 
 # What programs write where there is no label.
@@ -114,19 +114,21 @@ def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match], fin
             f"{table.file} names {len(missing)} pictures that are not found: {names}; paths are read from the table's "
             f"folder{empty}"
         )
-    moved = list(dict.fromkeys(match.moved_from for match in matches if match.picture))
+    moved = dict.fromkeys(match.moved_from for match in matches if match.picture)
     if len(moved) > 1:
-        beginnings = join_names("none" if beginning is None else beginning or "/" for beginning in moved)
+        begin = join_names("none" if beginning is None else beginning or "/" for beginning in moved)
         raise ValueError(
-            f"{table.file}: pictures are not where it says, and the beginnings of their paths differ ({beginnings}), so that "
-            "it cannot be told which is which: make them paths from the table"
+            f"{table.file}: pictures are not where it says, and the beginnings of their paths differ ({begin}), so "
+            "that it cannot be told which is which: make them paths from the table"
         )
 
 
 def describe_spellings(table: Table, columns: Columns, matches: Sequence[Match]) -> list[str]:
     """Lines about pictures that are spelled or lie otherwise than the table says."""
     cells, notes = table.cells(columns.file), []
-    others = [(c, m.picture) for c, m in zip(cells, matches, strict=True) if m.spelling == OTHER_CASE]
+    others = [
+        (c, m.picture) for c, m in zip(cells, matches, strict=True) if m.spelling in (OTHER_CASE, NO_ENDING_OTHER_CASE)
+    ]
     if others:
         notes.append(f"{len(others):,} files differ from the table in case, such as {others[0][1]} for {others[0][0]}")
     moved = [m for m in matches if m.moved_from is not None]
