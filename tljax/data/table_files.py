@@ -4,12 +4,12 @@ A path that leads to a file is that file. Otherwise one path must be a whole end
 must fit: never a file of another name or folder.
 """
 
-import difflib
 import os
 import sys
 import unicodedata
 from bisect import bisect, bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -139,8 +139,9 @@ class Finder:
         for order, written in zip(orders, (name, name[::-1]), strict=True):
             place = bisect(order, written)
             alike.append(order[max(place - NEAR, 0) : place + NEAR])
-        near = difflib.get_close_matches(name, [*alike[0], *(other[::-1] for other in alike[1])], 1, cutoff=0)
-        return names[near[0]] if near else None
+        near = [*alike[0], *(other[::-1] for other in alike[1])]
+        # Of names equally alike, the first: spreadsheets take the zeros from 0007.
+        return names[min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o))] if near else None
 
     @cached_property
     def _names(self) -> tuple[dict[str, str], tuple[list[str], list[str]]]:
