@@ -151,7 +151,7 @@ class Finder:
 
 
 def _read_backwards(path: str) -> str:
-    """The parts of a path from the last to the first, each with a stroke behind it."""
+    """The parts of a path from the last to the first, each with a slash behind it."""
     return "/".join(reversed(path.strip("/").split("/"))) + "/"
 
 
