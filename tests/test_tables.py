@@ -1,5 +1,6 @@
 """Labels in a table beside a folder of pictures."""
 
+import time
 import unicodedata
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 from tljax.config import Data
 from tljax.data import datasets
 from tljax.data.table_files import Finder
-from tljax.data.tables import read_table, recognize_table
+from tljax.data.table_text import read_table
+from tljax.data.tables import recognize_table
 
 
 def make(folder: Path, names: list[str], text: str) -> Path:
@@ -88,7 +90,7 @@ def test_a_file_name_that_two_pictures_have_is_not_guessed(tmp_path):
 
 def test_pictures_without_a_label_are_counted(tmp_path):
     found = recognize_table(make(tmp_path, NAMES, "file,label\n0.jpg,cat\n1.jpg,\n2.jpg,dog"))
-    assert found.left_out["without a label or a split"] == 1
+    assert found.left_out["without a file, a label or a split"] == 1
 
 
 def test_other_labels_are_read_again(tmp_path, monkeypatch):
@@ -106,6 +108,12 @@ def test_other_labels_are_read_again(tmp_path, monkeypatch):
 def test_what_is_no_text_is_a_line(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"file,label\n\xff\xfe,cat")
     with pytest.raises(ValueError, match="is no text in UTF-8"):
+        read_table(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_bytes("file,label\n0.jpg,cat".encode("utf-16-le"))
+    with pytest.raises(ValueError, match="is no text in UTF-8"):
+        read_table(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty"):
         read_table(tmp_path / "labels.csv")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         datasets.load_dataset(Data(name=f"csv:{tmp_path / 'nothing.csv'}"), seed=0)
@@ -165,6 +173,11 @@ def test_two_columns_of_different_files_are_refused(tmp_path):
         ("dataset", lambda i: f"clinic {i % 3}", {"all": 6}),
         ("fold", lambda i: i, {"all": 6}),
         ("valid", lambda i: "good", {"all": 6}),
+        ("Is Valid", lambda i: i >= 4, {"train": 4, "val": 2}),
+        ("ml_use", lambda i: "TRAIN" if i < 4 else "VALIDATION", {"train": 4, "val": 2}),
+        ("ml_use", lambda i: "TRAIN" if i < 4 else "UNASSIGNED", {"all": 6}),
+        ("batch", lambda i: f"train_{i}", {"all": 6}),
+        ("is_training_image", lambda i: int(i < 4), {"all": 6}),
     ],
 )
 def test_a_column_of_splits_needs_values_that_are_splits(tmp_path, column, of, counts):
@@ -187,7 +200,7 @@ def test_a_column_called_split_with_other_values_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\n0.jpg,Rose, red\n1.jpg,Tulip", r"line 2 has 3 cells \(0.jpg, Rose,  red\) under 2 names"),
+        ("file,label\n0.jpg,Rose, red\n1.jpg,Tulip", r"line 2 has 3 cells \(0.jpg, Rose, red\) under 2 names"),
         ("file,label\n0.jpg,cat\n1.jpg", "line 3 has 1 cells"),
         ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,cat', "line 3: a quote is not closed"),
         ('file,label\n0.jpg,cat\n1.jpg,"dog\n2.jpg,"cat"', "line 3: a quote is not closed"),
@@ -211,6 +224,13 @@ def test_tables_as_programs_write_them(tmp_path):
         "the separator told": "sep=;\n" + plain.replace(",", ";"),
         "bars": plain.replace(",", "|"),
         "line ends of Windows": plain.replace("\n", "\r\n"),
+        "line ends of old Macs": "sep=;\r" + plain.replace("\n", "\r").replace(",", ";"),
+        "more commas than separators": name_rows("file;label, of (a, b)", lambda i: f"{i}.jpg;{label(i)}"),
+        "quotes behind a space": name_rows("file, label", lambda i: f'{i}.jpg, "{label(i)}"'),
+        "ClassId": name_rows("Width,ClassId,Path", lambda i: f"2{i % 2},{label(i)},images/{i}.jpg"),
+        "Label Studio": name_rows("annotator,choice,id,image", lambda i: f"1,{label(i)},{i},/data/images/{i}.jpg"),
+        "a blank column of labels": name_rows("file,label,class", lambda i: f"{i}.jpg,,{label(i)}"),
+        "columns without names": name_rows("0,1", lambda i: f"{i}.jpg,{label(i)}"),
     }
     for what, text in spoiled.items():
         assert recognize_table(make(tmp_path, NAMES, text)).splits == CATS_AND_DOGS, what
@@ -239,6 +259,48 @@ def test_a_picture_is_in_one_split(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (name_rows("image,cat,dog", lambda i: f"{i}.jpg,{i % 2}.0,{1 - i % 2}.0"), r"for each class \(cat, dog\): put"),
+        (name_rows("image,car,train", lambda i: f"{i}.jpg,{i % 2},{1 - i % 2}"), r"for each class \(car, train\): put"),
+        (
+            name_rows("row_id,image", lambda i: f"r{i},{i}.jpg"),
+            "row_id hold labels. It has 6 different values in 6 rows",
+        ),
+        (
+            name_rows("TRAIN,gs://b/9.jpg,cat", lambda i: f"TEST,gs://b/{i}.jpg,cat"),
+            "names a picture in its first line",
+        ),
+        (name_rows("5,cat", lambda i: f"{i},{label(i)}", n=5), "names a picture in its first line"),
+        ("# by Anna, May\nfile,label\n0.jpg,cat", r"columns \(file, label\) below its first line \(# by Anna, May\)"),
+        (
+            name_rows("image,label,label", lambda i: f"{i}.jpg,{label(i)},{label(i + 1)}"),
+            "two columns are called label",
+        ),
+        (name_rows("image,label", lambda i: f"{i}.jpg,"), "has no labels: all columns but image are blank"),
+        ("image,label,split\n0.jpg,cat,\n1.jpg,,train", "no row has all of a file, a label and a split"),
+        (
+            name_rows("image,label,is_valid,is_test", lambda i: f"{i}.jpg,{label(i)},{i in (2, 3)},{i > 3}"),
+            "the columns is_valid and is_test both name splits, and not the same ones",
+        ),
+    ],
+)
+def test_what_would_be_misread_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        recognize_table(make(tmp_path, NAMES, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_that_may_be_none_is_a_warning(tmp_path):
+    text = name_rows("file,label", lambda i: f"{i}.jpg,{['nan', 'a', 'b', 'a|b', 'c d', 'a'][i]}")
+    found = recognize_table(make(tmp_path, NAMES, text))
+    assert found.warnings == [
+        "nan is read as a class: leave the cell blank where a picture has no label",
+        "several labels in a cell are read as a class of its own: a|b",
+    ]
+
+
+@pytest.mark.parametrize(
     ("names", "cell", "said"),
     [
         (["train/n1/{}.jpg"], "n1/{}.jpg", None),
@@ -246,6 +308,7 @@ def test_a_picture_is_in_one_split(tmp_path):
         (["images/{}.JPG"], "{}.jpg", "6 files differ from the table in case, such as images/0.JPG for 0.jpg"),
         (["images/{}.jpg"], "/home/old/data/images/{}.jpg", "6 paths begin with /home/old/data, which is not here"),
         (["images/\u00e4{}.jpg"], "a\u0308{}.jpg", None),
+        (["images/{}.JPG"], "Images/{}", "6 files differ from the table in case, such as images/0.JPG for Images/0"),
     ],
 )
 def test_a_path_is_a_whole_end_of_the_other(tmp_path, names, cell, said):
@@ -280,6 +343,14 @@ def test_a_path_that_leads_to_a_file_is_that_file(tmp_path):
             "file,label\ncat/0.jpg,cat\ndog/1.jpg,dog",
             r"beginnings of their paths differ \(cat, dog\)",
         ),
+        (
+            ["a/0.jpg", "1.jpg"],
+            "file,label\na/0.jpg,cat\nb/1.jpg,dog",
+            r"beginnings of their paths differ \(none, b\)",
+        ),
+        (["0001.jpg", "0002.jpg"], "id,label\n1,cat\n2,dog", r"1 \(not there; the nearest is 0001\.jpg\)"),
+        (["0.jpg"], "file,label\n0.jpg,cat\ntrain.csv,cat", r"train\.csv \(its ending is none of \.jpg"),
+        ([], "file,label\n0.jpg,cat", r"0\.jpg \(not there\).* from the table's folder, and .* has no picture"),
         (["a/0.jpg", "a/0.png"], "file,label\n0,cat", r"0 \(2 pictures fit: a/0\.jpg and a/0\.png\)"),
         (
             ["train/1.jpg", "train/2.jpg", "test/3.jpg"],
@@ -291,6 +362,25 @@ def test_a_path_that_leads_to_a_file_is_that_file(tmp_path):
 def test_another_picture_is_never_taken(tmp_path, pictures, text, message):
     with pytest.raises(ValueError, match=message):
         recognize_table(make(tmp_path, pictures, text))
+
+
+def test_one_picture_by_two_paths_is_one(tmp_path):
+    file = make(tmp_path / "a", ["images/0.jpg", "../b/1.jpg"], "")
+    (tmp_path / "a" / "link").symlink_to("images")
+    for first, second in (("images/0.jpg", "link/0.jpg"), ("../b/1.jpg", tmp_path / "b" / "1.jpg")):
+        file.write_text(f"file,label,split\n{first},cat,train\n{second},cat,val")
+        with pytest.raises(ValueError, match=r"names 1 pictures in two splits: \S+ \(train and val\)"):
+            recognize_table(file)
+
+
+def test_large_folders_take_seconds(tmp_path):
+    """Comparing every cell with every picture, or a missing one with all names, would take minutes."""
+    begin = time.process_time()
+    finder = Finder(tmp_path, [f"patient{i}/1.jpg" for i in range(4_000)])
+    assert all(finder.find(f"/old/patient{i}/1.jpg").picture == f"patient{i}/1.jpg" for i in range(4_000))
+    finder = Finder(tmp_path, [f"{i:06}.jpg" for i in range(20_000)])
+    assert [finder.explain(f"{i}.jpg")[-10:] for i in (7, 77, 777, 7777)] == [f"{i:06}.jpg" for i in (7, 77, 777, 7777)]
+    assert time.process_time() - begin < 3
 
 
 def test_a_bare_name_may_lie_in_the_split_that_its_row_names(tmp_path):

@@ -4,11 +4,13 @@ A path that leads to a file is that file. Otherwise one path must be a whole end
 must fit: never a file of another name or folder.
 """
 
-import difflib
 import os
+import sys
 import unicodedata
-from collections import defaultdict
+from bisect import bisect, bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ from tljax.data.layouts import EXTENSIONS, split_role
 
 # How a path was spelled other than the picture's, from the closest to the loosest.
 AS_WRITTEN, OTHER_CASE, NO_ENDING, NO_ENDING_OTHER_CASE = range(4)
+# The last of all letters.
+LAST = chr(sys.maxunicode)
+# So many names before and behind one that is missing are compared with it.
+NEAR = 50
 
 
 class Match(NamedTuple):
@@ -52,7 +58,7 @@ SPELLINGS: dict[int, tuple[Callable[[str], str], Callable[[str], str]]] = {
 
 def has_ending(cell: str) -> bool:
     """Whether a cell looks like the file of a picture."""
-    return os.path.splitext(cell.strip())[1].lower() in EXTENSIONS
+    return cell.strip().lower().endswith(EXTENSIONS)
 
 
 class Finder:
@@ -62,13 +68,10 @@ class Finder:
         self.folder, self.pictures, self._all = folder, pictures, set(pictures)
         # Labels stand there many times.
         self._found: dict[str, Match] = {}
-        # Per spelling, the pictures by the last part of their path.
-        self._by_name: dict[int, dict[str, list[str]]] = {}
-        for spelling, (_, of_picture) in SPELLINGS.items():
-            by_name: dict[str, list[str]] = defaultdict(list)
-            for path in pictures:
-                by_name[of_picture(path).rpartition("/")[2]].append(path)
-            self._by_name[spelling] = by_name
+        # Files elsewhere, by the path without links, as they were written first.
+        self._elsewhere: dict[str, str] = {}
+        # Per spelling, once it is needed, the paths read from their end, in order, and their pictures.
+        self._ends: dict[int, tuple[list[str], list[str]]] = {}
 
     def find(self, cell: str) -> Match:
         """The picture that `cell` means."""
@@ -83,8 +86,8 @@ class Finder:
             if (file := self._follow(written)) is not None:
                 return Match(file, fits=1)
         path = os.path.normpath(cell.replace("\\", "/"))
-        for spelling, (of_cell, of_picture) in SPELLINGS.items():
-            found = self._fit(of_cell(path), of_picture, self._by_name[spelling])
+        for spelling in SPELLINGS:
+            found = self._fit(path, spelling)
             if len(found) == 1:
                 return Match(found[0], spelling, _find_beginning(path, found[0]), fits=1)
             if found:
@@ -97,32 +100,59 @@ class Finder:
         if plain in self._all:
             return plain
         # Most other columns hold no paths, and need not be looked for.
-        if not has_ending(cell) or not os.path.isfile(self.folder / cell):
+        if not has_ending(cell) or not os.path.isfile(path := os.path.join(self.folder, cell)):
             return None
-        inside = os.path.relpath(os.path.abspath(self.folder / cell), os.path.abspath(self.folder))
-        return plain if inside.startswith("..") else inside
+        real = os.path.realpath(path)
+        inside = os.path.relpath(real, os.path.realpath(self.folder))
+        return inside if inside in self._all else self._elsewhere.setdefault(real, plain)
 
-    def _fit(self, path: str, of_picture: Callable[[str], str], by_name: dict[str, list[str]]) -> list[str]:
+    def _fit(self, path: str, spelling: int) -> list[str]:
         """The pictures whose path is an end of `path`, or has it as its end."""
-        parts = path.lstrip("/").split("/")
-        near = by_name.get(parts[-1], [])
-        fits = []
-        for picture in near:
-            own = of_picture(picture).split("/")
-            shorter = min(len(own), len(parts))
-            if own[-shorter:] == parts[-shorter:]:
-                fits.append(picture)
-        return fits
+        ends, pictures = self._order(spelling)
+        end = _read_backwards(SPELLINGS[spelling][0](path))
+        longer = pictures[bisect_left(ends, end) : bisect_left(ends, end + LAST)]
+        shorter = (end[: place + 1] for place, letter in enumerate(end[:-1]) if letter == "/")
+        return longer + [p for e in shorter for p in pictures[bisect_left(ends, e) : bisect_right(ends, e)]]
+
+    def _order(self, spelling: int) -> tuple[list[str], list[str]]:
+        if spelling not in self._ends:
+            ends = [_read_backwards(SPELLINGS[spelling][1](picture)) for picture in self.pictures]
+            order = sorted(range(len(ends)), key=ends.__getitem__)
+            self._ends[spelling] = [ends[i] for i in order], [self.pictures[i] for i in order]
+        return self._ends[spelling]
 
     def explain(self, cell: str) -> str:
-        """Why no picture fits. It compares all names, and is for the few cells that are printed."""
+        """Why no picture fits, for the few cells that are printed."""
         path = os.path.normpath(cell.strip().replace("\\", "/"))
         if os.path.lexists(self.folder / path) and not os.access(self.folder / path, os.R_OK):
             return "it may not be read"
-        name = path.rpartition("/")[2]
+        if os.path.isfile(self.folder / path):
+            return f"its ending is none of {' '.join(EXTENSIONS)}"
+        near = self._find_near(path.rpartition("/")[2])
+        return f"not there; the nearest is {near}" if near else "not there"
+
+    def _find_near(self, name: str) -> str | None:
+        """The picture whose name is most like this one, of those that begin or end alike: to compare all names of a
+        large folder takes seconds."""
+        names, orders = self._names
+        alike = []
+        for order, written in zip(orders, (name, name[::-1]), strict=True):
+            place = bisect(order, written)
+            alike.append(order[max(place - NEAR, 0) : place + NEAR])
+        near = [*alike[0], *(other[::-1] for other in alike[1])]
+        # Of names equally alike, the first: spreadsheets take the zeros from 0007.
+        return names[min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o))] if near else None
+
+    @cached_property
+    def _names(self) -> tuple[dict[str, str], tuple[list[str], list[str]]]:
+        """The pictures by their names; the names in order, and read backwards in order."""
         names = {picture.rpartition("/")[2]: picture for picture in self.pictures}
-        near = difflib.get_close_matches(name, names, 1)
-        return f"not there; the nearest is {names[near[0]]}" if near else "not there"
+        return names, (sorted(names), sorted(name[::-1] for name in names))
+
+
+def _read_backwards(path: str) -> str:
+    """The parts of a path from the last to the first, each with a slash behind it."""
+    return "/".join(reversed(path.strip("/").split("/"))) + "/"
 
 
 def _find_beginning(path: str, picture: str) -> str | None:
