@@ -13,11 +13,6 @@ from tljax.runs.workdir import CONFIG, SUMMARY, is_at_work
 from tljax.trees import Row
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this command."""
-    parser.add_argument("run", type=Path, help="the workdir of a run, or of a lesson")
-
-
 def run(flags: argparse.Namespace) -> None:
     """Prints the summary of a run, or the table of a lesson's stages."""
     print(show(flags.run))
