@@ -364,10 +364,10 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     about = [line.split(":")[0] for line in lines if line.startswith("data")]
     assert about == ["data of source", "data of new_head, last_block, two_blocks"]
     # What is not calibrated is said once for each stage, below its result.
-    (results, said) = (
-        [i for i, line in enumerate(lines) if word in line] for word in (" epoch run)", "not calibrated")
-    )
-    assert len(results) == len(said) == 4 and all(i < j < i + 3 for i, j in zip(results, said, strict=True))
+    words = (" epoch run)", "not calibrated", "Total params")
+    results, said, tables = ([i for i, line in enumerate(lines) if word in line] for word in words)
+    assert len(results) == len(said) == len(tables) == 4
+    assert all(i < j < i + 3 for i, j in zip(results, said, strict=True))
     said = [line for line in lines if "activations" in line]
     found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]
     made = ["conv4_block1compu", "conv5_block1compu", "headcompu"] * 2

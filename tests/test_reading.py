@@ -266,10 +266,8 @@ def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path, monkeyp
 
     lesson = tmp_path / "lesson"
     begin(".")
-    with pytest.raises(
-        FileNotFoundError,
-        match="no run is finished there; interrupted: lesson, before it had a result; to go on, type the command",
-    ):
+    interrupted = "interrupted: lesson, before it had a result; to go on, type the command"
+    with pytest.raises(FileNotFoundError, match=f"no run is finished there; {interrupted}"):
         show(lesson)
     with run_at_work(lesson):
         assert show(lesson) == "in training: lesson"

@@ -10,6 +10,7 @@ from tljax.data.preprocessing import CAFFE
 from tljax.devices.mesh import make_mesh
 from tljax.networks.architectures import RESNET50
 from tljax.runs import checkpoints, readers
+from tljax.runs.journal import Journal
 from tljax.stages import preflight
 from tljax.stages.from_config import run
 from tljax.stages.train import warn_of_other_images
@@ -98,6 +99,17 @@ def test_every_program_lowers_for_every_platform(stage, head):
     for program, arguments, _ in programs.values():
         exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
         assert exported.platforms == ("cpu", "tpu", "cuda")
+
+
+def test_the_network_is_printed_when_nothing_is_refused_any_more(tmp_path, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ValueError("this run began with other pictures")
+
+    monkeypatch.setattr(Journal, "read", refuse)
+    with pytest.raises(ValueError, match="other pictures"):
+        run(small("from_scratch"), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "== from_scratch in" in said and "Total params" not in said
 
 
 def test_what_differs_from_the_source_comes_with_what_to_type(capsys):
