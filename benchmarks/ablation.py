@@ -144,7 +144,7 @@ def describe(found: dict[str, dict[str, tuple[float, float]]], columns: tuple[st
 
 
 def main() -> None:
-    flags = study_flags(__doc__)
+    flags = study_flags(__doc__, RESULTS)
     use_huge_pages()
     data, source = Data(dir=flags.data_dir, validation_split=VALIDATION), flags.out / "source"
     scratch = {f"{name}/accuracy": change(from_scratch(data), by) for name, by in FROM_SCRATCH.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from contestants import JOBS, Contestant, Plan, complete, open_contestants, requests, split_images
-from protocol import BATCH, CLASSES
+from protocol import BATCH, CLASSES, output_file
 from summary import ROWS, make_table, summarize, unit_of
 
 LARGE_IMAGES = 64
@@ -102,7 +102,9 @@ def _print_answer(title: str, answer: dict[str, Any], job: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", required=True, help="the Python of the environment with TensorFlow and PyTorch")
-    parser.add_argument("--out", type=Path, required=True, help="results.json; kept and completed if it is there")
+    parser.add_argument(
+        "--out", type=output_file, required=True, help="results.json; kept and completed if it is there"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=60_000, help="of a whole job; a sixth is for validation")
     parser.add_argument("--peer-images", type=int, default=6144, help="to measure a peer's whole job at, two epochs")
@@ -112,6 +114,8 @@ def main() -> None:
     flags = parser.parse_args()
     if not flags.full and flags.peer_images % WHOLE_BATCHES:
         parser.error(f"--peer-images must be a multiple of {WHOLE_BATCHES}")
+    if flags.out.suffix != ".json":
+        parser.error(f"--out {flags.out}: must end in .json; the table beside it ends in .md")
     plan = Plan(flags.images, flags.images if flags.full else min(flags.peer_images, flags.images), flags.seconds)
     results = json.loads(flags.out.read_text()) if flags.out.exists() else {"jobs": {}}
     machine = describe_machine()

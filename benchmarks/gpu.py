@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from protocol import output_file
 
 ROOT = Path(__file__).parents[1]
 TOTAL_SECONDS = 480
@@ -325,9 +326,14 @@ def write(results: dict[str, Any], out: Path) -> None:
     Path(f"{out}.md").write_text("\n".join([*text, *largest, "", *tails]) + "\n")
 
 
+def results_path(path: str) -> Path:
+    """The `path` of results without its ending, where files can be written."""
+    return output_file(f"{path}.json").with_name(Path(path).name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu"), help="path of the results without its ending")
+    parser.add_argument("--out", type=results_path, default=Path("gpu"), help="path of the results without its ending")
     parser.add_argument("--quick", action="store_true", help="tiny batches: tries the script, measures nothing")
     parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, metavar=("LIBRARY", "PRECISION"), help=argparse.SUPPRESS)
@@ -344,7 +350,6 @@ def main() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"this Python lacks {', '.join(missing)}: docs/gpu.md says how to bring them")
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

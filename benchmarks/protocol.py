@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -83,12 +84,40 @@ def arguments(description: str | None, settings: tuple[str, str] | None = None) 
     return parser.parse_args()
 
 
-def study_flags(description: str | None) -> argparse.Namespace:
-    """The command line of a study on CIFAR-10: where the data is, and the folder of its runs."""
+def output_file(path: str | Path) -> Path:
+    """The `path` of a file that is written when something is measured. Its folder is made, and tried, before that.
+
+    Raises:
+      argparse.ArgumentTypeError: with the path, if no file can be written there.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written ({error.strerror}); give another file") from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give a file, such as {path / 'results.json'}")
+    return path
+
+
+def study_flags(description: str | None, results: Path | None = None) -> argparse.Namespace:
+    """The command line of a study on CIFAR-10: where the data is, and the folder of its runs, which is made. `results`
+    is a file that it writes besides."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
-    return parser.parse_args()
+    parser.add_argument("--out", required=True, type=output_folder, help="folder of the runs")
+    flags = parser.parse_args()
+    try:
+        output_file(results or flags.out / "results")
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
+    return flags
+
+
+def output_folder(path: str) -> Path:
+    """The `path` of a folder in which files are written. It is made, and tried; it raises as `output_file` does."""
+    return output_file(Path(path) / "results").parent
 
 
 def load_arrays(path: str) -> Arrays:

@@ -72,7 +72,7 @@ def describe(found: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    flags = study_flags(__doc__)
+    flags = study_flags(__doc__, RESULTS)
     use_huge_pages()
     os.environ["TLJAX_CACHE_DIR"] = str(flags.out / "cache")
     source = flags.out / "source"

@@ -30,7 +30,9 @@ ROW = (
     "stages",
     "model",
     "mirror_gain",
+    "arguments",
     "commands",
+    "flags",
     "cli",
     "__main__",
 )

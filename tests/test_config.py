@@ -2,8 +2,10 @@
 
 import math
 import re
+import subprocess
 import sys
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -300,7 +302,7 @@ def test_none_and_a_number_are_both_read_for_an_optional_number():
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
-        ("--config.optimizer.lerning_rate=1", ["Unrecognized", "lerning_rate", "--config.optimizer.learning_rate"]),
+        ("--config.zero_init_residual=maybe", ["--config.zero_init_residual", "'maybe' is neither True nor False"]),
         ("--config.epochs=two", ["--config.epochs", "'two'", "INT"]),
         ("--config.epochs=2.5", ["--config.epochs", "'2.5'"]),
         ("--config.optimizer.learning_rate=fast", ["--config.optimizer.learning_rate", "'fast'", "FLOAT"]),
@@ -314,6 +316,77 @@ def test_an_argument_that_cannot_be_read_is_refused_by_name(argument, parts, cap
     assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert all(part in error for part in parts), error
+
+
+@pytest.mark.parametrize(
+    ("config", "typed", "said"),
+    [
+        ("fine_tune", "--config.epoch=3", "the nearest is --config.epochs=3"),
+        ("fine_tune", "--epochs=3", "the nearest is --config.epochs=3"),
+        ("fine_tune", "config.epochs=3", "the nearest is --config.epochs=3"),
+        ("fine_tune", "--config.batchsize 8", "the nearest is --config.batch_size 8"),
+        ("fine_tune", "--config.optimizer.learning_rat=1", "the nearest is --config.optimizer.learning_rate=1"),
+        ("fine_tune", "--config.optimizer.learning-rat=1", "the nearest is --config.optimizer.learning_rate=1"),
+        ("fine_tune", "--config.lr=1", "the nearest is --config.optimizer.learning_rate=1"),
+        ("fine_tune", "--config.image_size=64", "the nearest is --config.data.image_size=64"),
+        ("fine_tune", "--config.stages.fine_tune.epochs=3", "the nearest is --config.epochs=3"),
+        ("fine_tune", "--config.workdr=x", "the nearest is --workdir=x"),
+        ("fine_tune", "--config.foo=3", "settings are --config.NAME=VALUE, and main.py --config fine_tune --help"),
+        (
+            "few_labels",
+            "--config.epochs=3",
+            "type --config.stages.STAGE.epochs=3, with one of feature_extraction, fine",
+        ),
+        ("few_labels", "--config.lr=3", "type --config.stages.STAGE.optimizer.learning_rate=3, with one of"),
+        ("few_labels", "--config.stages.finetune.epochs=3", "the nearest is --config.stages.fine_tune.epochs=3"),
+        ("few_labels", "--config.stages.fine_tune.epoch=3", "the nearest is --config.stages.fine_tune.epochs=3"),
+        ("few_labels", "--config.dta.name=digits", "the nearest is --config.data.name=digits"),
+        ("gradual", "--config.head.at=conv1", "type --config.stages.STAGE.head.at=conv1, with one of head, from_conv5"),
+        ("recipe", "--config.epochs=3", "a recipe chooses it itself"),
+    ],
+)
+def test_a_setting_that_there_is_not_is_answered_with_the_nearest(config, typed, said):
+    with pytest.raises(SystemExit) as exit_:
+        parse_flags(["--config", config, "--workdir", "x", *typed.split()])
+    message = str(exit_.value.code)
+    assert message.startswith(f"main.py: {typed}: there is no such setting") and said in message, message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("fewlabels", "the nearest is --config few_labels, and main.py --help lists the shipped configs"),
+        ("few-labels", "the nearest is --config few_labels,"),
+        ("few_labels.py", "the nearest is --config few_labels,"),
+        ("Few_Labels", "the nearest is --config few_labels,"),
+        ("nowhere/few_labels.py", "the nearest is --config few_labels,"),
+        ("/nowhere/fewlabels.py", "the nearest is --config few_labels,"),
+        ("own/few_labels", "the nearest is --config own/few_labels.py,"),
+        ("own/mein.py", "the nearest is --config own/mine.py,"),
+        ("own", ", and no shipped config but demo, feature"),
+    ],
+)
+def test_a_config_that_there_is_not_is_answered_with_the_nearest(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own").mkdir()
+    for stem in ("few_labels", "mine"):
+        Path(f"own/{stem}.py").touch()
+    with pytest.raises(SystemExit) as exit_:
+        parse_flags(["--config", name, "--workdir", "x"])
+    assert said in str(exit_.value.code) and "\n" not in str(exit_.value.code)
+
+
+@pytest.mark.parametrize(
+    ("typed", "on"),
+    [("X=True", True), ("X True", True), ("X", True), ("X=false", False), ("X False", False), ("no_X", False)],
+)
+def test_a_setting_is_turned_on_and_off(typed, on):
+    for place, name in (("", "zero_init_residual"), ("cache.", "features"), ("compute.", "shard_optimizer")):
+        given = flags("from_scratch", *f"--config.{place}{typed.replace('X', name)}".split()).config
+        assert attrgetter(place + name)(given) is on
+    given = flags("demo", *f"--config.stages.from_scratch.{typed.replace('X', 'zero_init_residual')}".split()).config
+    assert given.stages["from_scratch"].zero_init_residual is on
+    assert flags("demo", *f"--{typed.replace('X', 'overwrite')}".split()).overwrite is on
 
 
 @pytest.mark.parametrize(
@@ -378,10 +451,20 @@ def test_help_lists_settings_with_what_they_mean_and_their_defaults(capsys, monk
     for setting, text in [
         ("--config.optimizer.learning_rate FLOAT", "Highest learning rate. (default: 0.0001)"),
         ("--config.epochs INT", "Most epochs that this stage trains. (default: 40)"),
-        ("--overwrite", "Delete the run that is in the workdir first. (default: False)"),
+        ("--overwrite [{True,False}]", "Delete the run that is in the workdir first. (default: False)"),
         ("--workdir PATH", "Folder that the run is written to. (required)"),
     ]:
         assert lines[lines.index(setting) + 1] == text
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_help_gives_each_default_once(config, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        flags(config, "--help")
+    found = re.split(r"\n\W*--(?=\w)", capsys.readouterr().out)[2:]
+    given = [re.findall(r"\bdefault\b(?!: \))", text) for text in found]
+    assert len(found) > 20 and [text for text, each in zip(found, given, strict=True) if len(each) != 1] == []
 
 
 def test_version_and_help_say_what_there_is(capsys):
@@ -390,6 +473,25 @@ def test_version_and_help_say_what_there_is(capsys):
     main(["--help"])
     text = capsys.readouterr().out
     assert "--config FILE --workdir DIR" in text and all(f"  {name} " in text for name in COMMANDS)
+    about = dict(line.split(maxsplit=1) for line in text.splitlines() if line.startswith("  "))
+    assert about["from_scratch"] == "The whole network from random weights, CIFAR-10."
+    assert all(name in about and about[name].endswith(".") for name in CONFIGS)
+
+
+def test_help_of_a_command_imports_nothing_large():
+    code = """import sys
+from tljax.cli import COMMANDS, run_command
+for name in COMMANDS:
+    try:
+        run_command(name, "--help")
+    except SystemExit:
+        pass
+large = {"jax", "flax", "optax", "orbax", "PIL", "numpy", "h5py", "scipy", "tqdm", "tensorflow_datasets", "matplotlib"}
+print(sorted(large & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--explain DIR" in done.stdout and ".weights.h5" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_command_that_does_not_exist_is_a_line():

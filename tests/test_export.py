@@ -27,6 +27,7 @@ from tljax.config import Optimizer
 from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
 from tljax.export import formats, onnx_graph
 from tljax.export.content import Content
+from tljax.export.endings import EXPORT_ENDINGS
 from tljax.networks.architectures import NETWORKS, VARIANTS, Architecture, Network
 from tljax.networks.resnet import ResNet
 from tljax.runs.reference import read_reference, write_reference
@@ -159,6 +160,10 @@ def test_onnxruntime_answers_as_the_run(runs, tmp_path):
     (found,) = session.run(None, {"images": pictures})
     model = tljax.load(runs / "v1.5")
     np.testing.assert_allclose(found, softmax(model(pictures), model.temperature), atol=1e-5)
+
+
+def test_every_format_has_an_ending():
+    assert {form.name: form.ending for form in formats.FORMATS} == EXPORT_ENDINGS
 
 
 @pytest.mark.parametrize("ending", [".weights.h5", ".h5"])

@@ -360,7 +360,15 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
         stage.batch_size, stage.epochs = 16, 1
     config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, network="tiny", stages=stages)
     run(config, tmp_path / "run")
-    said = [line for line in capsys.readouterr().out.splitlines() if "activations" in line]
+    lines = capsys.readouterr().out.splitlines()
+    about = [line.split(":")[0] for line in lines if line.startswith("data")]
+    assert about == ["data of source", "data of new_head, last_block, two_blocks"]
+    # What is not calibrated is said once for each stage, below its result.
+    words = (" epoch run)", "not calibrated", "Total params")
+    results, said, tables = ([i for i, line in enumerate(lines) if word in line] for word in words)
+    assert len(results) == len(said) == len(tables) == 4
+    assert all(i < j < i + 3 for i, j in zip(results, said, strict=True))
+    said = [line for line in lines if "activations" in line]
     found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]
     made = ["conv4_block1compu", "conv5_block1compu", "headcompu"] * 2
     assert found == made + ["conv5_block1found"] * 2 + ["conv4_block1found"] * 2
@@ -411,7 +419,8 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     (tmp_path / "stopped" / "fine_tune" / "summary.json").unlink()
     main(["show", str(tmp_path / "stopped")])
     said = capsys.readouterr().out
-    assert said.endswith("\nbegun, not finished: fine_tune; the command that began this goes on\n")
+    assert "\ninterrupted: fine_tune, after epoch 4: its lowest val_loss is " in said
+    assert said.endswith("\nto go on, type the command that began this once more, with the same --workdir\n")
     shutil.rmtree(tmp_path / "stopped")
     for content, said in ((None, "holds no summary.json: no run is finished there"), ("[1]", "no summary of a run")):
         if content:

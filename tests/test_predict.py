@@ -19,6 +19,7 @@ from PIL import Image
 from tiny_runs import save_digits, train_on_digits
 
 from tljax import mirror_gain
+from tljax.arguments import add_predict
 from tljax.commands import predict
 from tljax.commands.predict import Wanted, answer_all
 from tljax.data import listing
@@ -61,7 +62,7 @@ def photos(run, tmp_path, monkeypatch) -> Path:
 def call(*arguments: object) -> int:
     """The exit code of `predict` with these arguments."""
     parser = argparse.ArgumentParser()
-    predict.add_arguments(parser)
+    add_predict(parser)
     try:
         predict.run(parser.parse_args(list(map(str, arguments))))
     except SystemExit as ended:

@@ -1,6 +1,7 @@
 """Readers beside a run: what it deletes meanwhile is read anew, nothing is called damaged that is not, nothing is
 written."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -32,6 +33,8 @@ from tljax.weights.pretrained import load_weights
 
 NETWORK = ResNet(3, architecture=TINY)
 SUMMARY_ROW = {"stage": "fine_tune", "loss": 0.5, "accuracy": 0.9, "seconds": 1.0, "params": {"trainable": 3}}
+ROW = {"stage": "fine_tune", "loss": 0.5, "accuracy": 0.9, "val_accuracy": 0.9, "learning_rate": 0.1}
+GO_ON = "to go on, type the command that began this once more, with the same --workdir"
 T = TypeVar("T")
 HOLD = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
 CLAIM = "import sys; from pathlib import Path; from tljax.runs.workdir import claim\nwith claim(Path(sys.argv[1])): {}"
@@ -256,16 +259,15 @@ def test_a_summary_that_comes_and_goes_is_there_or_not(tmp_path):
     assert {"fine_tu", str(tmp_path)[:7]} <= said <= {"fine_tu", str(tmp_path)[:7], "| stage"}
 
 
-def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path):
+def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path, monkeypatch):
     def begin(name: str) -> None:
         (tmp_path / "lesson" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "lesson" / name / "config.json").write_text("{}")
 
     lesson = tmp_path / "lesson"
     begin(".")
-    with pytest.raises(
-        FileNotFoundError, match="no run is finished there; begun, not finished: lesson; the command that"
-    ):
+    interrupted = "interrupted: lesson, before it had a result; to go on, type the command"
+    with pytest.raises(FileNotFoundError, match=f"no run is finished there; {interrupted}"):
         show(lesson)
     with run_at_work(lesson):
         assert show(lesson) == "in training: lesson"
@@ -278,7 +280,18 @@ def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path):
     files.write_json(lesson / "head" / "summary.json", SUMMARY_ROW)
     with run_at_work(lesson / "tune"):
         assert show(lesson).endswith("|\nin training: tune")
-    assert show(lesson).endswith("|\nbegun, not finished: tune; the command that began this goes on")
+    assert show(lesson).endswith(f"|\ninterrupted: tune, before it had a result\n{GO_ON}")
+    # It was finished, got more epochs, and was stopped in them.
+    rows = [ROW | {"epoch": epoch, "val_loss": loss} for epoch, loss in ((1, 0.5), (2, 0.25), (3, math.inf))]
+    files.write_rows(lesson / "tune" / "metrics.jsonl", rows)
+    best = "its lowest val_loss is 0.2500, in epoch 2, with val_accuracy 0.9000"
+    assert show(lesson).endswith(f"|\ninterrupted: tune, after epoch 2: {best}\n{GO_ON}")
+    (lesson / "tune" / "metrics.jsonl").write_text("[")
+    assert "interrupted: tune, before it had a result" in show(lesson)
+    (lesson / "tune" / ".lock").touch()
+    monkeypatch.setattr(workdir, "HELD", lesson / "nowhere")
+    assert "begun, not finished: tune, before it had a result" in show(lesson)
+    monkeypatch.undo()
     with run_at_work(lesson / "head"):
         assert show(lesson / "head").endswith(f"\n{lesson / 'head'} is in training: this may change")
 

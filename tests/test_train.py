@@ -6,10 +6,14 @@ import pytest
 from tiny_runs import TIMES, read_rows, read_summary, small
 
 from tljax.config import STAGES, Config, Data, Head, Optimizer
+from tljax.data.preprocessing import CAFFE
 from tljax.devices.mesh import make_mesh
+from tljax.networks.architectures import RESNET50
 from tljax.runs import checkpoints, readers
+from tljax.runs.journal import Journal
 from tljax.stages import preflight
 from tljax.stages.from_config import run
+from tljax.stages.train import warn_of_other_images
 from tljax.training import epochs
 from tljax.weights import pretrained
 
@@ -95,3 +99,41 @@ def test_every_program_lowers_for_every_platform(stage, head):
     for program, arguments, _ in programs.values():
         exported = jax.export.export(program, platforms=("cpu", "tpu", "cuda"))(*arguments)
         assert exported.platforms == ("cpu", "tpu", "cuda")
+
+
+def test_the_network_is_printed_when_nothing_is_refused_any_more(tmp_path, capsys, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ValueError("this run began with other pictures")
+
+    monkeypatch.setattr(Journal, "read", refuse)
+    with pytest.raises(ValueError, match="other pictures"):
+        run(small("from_scratch"), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "== from_scratch in" in said and "Total params" not in said
+
+
+def test_what_differs_from_the_source_comes_with_what_to_type(capsys):
+    source = pretrained.Weights("runs/a", {}, "v1", CAFFE, 32, (), RESNET50, is_run=True, fit="pad")
+    warn_of_other_images(source, 32, "pad")
+    warn_of_other_images(None, 64, "crop")
+    warn_of_other_images(source._replace(is_run=False), 64, "crop")
+    assert not capsys.readouterr().out
+    warn_of_other_images(source, 64, "crop")
+    assert capsys.readouterr().out == (
+        "WARNING runs/a learned from pictures with image_size=32 and fit=pad, these have image_size=64 and fit=crop: "
+        "--config.data.image_size=32 --config.data.fit=pad makes them alike\n"
+    )
+    warn_of_other_images(source, 64, "pad")
+    assert "image_size=64: --config.data.image_size=32 makes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("red dog", "cat", "owl"), "take these with --config.data.classes cat 'red dog'"),
+        (("dog", "cat"), "--config feature_extraction --config.pretrained=runs/a trains a new one"),
+    ],
+)
+def test_a_head_of_other_classes_comes_with_what_to_type(classes, said):
+    line = pretrained.describe_other_classes("runs/a", ("cat", "red dog"), classes)
+    assert line.endswith(f"and fine_tune keeps the head: {said}")

@@ -5,13 +5,16 @@ main.py COMMAND ...
 """
 
 import argparse
+import ast
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import os
 import runpy
 import sys
 import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,24 +22,29 @@ from typing import Any, NamedTuple
 
 import tyro
 
+from tljax.arguments import add_export, add_predict, add_show
 from tljax.config import AnyConfig, Recipe
+from tljax.flags import VALUES, describe_unknown, spell_out
 from tljax.startup import end_at_once, one_line, prepare_outputs, start_devices
 from tljax.storage import signals
 
 
 class Command(NamedTuple):
-    """A command. Its module has `add_arguments(parser)` and `run(flags)`; it is imported only when it is called."""
+    """A command. Its module has `run(flags)`; it is imported only when it runs."""
 
     module: str
     about: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     computes: bool = False
     """Whether it needs JAX's devices."""
 
 
 COMMANDS = {
-    "show": Command("tljax.commands.show", "prints what a finished run or lesson came to"),
-    "export": Command("tljax.commands.export", "writes a trained run as a file of other programs", computes=True),
-    "predict": Command("tljax.commands.predict", "classifies pictures with a trained run", computes=True),
+    "show": Command("tljax.commands.show", "prints what a finished run or lesson came to", add_show),
+    "export": Command(
+        "tljax.commands.export", "writes a trained run as a file of other programs", add_export, computes=True
+    ),
+    "predict": Command("tljax.commands.predict", "classifies pictures with a trained run", add_predict, computes=True),
 }
 
 
@@ -47,21 +55,32 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-USAGE = f"""\
+def describe_config(path: Path) -> str:
+    """What a config is for: the first line of its docstring. Nothing of the file is run."""
+    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+
+
+def usage() -> str:
+    """The help text of the program."""
+    configs = "\n".join(f"  {name:<18} {describe_config(path)}" for name, path in shipped_configs().items())
+    commands = "\n".join(f"  {name:<18} {row.about}; {name} --help says more" for name, row in COMMANDS.items())
+    return f"""\
 usage: main.py --config FILE --workdir DIR [--config.SETTING=VALUE ...]
        main.py COMMAND ...
 
 A config is run: it trains, evaluates and reports into its workdir. The same command again goes on from there.
-  --config FILE     the name of a shipped config ({", ".join(shipped_configs())})
-                    or a file of your own with a function get_config()
+  --config FILE      the name of a shipped config, below, or a file of your own with a function get_config()
   --config FILE --help
-                    lists all its settings with their defaults
-  --overwrite       deletes the run that is in the workdir first
-  --debug           shows the traceback of an error
-  --version         says which version this is
+                     lists all its settings with their defaults
+  --overwrite        deletes the run that is in the workdir first
+  --debug            shows the traceback of an error
+  --version          says which version this is
+
+Shipped configs:
+{configs}
 
 Commands:
-{chr(10).join(f"  {name:<17} {command.about}; {name} --help says more" for name, command in COMMANDS.items())}
+{commands}
 """
 
 
@@ -69,12 +88,23 @@ def find_config(name: str) -> Path:
     """A config by its path, or a shipped one by its name.
 
     Raises:
-      SystemExit: with a line that names the shipped configs, if there is no such file.
+      SystemExit: with a line that names the nearest config, or the shipped ones, if there is no such file.
     """
     shipped = shipped_configs()
     if not os.path.isfile(name) and name not in shipped:
-        sys.exit(f"main.py: --config {name}: there is no such file, and no shipped config but {', '.join(shipped)}")
+        sys.exit(f"main.py: --config {name}: there is no such file{suggest_configs(name, shipped)}")
     return Path(name) if os.path.isfile(name) else shipped[name]
+
+
+def suggest_configs(name: str, shipped: Iterable[str]) -> str:
+    """What to type instead of the `name` of a config that is not there, as the end of a sentence: the nearest file
+    beside it or shipped config."""
+    beside = {path.stem.lower(): str(path) for path in Path(name).parent.glob("*.py")}
+    known = {stem: stem for stem in shipped}
+    known = beside | known if Path(name).parent == Path() else known | beside
+    if near := difflib.get_close_matches(Path(name).stem.lower(), known, 1):
+        return f"; the nearest is --config {known[near[0]]}, and main.py --help lists the shipped configs"
+    return f", and no shipped config but {', '.join(shipped)}"
 
 
 def load_defaults(name: str, debug: bool) -> Any:
@@ -130,15 +160,20 @@ def parse_flags(arguments: list[str]) -> Any:
         process_id: int | None = None
         """Number of this process, from 0."""
 
-    return tyro.cli(
+    flags, unknown = tyro.cli(
         Flags,
-        args=rest,
+        args=list(map(spell_out, rest)),
         default=Flags(defaults, tyro.MISSING),
+        return_unknown_args=True,
         prog=f"main.py --config {known.config}",
         description="main.py --config FILE --workdir DIR [--config.SETTING=VALUE ...]",
         use_underscores=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagConversionOff,),
+        registry=VALUES,
     )
+    if unknown:
+        sys.exit(f"main.py: {describe_unknown(unknown, flags, known.config)}")
+    return flags
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
         if "--version" in arguments[:1]:
             print(f"tljax {version('tljax')}")
         elif arguments[:1] in (["--help"], ["-h"]):
-            print(USAGE)
+            print(usage())
         elif arguments and not arguments[0].startswith("-"):
             run_command(*arguments)
         else:
@@ -168,10 +203,9 @@ def run_command(name: str, *arguments: str) -> None:
     if name not in COMMANDS:
         choices = ", ".join(COMMANDS)
         sys.exit(f"main.py: {name!r} is no command; take one of {choices}, or --config FILE to run something")
-    module = importlib.import_module(COMMANDS[name].module)
     parser = argparse.ArgumentParser(f"main.py {name}", description=COMMANDS[name].about)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    module.add_arguments(parser)
+    COMMANDS[name].add_arguments(parser)
     flags = parser.parse_args(arguments)
     signals.listen()
     try:
@@ -179,7 +213,7 @@ def run_command(name: str, *arguments: str) -> None:
             if COMMANDS[name].computes:
                 with contextlib.redirect_stdout(sys.stderr):
                     start_devices()
-            module.run(flags)
+            importlib.import_module(COMMANDS[name].module).run(flags)
     except signals.Stopped as stopped:
         end_at_once(stopped, "")
 

@@ -82,7 +82,7 @@ class Data:
     """`folder:PATH` with a subfolder per class, `csv:FILE` with a column of files and one of labels, the name of a
     TensorFlow Datasets set, or `digits` (scikit-learn's)."""
     dir: str | None = None
-    """TFDS's data_dir. None: TFDS's own default."""
+    """TFDS's data_dir. None: the folder that TFDS has for it."""
     classes: tuple[str, ...] = ()
     """Names of the classes to use, in this order. Empty: all classes."""
     image_size: int | None = None
@@ -112,7 +112,7 @@ class Data:
     """Random changes of training images: names with strengths, such as flip,shift=0.125. flip: mirrored. shift: moved
     by up to this share of the side. crop: cut out, up to this share of the area cut off. color: brightness, contrast
     and saturation. trivial: TrivialAugment. erase: a rectangle covered. mixup, cutmix: mixed with another image.
-    flip_crop is flip,shift. auto: what a recipe chooses; its default."""
+    flip_crop is flip,shift. auto: a recipe chooses them."""
 
     views: int | None = None
     """The frozen units run once for so many fixed variants of each training image, the first as it is and the others
@@ -191,8 +191,8 @@ class Cache:
     """What is computed once and kept: decoded images, and the activations of frozen units."""
 
     features: bool = True
-    """Run the frozen units once and train on their activations, unless images change in every epoch; `no_features` runs
-    them in every step. (default: once)"""
+    """Run the frozen units once and train on their activations, unless images change in every epoch. False: they
+    run in every step."""
     memory_gib: float = 4.0
     """A split of up to this size stays in device memory; a larger one is streamed to the device. GiB; inf: every
     split stays."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from tljax.devices.mesh import make_mesh
 from tljax.export.content import Content, Squares
-from tljax.export.formats import FORMATS, Format, find_format, why_not
+from tljax.export.formats import Format, find_format, why_not
 from tljax.model import Model, make_model, restore
 from tljax.networks.architectures import name_architecture
 from tljax.networks.resnet import ResNet, describe_network
@@ -41,16 +41,6 @@ RESIZING = {
     "pad": "ImageOps.pad(picture, (side, side), Image.Resampling.BILINEAR)",
     "stretch": "picture.resize((side, side), Image.Resampling.BILINEAR)",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this command."""
-    parser.add_argument("run", metavar="RUN", help="a run that trained, a stage of a lesson, or a weight file")
-    endings = ", ".join(form.ending for form in FORMATS)
-    parser.add_argument("out", metavar="OUT", help=f"the file to write; its ending says the format: {endings}")
-    names = [form.name for form in FORMATS]
-    parser.add_argument("--format", choices=names, help="the format, where OUT has none of these endings")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="stablehlo: pictures at a time (default 1)")
 
 
 class Trial(NamedTuple):

@@ -50,33 +50,6 @@ class Answer(NamedTuple):
     explanation: Explanation | None = None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this command."""
-    parser.add_argument(
-        "run", metavar="RUN", help="a run that trained, a stage of a lesson, a weight file, or imagenet"
-    )
-    parser.add_argument(
-        "pictures",
-        metavar="PICTURE",
-        nargs="+",
-        help="pictures and folders of any depth; - reads their paths, a line each",
-    )
-    parser.add_argument(
-        "--out", metavar="FILE", help="a file ending in .csv or .jsonl; - writes JSON Lines to standard output"
-    )
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many labels a row has (default 5)")
-    parser.add_argument(
-        "--coverage",
-        type=float,
-        metavar="C",
-        help="add the set of labels that has the right one so often, such as 0.95",
-    )
-    parser.add_argument("--tta", action="store_true", help="average over each picture and its mirror image")
-    parser.add_argument(
-        "--explain", type=Path, metavar="DIR", help="draw into this folder where in each picture its label comes from"
-    )
-
-
 def run(flags: argparse.Namespace) -> None:
     """Classifies pictures, and ends with exit code 1 if some cannot be read."""
     if flags.top < 1:

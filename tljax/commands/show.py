@@ -6,16 +6,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tljax.config import is_number
 from tljax.report import printed
-from tljax.runs.files import read_file
-from tljax.runs.saved_values import check_summary
-from tljax.runs.workdir import CONFIG, SUMMARY, is_at_work
+from tljax.runs.files import read_file, read_rows
+from tljax.runs.saved_values import are_epochs, check_summary
+from tljax.runs.workdir import CONFIG, METRICS, SUMMARY, is_at_work
 from tljax.trees import Row
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of this command."""
-    parser.add_argument("run", type=Path, help="the workdir of a run, or of a lesson")
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -27,7 +23,7 @@ def show(run: Path) -> str:
     """The summary of a run, or the table of a lesson's finished stages, and what is in training or only begun, as text.
 
     Raises:
-      FileNotFoundError: if no run is finished or at work there.
+      FileNotFoundError: if no run is finished or at work there; it says which are interrupted, and how far they came.
       ValueError: if a summary cannot be read.
     """
     if not run.is_dir():
@@ -63,10 +59,32 @@ def _describe_unfinished(run: Path, training: set[Path], left: set[Path], at_wor
     """Lines about the folders in `training`, and about those that are `left`: begun, and neither finished nor in
     training."""
     lines = [f"in training: {_join(training)}"] if training else [f"{run} is in training"] * at_work
-    if left:
-        then = "the lesson comes to it" if at_work else "the command that began this goes on"
-        lines.append(f"begun, not finished: {_join(left)}; {then}")
+    if left and at_work:
+        lines.append(f"begun, not finished: {_join(left)}; the lesson comes to it")
+    elif left:
+        # Where the system does not say that a run is at work, one may be.
+        word = "begun, not finished" if any(is_at_work(folder) is None for folder in left) else "interrupted"
+        lines += [f"{word}: {folder.name}, {_describe_epochs(folder)}" for folder in sorted(left)]
+        lines.append("to go on, type the command that began this once more, with the same --workdir")
     return lines
+
+
+def _describe_epochs(folder: Path) -> str:
+    """How far a run came that is not finished: its last epoch, and the lowest loss on the validation pictures."""
+    try:
+        rows = [row for row in read_rows(folder / METRICS) if _has_losses(row)]
+    except (OSError, ValueError):
+        rows = []
+    if not rows:
+        return "before it had a result"
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    lowest = f"{best['val_loss']:.4f}, in epoch {best['epoch']}, with val_accuracy {best['val_accuracy']:.4f}"
+    return f"after epoch {rows[-1]['epoch']}: its lowest val_loss is {lowest}"
+
+
+def _has_losses(row: Row) -> bool:
+    # A solved head may have none, and a diverged epoch has none that is a number.
+    return are_epochs([row]) and is_number(row["val_loss"]) and is_number(row["val_accuracy"])
 
 
 def _join(folders: set[Path]) -> str:

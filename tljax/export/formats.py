@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tljax.data.preprocessing import OF_VARIANT
 from tljax.export import keras_files, onnx_graph, stablehlo, torch_files
 from tljax.export.content import Content, Squares, to_json
+from tljax.export.endings import EXPORT_ENDINGS
 from tljax.networks.architectures import NETWORKS, VARIANTS
 from tljax.training.calibration import Probabilities
 from tljax.weights.hub import TIMM_CONFIG
@@ -17,7 +18,7 @@ class Format(NamedTuple):
     """A kind of file."""
 
     name: str
-    ending: str
+    """One of `EXPORT_ENDINGS`."""
     build: Callable[[Content], bytes]
     answer: Callable[[Path, Content, Squares], Probabilities] | None
     """(file, content, images) -> the probabilities that the file gives. None: it holds weights alone, and answers when
@@ -37,6 +38,10 @@ class Format(NamedTuple):
     network of ours."""
     whose: str = ""
     """Who published them."""
+
+    @property
+    def ending(self) -> str:
+        return EXPORT_ENDINGS[self.name]
 
     def beside(self, name: str) -> str:
         """The name of the file beside a file of this `name`."""
@@ -89,14 +94,11 @@ def describe(content: Content) -> bytes:
 
 
 FORMATS = (
-    Format(
-        "onnx", ".onnx", onnx_graph.build, onnx_graph.answer, describe, has_metadata=True, needs=("onnx", "onnxruntime")
-    ),
-    Format("keras", ".weights.h5", keras_files.build, None, describe, variant="v1", whose="Keras"),
-    Format("keras-legacy", ".h5", keras_files.build_legacy, None, describe, variant="v1", whose="Keras"),
+    Format("onnx", onnx_graph.build, onnx_graph.answer, describe, has_metadata=True, needs=("onnx", "onnxruntime")),
+    Format("keras", keras_files.build, None, describe, variant="v1", whose="Keras"),
+    Format("keras-legacy", keras_files.build_legacy, None, describe, variant="v1", whose="Keras"),
     Format(
         "torch",
-        ".safetensors",
         torch_files.build,
         None,
         torch_files.describe,
@@ -105,5 +107,5 @@ FORMATS = (
         variant="v1.5",
         whose="torchvision",
     ),
-    Format("stablehlo", ".stablehlo", stablehlo.build, stablehlo.answer, describe, has_batch_size=True),
+    Format("stablehlo", stablehlo.build, stablehlo.answer, describe, has_batch_size=True),
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tljax.config import Config
 from tljax.data.datasets import Dataset
 from tljax.networks.cut import Cut
-from tljax.report import figures, printed
+from tljax.report import figures
 from tljax.stages.assembly import Assembly
 from tljax.stages.calibrate import calibrate
 from tljax.stages.solve import Solution
@@ -45,7 +45,6 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     evaluated = [name for name in made.examples if name != "train" or made.validation is None]
     found = {name: epochs.evaluate(outcome.best, made.examples[name], made.programs.evaluate) for name in evaluated}
     calibration = calibrate(made.setup, workdir, dataset, found, outcome.checkpoint, outcome.solution)
-    print(printed.calibration_line(calibration))
     draw(config, workdir, dataset, found, progress)
     judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}

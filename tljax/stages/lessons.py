@@ -176,22 +176,22 @@ def warn_of_other_networks(lesson: Lesson, weights: Weights) -> None:
 
 
 def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Dataset]:
-    """The data set of each stage; stages with the same data share one.
+    """The data set of each stage, which is printed; stages with the same data share one.
 
     Raises:
       ValueError: if the head of the source weights, or a stage's class weights, do not fit the classes.
     """
-    known: dict[Any, Dataset] = {}
-
-    def load(config: Config) -> Dataset:
+    alike: dict[Any, list[str]] = {}
+    for name, config in configs.items():
         # With several processes, the batch size decides which images each of them reads.
         share = config.batch_size if jax.process_count() > 1 else None
-        key = config.stage == "zero_shot", config.data.classes, share
-        if key not in known:
-            known[key] = load_data(config)
-        return known[key]
-
-    datasets = {name: load(config) for name, config in configs.items()}
+        alike.setdefault((config.stage == "zero_shot", config.data.classes, share), []).append(name)
+    datasets: dict[str, Dataset] = {}
+    for names in alike.values():
+        dataset = load_data(configs[names[0]])
+        datasets |= dict.fromkeys(names, dataset)
+        about = printed.data_summary(dataset.description).removeprefix("data: ")
+        print(f"data of {', '.join(names)}: {about}")
     for name, config in configs.items():
         if config.stage == "zero_shot" and lesson.source_classes:
             check_head(len(lesson.source_classes), datasets[name].class_names, "config.source_classes")

@@ -110,7 +110,6 @@ def load_data(config: Config) -> Dataset:
     else:
         bounded = replace(config.data, max_images=config.data.max_images or ZERO_SHOT_MAX_IMAGES)
         dataset = datasets.load_dataset(bounded, seed=config.seed, training=False, **bounds)
-    print(printed.data_summary(dataset.description))
     return dataset
 
 
@@ -130,6 +129,7 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
         if not overwrite and find_run(workdir, config) == "finished":
             return read_finished(workdir)
         source, dataset = load_source(config), load_data(config)
+        print(printed.data_summary(dataset.description))
         check_classes(config, dataset)
         return run_stage(config, workdir, dataset, source, overwrite=overwrite)
 
@@ -163,6 +163,8 @@ def run_stage(
         summary["known_to_source"] = known
     write_json(workdir / SUMMARY, summary)
     print(printed.summary_line(summary))
+    if "calibration" in summary:
+        print(printed.calibration_line(summary["calibration"]))
     return summary
 
 

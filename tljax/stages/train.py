@@ -9,6 +9,7 @@ from pathlib import Path
 from tljax.config import Config
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Dataset
+from tljax.data.decoding import Fit
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted, max_over_processes
 from tljax.networks.cut import Cut, verify_frozen
@@ -74,15 +75,14 @@ def train(
 
 
 def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cuts: tuple[Cut, ...]) -> Assembly:
-    """What the stage trains with, and a printed table of the network. The arguments are those of `train`.
+    """What the stage trains with. The arguments are those of `train`.
 
     Raises:
       ValueError: if the weights do not fit, or a head is to be solved from activations that are too large.
     """
     setup = make_setup(config, source, len(dataset.class_names), make_mesh())
     variables = initialize(setup, source, dataset.class_names, split_seed(config.seed)[0])
-    print(describe_setup(setup, variables))
-    warn_of_other_sizes(source, dataset)
+    warn_of_other_images(source, dataset.image_size, config.data.fit)
     images = {name: len(split.labels) for name, split in dataset.splits.items()}
     passes = features.count_passes(images["train"], sum(images.values()) - images["train"], config.data.views)
     obstacle = partial(features.find_obstacle, config.data, config.cache, max_over_processes(passes))
@@ -90,13 +90,16 @@ def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cu
     return assemble(setup, variables, dataset, obstacle, earlier_cuts)._replace(over=None)
 
 
-def warn_of_other_sizes(source: Weights | None, dataset: Dataset) -> None:
-    """Prints a line if a run that the weights come from had images of another size."""
-    if source and source.is_run and source.input_size != dataset.image_size:
-        theirs, ours = source.input_size, dataset.image_size
-        print(
-            f"WARNING {source.name} learned from pictures of {theirs} pixels, these have {ours}: config.data.image_size"
-        )
+def warn_of_other_images(source: Weights | None, image_size: int, fit: Fit) -> None:
+    """Prints a line if a run that the weights come from had images of another size, or made square otherwise."""
+    if source is None or not source.is_run:
+        return
+    theirs, ours = {"image_size": source.input_size, "fit": source.fit}, {"image_size": image_size, "fit": fit}
+    others = [name for name in theirs if theirs[name] != ours[name]]
+    if others:
+        before, now = (" and ".join(f"{name}={values[name]}" for name in others) for values in (theirs, ours))
+        alike = " ".join(f"--config.data.{name}={theirs[name]}" for name in others)
+        print(f"WARNING {source.name} learned from pictures with {before}, these have {now}: {alike} makes them alike")
 
 
 def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> Meta:
@@ -136,10 +139,11 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
 
 
 def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
-    """The state and progress of the newest checkpoint or, without one, the first state.
+    """The state and progress of the newest checkpoint or, without one, the first state. When nothing can be refused any
+    more, the network is printed.
 
     Raises:
-      ValueError: if the source weights are of another run than when this run began.
+      ValueError: if this run began with other data, or the source weights are of another run than then.
     """
     setup, variables, programs = made.setup, made.variables, made.programs
     restored, progress = journal.read(programs.shapes)
@@ -147,6 +151,7 @@ def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
         pretrained = setup.config.pretrained
         raise ValueError(f"{pretrained} is another run than when {journal.workdir} began; give another --workdir")
     mark_running(journal.workdir, setup.config)
+    print(describe_setup(setup, variables))
     journal.begin(variables, progress)
     if restored is None:
         return programs.create(variables), progress

@@ -1,6 +1,7 @@
 """Loads source weights from the name `imagenet`, a weight file of Keras or PyTorch, the folder of an earlier run, or a
 repository of the Hugging Face Hub."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -116,10 +117,7 @@ def load_into(
     """
     trained_on = tuple(name for _, name in weights.labels)
     if keep_head and trained_on != class_names:
-        raise ValueError(
-            f"{weights.name} was trained on the classes {', '.join(trained_on)}, the data has "
-            f"{', '.join(class_names)}: fine_tune keeps the head, so they must be the same"
-        )
+        raise ValueError(describe_other_classes(weights.name, trained_on, class_names))
     new = () if keep_head else ("params/head/",)
     unread = tuple(unit for unit in weights.architecture.units if unit not in variables["params"])
     if unread:
@@ -133,6 +131,17 @@ def load_into(
     ignored = (*new, *others, *(f"{kind}{unit}/" for kind in OURS for unit in unread))
     merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
+
+
+def describe_other_classes(name: str, trained_on: tuple[str, ...], class_names: tuple[str, ...]) -> str:
+    """That the head of the weights `name` was trained on other classes than the data has, and what to type."""
+    wanted = f"--config feature_extraction --config.pretrained={shlex.quote(name)} trains a new one"
+    if set(trained_on) <= set(class_names):
+        wanted = f"take these with --config.data.classes {shlex.join(trained_on)}"
+    return (
+        f"{name} was trained on the classes {join_names(trained_on)}, the data has {join_names(class_names)}, and "
+        f"fine_tune keeps the head: {wanted}"
+    )
 
 
 def _read_file(path: Path, name: str, setting: str) -> Weights:

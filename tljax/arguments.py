@@ -1,0 +1,45 @@
+"""The arguments of each command. They are apart from the commands, so that help and mistakes in them need no JAX."""
+
+import argparse
+from pathlib import Path
+
+from tljax.export.endings import EXPORT_ENDINGS
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="the workdir of a run, or of a lesson")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    endings = ", ".join(EXPORT_ENDINGS.values())
+    parser.add_argument("run", metavar="RUN", help="a run that trained, a stage of a lesson, or a weight file")
+    parser.add_argument("out", metavar="OUT", help=f"the file to write; its ending says the format: {endings}")
+    names = list(EXPORT_ENDINGS)
+    parser.add_argument("--format", choices=names, help="the format, where OUT has none of these endings")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="stablehlo: pictures at a time (default 1)")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", metavar="RUN", help="a run that trained, a stage of a lesson, a weight file, or imagenet"
+    )
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURE",
+        nargs="+",
+        help="pictures and folders of any depth; - reads their paths, a line each",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="a file ending in .csv or .jsonl; - writes JSON Lines to standard output"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many labels a row has (default 5)")
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        metavar="C",
+        help="add the set of labels that has the right one so often, such as 0.95",
+    )
+    parser.add_argument("--tta", action="store_true", help="average over each picture and its mirror image")
+    parser.add_argument(
+        "--explain", type=Path, metavar="DIR", help="draw into this folder where in each picture its label comes from"
+    )
