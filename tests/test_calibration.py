@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom
 
+from tljax.stages.calibrate import draw_half, number_contents
 from tljax.training import calibration
 from tljax.training.calibration import balanced_accuracy, calibration_error, choose_sets, find_threshold, softmax
 
@@ -49,6 +50,47 @@ def test_no_mistake_is_no_certainty():
 def test_few_pictures_have_no_temperature():
     logits, labels = simulate(49, 0, temperature=3.0)
     assert calibration.fit_temperature(logits, labels) == 1.0
+    assert calibration.choose_temperature(logits, labels, np.arange(49)) == (1.0, None)
+
+
+@pytest.mark.parametrize(("true", "least", "most"), [(1.0, 0, 10), (2.0, 38, 40)])
+def test_a_temperature_is_used_where_it_makes_other_pictures_better(true, least, most):
+    used = 0
+    for seed in range(40):
+        logits, labels = simulate(100, seed, temperature=true)
+        chosen, tried = calibration.choose_temperature(logits, labels, np.arange(100))
+        better = tried.with_temperature < tried.without_temperature
+        assert chosen == (calibration.fit_temperature(logits, labels) if better else 1.0)
+        used += better
+    assert least <= used <= most
+
+
+def test_a_temperature_is_tried_on_pictures_without_copies_among_those_that_it_is_fitted_on():
+    """Each picture is there twice, right in one of ten: each copy knows the other's label."""
+    logits, labels = simulate(30, 5, temperature=3.0)
+    twice = np.tile(logits, (2, 1)), np.tile(labels, 2), np.tile(np.arange(30), 2)
+    found = calibration.cross_validate(*twice)
+    folds = np.random.default_rng(0).permutation(30) % calibration.FOLDS
+    losses = [
+        calibration._cross_entropies(logits[[i]], labels[[i]], calibration._minimize(*fitted))
+        for i in range(30)
+        if (fitted := (np.tile(logits[folds != folds[i]], (2, 1)), np.tile(labels[folds != folds[i]], 2)))
+    ]
+    assert found.with_temperature == pytest.approx(np.mean(losses))
+    assert found.without_temperature == pytest.approx(-np.log(softmax(logits)[np.arange(30), labels]).mean())
+
+
+def test_copies_are_never_on_both_sides():
+    rng = np.random.default_rng(0)
+    digests = rng.integers(0, 2**32, (60, 4), np.uint32)
+    contents = number_contents({"validation": digests[rng.integers(0, 60, 200)], "test": digests[::2]})
+    assert [len(numbers) for numbers in contents.values()] == [200, 30]
+    validation = contents["validation"]
+    one = draw_half(validation)
+    assert not np.isin(validation[one], validation[~one]).any() and 70 < one.sum() < 130
+    # Without copies, the halves are those of earlier versions.
+    drawn = np.random.default_rng(0).permutation(101)
+    assert np.flatnonzero(draw_half(np.arange(101)[::-1])).tolist() == sorted(drawn[:51])
 
 
 @pytest.mark.parametrize(("coverage", "images"), [(0.9, 40), (0.95, 200), (0.8, 9)])

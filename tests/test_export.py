@@ -142,7 +142,7 @@ def test_the_message_and_the_metadata_say_what_was_compared(runs, tmp_path, caps
     about = {row.key: row.value for row in about}
     model = tljax.load(runs / "v1")
     assert f"{runs / 'v1'}: slim (v1), 3 classes, 32 pixels\n" in said and f"\nwritten: {out} (" in said
-    assert "MB), and model.onnx.json beside it" in said and "over 8 validation pictures of the run, in float32" in said
+    assert "MB), and model.onnx.json beside it" in said and "over 8 of the run's own pictures, in float32" in said
     assert f"differ from those of {runs / 'v1'} by {about['difference']} at most" in said
     assert float(about["difference"]) <= 1e-5 and about["probabilities"] == "softmax(logits / temperature)"
     assert json.loads(about["class_names"]) == list(CLASSES) and float(about["temperature"]) == model.temperature

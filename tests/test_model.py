@@ -100,6 +100,8 @@ def test_answers_are_the_softmax_of_logits_by_the_temperature(run, model, valida
         assert set(answer.set) >= {name for name, p in zip(model.class_names, row, strict=True) if p > 0.999}
     with pytest.raises(ValueError, match=r"0.99 needs at least 99 pictures .* this run has 27"):
         model.predict(validation.images[:5], coverage=0.99)
+    with pytest.raises(ValueError, match=r"coverage 0.8 with mirror images \(--tta\): sets of labels are fitted on"):
+        model.predict(validation.images[:5], coverage=0.8, tta=True)
 
 
 def test_the_mirrored_view_is_averaged(model, validation):
@@ -145,6 +147,13 @@ def test_the_contributions_of_all_positions_are_the_logit(variant, optimized):
             assert found.contributions.shape == (3, 3) and found.label == model.class_names[k]
             assert np.ptp(found.contributions) > 0
             assert abs(found.contributions.sum() + found.bias - row[k]) <= 1e-5 * np.abs(logits).max()
+    mean = (logits + model(images[:, :, ::-1])) / 2
+    for found, row in zip(model.explain(images, tta=True), mean, strict=True):
+        assert found.label == model.class_names[row.argmax()]
+        assert abs(found.contributions.sum() + found.bias - row.max()) <= 1e-5 * np.abs(logits).max()
+    plain, mirrored = (model.explain(x, label="b")[0].contributions for x in (images, images[:, :, ::-1]))
+    both = model.explain(images, label="b", tta=True)[0].contributions
+    np.testing.assert_allclose(both, (plain + mirrored[:, ::-1]) / 2, rtol=1e-5)
     with pytest.raises(ValueError, match="label='e' is none of a, b, c, d"):
         model.explain(images, label="e")
 

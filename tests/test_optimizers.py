@@ -254,6 +254,13 @@ def test_rates_rise_during_the_warm_up_and_fall_until_the_last_epoch(schedule, h
     np.testing.assert_allclose(found, [0.2, 0.2 * half, 0.2 * end, 0.2 * end], atol=1e-7)
 
 
+def test_a_warm_up_of_one_step_trains():
+    rate = make_schedule(Optimizer(learning_rate=0.2, schedule="linear", warmup_epochs=0.01), epochs=3, steps=100)
+    np.testing.assert_allclose([float(rate(i)) for i in (0, 1, 300)], [0.1, 0.2, 0.0], atol=1e-7)
+    two = make_schedule(Optimizer(learning_rate=0.2, warmup_epochs=0.02), epochs=3, steps=100)
+    np.testing.assert_allclose([float(two(i)) for i in (0, 1, 2)], [0.0, 0.1, 0.2], atol=1e-7)
+
+
 # Each unit as if it were trained alone, at its own rate.
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_layer_decay_gives_each_unit_its_own_rate(name):

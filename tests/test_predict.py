@@ -238,6 +238,10 @@ def test_maps_of_contributions(model, photos, capsys):
     paths = ((1, "a", "photos/a.png"), (3, "c,d", "photos/deep/c,d.png"), (4, "b", "photos/deep/er/b.PNG"))
     drawn = [(i, name, large.predict(path)[0].label) for i, name, path in paths]
     assert sorted(os.listdir("maps")) == [f"00000{i}_{name}_is_{label}.png" for i, name, label in drawn]
+    (both,) = answer_all(large, [Picture("photos/a.png")], Wanted(explain=True, tta=True))
+    assert (
+        abs(both.explanation.contributions.sum() + both.explanation.bias - large("photos/a.png", tta=True).max()) < 1e-4
+    )
     with Image.open(f"maps/000001_a_is_{drawn[0][2]}.png") as map:
         assert map.size == (192, 96) and map.text["Title"] == drawn[0][2]
         np.testing.assert_array_equal(np.asarray(map)[:, :96], large.square("photos/a.png"))
@@ -298,6 +302,10 @@ def test_what_mirror_images_gain_is_said(run, model, photos, capsys, monkeypatch
         (["--out", "photos.csv"], "--out photos.csv: it is there, and no file; give another name"),
         (["--explain", "photos/maps"], "--explain photos/maps lies in photos, whose pictures are classified"),
         (["--top", "0"], "--top 0: a row has one label at least"),
+        (
+            ["--coverage", "0.8", "--tta"],
+            "coverage 0.8 with mirror images .--tta.: sets of labels are fitted on",
+        ),
         (["--coverage", "0.99"], "0.99 needs at least 99 pictures"),
         (["--coverage", "90"], "a coverage of 90 is none: it lies between 0 and 1"),
     ],

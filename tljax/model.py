@@ -99,8 +99,10 @@ class Model:
         like those of training.
 
         Raises:
-          ValueError: if a picture is none or cannot be read, `top` is below 1, or that coverage cannot be promised.
+          ValueError: if a picture is none or cannot be read, `top` is below 1, or that coverage cannot be promised, as
+            with `tta`.
         """
+        refuse_mirrored_sets(coverage, tta)
         return self.answer(self(images, tta=tta), top=top, coverage=coverage)
 
     def features(self, images: Any, *, at: str = "head") -> Float[np.ndarray, "n c"]:
@@ -114,18 +116,18 @@ class Model:
             raise ValueError(f"at={at!r}: features are what one of these units reads: {', '.join(units[1:])}")
         return self._map(self._averages(at), self.squares(images))
 
-    def explain(self, images: Any, *, label: str | Sequence[str] | None = None) -> list[Explanation]:
+    def explain(self, images: Any, *, label: str | Sequence[str] | None = None, tta: bool = False) -> list[Explanation]:
         """Where in each picture the logit of a label comes from: what every position of the last map adds to it.
 
         `label` is the name of a class for all pictures, or a list with one for each. None takes the most probable label
-        of each picture.
+        of each picture. With `tta`, the logit is the mean over each picture and its mirror image, as in `predict`.
 
         Raises:
           ValueError: if a picture is none or cannot be read, if `label` is no class, or if there are no maps.
         """
         if why := self.why_no_maps:
             raise ValueError(f"{self.name}: {why}")
-        maps = self._map(self._contributions, self.squares(images))
+        maps = self._map(self._contributions(tta), self.squares(images))
         bias = np.asarray(self._inference.folded["params"]["head"]["bias"])
         logits = maps.sum(axis=(1, 2)) + bias
         labels = [label] * len(maps) if isinstance(label, str) else label
@@ -150,7 +152,7 @@ class Model:
     def positions(self) -> tuple[int, int]:
         """Height and width of the last map."""
         image = jax.ShapeDtypeStruct((self.batch_size, self.image_size, self.image_size, 3), np.uint8)
-        _, height, width, _ = jax.eval_shape(self._contributions, self._inference.folded, image).shape
+        _, height, width, _ = jax.eval_shape(self._contributions(False), self._inference.folded, image).shape
         return height, width
 
     @property
@@ -267,8 +269,18 @@ class Model:
         return cache(lambda at: self._inference.program(partial(inference.average_activations, at=at)))
 
     @cached_property
-    def _contributions(self) -> Callable[..., Any]:
-        return self._inference.program(inference.contributions)
+    def _contributions(self) -> Callable[[bool], Callable[..., Any]]:
+        return cache(lambda tta: self._inference.program(partial(inference.contributions, mirror=tta)))
+
+
+def refuse_mirrored_sets(coverage: float | None, tta: bool) -> None:
+    """Raises ValueError for sets of labels of the mean over mirror images: their threshold comes from probabilities of
+    plain pictures. Sets for 0.9 would hold the right label 0.82 times."""
+    if tta and coverage is not None:
+        raise ValueError(
+            f"coverage {coverage:g} with mirror images (--tta): sets of labels are fitted on pictures as they are, and "
+            "would hold less than they promise; leave one of the two out"
+        )
 
 
 def refuse_other_files(path: str | Path) -> None:

@@ -202,7 +202,7 @@ def find_thresholds(model: Model) -> dict[str, float]:
 def choose_trial_images(model: Model) -> tuple[Squares, str]:
     """The images that an export is run on, and what they are."""
     if model.reference is not None and len(model.reference.images):
-        return model.reference.images, f"{len(model.reference.images)} validation pictures of the run"
+        return model.reference.images, f"{len(model.reference.images)} of the run's own pictures"
     shape = (NOISE_IMAGES, model.image_size, model.image_size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE_IMAGES} pictures of noise"
 

@@ -21,7 +21,7 @@ from tljax.data.decoding import Fit, digest_pixels, read_picture
 from tljax.data.layouts import join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
-from tljax.model import Explanation, Model, Prediction, Square, load
+from tljax.model import Explanation, Model, Prediction, Square, load, refuse_mirrored_sets
 from tljax.report import printed
 from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
@@ -54,6 +54,7 @@ def run(flags: argparse.Namespace) -> None:
     """Classifies pictures, and ends with exit code 1 if some cannot be read."""
     if flags.top < 1:
         raise ValueError(f"--top {flags.top}: a row has one label at least")
+    refuse_mirrored_sets(flags.coverage, flags.tta)
     start = find_writer(flags.out)
     # A program that reads the rows from standard output must find nothing else there.
     stdout = sys.stdout
@@ -218,7 +219,8 @@ def finish(model: Model, batch: PictureBatch, logits: Any, wanted: Wanted) -> It
     squares = [answer.square for answer in batch if answer.square is not None]
     predictions = model.answer(np.asarray(logits)[: len(squares)], top=wanted.top, coverage=wanted.coverage)
     labels = [prediction.label for prediction in predictions]
-    explanations = model.explain(squares, label=labels) if wanted.explain else [None] * len(squares)
+    explain = partial(model.explain, squares, label=labels, tta=wanted.tta)
+    explanations = explain() if wanted.explain else [None] * len(squares)
     found = iter(zip(predictions, explanations, strict=True))
     for answer in batch:
         yield answer if answer.square is None else Answer(*answer[:3], *next(found))

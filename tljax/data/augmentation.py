@@ -66,10 +66,11 @@ def shift(images: Images, key: Key[Array, ""], share: float) -> Images:
 
 
 def crop(images: Images, key: Key[Array, ""], share: float) -> Float[Array, "n side side 3"]:
-    """Cuts out rectangles of random size and shape and enlarges them, as torchvision's `RandomResizedCrop`.
+    """Cuts out rectangles of random size and shape and enlarges them.
 
     Up to this `share` of the area is cut off; a rectangle is at most 4/3 as long as wide. `images` have the side
-    `kept_side(side)`, and the results have the `side`.
+    `kept_side(side)`, and the results have the `side`. torchvision's `RandomResizedCrop` cuts from the whole picture,
+    not from the square, and draws again where a rectangle is too long for its area; here such lengths are not drawn.
     """
     n, kept = images.shape[:2]
     area_key, ratio_key, row_key, column_key = jax.random.split(key, 4)

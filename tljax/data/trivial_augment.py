@@ -1,7 +1,9 @@
 """TrivialAugment: each image is changed by one operation, drawn at random, with a random magnitude.
 
 Müller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation" (arXiv:2103.10158), in the wide
-range and with the operations as Pillow and torchvision (`TrivialAugmentWide`) define them, on whole numbers 0..255.
+range and with the operations as Pillow and torchvision (`TrivialAugmentWide`) define them, on whole numbers 0..255. Two
+kinds differ: images are sheared about their centre, where torchvision shears about the upper left corner, and shifts
+are rounded to the nearest pixel, where torchvision cuts off the fraction.
 All images go through all operations, and each keeps the result of its own: on 32 pixels that is faster than a branch.
 """
 

@@ -226,6 +226,8 @@ def temperature_line(temperature: float, images: int) -> str:
     """Whether probabilities are calibrated: on how many pictures, and with what temperature."""
     if images < FEWEST:
         return f"probabilities are not calibrated: that takes {FEWEST} pictures, there were {images}"
+    if temperature == 1:
+        return f"probabilities need no temperature: cross-validated on {images:,} pictures, it makes none better"
     return f"probabilities are calibrated on {images:,} pictures (temperature {temperature:.2f})"
 
 
@@ -239,6 +241,6 @@ def calibration_line(calibration: Row) -> str:
     if error is None:
         return line
     before, after = error["without_temperature"], error["with_temperature"]
+    compared = "" if calibration["temperature"] == 1 else f", without {before:.3f}"
     worse = ": here it is no better" if after > before else ""
-    split = calibration["measured_on"]["split"]
-    return f"{line}; on {split} the calibration error is {after:.3f}, without {before:.3f}{worse}"
+    return f"{line}; on {calibration['measured_on']['split']} the calibration error is {after:.3f}{compared}{worse}"

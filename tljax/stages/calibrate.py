@@ -1,10 +1,11 @@
 """After training: how far the probabilities can be believed, and what a run keeps for those who predict with it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from tljax.data.datasets import Dataset, Split
 from tljax.devices.processes import leads
@@ -12,6 +13,7 @@ from tljax.networks.resnet import compute_type
 from tljax.runs.reference import KEPT_IMAGES, Reference, write_reference
 from tljax.stages.programs import Setup
 from tljax.stages.solve import Solution
+from tljax.storage.file_index import Digests
 from tljax.training import calibration
 from tljax.training.epochs import Evaluation
 from tljax.trees import Row
@@ -21,11 +23,17 @@ REPORTED_COVERAGES = (0.9, 0.95)
 
 
 class Graded(NamedTuple):
-    """Pictures with their logits and their labels; `what` names them in `summary.json`."""
+    """Pictures with their logits and their labels; `what` names them in `summary.json`. Pictures of equal content, as
+    copies of one are, have the same of the `contents`."""
 
     what: str
     logits: Float[np.ndarray, "n classes"]
     labels: Int[np.ndarray, " n"]
+    contents: Int[np.ndarray, " n"]
+
+    def take(self, rows: np.ndarray, what: str) -> "Graded":
+        """Some of the pictures."""
+        return Graded(what, self.logits[rows], self.labels[rows], self.contents[rows])
 
 
 def calibrate(
@@ -46,7 +54,7 @@ def calibrate(
       OSError: if the reference cannot be written.
     """
     fitting, measuring = divide(dataset, found, solution)
-    temperature = calibration.fit_temperature(fitting.logits, fitting.labels)
+    temperature, tried = calibration.choose_temperature(fitting.logits, fitting.labels, fitting.contents)
     scores = calibration.true_probabilities(calibration.softmax(fitting.logits, temperature), fitting.labels)
     if leads():
         shown = found["train" if dataset.validation is None else "validation"]
@@ -55,6 +63,7 @@ def calibrate(
     seen = dataset.validation is not None and setup.config.epochs > 0
     return {
         "temperature": temperature,
+        "cross_validated_loss": tried and tried._asdict(),
         "fitted_on": {"split": fitting.what, "images": len(fitting.labels), "seen_by_early_stopping": seen},
         "measured_on": {"split": measuring.what, "images": len(measuring.labels)},
         **measure(measuring, temperature, scores),
@@ -72,27 +81,42 @@ def choose_kept_images(
 def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | None) -> tuple[Graded, Graded]:
     """The pictures that the calibration is fitted on, and those that it is measured on: validation and test or, without
     a test split, one half of validation and the other, drawn by a fixed seed. Without validation, it is fitted on the
-    training pictures that were held out."""
+    training pictures that were held out. Copies of what it is fitted on measure nothing."""
+    contents = number_contents({name: dataset.splits[name].all_digests() for name in found})
 
     def grade(name: str) -> Graded:
-        split = dataset.splits[name]
-        return Graded(name, found[name].logits, split.all_labels())
+        return Graded(name, found[name].logits, dataset.splits[name].all_labels(), contents[name])
 
     if dataset.validation is None:
         assert solution is not None, "only a solved head does without validation"
         held_out = solution.head.held_out
-        left_out = Graded("train, each left out", held_out.scores, solution.labels[held_out.rows])
-        return left_out, grade("test") if "test" in found else Graded("none", held_out.scores[:0], left_out.labels[:0])
-    validation = grade("validation")
-    if dataset.test is not None:
-        return validation, grade("test")
-    drawn = np.random.default_rng(0).permutation(len(validation.labels))
-    half = -(-len(drawn) // 2)
-    one, other = (
-        Graded(f"{which} half of validation", validation.logits[rows], validation.labels[rows])
-        for which, rows in (("one", np.sort(drawn[:half])), ("the other", np.sort(drawn[half:])))
-    )
-    return one, other
+        own = solution.labels[held_out.rows], contents["train"][held_out.rows]
+        fitting = Graded("train, each left out", held_out.scores, *own)
+    else:
+        fitting = grade("validation")
+    if "test" in found:
+        test = grade("test")
+        return fitting, test.take(~np.isin(test.contents, fitting.contents), "test")
+    if dataset.validation is None:
+        return fitting, fitting.take(np.arange(0), "none")
+    one = draw_half(fitting.contents)
+    return fitting.take(one, "one half of validation"), fitting.take(~one, "the other half of validation")
+
+
+def number_contents(digests: Mapping[str, Digests]) -> dict[str, Int[np.ndarray, " n"]]:
+    """A number for each picture of each split, the same for pictures of the same content."""
+    _, numbers = np.unique(np.concatenate(list(digests.values())), axis=0, return_inverse=True)
+    ends = np.cumsum([len(rows) for rows in digests.values()])
+    return dict(zip(digests, np.split(numbers.ravel(), ends[:-1]), strict=True))
+
+
+def draw_half(contents: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which pictures are in one half of them, drawn by a fixed seed. All copies of a picture are on one side."""
+    drawn = np.random.default_rng(0).permutation(len(contents))
+    names, first, counts = np.unique(contents[drawn], return_index=True, return_counts=True)
+    order = np.argsort(first)
+    before = np.cumsum(counts[order]) - counts[order]
+    return np.isin(contents, names[order][before < -(-len(drawn) // 2)])
 
 
 def measure(pictures: Graded, temperature: float, scores: Float[np.ndarray, " n"]) -> Row:

@@ -4,6 +4,7 @@ Both are fitted on pictures that the network was not trained on. Everything here
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 FEWEST = 50
 # Where the fitted temperature may lie.
 TEMPERATURES = (0.05, 20.0)
+# The parts into which pictures are divided to try a temperature on those that it was not fitted on.
+FOLDS = 10
 BINS = 15
 
 Logits = Float[np.ndarray, "n classes"]
@@ -31,10 +34,12 @@ def fit_temperature(logits: Logits, labels: Labels, default: float = 1.0) -> flo
     mean of all, counts with its label drawn at random. Without it, a network that makes no mistake on these pictures
     would be declared certain of everything.
     """
+    return _minimize(logits, labels) if len(labels) >= FEWEST else default
+
+
+def _minimize(logits: Logits, labels: Labels) -> float:
     from scipy.optimize import minimize_scalar
 
-    if len(labels) < FEWEST:
-        return default
     z, true = np.asarray(logits, np.float64), np.arange(len(labels))
 
     def cross_entropy(log_temperature: float) -> float:
@@ -43,6 +48,42 @@ def fit_temperature(logits: Logits, labels: Labels, default: float = 1.0) -> flo
 
     found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
     return float(math.exp(found.x))
+
+
+class LogLoss(NamedTuple):
+    """Mean cross-entropies (nats) of pictures with logits as they are, and with temperatures that were fitted on
+    others."""
+
+    without_temperature: float
+    with_temperature: float
+
+
+def choose_temperature(logits: Logits, labels: Labels, groups: Int[np.ndarray, " n"]) -> tuple[float, LogLoss | None]:
+    """`fit_temperature`, or 1 if that makes no better probabilities, and what says so: None for fewer pictures than
+    `FEWEST`. Pictures of one group, as copies of one are, are never fitted on and tried at once."""
+    if len(labels) < FEWEST:
+        return 1.0, None
+    found = cross_validate(logits, labels, groups)
+    return (_minimize(logits, labels) if found.with_temperature < found.without_temperature else 1.0), found
+
+
+def cross_validate(logits: Logits, labels: Labels, groups: Int[np.ndarray, " n"]) -> LogLoss:
+    """What temperatures are worth: each of `FOLDS` parts of the pictures is tried with the temperature of the others. A
+    fixed seed draws the parts, of which each group of pictures lies in one."""
+    names, places = np.unique(groups, return_inverse=True)
+    folds = np.random.default_rng(0).permutation(len(names))[places] % FOLDS
+    with_temperature = np.empty(len(labels))
+    for fold in np.unique(folds):
+        tried = folds == fold
+        temperature = _minimize(logits[~tried], labels[~tried]) if not tried.all() else 1.0
+        with_temperature[tried] = _cross_entropies(logits[tried], labels[tried], temperature)
+    return LogLoss(float(_cross_entropies(logits, labels, 1.0).mean()), float(with_temperature.mean()))
+
+
+def _cross_entropies(logits: Logits, labels: Labels, temperature: float) -> Float[np.ndarray, " n"]:
+    logs = _log_softmax(np.asarray(logits, np.float64) / temperature)
+    own: Float[np.ndarray, " n"] = -logs[np.arange(len(labels)), labels]
+    return own
 
 
 def true_probabilities(probabilities: Probabilities, labels: Labels) -> Float[np.ndarray, " n"]:

@@ -115,17 +115,22 @@ def average_activations(
 
 
 def contributions(
-    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing
+    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing, mirror: bool
 ) -> Float[Array, "n h w classes"]:
-    """What each position of the last map contributes to each logit. With global average pooling and a dense head, a
-    logit is exactly the sum of these over all positions, plus the head's bias (Zhou et al., Learning Deep Features for
-    Discriminative Localization, 2016)."""
-    last = model.units[-2]
-    h = run_prefix(folded, images, model=model, end=last, preprocessing=preprocessing)
-    features: Any = model.folded.apply(folded, h, last, method="last_map")
-    positions = features.shape[1] * features.shape[2]
-    kernel = folded["params"]["head"]["kernel"]
-    return jnp.dot(features.astype(kernel.dtype), kernel, precision=jax.lax.Precision.HIGHEST) / positions
+    """What each position of the last map contributes to each logit of `predict_logits`. With global average pooling and
+    a dense head, a logit is exactly the sum of these over all positions, plus the head's bias (Zhou et al., Learning
+    Deep Features for Discriminative Localization, 2016)."""
+
+    def contribute(images: Array) -> Array:
+        last = model.units[-2]
+        h = run_prefix(folded, images, model=model, end=last, preprocessing=preprocessing)
+        features: Any = model.folded.apply(folded, h, last, method="last_map")
+        positions = features.shape[1] * features.shape[2]
+        kernel = folded["params"]["head"]["kernel"]
+        return jnp.dot(features.astype(kernel.dtype), kernel, precision=jax.lax.Precision.HIGHEST) / positions
+
+    plain = contribute(images)
+    return (plain + contribute(images[:, :, ::-1])[:, :, ::-1]) / 2 if mirror else plain
 
 
 def classify(

@@ -54,7 +54,9 @@ def make_schedule(optimizer: Optimizer, epochs: int, steps: int) -> Schedule:
     if optimizer.schedule == "constant" and not warmup:
         return lambda step: highest
     after = SCHEDULES[optimizer.schedule](highest, max(epochs * steps - warmup, 1))
-    course = optax.join_schedules([optax.linear_schedule(0.0, highest, warmup), after], [warmup]) if warmup else after
+    # The first step of a warm-up has the rate 0. A single one would change nothing: it has half of the highest.
+    rise = optax.linear_schedule(highest / 2 if warmup == 1 else 0.0, highest, warmup)
+    course = optax.join_schedules([rise, after], [warmup]) if warmup else after
     return lambda step: course(jnp.asarray(step, float))
 
 
