@@ -18,7 +18,7 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from tljax.data.decoding import Fit, digest_pixels, read_picture
-from tljax.data.layouts import join_names
+from tljax.data.layouts import describe_left_out, join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Explanation, Model, Prediction, Square, load
@@ -268,7 +268,7 @@ def summarize_tally(counts: Tally, left_out: Counter[str], out: str | None, maps
     classified = counts.total - counts.unreadable
     lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]
     lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
-    lines += [f"left out: {join_names(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
+    lines += [f"left out: {describe_left_out(left_out)}"] if +left_out else []
     graded = int(counts.confusions.sum())
     lines += [f"{classified - graded:,} lie in no folder of a class"] if 0 < graded < classified else []
     return "\n".join(lines)

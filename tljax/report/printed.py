@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.config import Monitor
+from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut
 from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
@@ -38,8 +39,7 @@ def data_summary(data: Row) -> str:
     lines = [f"data: {data['name']}, {classes} classes, {data['image_size']} pixels"]
     for part, split in data["splits"].items():
         lines.append(f"  {part:<11} {split['images']:,} images of {split['of']}: {_describe_counts(split['classes'])}")
-    left_out = [f"{count:,} {reason}" for reason, count in data["left_out"].items()]
-    lines += [f"  left out    {', '.join(left_out)}"] * bool(left_out)
+    lines += [f"  left out    {describe_left_out(data['left_out'])}"] * bool(data["left_out"])
     return "\n".join([*lines, *(f"  note        {note}" for note in data["notes"]),
                       *(f"  WARNING     {warning}" for warning in data["warnings"])])  # fmt: skip
 
