@@ -34,6 +34,8 @@ JPEG_FILLERS, JPEG_END = (b"", b"\x55" * 512, b"\xaa" * 512), b"\xff\xd9"
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
+SKIP = "leave out what cannot be read: --config.data.broken=skip"
+
 
 def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndarray, "size size 3"]:
     """Decodes a picture to RGB and makes it a square of `size` pixels a side, resized bilinearly.
@@ -172,10 +174,10 @@ class BrokenPictures(ValueError):
         self.reasons = reasons
         if len(reasons) == 1:
             ((name, reason),) = reasons.items()
-            super().__init__(f"{name} is no readable image ({reason}): replace or remove it")
+            super().__init__(f"{name} is no readable image ({reason}): replace or remove it, or {SKIP}")
             return
         some = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), separator="; ")
-        super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them")
+        super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them, or {SKIP}")
 
     def __reduce__(self) -> Any:
         return type(self), (self.reasons,)

@@ -65,9 +65,9 @@ def open_source(config: Data) -> ImageSource:
     elif config.kind:
         check_place(config)
         open_pictures = open_folder if config.kind == "folder" else open_table
-        # With a split that the user chose, train stays whole.
-        chosen = config.validation_split not in (None, *VALIDATION_NAMES)
-        holdout: Holdout = "none" if whole else "test" if chosen else config.holdout
+        # Where the user has said what is validated on, train stays whole.
+        split = (config.validation_split or "val").partition("[")[0]
+        holdout: Holdout = config.holdout if split in VALIDATION_NAMES else "none"
         source = open_pictures(config.path, config.classes, holdout)
     else:
         source = open_tfds(config.name, config.dir, OTHER_NAMES)
