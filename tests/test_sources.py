@@ -83,16 +83,22 @@ def test_a_class_without_a_picture_to_learn_from_is_refused(tmp_path):
 def test_missing_and_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"it holds no picture, and no folder of a class: put .* such as .*/cat, or write"):
+    with pytest.raises(
+        ValueError, match=r"it holds no picture, and no folder of a class: put .* such as .*/cat, or write"
+    ):
         load_folder(tmp_path)
     (tmp_path / "a.heic").touch()
-    with pytest.raises(ValueError, match=r"holds no picture \(1 with the ending .heic, which is not read: convert them"):
+    with pytest.raises(
+        ValueError, match=r"holds no picture \(1 with the ending .heic, which is not read: convert them"
+    ):
         load_folder(tmp_path)
 
 
 def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_table(tmp_path):
     make_folder(tmp_path, {"red": 3})
-    with pytest.raises(ValueError, match="3 pictures lie in it, and no folder of a class: .* or write csv:FILE, a table"):
+    with pytest.raises(
+        ValueError, match=r"3 pictures lie in it, and no folder of a class: .* or write csv:FILE, a table"
+    ):
         load_folder(tmp_path / "red")
     (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n1.png,\n")
     with pytest.raises(ValueError, match=f"or write csv:{tmp_path}/red/labels.csv, a table"):
