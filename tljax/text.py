@@ -11,10 +11,11 @@ _JOINERS = "\u200c\u200d"
 def printable(text: str) -> str:
     r"""`text` on one line, in which control characters, ends of lines and marks of the direction of writing are
     escapes, such as `\n`, `\x1b` and `\u202e`."""
-    return "".join(_escape(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
+    return "".join(escape(c) if unicodedata.category(c) in _UNSEEN and c not in _JOINERS else c for c in text)
 
 
-def _escape(character: str) -> str:
+def escape(character: str) -> str:
+    r"""A character as Python writes it, such as `\n` and `\u202e`."""
     return character.encode("unicode_escape").decode("ascii")
 
 

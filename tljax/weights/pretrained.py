@@ -17,6 +17,7 @@ from tljax.runs.learned import Learned, find_learned
 from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
+from tljax.text import printable
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
 
@@ -150,7 +151,7 @@ def load_into(
     # A new head takes the place of whatever layers stand behind the network's averages.
     others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
     if others:
-        print(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}")
+        print(printable(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}"))
     ignored = (*new, *others, *(f"{kind}{unit}/" for kind in OURS for unit in unread))
     merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
