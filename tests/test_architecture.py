@@ -17,6 +17,7 @@ from tljax.cli import COMMANDS
 ROW = (
     "config",
     "trees",
+    "text",
     "storage",
     "networks",
     "devices",

@@ -72,7 +72,8 @@ def test_a_name_is_enough(hub, name):
 
 def test_what_is_here_comes_first(hub, tmp_path):
     (tmp_path / "timm").mkdir()
-    with pytest.raises(FileNotFoundError, match="neither a file, nor a folder"):
+    (tmp_path / "timm" / "tiny.tests").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"neither a file, nor a folder, .*; did you mean timm/tiny.tests"):
         load_weights("timm/tiny.test")
     assert not hub.asked
     (tmp_path / "timm" / "tiny.test").write_bytes(b"")
@@ -80,20 +81,49 @@ def test_what_is_here_comes_first(hub, tmp_path):
         load_weights("timm/tiny.test")
 
 
-def test_it_is_downloaded_once_and_then_read_without_the_hub(hub, monkeypatch):
+def test_it_is_downloaded_once_and_then_read_without_the_hub(hub, monkeypatch, capsys):
     from huggingface_hub import constants
 
+    cache = constants.HF_HUB_CACHE
     first = load_weights("timm/tiny.test")
+    asking = "timm/tiny.test is no file or folder here, {} the cache {}; asking the Hugging Face Hub\n"
+    assert capsys.readouterr().out == asking.format("not in", cache)
     downloads = [line for line in hub.asked if line.startswith("GET")]
     load_weights("timm/tiny.test")
     assert [line for line in hub.asked if line.startswith("GET")] == downloads
+    # Without a network: what the library raises then is no OSError.
+    capsys.readouterr()
+    with monkeypatch.context() as away:
+        nowhere = "http://127.0.0.1:9"
+        away.setattr(constants, "ENDPOINT", nowhere)
+        away.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere + "/{repo_id}/resolve/{revision}/{filename}")
+        assert load_weights("timm/tiny.test").architecture == TINY
+        assert capsys.readouterr().out == asking.format("in", cache)
+        with pytest.raises(FileNotFoundError) as unreachable:
+            load_weights("timm/other@v1")
+        for told in (
+            "HTTPS_PROXY",
+            "`hf download timm/other --revision v1`",
+            f"models--timm--other from the cache there into {cache}",
+            "--config.pretrained=None",
+        ):
+            assert told in str(unreachable.value)
+        Path("tim").mkdir()
+        Path("tim/other").mkdir()
+        with pytest.raises(
+            FileNotFoundError, match=r"here \(did you mean tim/other\?\): .* cannot be reached \([^()]*\)$"
+        ):
+            load_weights("timm/other", setting="RUN")
+        assert "timm/other is no file or folder here (did you mean tim/other?), not in" in capsys.readouterr().out
     # Gone, and offline.
     hub.repositories.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     again = load_weights("timm/tiny.test")
     np.testing.assert_array_equal(first.leaves["params/head/kernel"], again.leaves["params/head/kernel"])
-    with pytest.raises(FileNotFoundError, match=r"config\.json of timm/other is not in the cache, and HF_HUB_OFFLINE"):
+    with pytest.raises(
+        FileNotFoundError, match=r"config\.json of timm/other is not in the cache, and HF_HUB_OFFLINE is set"
+    ):
         load_weights("timm/other")
 
 

@@ -8,7 +8,7 @@ import pytest
 from pictures import load_folder
 
 from tljax.config import Data
-from tljax.data.layouts import recognize, split_role
+from tljax.data.layouts import describe_left_out, recognize, split_role
 
 
 def make(folder: Path, tree: dict[str, int]) -> Path:
@@ -162,6 +162,17 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         "broken links": 2,
         "in linked folders": 1,
     }
+
+
+def test_of_many_endings_the_most_frequent_are_named_and_of_many_folders():
+    left_out = {f"with the ending .{i}": i for i in range(1, 100)} | {"hidden": 1200}
+    left_out |= {"with the ending .heic, which is not read: convert them to JPEG": 2}
+    left_out |= {f"in {i}, which is no split": 2 for i in range(6)}
+    assert describe_left_out(left_out) == (
+        "95 with the ending .95, 96 with the ending .96, 97 with the ending .97, 98 with the ending .98, "
+        "99 with the ending .99, 1,200 hidden, 2 with the ending .heic, which is not read: convert them to JPEG, "
+        f"{', '.join(f'2 in {i}, which is no split' for i in range(6))}, 4,465 with 94 other endings"
+    )
 
 
 @pytest.mark.parametrize("test", [{"test/unknown": 2}, {"test": 2}, {"test/c": 2, "test/d": 1}])

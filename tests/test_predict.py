@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from docs_examples import read_example
 from PIL import Image
 from tiny_runs import save_digits, train_on_digits
 
@@ -27,7 +28,7 @@ from tljax.data.layouts import list_pictures
 from tljax.data.listing import Picture, find_class, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Model, load
-from tljax.report.answers import open_output
+from tljax.report.answers import open_output, start_csv, write_line
 from tljax.report.maps import paint
 
 
@@ -115,6 +116,44 @@ def test_a_table_in_csv(run, photos, capsys):
     assert sorted(os.listdir()) == ["photos", "rows.csv"]
 
 
+def test_a_table_can_be_read_back_and_has_no_formula():
+    labels = [
+        "=1+1",
+        "a|b",
+        "a\\|b",
+        "a\\",
+        "+x",
+        "-x",
+        "@x",
+        "'=x",
+        "'",
+        "\tx",
+        "\rx",
+        "-1",
+        "+2.5",
+        "1\n2",
+        "' x",
+        "猫",
+    ]
+    out = io.StringIO(newline="")
+    write = start_csv(out, 1, True)
+    for label in labels:
+        write(
+            {"file": f"{label}.png", "label": label, "probability": 0.5, "top": [[label, 0.5]], "set": [label, *labels]}
+        )
+    write({"file": "a.png", "error": "=error"})
+    *rows, last = list(csv.DictReader(io.StringIO(out.getvalue(), newline="")))
+    for row, label in zip(rows, labels, strict=True):
+        assert all(cell[:1] not in set("=+-@\t\r\n") or cell in ("-1", "+2.5") for cell in row.values())
+        values = {}
+        for name in ("file", "label", "set"):
+            values["cell"] = row[name]
+            exec(f"import re\n{read_example('What comes out', page='predict.md')}", values)
+            assert name == "set" or values["cell"] == {"file": f"{label}.png", "label": label}[name]
+        assert (values["labels"], row["probability"]) == ([label, *labels], "0.5")
+    assert last["error"] == "'=error"
+
+
 def test_lines_for_a_reader(run, model, photos, capsys):
     assert call(run, photos / "a.png", photos / "broken.jpg", "--coverage", 0.9) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -122,6 +161,16 @@ def test_lines_for_a_reader(run, model, photos, capsys):
     label, chosen = found.label, " or ".join(found.set)
     assert lines[2].startswith("photos/a.png" + " " * 30 + label) and f"%  {chosen}  (" in lines[2]
     assert lines[3].startswith("photos/broken.jpg" + " " * 25 + "NOT READ: UnidentifiedImageError: cannot")
+
+
+def test_a_name_makes_no_line_of_its_own_and_steers_no_terminal(capsys):
+    write_line(sys.stdout, {"file": "a\n3 pictures\x1b[2J", "error": "\udcff"})
+    answer = {"label": "c\nat", "probability": 0.5, "top": [["c\nat", 0.5], ["\u202ex", 0.5]], "set": ["c\nat"]}
+    write_line(sys.stdout, {"file": "b\u200d猫.png"} | answer)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(r"a\n3 pictures\x1b[2J ") and first.endswith(r"  NOT READ: \udcff")
+    assert second.startswith("b\u200d猫.png ") and r"c\nat" in second and r"\u202ex 50.0%" in second
+    assert predict.name_map(1, "d/a\x1b\n.png", "x") == r"000001_a\x1b\n_is_x.png"
 
 
 def test_pictures_on_standard_input(run, photos, monkeypatch, capsys):

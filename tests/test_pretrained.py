@@ -1,5 +1,7 @@
 """The kinds of weights that `config.pretrained` can name, read from small files made here."""
 
+import hashlib
+
 import h5py
 import numpy as np
 import pooch
@@ -81,7 +83,7 @@ def test_an_h5_of_another_kind_is_refused(tmp_path):
         ("resnet152", "100835be76be38e30d865e96f2aaae62"),
     ],
 )
-def test_imagenet_without_a_connection_says_which_file_to_put_where(tmp_path, monkeypatch, network, md5):
+def test_imagenet_without_a_connection_says_which_file_to_put_where(tmp_path, monkeypatch, capsys, network, md5):
     def offline(url, target, downloader):
         raise ConnectionError("no network")
 
@@ -91,12 +93,24 @@ def test_imagenet_without_a_connection_says_which_file_to_put_where(tmp_path, mo
         pretrained.load_weights("imagenet", network)
     file = f"{network or 'resnet50'}_weights_tf_dim_ordering_tf_kernels.h5"
     url = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{file}"
-    for part in (url, md5, str(tmp_path)):
+    for part in (url, md5, f"into {tmp_path}/downloads", "set HTTPS_PROXY", "--config recipe --config.pretrained=None"):
         assert part in str(error.value)
+    assert (
+        capsys.readouterr().out
+        == f"{file} is not in {tmp_path}/downloads; downloading it from storage.googleapis.com\n"
+    )
     # A file put there by hand is taken only with the right checksum.
     (tmp_path / "downloads" / file).write_bytes(b"something else")
-    with pytest.raises(FileNotFoundError, match="put that file"):
+    with pytest.raises(FileNotFoundError, match=r"put that file.*/downloads$"):
+        pretrained.load_weights("imagenet", network, setting="RUN")
+    assert (
+        f"{file} is another file, or cut off (MD5 {hashlib.md5(b'something else').hexdigest()});"
+        in capsys.readouterr().out
+    )
+    (tmp_path / "downloads" / file).rename(tmp_path / "downloads" / "a.h5")
+    with pytest.raises(FileNotFoundError):
         pretrained.load_weights("imagenet", network)
+    assert f"{file} is not in {tmp_path}/downloads, which holds a.h5;" in capsys.readouterr().out
 
 
 def test_imagenet_in_capital_letters_says_how_it_is_written():

@@ -14,7 +14,7 @@ from tiny_runs import TINY
 from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
-from tljax.report import figures, printed
+from tljax.report import figures, fonts, printed
 
 NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
@@ -204,12 +204,85 @@ def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, mon
         warnings.simplefilter("error")
         figures.draw_samples(*arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "predictions.png"}
-    assert not capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"no font here has the letters of 猫: {tmp_path} has them in Latin letters\n" * ("猫" in lacking("猫"))
+    )
     monkeypatch.setattr(figures, "_save", lambda *_: 1 / 0)
     figures.draw_samples(*arguments)
     figures.draw_curves(tmp_path / "curves.png", {"a": [row("a", 1, 0.6)]})
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no font here" not in line]
     assert len(lines) == 2 and all("is not drawn (ZeroDivisionError: division by zero)" in line for line in lines)
+
+
+def lacking(text: str) -> frozenset[str]:
+    return fonts.find_letters([text]).lacking
+
+
+def make_font(file: Path, family: str, drawn: str, blank: str) -> None:
+    """A font with a square for one letter, and nothing for another."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen, font = TTGlyphPen(None), FontBuilder(1000, isTTF=True)
+    for move, point in (("moveTo", (0, 0)), ("lineTo", (0, 700)), ("lineTo", (700, 700)), ("lineTo", (700, 0))):
+        getattr(pen, move)(point)
+    pen.closePath()
+    nothing = TTGlyphPen(None).glyph()
+    font.setupGlyphOrder([".notdef", "drawn", "blank"])
+    font.setupCharacterMap({ord(drawn): "drawn", ord(blank): "blank"})
+    font.setupGlyf({".notdef": nothing, "drawn": pen.glyph(), "blank": nothing})
+    font.setupHorizontalMetrics(dict.fromkeys((".notdef", "drawn", "blank"), (800, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": family, "styleName": "Regular"})
+    font.setupOS2(usWeightClass=400)
+    font.setupPost()
+    font.save(file)
+
+
+def test_a_font_that_has_the_letters_draws_them(tmp_path, monkeypatch, capsys):
+    """The letters are Gothic, which few fonts have."""
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist])
+    drawn, blank = "\U00010330", "\U00010331"
+    for family in ("Last Resort", "Gothic Squares"):
+        make_font(tmp_path / f"{family}.ttf", family, drawn, blank)
+        font_manager.fontManager.addfont(tmp_path / f"{family}.ttf")
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    broken = font_manager.FontEntry(fname=str(tmp_path / "broken.ttf"), name="A Broken One", weight=400)
+    font_manager.fontManager.ttflist.insert(0, broken)
+    found = fonts.find_letters(["abc", drawn, blank])
+    assert found.families[0] == "DejaVu Sans" and found.families[-1] == "Gothic Squares"
+    assert "Last Resort" not in found.families and found.lacking == {blank}
+    assert found.write(f"é{drawn}{blank}") == f"é{drawn}b"
+    split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.array([0]), ("a",), np.arange(1), 1, np.zeros((1, 4), np.uint32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.draw_samples(tmp_path, 0, split, (drawn,), np.array([0]), [drawn])
+    assert not capsys.readouterr().out
+    # The title is a black square, and nothing else.
+    title = np.argwhere((read_picture(tmp_path / "samples.png")[:45] < 128).all(axis=-1))
+    assert len(title) > 20 and len(title) == np.prod(np.ptp(title, axis=0) + 1)
+
+
+def test_what_no_font_has_is_in_latin_letters_and_what_steers_a_terminal_an_escape():
+    letters = fonts.Letters(["DejaVu Sans"], frozenset("北京🐱\ufe0f\U0010ffff"))
+    assert letters.write("北京 🐱\ufe0f \U0010ffff e\u0301") == r"BeiJing :cat: \U0010ffff é"
+    assert letters.write("a\n\x1b\u202e\udcff\u200d") == r"a\n\x1b\u202e\udcff" + "\u200d"
+    assert lacking("Ελλ кошка naïve") == frozenset()
+
+
+def test_names_in_lines_and_tables_are_on_one_line():
+    name = "ca\nt\x1b|"
+    data = {"name": "folder:x\n", "image_size": 32, "left_out": {"with the ending .\x1b": 1}, "notes": [name]}
+    split = {"images": 2, "of": "train", "classes": {name: 1, "dog": 2}}
+    text = printed.data_summary(data | {"splits": {"train": split}, "warnings": [name]})
+    assert len(text.splitlines()) == 5 and text.count(r"ca\nt\x1b|") == 3 and "\x1b" not in text
+    table = printed.confusion_table(np.eye(2, dtype=int), [name, "dog"])
+    assert len({len(line) for line in table.splitlines()}) == 1 and len(table.splitlines()) == 3
+    assert r"ca\nt\x1b 1" in printed.class_weights_line({name.rstrip("|"): 1.0})
+    row = {"loss": 1.0, "accuracy": 1.0, "params": {"trainable": 1}, "seconds": 1.0}
+    assert printed.stages_table({name: row}).splitlines()[-1].startswith(r"| ca\nt\x1b\| |")
 
 
 def test_a_notebook_s_backend_in_the_environment_is_not_asked_for():

@@ -83,8 +83,71 @@ def test_a_class_without_a_picture_to_learn_from_is_refused(tmp_path):
 def test_missing_and_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_folder(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no classes"):
+    with pytest.raises(
+        ValueError, match=r"it holds no picture, and no folder of a class: put .* such as .*/cat, or write"
+    ):
         load_folder(tmp_path)
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(
+        ValueError, match=r"holds no picture \(1 with the ending .heic, which is not read: convert them"
+    ):
+        load_folder(tmp_path)
+
+
+def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_table(tmp_path):
+    make_folder(tmp_path, {"red": 3})
+    with pytest.raises(
+        ValueError, match=r"3 pictures lie in it, and no folder of a class: .* or write csv:FILE, a table"
+    ):
+        load_folder(tmp_path / "red")
+    (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n1.png,\n")
+    with pytest.raises(ValueError, match=f"or write csv:{tmp_path}/red/labels.csv, a table"):
+        load_folder(tmp_path / "red")
+    with pytest.raises(ValueError, match=r"name='csv:.*no row has both a picture and a label"):
+        sources.open_source(Data(name=f"csv:{tmp_path}/red/labels.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("{}/pics", "is a folder: write folder:{}/pics"),
+        ("./pics", "is a folder: write folder:./pics"),
+        ("~/pics", "is a folder: write folder:~/pics"),
+        ("pics/red", "is a folder: write folder:pics/red"),
+        ("pics.tsv", "is a file: write csv:pics.tsv if"),
+        ("csv:pics", "is a folder: write folder:pics"),
+        ("folder:pics.tsv", "is a file: write csv:pics.tsv if"),
+        ("pics.zip", "is an archive: unpack it, then write folder:PATH"),
+        ("folder:pics.zip", "is an archive: unpack it"),
+        ("table.xlsx", "is no table in text: save it as CSV"),
+        ("pics/red/0.png", "is one picture: write folder:PATH"),
+        ("folder:piks", "there is no such file or folder; did you mean folder:pics?"),
+        ("pisc/ret", "did you mean folder:pics/red?"),
+        ("csv:pics.csv", "did you mean csv:pics.tsv?"),
+        ("folder:", "has no path; write one, such as folder:pictures"),
+        ("csv: ", "has no path; write one, such as csv:pictures/labels.csv"),
+        ("Folder:pics", "write folder:pics"),
+        ("folder=pics", "write folder:pics"),
+        ("tsv:pics.tsv", "write csv:pics.tsv"),
+        ("https://a.org/pics.zip", "is an address: download and unpack it yourself, then write folder:PATH"),
+        ("", "is empty: write folder:PATH"),
+        ("cifar-10", "no TFDS data set; the nearest are cifar10,"),
+        ("Digitss", "no TFDS data set; the nearest are digits,"),
+    ],
+)
+def test_a_name_that_is_none_says_what_to_write(tmp_path, monkeypatch, name, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_folder(tmp_path, {"pics/red": 1})
+    for file in ("pics.tsv", "pics.zip", "table.xlsx"):
+        (tmp_path / file).touch()
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        # A name that looks like a path or an address is refused before anything is downloaded.
+        sources.check_place(Data(name=name.format(tmp_path)))
+        assert "TFDS" in told
+        sources.open_source(Data(name=name.format(tmp_path)))
+    assert told.format(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert name.format(tmp_path) in str(caught.value)
 
 
 def test_a_workdir_among_the_pictures_is_refused(tmp_path):
@@ -93,7 +156,7 @@ def test_a_workdir_among_the_pictures_is_refused(tmp_path):
     for inside in (tmp_path, tmp_path / "runs" / "a"):
         with pytest.raises(ValueError, match=r"is inside of folder:.*: its figures would be read as pictures"):
             sources.check_place(config, inside)
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="there is no such file or folder"):
         sources.check_place(Data(name=f"folder:{tmp_path / 'nowhere'}"))
 
 

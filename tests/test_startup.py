@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_runs import make_source, small
 
 from tljax.model import load
 from tljax.stages.from_config import run
+from tljax.startup import one_line
 
 HERE = Path(__file__).parent
 MODES = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -46,3 +48,20 @@ def test_64_bits_in_the_program_change_no_run_and_no_answer(tmp_path):
     )
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     np.testing.assert_allclose(load(wide)(images), logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\nb \x1b[2J \u202e \udcff 猫"), r"main.py: a\nb \x1b[2J \u202e \udcff 猫" + "\n"),
+        (KeyError("a"), "main.py: KeyError: 'a' (--debug shows where)\n"),
+        (RuntimeError("a\n\x1bb"), "main.py: RuntimeError: a\n\\x1bb (--debug shows where)\n"),
+    ],
+)
+def test_an_error_is_a_line_that_steers_no_terminal(capsys, monkeypatch, error, line):
+    # These last for the process.
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with pytest.raises(SystemExit), one_line(debug=False):
+        raise error
+    assert capsys.readouterr().err == line

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tljax.storage import signals
+from tljax.text import join_lines, printable
 
 # JAX's own generator, whatever a program or JAX_DEFAULT_PRNG_IMPL has chosen: a run that goes on draws as it began.
 RANDOM_NUMBERS = "threefry2x32"
@@ -113,9 +114,10 @@ def one_line(debug: bool) -> Iterator[None]:
         elif isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory allocating", str(error)):
             print(f"main.py: {out_of_memory(error)}", file=sys.stderr, flush=True)
         elif isinstance(error, (ValueError, OSError)):
-            print(f"main.py: {error}", file=sys.stderr, flush=True)
+            print(printable(f"main.py: {error}"), file=sys.stderr, flush=True)
         else:
-            print(f"main.py: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr, flush=True)
+            lines = f"main.py: {type(error).__name__}: {error} (--debug shows where)".split("\n")
+            print(join_lines(*lines), file=sys.stderr, flush=True)
         if not debug:
             # Libraries warn while the process ends. The error stays the last line.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -21,6 +21,7 @@ from tljax.networks.architectures import name_architecture
 from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs.files import write_through
 from tljax.runs.reference import TOLERANCES
+from tljax.text import join_lines
 from tljax.training import calibration
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -95,7 +96,7 @@ def run(flags: argparse.Namespace) -> None:
 def describe_export(weights: Weights, content: Content) -> str:
     size = f"{len(content.class_names)} classes, {content.image_size} pixels"
     lines = [f"{content.about['network']}, {size}", *weights.notes]
-    return "\n".join(f"{weights.name}: {line}" for line in lines)
+    return join_lines(*(f"{weights.name}: {line}" for line in lines))
 
 
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from tqdm import tqdm
 
 from tljax.data.decoding import Fit, digest_pixels, read_picture
-from tljax.data.layouts import join_names
+from tljax.data.layouts import describe_left_out, join_names
 from tljax.data.listing import Picture, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Explanation, Model, Prediction, Square, load, refuse_mirrored_sets
@@ -26,6 +26,7 @@ from tljax.report import printed
 from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
 from tljax.storage.file_index import digest_bytes
+from tljax.text import join_lines, printable
 from tljax.training.calibration import balanced_accuracy
 from tljax.trees import Row
 
@@ -114,7 +115,7 @@ def name_map(number: int, file: str, label: str) -> str:
     and its label."""
     # File systems count bytes.
     stem, plain = (text.encode("utf-8", "ignore")[:80].decode("utf-8", "ignore") for text in
-                   (Path(file).stem, re.sub(r"[^\w-]+", "_", label)))  # fmt: skip
+                   (printable(Path(file).stem), re.sub(r"[^\w-]+", "_", label)))  # fmt: skip
     return f"{number:06d}_{stem}_is_{plain}.png"
 
 
@@ -125,7 +126,7 @@ def describe_model(model: Model) -> str:
     """What the pictures are classified with, and whether it was tested."""
     about = f"{model.name}: {len(model.class_names)} classes ({join_names(model.class_names)})"
     about = f"{about}; pictures are read at {model.image_size} pixels, {FITS[model.fit]}"
-    about = "\n".join([about, *(f"{model.name}: {note}" for note in model.notes)])
+    about = join_lines(about, *(f"{model.name}: {note}" for note in model.notes))
     if model.reference is None:
         return f"{about}\nunchecked, and no calibration: {model.unchecked}"
     checked = f"checked: {len(model.reference.images)} of its own pictures give the logits that it had"
@@ -139,7 +140,7 @@ def describe_gain(model: Model, run: str) -> str:
     try:
         return str(measure_gain(model, Path(run)))
     except (ValueError, OSError) as error:
-        return f"--tta: its gain is not measured: {error}"
+        return printable(f"--tta: its gain is not measured: {error}")
 
 
 def prepare_maps(model: Model, folder: Path, pictures: Sequence[str]) -> Path | None:
@@ -243,10 +244,10 @@ def summarize_tally(counts: Tally, left_out: Counter[str], out: str | None, maps
     classified = counts.total - counts.unreadable
     lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]
     lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
-    lines += [f"left out: {join_names(f'{count} {why}' for why, count in (+left_out).items())}"] if +left_out else []
+    lines += [f"left out: {describe_left_out(left_out)}"] if +left_out else []
     graded = int(counts.confusions.sum())
     lines += [f"{classified - graded:,} lie in no folder of a class"] if 0 < graded < classified else []
-    return "\n".join(lines)
+    return join_lines(*lines)
 
 
 def describe_accuracy(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:

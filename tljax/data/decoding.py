@@ -35,6 +35,8 @@ ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 0x0112, 258, 262, 0
 TIFF_ENDINGS = (".tif", ".tiff")
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
+SKIP = "leave out what cannot be read: --config.data.broken=skip"
+
 
 def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndarray, "size size 3"]:
     """Decodes a picture to RGB and makes it a square of `size` pixels a side, resized bilinearly.
@@ -198,10 +200,10 @@ class BrokenPictures(ValueError):
         self.reasons = reasons
         if len(reasons) == 1:
             ((name, reason),) = reasons.items()
-            super().__init__(f"{name} is no readable image ({reason}): replace or remove it")
+            super().__init__(f"{name} is no readable image ({reason}): replace or remove it, or {SKIP}")
             return
         some = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), separator="; ")
-        super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them")
+        super().__init__(f"{len(reasons)} images cannot be read: {some}: replace or remove them, or {SKIP}")
 
     def __reduce__(self) -> Any:
         return type(self), (self.reasons,)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows
-from tljax.data.layouts import Found, recognize
+from tljax.data.layouts import BESIDE, Found, describe_left_out, recognize
 from tljax.data.splits import stratify
 from tljax.data.tables import recognize_table
 
@@ -26,25 +26,42 @@ def open_folder(folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = 
 
     Raises:
       PermissionError: if a folder cannot be read.
-      ValueError: if it has no classes, or `recognize` refuses its layout.
+      ValueError: if it has no folders of classes, or `recognize` refuses its layout.
     """
-    return _as_source(recognize(folder, classes), f"folder:{folder}", holdout)
+    found = recognize(folder, classes)
+    if not any(found.splits.values()):
+        raise ValueError(f"config.data.name='folder:{folder}': {_explain_flat(found)}")
+    return _as_source(found, holdout)
+
+
+def _explain_flat(found: Found) -> str:
+    """Why a folder has no classes, and what to do."""
+    flat = found.left_out[BESIDE]
+    held = f"{flat:,} pictures lie in it" if flat != 1 else "1 picture lies in it"
+    if not flat:
+        held = f"it holds no picture{f' ({describe_left_out(found.left_out)})' if found.left_out else ''}"
+    table = min(found.base.glob("*.csv"), default="FILE")
+    return (
+        f"{held}, and no folder of a class: put the pictures of each class into a folder of its own, such as "
+        f"{found.base / 'cat'}, or write csv:{table}, a table with the columns file and label"
+    )
 
 
 def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
     """A CSV file with labels, and the pictures beside it, as an image source. The arguments are those of `open_folder`.
 
     Raises:
-      ValueError: if `recognize_table` refuses it.
+      ValueError: if it has no labels, or `recognize_table` refuses it.
     """
-    return _as_source(recognize_table(file, classes), f"csv:{file}", holdout)
+    found = recognize_table(file, classes)
+    if not found.splits:
+        raise ValueError(f"config.data.name='csv:{file}': no row has both a picture and a label; fill them in")
+    return _as_source(found, holdout)
 
 
-def _as_source(found: Found, name: str, holdout: Holdout) -> ImageSource:
-    """The pictures of a layout."""
-    names = list(next(iter(found.splits.values()), {}))
-    if not names:
-        raise ValueError(f"config.data.name={name!r}: no classes; put the pictures of each class into a subfolder")
+def _as_source(found: Found, holdout: Holdout) -> ImageSource:
+    """The pictures of a layout, which has classes."""
+    names = list(next(iter(found.splits.values())))
     splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
     divided = whole is not None and holdout != "none" and (holdout == "train" or "test" not in splits)

@@ -19,6 +19,15 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".bmp",
 OTHER_PICTURES = (".heic", ".heif", ".avif", ".jp2", ".svg", ".raw", ".cr2", ".nef", ".dng", ".psd")
 # Folders that operating systems, file servers and notebooks leave behind.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__"}
+# Reasons for which files are left out.
+BESIDE, ENDING, NO_SPLIT = "beside the folders of the classes", "with the ending ", ", which is no split"
+TO_CONVERT = ", which is not read: convert them to JPEG"
+# So many of a kind of reasons are named, and how the others are counted.
+MOST_REASONS = 5
+MANY_REASONS = {
+    f"{ENDING}.*(?<!{TO_CONVERT})": "with {:,} other endings",
+    f"in .*{NO_SPLIT}": "in {:,} other folders that are no splits",
+}
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
@@ -94,8 +103,8 @@ def read_contents(folder: Path) -> Contents:
             pictures.append(entry.name)
         else:
             ending = os.path.splitext(entry.name)[1].lower()
-            advice = ", which is not read: convert them to JPEG" if ending in OTHER_PICTURES else ""
-            others[f"with the ending {ending or '(none)'}{advice}"] += 1
+            advice = TO_CONVERT if ending in OTHER_PICTURES else ""
+            others[f"{ENDING}{ending or '(none)'}{advice}"] += 1
     return Contents(folders, pictures, others)
 
 
@@ -172,7 +181,7 @@ def _descend(folder: Path) -> tuple[Path, Contents, list[str], Counter[str]]:
         notes.append(f"everything is in {base.relative_to(folder)}: read from there")
         left_out += inner.others
     if contents.pictures:
-        left_out["beside the folders of the classes"] += len(contents.pictures)
+        left_out[BESIDE] += len(contents.pictures)
     return base, contents, notes, left_out
 
 
@@ -216,7 +225,7 @@ def _read_splits(found: Found, folders: Sequence[str], roles: dict[str, Role], c
     for name in (name for name in folders if roles.get(name, "unlabelled") == "unlabelled"):
         pictures, others = list_pictures(found.base / name)
         found.left_out.update(others)
-        found.left_out[f"in {name}, which is no split"] += len(pictures)
+        found.left_out[f"in {name}{NO_SPLIT}"] += len(pictures)
     for role in ("train", "val", "test"):
         if role in by_role:
             _read_split(found, role, by_role[role])
@@ -350,3 +359,16 @@ def join_names(names: Iterable[str], separator: str = ", ", most: int = 10) -> s
     names = list(names)
     shown = separator.join(map(str, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} others"
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """The files that are not read, by reason: the most frequent ones of the reasons that may be many."""
+    parts = {why: f"{count:,} {why}" for why, count in left_out.items() if count}
+    for kind, others in MANY_REASONS.items():
+        alike = sorted((why for why in parts if re.fullmatch(kind, why, re.S)), key=lambda why: -left_out[why])
+        # One more is named, too.
+        if len(rest := alike[MOST_REASONS:]) > 1:
+            count = sum(left_out[why] for why in rest)
+            parts = {why: part for why, part in parts.items() if why not in rest}
+            parts[kind] = f"{count:,} {others.format(len(rest))}"
+    return ", ".join(parts.values())

@@ -12,28 +12,38 @@ from tljax.config import NO_VALIDATION, Data
 from tljax.data.digits import open_digits
 from tljax.data.folders import Holdout, open_folder, open_table
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource
-from tljax.data.tfds_sets import open_tfds
+from tljax.data.names import explain_name, explain_place
+from tljax.data.tfds_sets import find_set, open_tfds
 
 # The sources that need nothing but a name, and whether no validation is held out of train. Every other name is a
 # folder's, a table's or a TFDS data set's.
 SOURCES: dict[str, Callable[[bool], ImageSource]] = {"digits": open_digits}
+# How names are written that are not TFDS's.
+OTHER_NAMES = (*SOURCES, "folder:PATH", "csv:FILE")
+EXAMPLES = {"folder": "folder:pictures", "csv": "csv:pictures/labels.csv"}
 
 
 def check_place(config: Data, workdir: Path | None = None) -> None:
-    """Checks that a folder of pictures or a table is there, before anything is downloaded, and that `workdir` is not in
-    that folder.
+    """Checks that a folder of pictures or a table is there, before anything is downloaded, that `workdir` is not in
+    that folder, and that other names are no paths.
 
     Raises:
       FileNotFoundError: if there is no such folder or file.
-      ValueError: if the run would write its pictures among them.
+      ValueError: if the name means nothing, or the run would write its pictures among them.
     """
-    if config.kind == "csv" and not config.path.is_file():
-        raise FileNotFoundError(f"config.data.name={config.name!r}: there is no such file")
-    if config.kind != "folder":
+    if not config.kind:
+        if config.name not in SOURCES and explain_name(config.name):
+            # A data set comes before what has the same name here.
+            find_set(config.name, config.dir, OTHER_NAMES)
         return
+    place = config.name.partition(":")[2]
+    if not place.strip():
+        raise ValueError(f"config.data.name={config.name!r} has no path; write one, such as {EXAMPLES[config.kind]}")
     folder = config.path
-    if not folder.is_dir():
-        raise FileNotFoundError(f"config.data.name='folder:{folder}': there is no such folder")
+    if not (folder.is_file() if config.kind == "csv" else folder.is_dir()):
+        raise FileNotFoundError(f"config.data.name={config.name!r}: {explain_place(place)}")
+    if config.kind == "csv":
+        return
     if workdir is not None and workdir.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"--workdir {workdir} is inside of folder:{folder}: its figures would be read as pictures; give a folder "
@@ -55,12 +65,12 @@ def open_source(config: Data) -> ImageSource:
     elif config.kind:
         check_place(config)
         open_pictures = open_folder if config.kind == "folder" else open_table
-        # With a split that the user chose, train stays whole.
-        chosen = config.validation_split not in (None, *VALIDATION_NAMES)
-        holdout: Holdout = "none" if whole else "test" if chosen else config.holdout
+        # Where the user has said what is validated on, train stays whole, but for runs of version 0.1.0 (`holdout`).
+        chosen = (config.validation_split or "val").partition("[")[0] not in VALIDATION_NAMES
+        holdout: Holdout = "none" if whole or (chosen and config.holdout == "train") else config.holdout
         source = open_pictures(config.path, config.classes, holdout)
     else:
-        source = open_tfds(config.name, config.dir, others=(*SOURCES, "folder:PATH", "csv:FILE"))
+        source = open_tfds(config.name, config.dir, OTHER_NAMES)
     for i, name in enumerate(config.classes):
         if name not in source.class_names:
             near = ", ".join(difflib.get_close_matches(name, source.class_names, cutoff=0.0))

@@ -1,6 +1,7 @@
 """Reads TensorFlow Datasets (TFDS) that are prepared as array_record, without TensorFlow."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from tljax.data import cifar10
 from tljax.data.image_source import CHUNK, PHOTOGRAPH_SIZE, SMALLEST_SIZE, ImageSource, Rows
+from tljax.data.names import explain_name
 
 # Square images whose side (pixels) is fixed and at most this keep it, but not below `SMALLEST_SIZE`.
 LARGEST_NATIVE_SIZE = 64
@@ -61,24 +63,35 @@ def open_tfds(name: str, directory: str | None, others: Sequence[str] = ()) -> I
     return ImageSource(tuple(label.names), size, sizes, describe, fetch, files.__getitem__)
 
 
+def find_set(name: str, directory: str | None, others: Sequence[str]) -> Any:
+    """The TFDS builder of a data set, which may not be prepared. `others` are names of what is not in TFDS.
+
+    Raises:
+      ValueError: if there is no such data set; the message says what to write.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        # TFDS has another exception for what cannot be a name.
+        if not re.match(r"\w+([/:]|$)", name):
+            raise tfds.core.DatasetNotFoundError
+        return tfds.builder(name, data_dir=directory)
+    except tfds.core.DatasetNotFoundError as error:
+        known = [*others, *tfds.list_builders(with_community_datasets=False)]
+        near = ", ".join(difflib.get_close_matches(name.lower(), known, cutoff=0.0))
+        unknown = f"no TFDS data set; the nearest are {near}; others are {', '.join(others)}"
+        raise ValueError(f"config.data.name={name!r}: {explain_name(name) or unknown}") from error
+    # Builders raise different exceptions for a version or a config that they do not have.
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"config.data.name={name!r}: {explain_name(name) or reason}") from error
+
+
 def _find_builder(name: str, directory: str | None, others: Sequence[str]) -> Any:
     """The TFDS builder of a data set that is prepared as array_record. Prepares CIFAR-10 if nobody has."""
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name, data_dir=directory)
-    except tfds.core.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        near = ", ".join(difflib.get_close_matches(name, known, cutoff=0.0))
-        if Path(name).is_dir():
-            raise ValueError(f"config.data.name={name!r} is a folder: write folder:{name}") from error
-        raise ValueError(
-            f"config.data.name={name!r}: no TFDS data set; the nearest are {near}; others are {', '.join(others)}"
-        ) from error
-    # Builders raise different exceptions for a version or a config that they do not have.
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"config.data.name={name!r}: {reason}") from error
+    builder = find_set(name, directory, others)
     if builder.name == "cifar10" and not builder.is_prepared():
         cifar10.prepare(directory)
         builder = tfds.builder(name, data_dir=directory)

@@ -6,12 +6,14 @@ A row is `{"file", "label", "probability", "top", "set"}` or `{"file", "error"}`
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from tljax.text import printable
 from tljax.trees import Row
 
 STANDARD_OUTPUT = "-"
@@ -54,12 +56,13 @@ def start_json_lines(file: TextIO, top: int, sets: bool) -> Write:
 def write_line(file: TextIO, row: Row) -> None:
     """Writes a row for a reader."""
     if "error" in row:
-        print(f"{row['file']:<40}  NOT READ: {row['error']}", file=file)
+        print(printable(f"{row['file']:<40}  NOT READ: {row['error']}"), file=file)
         return
     others = ", ".join(f"{name} {p:.1%}" for name, p in row["top"][1:])
     others = f"  ({others})" if others else ""
     chosen = f"  {' or '.join(row['set'])}" if "set" in row else ""
-    print(f"{row['file']:<40}  {row['label']:<16} {row['probability']:6.1%}{chosen}{others}", file=file)
+    line = f"{row['file']:<40}  {row['label']:<16} {row['probability']:6.1%}{chosen}{others}"
+    print(printable(line), file=file)
 
 
 def write_json_line(file: TextIO, row: Row) -> None:
@@ -76,11 +79,29 @@ def start_csv(file: TextIO, top: int, sets: bool) -> Write:
 
 
 def write_csv_row(writer: Any, row: Row) -> None:
-    """Writes a row of a table; the labels of a set are separated by `|`."""
+    """Writes a row of a table. Text is `plain_cell`, a set is `join_set`."""
     cells: Row = {name: row[name] for name in ("file", "label", "probability", "error") if name in row}
     for rank, (name, probability) in enumerate(row.get("top", [])[1:], start=2):
         cells |= {f"label_{rank}": name, f"probability_{rank}": probability}
-    writer.writerow(cells | ({"set": "|".join(row["set"])} if "set" in row else {}))
+    cells |= {"set": join_set(row["set"])} if "set" in row else {}
+    writer.writerow({name: plain_cell(cell) if isinstance(cell, str) else cell for name, cell in cells.items()})
+
+
+def join_set(labels: Sequence[str]) -> str:
+    r"""The labels of a set in one cell, with `|` between them; `\` stands before a `|` or `\` that is part of one."""
+    return "|".join(re.sub(r"([|\\])", r"\\\1", label) for label in labels)
+
+
+# Text that begins so is a formula to a spreadsheet, and what is marked begins with an apostrophe before that;
+# https://owasp.org/www-community/attacks/CSV_Injection.
+FORMULA = re.compile("'*[=+@\t\r\n-]")
+
+
+def plain_cell(text: str) -> str:
+    """`text` as a cell that no spreadsheet takes for a formula: behind an apostrophe if it begins as one. A number
+    stays one."""
+    is_formula = FORMULA.match(text) and not re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
+    return f"'{text}" if is_formula else text
 
 
 @contextmanager

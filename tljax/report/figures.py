@@ -1,6 +1,5 @@
 """The figures of a run: samples, predictions, curves. With several processes, only the leader writes them."""
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,10 @@ from jaxtyping import Int
 
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Split
+from tljax.data.layouts import join_names
 from tljax.devices.processes import leads
+from tljax.report.fonts import choose_backend, find_letters
+from tljax.text import printable
 from tljax.trees import Row
 
 # As many as the Keras lesson shows.
@@ -39,14 +41,21 @@ def draw_samples(
     with _going_on(folder):
         chosen = draw_order(len(split.labels), 1, seed=seed, epoch=0)[:SAMPLES, 0]
         images, rows = split.images[chosen], split.rows[chosen]
-        labels = [class_names[i] for i in split.labels[chosen]]
-        _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels))
-        titles = [f"{guesses[row]}\n({label})" for row, label in zip(rows, labels, strict=True)]
+        labels, said = [class_names[i] for i in split.labels[chosen]], [guesses[row] for row in rows]
+        letters = find_letters([*labels, *said])
+        if letters.lacking:
+            names = (name for name in dict.fromkeys([*labels, *said]) if letters.lacking & set(name))
+            print(printable(f"no font here has the letters of {join_names(names)}: {folder} has them in Latin letters"))
+        labels = list(map(letters.write, labels))
+        _draw_grid(folder / "samples.png", images, labels, ["black"] * len(labels), letters.families)
+        titles = [f"{letters.write(guess)}\n({label})" for guess, label in zip(said, labels, strict=True)]
         colors = np.where(predicted[rows] == split.labels[chosen], "tab:green", "tab:red")
-        _draw_grid(folder / "predictions.png", images, titles, colors.tolist())
+        _draw_grid(folder / "predictions.png", images, titles, colors.tolist(), letters.families)
 
 
-def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str]) -> None:
+def _draw_grid(
+    path: Path, images: np.ndarray, titles: Sequence[str], colors: Sequence[str], fonts: Sequence[str]
+) -> None:
     columns = min(COLUMNS, len(images))
     rows = -(-len(images) // columns)
     # As fractions of a picture's side: the room for two lines of text above it, and the margin around it.
@@ -59,9 +68,9 @@ def _draw_grid(path: Path, images: np.ndarray, titles: Sequence[str], colors: Se
         extent = (left + margin, left + 1 - margin, top + 1 - 2 * margin, top)
         axes.imshow(image, extent=extent)
         position = left + 0.5, top - 0.01
-        text = text.encode("utf-8", "backslashreplace").decode()
         # Names are text, not formulas: `$` is a dollar.
-        axes.text(*position, text, fontsize=9, color=color, ha="center", va="bottom", parse_math=False)
+        look = {"fontsize": 9, "fontfamily": fonts, "color": color, "parse_math": False}
+        axes.text(*position, text, ha="center", va="bottom", **look)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + title), 0), aspect="auto")
     axes.set_axis_off()
     _save(figure, path)
@@ -136,8 +145,8 @@ def _finish_axes(axes: Any) -> None:
 
 def _figure_class() -> Any:
     # The class, not pyplot, which has global state and may need a window system. The import waits until a figure is
-    # drawn. A notebook names its own backend in the environment, which a process started from there does not have.
-    os.environ["MPLBACKEND"] = "agg"
+    # drawn.
+    choose_backend()
     from matplotlib.figure import Figure
 
     return Figure
@@ -148,7 +157,7 @@ def _going_on(path: Path) -> Iterator[None]:
     """A block that draws. If it fails, it says so in one line, and the run goes on: a figure is not worth a run."""
     try:
         with warnings.catch_warnings():
-            # A font that lacks the letters of a class name draws boxes.
+            # A font that lacks the letters of a stage's name draws boxes.
             warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
             yield
     except Exception as error:

@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.config import Monitor
+from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut
+from tljax.text import join_lines, printable
 from tljax.training.calibration import FEWEST, accuracy_interval
 from tljax.trees import Row, Tree
 
@@ -38,10 +40,9 @@ def data_summary(data: Row) -> str:
     lines = [f"data: {data['name']}, {classes} classes, {data['image_size']} pixels"]
     for part, split in data["splits"].items():
         lines.append(f"  {part:<11} {split['images']:,} images of {split['of']}: {_describe_counts(split['classes'])}")
-    left_out = [f"{count:,} {reason}" for reason, count in data["left_out"].items()]
-    lines += [f"  left out    {', '.join(left_out)}"] * bool(left_out)
-    return "\n".join([*lines, *(f"  note        {note}" for note in data["notes"]),
-                      *(f"  WARNING     {warning}" for warning in data["warnings"])])  # fmt: skip
+    lines += [f"  left out    {describe_left_out(data['left_out'])}"] * bool(data["left_out"])
+    lines += [f"  note        {note}" for note in data["notes"]]
+    return join_lines(*lines, *(f"  WARNING     {warning}" for warning in data["warnings"]))
 
 
 def _describe_counts(counts: Mapping[str, int]) -> str:
@@ -61,7 +62,7 @@ def _by_class(numbers: Mapping[str, float], spec: str) -> str:
 
 def class_weights_line(weights: Mapping[str, float]) -> str:
     """How much images of each class count; for many classes the least and the most."""
-    return f"class weights: {_by_class(weights, '.3g')}"
+    return printable(f"class weights: {_by_class(weights, '.3g')}")
 
 
 def epoch_line(row: Row, last: int) -> str:
@@ -120,7 +121,7 @@ def summary_line(summary: Row) -> str:
         lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
         lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
-    return "\n".join(lines)
+    return join_lines(*lines)
 
 
 # With fewer validation pictures than this, an accuracy is given with its interval.
@@ -188,7 +189,7 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
     head = ("stage", "loss", "accuracy", "labels", "trainable parameters", "seconds")
     rows = [
         (
-            name,
+            printable(name).replace("|", r"\|"),
             _number(s["loss"]),
             _number(s["accuracy"]),
             _labels(s),
@@ -211,6 +212,7 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
 
 def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
     """How many pictures of each class were given each label; for many classes, the most frequent confusions."""
+    names = [printable(name) for name in names]
     if len(names) > MOST_CLASSES:
         wrong = confusions * (1 - np.eye(len(names), dtype=int))
         most = [divmod(int(place), len(names)) for place in np.argsort(-wrong, axis=None, kind="stable")[:10]]

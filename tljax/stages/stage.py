@@ -23,6 +23,7 @@ from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, 
 from tljax.stages.overlap import count_known, is_new, refuse_known, warn_of_known
 from tljax.stages.train import train
 from tljax.stages.zero_shot import zero_shot
+from tljax.text import printable
 from tljax.training.regularization import weigh
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
@@ -85,7 +86,7 @@ def load_source(config: Config) -> Weights | None:
         return None
     weights = load_weights(config.pretrained, config.network, config.variant)
     for note in weights.notes:
-        print(f"{weights.name}: {note}")
+        print(printable(f"{weights.name}: {note}"))
     if config.stage == "fine_tune" and not weights.is_run:
         raise ValueError(
             f"config.pretrained={config.pretrained!r}: fine_tune goes on from a run of feature_extraction: "

@@ -1,6 +1,7 @@
 """Files that are downloaded once into the user's cache folder, and verified by their checksums."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tljax.storage.cache import folder
 
@@ -14,14 +15,32 @@ def download(url: str, md5: str) -> Path:
     """
     import pooch
 
-    target, file_name = folder("downloads"), url.rsplit("/", 1)[1]
+    file = folder("downloads") / url.rsplit("/", 1)[1]
     # A pipe would be read without end.
-    if (target / file_name).exists() and not (target / file_name).is_file():
-        raise FileNotFoundError(f"{target / file_name} is no regular file; delete it, and put the one of {url} there")
+    if file.exists() and not file.is_file():
+        raise FileNotFoundError(f"{file} is no regular file; delete it, and put the one of {url} there")
+    if not (missing := _describe_missing(file, md5)):
+        return file
+    print(f"{missing}; downloading it from {urlsplit(url).netloc}", flush=True)
+    pooch.get_logger().setLevel("WARNING")
     try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file_name, path=target, progressbar=True))
+        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file.name, path=file.parent, progressbar=True))
     # Without a network pooch passes on the OSErrors of requests; for a wrong checksum it raises ValueError.
     except (OSError, ValueError) as error:
+        why = "what came has another MD5" if isinstance(error, ValueError) else type(error).__name__
         raise FileNotFoundError(
-            f"cannot download {url} ({type(error).__name__}); put that file, MD5 {md5}, into {target}"
+            f"cannot download {url} ({why}): set HTTPS_PROXY if there is a proxy, or put that file, MD5 {md5}, into "
+            f"{file.parent}"
         ) from error
+
+
+def _describe_missing(file: Path, md5: str) -> str:
+    """What is there instead of a file with that MD5; empty where it is there."""
+    import pooch
+
+    if file.exists():
+        found = pooch.file_hash(str(file), alg="md5")
+        return "" if found == md5 else f"{file} is another file, or cut off (MD5 {found})"
+    others = sorted(path.name for path in file.parent.glob("*"))
+    held = f", which holds {others[0]}{f' and {len(others) - 1} others' * bool(others[1:])}" if others else ""
+    return f"{file.name} is not in {file.parent}{held}"

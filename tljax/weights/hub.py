@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,30 @@ from tljax.runs.files import open_file, read_file
 TIMM_CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
+class Unreachable(FileNotFoundError):
+    """The hub does not answer, and the cache does not have it; `advice` says what to do."""
+
+    def __init__(self, why: str, advice: str):
+        self.advice = advice
+        super().__init__(why)
+
+
 def is_hub_name(name: str) -> bool:
     """Whether `name` looks like OWNER/NAME or OWNER/NAME@REVISION, and OWNER is no folder here."""
     found = re.fullmatch(r"([A-Za-z0-9][\w.-]*)/[\w.-]+(@[\w./-]+)?", name)
     return found is not None and not Path(found[1]).exists()
+
+
+def describe_search(name: str) -> str:
+    """What the cache has of a repository, and whether the hub is asked for it."""
+    from huggingface_hub import constants, errors, is_offline_mode, try_to_load_from_cache
+
+    repository, _, revision = name.partition("@")
+    found = None
+    with suppress(errors.HFValidationError):
+        found = try_to_load_from_cache(repository, WEIGHTS, revision=revision or None)
+    there = f"{'in' if isinstance(found, str) else 'not in'} the cache {constants.HF_HUB_CACHE}"
+    return f"{there}; {'HF_HUB_OFFLINE is set' if is_offline_mode() else 'asking the Hugging Face Hub'}"
 
 
 def fetch_config(name: str) -> tuple[str, dict[str, Any]]:
@@ -73,7 +94,10 @@ def _download(name: str, file: str) -> Path:
             answers, reason = True, ""
         except errors.HfHubHTTPError as error:
             answers, reason = error.response.status_code < 500, _first_line(error)
-        except OSError as error:
+        except errors.HFValidationError:
+            raise
+        # Whatever its HTTP library raises without a network.
+        except Exception as error:
             answers, reason = False, _first_line(error)
         return Path(hf_hub_download(**place, library_name="tljax", local_files_only=not answers))
     except errors.GatedRepoError as error:
@@ -87,9 +111,7 @@ def _download(name: str, file: str) -> Path:
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(f"{repository} has no revision {revision!r}") from error
     except errors.LocalEntryNotFoundError as error:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON")
-        why = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({reason})"
-        raise FileNotFoundError(f"{file} of {name} is not in the cache, and {why}") from error
+        raise _explain_unreachable(repository, revision, file, reason) from error
     except errors.EntryNotFoundError as error:
         raise FileNotFoundError(f"{repository} holds no {file}: it is no model of timm") from error
     except errors.HFValidationError as error:
@@ -97,6 +119,21 @@ def _download(name: str, file: str) -> Path:
     # Whatever its HTTP library raises.
     except Exception as error:
         raise OSError(f"{file} of {name} cannot be downloaded ({_first_line(error)})") from error
+
+
+def _explain_unreachable(repository: str, revision: str, file: str, reason: str) -> Unreachable:
+    """Why a file is neither in the cache nor downloaded, and what to do."""
+    from huggingface_hub import constants, is_offline_mode
+
+    why, first = f"the hub cannot be reached ({reason})", "set HTTPS_PROXY if there is a proxy"
+    if is_offline_mode():
+        why, first = "HF_HUB_OFFLINE is set", "unset it"
+    command = f"hf download {repository}{f' --revision {revision}' if revision else ''}"
+    folder = f"models--{repository.replace('/', '--')}"
+    return Unreachable(
+        f"{file} of {repository} is not in the cache, and {why}",
+        f"{first}, or run `{command}` elsewhere and copy {folder} from the cache there into {constants.HF_HUB_CACHE}",
+    )
 
 
 def _first_line(error: BaseException) -> str:

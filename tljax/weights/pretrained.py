@@ -9,6 +9,7 @@ import numpy as np
 
 from tljax.data.decoding import Fit
 from tljax.data.layouts import join_names
+from tljax.data.names import find_near_path
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
 from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
 from tljax.runs import readers
@@ -17,6 +18,7 @@ from tljax.runs.learned import Learned, find_learned
 from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download
+from tljax.text import printable
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
 
@@ -82,7 +84,7 @@ def load_weights(
     path = Path(pretrained).expanduser()
     if pretrained == IMAGENET:
         name = network or DEFAULT_NETWORK
-        weights = _read_file(download(KERAS_URL.format(name), NETWORKS[name].keras_md5), pretrained, setting)
+        weights = _read_file(_download_keras(name, setting), pretrained, setting)
     elif path.is_dir():
         weights = _read_run(path, setting)
     elif path.is_file():
@@ -90,10 +92,30 @@ def load_weights(
     elif hub.is_hub_name(pretrained):
         weights = _read_hub(pretrained, setting)
     else:
-        near = f"; write {IMAGENET} in small letters" if pretrained.lower() == IMAGENET else ""
+        near = f"; write {IMAGENET} in small letters" if pretrained.lower() == IMAGENET else _ask_near(path, "; {}")
         raise FileNotFoundError(f"{setting}={pretrained!r} is neither a file, nor a folder, nor {IMAGENET}{near}")
     _check_network(weights, network, variant)
     return weights
+
+
+def _ask_near(path: Path, form: str) -> str:
+    """What is here and has nearly that path, as a question within `form`; empty if there is nothing."""
+    near = find_near_path(path)
+    return form.format(f"did you mean {near}?") if near else ""
+
+
+def _download_keras(network: str, setting: str) -> Path:
+    try:
+        return download(KERAS_URL.format(network), NETWORKS[network].keras_md5)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}{_do_without(setting)}") from error
+
+
+def _do_without(setting: str) -> str:
+    """How to train where no weights can be had; empty for who does not train."""
+    return (
+        "; or train without weights: --config recipe --config.pretrained=None" if setting.startswith("config") else ""
+    )
 
 
 def _check_network(weights: Weights, network: str | None, variant: str | None) -> None:
@@ -127,7 +149,7 @@ def load_into(
     # A new head takes the place of whatever layers stand behind the network's averages.
     others = [] if keep_head else [p for p, a in weights.leaves.items() if not p.startswith(OURS) and a.ndim <= 2]
     if others:
-        print(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}")
+        print(printable(f"{weights.name}: left out, since the head is new: {', '.join(sorted(others))}"))
     ignored = (*new, *others, *(f"{kind}{unit}/" for kind in OURS for unit in unread))
     merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
@@ -175,14 +197,19 @@ def _read_file(path: Path, name: str, setting: str) -> Weights:
 
 
 def _read_hub(name: str, setting: str) -> Weights:
+    here = f"no file or folder here{_ask_near(Path(name), ' ({})')}"
+    print(f"{name} is {here}, {hub.describe_search(name)}", flush=True)
     try:
         architecture, settings = hub.fetch_config(name)
         if architecture not in NETWORKS:
             raise ValueError(f"it is a {architecture}, which tljax does not have; it has {', '.join(NETWORKS)}")
         inputs = _read_inputs(settings)
         file = hub.fetch_weights(name)
+    except hub.Unreachable as error:
+        advice = f": {error.advice}{_do_without(setting)}" if here.endswith("here") else ""
+        raise FileNotFoundError(f"{setting}={name!r}, which is {here}: {error}{advice}") from error
     except (ValueError, OSError) as error:
-        raise type(error)(f"{setting}={name!r}, which is no file or folder here: {error}") from error
+        raise type(error)(f"{setting}={name!r}, which is {here}: {error}") from error
     return _read_file(file, name, setting)._replace(**inputs)
 
 
