@@ -100,7 +100,7 @@ def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_ta
         ValueError, match=r"3 pictures lie in it, and no folder of a class: .* or write csv:FILE, a table"
     ):
         load_folder(tmp_path / "red")
-    (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n1.png,\n")
+    (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n,cat\n")
     with pytest.raises(ValueError, match=f"or write csv:{tmp_path}/red/labels.csv, a table"):
         load_folder(tmp_path / "red")
     with pytest.raises(ValueError, match=r"name='csv:.*no row has both a picture and a label"):
