@@ -51,12 +51,9 @@ def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "tr
     """A CSV file with labels, and the pictures beside it, as an image source. The arguments are those of `open_folder`.
 
     Raises:
-      ValueError: if it has no labels, or `recognize_table` refuses it.
+      ValueError: as `recognize_table`.
     """
-    found = recognize_table(file, classes)
-    if not found.splits:
-        raise ValueError(f"config.data.name='csv:{file}': no row has both a picture and a label; fill them in")
-    return _as_source(found, holdout)
+    return _as_source(recognize_table(file, classes), holdout)
 
 
 def _as_source(found: Found, holdout: Holdout) -> ImageSource:
