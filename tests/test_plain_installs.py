@@ -96,3 +96,5 @@ def test_it_is_made_on_a_plain_install_and_read_with_what_the_page_says(plain, t
         print(f"{out}: {label} {probability}, predict: {names[0]} {told[0]:.7f}, the last one {told[-1]:.7f}")
         assert label == names[0] and told[0] - told[-1] > 1e-3
         assert float(probability) == pytest.approx(told[0], abs=1e-5)
+    # pytest keeps the folders of three calls.
+    shutil.rmtree(tmp_path / "reader")
