@@ -17,15 +17,16 @@ import onnx
 import onnxruntime
 import pytest
 from docs_examples import read_example
-from PIL import Image
-from tiny_runs import TINY, read_digits, save_source, small
+from PIL import Image, ImageOps
+from tiny_runs import TINY, read_digits, rewrite_meta, save_source, small
 
 import tljax
 from tljax.cli import main
 from tljax.commands import export
 from tljax.config import Optimizer
-from tljax.data.preprocessing import CAFFE, OF_VARIANT, Preprocessing
-from tljax.export import formats, onnx_graph
+from tljax.data.decoding import make_square, to_rgb
+from tljax.data.preprocessing import CAFFE, OF_VARIANT, TORCH, Preprocessing
+from tljax.export import formats, onnx_graph, squares, torch_files
 from tljax.export.content import Content
 from tljax.export.endings import EXPORT_ENDINGS
 from tljax.networks.architectures import NETWORKS, VARIANTS, Architecture, Network
@@ -142,11 +143,12 @@ def test_the_message_and_the_metadata_say_what_was_compared(runs, tmp_path, caps
     about = {row.key: row.value for row in about}
     model = tljax.load(runs / "v1")
     assert f"{runs / 'v1'}: slim (v1), 3 classes, 32 pixels\n" in said and f"\nwritten: {out} (" in said
-    assert "MB), and model.onnx.json beside it" in said and "over 8 of the run's own pictures, in float32" in said
+    assert "MB), and model.onnx.json beside it" in said and "\nits probabilities" in said
+    assert "over 8 of the run's own pictures and wide and tall ones made of them, in float32" in said
     assert f"differ from those of {runs / 'v1'} by {about['difference']} at most" in said
     assert float(about["difference"]) <= 1e-5 and about["probabilities"] == "softmax(logits / temperature)"
     assert json.loads(about["class_names"]) == list(CLASSES) and float(about["temperature"]) == model.temperature
-    assert about["image_size"] == "32" and "ImageOps.fit" in about["resize"]
+    assert about["image_size"] == "32" and about["resize"] == squares.describe_resizing("crop", 32)
     thresholds = json.loads(about["thresholds"])
     assert all(value == model.find_threshold(float(coverage)) for coverage, value in thresholds.items())
     beside = json.loads((tmp_path / "model.onnx.json").read_text())
@@ -203,6 +205,8 @@ def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path, 
     assert described["architecture"] == "slim" and described["num_classes"] == 3
     assert described["label_names"] == list(CLASSES) and described["pretrained_cfg"]["crop_mode"] == "center"
     np.testing.assert_allclose(described["pretrained_cfg"]["mean"], [0.485, 0.456, 0.406])
+    differs = described["tljax"]["difference_with_timm"]
+    assert differs > 1e-5 and f"with it they differ by {differs:.2g}; docs/export.md" in capsys.readouterr().out
     model, again, pictures = tljax.load(runs / "v1.5"), _at_side(tljax.load(file), 32), draw_pictures(6, 32)
     np.testing.assert_allclose(again(pictures), model(pictures), rtol=1e-5, atol=1e-5)
     # It may be written again, and not where the name of timm's file is taken.
@@ -216,31 +220,83 @@ def test_torch_s_file_has_torchvision_s_names_and_is_read_again(runs, tmp_path, 
     assert [path.name for path in other.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize(("title", "name"), [("onnxruntime", "model.onnx"), ("Keras", "model.weights.h5")])
-def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monkeypatch, title, name):
+def refit(source: Path, folder: Path, fit: str) -> Path:
+    """The run again, of whose pictures `data.fit` made squares."""
+    shutil.copytree(source, folder)
+    rewrite_meta(folder, lambda meta: meta.update(fit=fit))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "fit"),
+    [("onnxruntime", "model.onnx", "pad"), ("Keras", "model.weights.h5", "stretch")],
+)
+def test_the_examples_of_the_docs_answer_as_predict(runs, tmp_path, capsys, monkeypatch, title, name, fit):
     import keras
     from keras_networks import find_network
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras.applications, "ResNet50", find_network("2-1-1-1")[0])
     Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), np.uint8)).save("photo.png")
-    export_to(runs / "v1", tmp_path / name)
+    trained = refit(runs / "v1", tmp_path / "run", fit)
+    export_to(trained, tmp_path / name)
     capsys.readouterr()
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         exec(read_example(title), {})
     label, probability = capsys.readouterr().out.split()
-    model = tljax.load(runs / "v1")
+    model = tljax.load(trained)
     expected = softmax(model("photo.png"), 1.0 if title == "Keras" else model.temperature)[0]
     assert label == model.class_names[expected.argmax()]
     assert float(probability) == pytest.approx(expected.max(), abs=1e-5)
 
 
-# What the browser's example needs beside a browser's own: a canvas that has drawn the picture already.
+@pytest.mark.parametrize("fit", squares.RESIZING)
+def test_pictures_become_the_run_s_squares_by_the_metadata_and_the_docs(tmp_path, monkeypatch, fit):
+    monkeypatch.chdir(tmp_path)
+    titles = ["onnxruntime", "Keras", "StableHLO", *(["timm"] if fit in torch_files.CROP_MODES else [])]
+    sizes = set()
+    for picture in squares.join_squares(draw_pictures(8)):
+        sizes.add(to_rgb(picture).size)
+        expected = make_square(to_rgb(picture), 37, fit)
+        words = squares.describe_resizing(fit, 37)
+        np.testing.assert_array_equal(squares.resize_as_said(words, picture), expected)
+        picture.save("photo.png", exif=picture.getexif())
+        for title in titles:
+            starts = "picture = ", "square = ", "images[0] = "
+            lines = [line for line in read_example(title).splitlines() if line.startswith(starts)]
+            names = {"Image": Image, "ImageOps": ImageOps, "about": {"fit": fit}, "side": 37, "images": {}}
+            exec("\n".join(lines), names)
+            np.testing.assert_array_equal(names["images"].get(0, names["picture"]), expected)
+    assert len(sizes) == 3 and {width > height for width, height in sizes} == {True, False}
+
+
+def test_timm_s_squares_are_whole_pixels_of_a_picture_that_is_as_high():
+    """`test_round_trips.py` compares them with timm's own."""
+    (row,) = np.concatenate(draw_pictures(2, 32)[:, None], axis=2)
+    assert np.array_equal(torch_files.prepare(Image.fromarray(row[:, :51]), "crop", 32), row[:, 10:42])
+    assert np.array_equal(
+        torch_files.prepare(Image.fromarray(row[:, :53].swapaxes(0, 1)), "crop", 32), row[:, 10:42].swapaxes(0, 1)
+    )
+    stretched = Image.fromarray(row).resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.array_equal(torch_files.prepare(Image.fromarray(row), "stretch", 32), stretched)
+
+
+# What the browser's example needs beside a browser's own: a canvas that has drawn the picture already, and keeps where
+# the next ones should be.
 BROWSER = """
-const fs = require("fs"), ort = require("onnxruntime-web");
-const fetch = async (name) => ({ json: async () => JSON.parse(fs.readFileSync(name)) });
+const fs = require("fs"), ort = require("onnxruntime-web"), drawn = [];
+let fit = "crop";
+const fetch = async (name) => ({ json: async () => ({ ...JSON.parse(fs.readFileSync(name)), fit }) });
 const data = Uint8ClampedArray.from(JSON.parse(fs.readFileSync("rgba.json")));
-class OffscreenCanvas { getContext() { return { drawImage() {}, getImageData: () => ({ data }) }; } }
+const drawImage = (image, ...where) => drawn.push(where);
+class OffscreenCanvas { getContext() { return { drawImage, getImageData: () => ({ data }) }; } }
+"""
+CALL = """
+(async () => {
+  const found = await classify({ width: 32, height: 32 });
+  for (fit of ["crop", "pad", "stretch"]) await classify({ width: 64, height: 128 });
+  console.log(JSON.stringify([found, drawn]));
+})();
 """
 
 
@@ -254,19 +310,19 @@ def test_the_example_for_a_browser(runs, tmp_path, monkeypatch):
     (picture,) = draw_pictures(1, 32)
     rgba = np.concatenate([picture, np.full((32, 32, 1), 255, np.uint8)], axis=-1)
     Path("rgba.json").write_text(json.dumps(rgba.ravel().tolist()))
-    call = "classify({ width: 32, height: 32 }).then((found) => console.log(JSON.stringify(found)));"
-    Path("page.js").write_text(f"{BROWSER}\n{read_example('In a browser', 'javascript')}\n{call}")
-    found = json.loads(subprocess.run(["node", "page.js"], capture_output=True, check=True, text=True).stdout)
+    Path("page.js").write_text(f"{BROWSER}\n{read_example('In a browser', 'javascript')}\n{CALL}")
+    found, drawn = json.loads(subprocess.run(["node", "page.js"], capture_output=True, check=True, text=True).stdout)
     model = tljax.load(runs / "v1")
     expected = model.predict(picture, top=3)[0].top
     assert [name for name, _ in found] == [name for name, _ in expected]
     np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=1e-5)
+    assert drawn == [[0, 0, 32, 32], [0, -16, 32, 64], [8, 0, 16, 32], [0, 0, 32, 32]]
 
 
 def test_stablehlo_runs_without_tljax(runs, tmp_path):
     """The example of the docs is at most fifteen lines."""
     export_to(runs / "v1", tmp_path / "model.stablehlo", "--batch-size", "4")
-    Image.fromarray(draw_pictures(1, 50)[0]).save(tmp_path / "photo.png")
+    Image.fromarray(draw_pictures(1, 50)[0, :40]).save(tmp_path / "photo.png")
     example = read_example("StableHLO")
     assert len(example.splitlines()) <= 15
     checks = 'import sys\nassert program.platforms == ("cpu", "cuda", "tpu") and "tljax" not in sys.modules\n'
@@ -291,14 +347,41 @@ def test_stablehlo_runs_without_tljax(runs, tmp_path):
     ],
 )
 def test_what_a_format_cannot_hold_is_refused_by_name(network, name, said):
-    content = make_content(network, preprocessing=CAFFE)
-    content = content._replace(about={"network": export.name_network(network)})
-    assert said in formats.why_not(formats.find_format(f"model{name}", None), content)
+    assert said in formats.why_not(formats.find_format(f"model{name}", None), network, CAFFE, "crop")
 
 
-def test_another_answer_leaves_no_file(runs, tmp_path, monkeypatch, capsys):
+def test_another_input_than_the_library_s_is_refused():
+    keras, torch = (formats.find_format(name, None) for name in ("m.h5", "m.safetensors"))
+    v1, v1_5 = (ResNet(3, VARIANTS[name], TINY) for name in ("v1", "v1.5"))
+    other = {"mean": (0.5, 0.5, 0.5)}
+    assert not formats.why_not(keras, v1, CAFFE, "pad") and not formats.why_not(torch, v1_5, TORCH, "stretch")
+    assert "and that of Keras is ('bgr', 1.0" in formats.why_not(keras, v1, CAFFE._replace(**other), "crop")
+    assert not formats.why_not(torch, v1_5, TORCH._replace(**other), "crop")
+    assert "its input is ('rgb', 1.0" in formats.why_not(torch, v1_5, TORCH._replace(scale=1.0), "crop")
+
+
+def test_a_run_that_pads_is_refused_for_timm_before_anything_is_compiled(runs, tmp_path, monkeypatch, capsys):
+    trained = refit(runs / "v1.5", tmp_path / "run", "pad")
+    monkeypatch.setattr(export, "make_model", None)
+    with pytest.raises(SystemExit):
+        export_to(trained, tmp_path / "out" / "model.safetensors")
+    said = capsys.readouterr().err
+    assert "the run has data.fit=pad, which pads with black, and timm would pad with its mean color; use .onnx" in said
+    assert len(said.splitlines()) == 1 and not list((tmp_path / "out").iterdir())
+
+
+def scale_otherwise(monkeypatch) -> None:
     prepare = onnx_graph._prepare
     monkeypatch.setattr(onnx_graph, "_prepare", lambda graph, prep, x: prepare(graph, prep._replace(scale=1.1), x))
+
+
+def resize_otherwise(monkeypatch) -> None:
+    monkeypatch.setitem(squares.RESIZING, "crop", squares.RESIZING["pad"])
+
+
+@pytest.mark.parametrize("change", [scale_otherwise, resize_otherwise])
+def test_another_answer_leaves_no_file(runs, tmp_path, monkeypatch, capsys, change):
+    change(monkeypatch)
     (tmp_path / "model.onnx").write_text("before")
     with pytest.raises(SystemExit):
         export_to(runs / "v1", tmp_path / "model.onnx")
@@ -386,7 +469,15 @@ def test_names_that_are_no_utf_8_are_written_as_their_bytes(runs):
     assert content.class_names == ("a", "b\\udcff", "c") and onnx_graph.build(content)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.onnx", "without onnx and onnxruntime: pip install onnx onnxruntime"),
+        ("model.stablehlo", "without flatbuffers: pip install flatbuffers"),
+    ],
+)
+def test_what_is_not_installed_is_said_first(monkeypatch, capsys, name, said):
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="checked without onnx and onnxruntime: pip install onnx onnxruntime"):
-        formats.find_format("model.onnx", None)
+    with pytest.raises(SystemExit):
+        main(["export", "no_run", name])
+    assert f"{name} cannot be written and checked {said}\n" in capsys.readouterr().err

@@ -5,6 +5,7 @@ same and train on; what they save starts a run again.
 where these are installed.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 from docs_examples import read_example
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny_runs import DIGITS, read_digits, read_summary, small
 
 import tljax
 from tljax.cli import main
 from tljax.data.preprocessing import OF_VARIANT
+from tljax.export import torch_files
+from tljax.export.squares import join_squares
 from tljax.stages.from_config import run
 from tljax.training.calibration import softmax
 
@@ -142,8 +145,36 @@ def test_from_official_weights_to_timm_and_back(exported, tmp_path):
 def test_the_example_of_the_docs(exported, tmp_path, monkeypatch, capsys):
     trained, folder = exported
     monkeypatch.chdir(folder.parent)
-    Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), np.uint8)).save("photo.png")
+    Image.fromarray(np.random.default_rng(5).integers(0, 256, (40, 60, 3), np.uint8)).save("photo.png")
     exec(read_example("timm"), {})
     label, probability = capsys.readouterr().out.split()
-    (expected,) = answer(trained, np.asarray(Image.open("photo.png"))[None])
+    (expected,) = softmax(tljax.load(trained)("photo.png"), 1.0)
     assert label == DIGITS.classes[expected.argmax()] and float(probability) == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_timm_s_own_transform_differs_as_the_metadata_says(exported):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    trained, folder = exported
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs))
+    model = tljax.load(trained)
+    pictures = join_squares(model.reference.images)
+    turned = [ImageOps.exif_transpose(picture) for picture in pictures]
+    with torch.no_grad():
+        found = torch.softmax(theirs(torch.stack([transform(picture) for picture in turned])), 1).numpy()
+    said = json.loads((folder / "config.json").read_text())["tljax"]["difference_with_timm"]
+    assert said > 1e-5 and np.abs(found - softmax(model(pictures), 1.0)).max() == pytest.approx(said, rel=0.05)
+
+
+@pytest.mark.parametrize("fit", torch_files.CROP_MODES)
+def test_timm_s_squares_are_those_that_the_check_takes(fit):
+    """Of any proportions, larger and smaller."""
+    timm = pytest.importorskip("timm")
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    given = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": torch_files.CROP_MODES[fit], "normalize": False}
+    transform = timm.data.create_transform((3, 37, 37), **given)
+    for size in rng.integers(20, 100, (100, 2)).tolist():
+        picture = photo.resize(size)
+        found = torch_files.prepare(picture, fit, 37)
+        np.testing.assert_array_equal(np.asarray(found), transform(picture).numpy().transpose(1, 2, 0))

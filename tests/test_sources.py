@@ -103,7 +103,7 @@ def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_ta
     (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n,cat\n")
     with pytest.raises(ValueError, match=f"or write csv:{tmp_path}/red/labels.csv, a table"):
         load_folder(tmp_path / "red")
-    with pytest.raises(ValueError, match="labels.csv: no row has all of a file, a label and a split"):
+    with pytest.raises(ValueError, match=r"labels\.csv: no row has all of a file, a label and a split"):
         sources.open_source(Data(name=f"csv:{tmp_path}/red/labels.csv"))
 
 

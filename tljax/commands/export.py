@@ -14,15 +14,15 @@ import numpy as np
 from jaxtyping import Float
 
 from tljax.devices.mesh import make_mesh
-from tljax.export.content import Content, Squares
+from tljax.export.content import Content, Squares, name_network
 from tljax.export.formats import Format, find_format, why_not
+from tljax.export.squares import describe_resizing, join_squares, resize_as_said
 from tljax.model import Model, make_model, restore
-from tljax.networks.architectures import name_architecture
-from tljax.networks.resnet import ResNet, describe_network
 from tljax.runs.files import write_through
 from tljax.runs.reference import TOLERANCES
 from tljax.text import join_lines
 from tljax.training import calibration
+from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
 # The largest difference between a probability of the run and that of its export, both in float32.
@@ -36,12 +36,6 @@ MOST_BATCH = 1024
 EXPORTED_COVERAGES = (0.8, 0.9, 0.95, 0.99)
 # Images of noise that an export is run on where the run keeps none of its own.
 NOISE_IMAGES = 8
-# How a picture becomes square, by `config.data.fit`, in Pillow's words.
-RESIZING = {
-    "crop": "ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)",
-    "pad": "ImageOps.pad(picture, (side, side), Image.Resampling.BILINEAR)",
-    "stretch": "picture.resize((side, side), Image.Resampling.BILINEAR)",
-}
 
 
 class Trial(NamedTuple):
@@ -53,8 +47,10 @@ class Trial(NamedTuple):
     logs: float
     """That between the logarithms of those that float32 can hold, in units of the largest logit, if that is above 1.
     Probabilities of 0 and 1 alone would hide any other network that is as sure."""
+    alone: float
+    """`difference` where its library makes squares of pictures by the file beside it; 0 where none does."""
     which: str
-    """The images that it was run on, in words."""
+    """What it was run on, in words."""
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -64,22 +60,17 @@ def run(flags: argparse.Namespace) -> None:
     check_target(out, form, source)
     check_fixed_batch(flags.batch_size, form)
     weights = load_weights(flags.run, setting="RUN")
+    if why := why_not(form, restore(weights)[0], weights.preprocessing, weights.fit):
+        raise ValueError(f"{out}: {why}")
     # Exports are compared in float32, in which accelerators do not compute.
     model = make_model(weights, source, make_mesh(jax.devices("cpu")[:1]))
     content = gather_content(weights, model, form, flags.batch_size or 1)
-    if why := why_not(form, content):
-        raise ValueError(f"{out}: {why}")
     print(describe_export(weights, content))
     with unfinished(out) as folder:
         trial = try_out(form, content, model, folder)
         if not (trial.difference <= MOST_DIFFERENCE and trial.logs <= MOST_LOGS):
-            raise ValueError(
-                f"{out} is not written: its probabilities differ from those of {weights.name} by up to "
-                f"{trial.difference:.2g} (at most {MOST_DIFFERENCE:g}), their logarithms by {trial.logs:.2g} of the "
-                f"largest (at most {MOST_LOGS:g}), over {trial.which}"
-            )
-        compared = {"difference": float(f"{trial.difference:.2g}"), "compared_on": trial.which}
-        content = content._replace(about=content.about | compared | {"file": out.name})
+            raise ValueError(f"{out} is not written: {describe_other_answers(weights, trial)}")
+        content = content._replace(about=content.about | describe_trial(form, trial) | {"file": out.name})
         data = form.build(content) if form.has_metadata else trial.data
         done, beside = "replaced" if out.exists() else "written", out.with_name(form.beside(out.name))
         move_in({out: data, beside: form.describe(content)}, folder)
@@ -88,6 +79,11 @@ def run(flags: argparse.Namespace) -> None:
         f"its probabilities differ from those of {weights.name} by {trial.difference:.2g} at most, over {trial.which}, "
         "in float32 on this CPU"
     )
+    if trial.alone > MOST_DIFFERENCE:
+        print(
+            f"{form.preparer}'s own transform cuts other pixels where a picture is no square: with it they differ by "
+            f"{trial.alone:.2g}; docs/export.md cuts as the run did"
+        )
     if not form.is_calibrated and content.temperature != 1:
         calibrated = f"softmax(logits / {content.temperature:.4g})"
         print(f"they are softmax(logits), which is not calibrated: those of predict are {calibrated}")
@@ -99,23 +95,43 @@ def describe_export(weights: Weights, content: Content) -> str:
     return join_lines(*(f"{weights.name}: {line}" for line in lines))
 
 
+def describe_other_answers(weights: Weights, trial: Trial) -> str:
+    return (
+        f"its probabilities differ from those of {weights.name} by up to {trial.difference:.2g} (at most "
+        f"{MOST_DIFFERENCE:g}), their logarithms by {trial.logs:.2g} of the largest (at most {MOST_LOGS:g}), over "
+        f"{trial.which}"
+    )
+
+
+def describe_trial(form: Format, trial: Trial) -> Row:
+    """What the metadata tells of it."""
+    told: Row = {"difference": float(f"{trial.difference:.2g}"), "compared_on": trial.which}
+    return told | ({f"difference_with_{form.preparer}": float(f"{trial.alone:.2g}")} if form.prepare else {})
+
+
 def try_out(form: Format, content: Content, model: Model, folder: Path) -> Trial:
-    """Makes the file in `folder`, and lets it answer."""
+    """Makes the file in `folder`, and lets it answer: images of the run, and pictures that are made square as the
+    metadata says, while the run makes them square itself."""
     images, which = choose_trial_images(model)
+    pictures, fit, side = join_squares(images), model.fit, model.image_size
+    squares = np.stack([*images, *(resize_as_said(content.about["resize"], picture) for picture in pictures)])
+    theirs = [form.prepare(picture, fit, side) for picture in pictures] if form.prepare else []
     # Some who read it go by the ending.
     file, data = folder / f"tried{form.ending}", form.build(content)
     file.write_bytes(data)
-    found = (form.answer or read_back)(file, content, images)
-    return Trial(data, *compare_answers(found, model(images) / content.temperature), which)
+    found = (form.answer or read_back)(file, content, np.stack([*squares, *theirs]))
+    logits = model([*images, *pictures]) / (content.temperature if form.is_calibrated else 1)
+    alone, _ = compare_answers(found[len(logits) :], logits[len(images) :][: len(theirs)])
+    return Trial(data, *compare_answers(found[: len(logits)], logits), alone, which)
 
 
 def read_back(file: Path, content: Content, images: Squares) -> calibration.Probabilities:
-    """The probabilities that tljax gives for `images` with the weights in a file."""
+    """The probabilities, softmax(logits), that tljax gives for `images` with the weights in a file."""
     weights = load_weights(str(file), setting="OUT")._replace(
         input_size=content.image_size, preprocessing=content.preprocessing
     )
     model = make_model(weights, file, make_mesh(jax.devices("cpu")[:1]))
-    return calibration.softmax(model(images), content.temperature)
+    return calibration.softmax(model(images), 1.0)
 
 
 def compare_answers(
@@ -126,7 +142,7 @@ def compare_answers(
     held = (found > SMALLEST) & (expected > SMALLEST)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.abs(np.log(found) - np.log(expected)).max(where=held, initial=0)
-    return float(np.abs(found - expected).max()), float(logs / max(1, np.abs(logits).max()))
+    return float(np.abs(found - expected).max(initial=0)), float(logs / max(1, np.abs(logits).max(initial=0)))
 
 
 def check_target(out: Path, form: Format, source: Path) -> None:
@@ -175,7 +191,7 @@ def gather_content(weights: Weights, model: Model, form: Format, batch_size: int
         "thresholds": find_thresholds(model),
         "image_size": model.image_size,
         "fit": model.fit,
-        "resize": f"ImageOps.exif_transpose, convert('RGB'), {RESIZING[model.fit]}; side = {model.image_size}, Pillow",
+        "resize": describe_resizing(model.fit, model.image_size),
         "preprocessing": weights.preprocessing._asdict(),
         "network": name_network(network),
         "written_by": f"tljax {version('tljax')}",
@@ -184,11 +200,6 @@ def gather_content(weights: Weights, model: Model, form: Format, batch_size: int
         about["batch_size"] = batch_size
     rest = model.image_size, names, model.temperature, batch_size
     return Content(network, variables, weights.preprocessing, *rest, about)
-
-
-def name_network(network: ResNet) -> str:
-    hidden = f", hidden layers {', '.join(map(str, network.hidden))}" if network.hidden else ""
-    return f"{name_architecture(network.architecture)} ({describe_network(network)['variant']}{hidden})"
 
 
 def find_thresholds(model: Model) -> dict[str, float]:
@@ -201,11 +212,12 @@ def find_thresholds(model: Model) -> dict[str, float]:
 
 
 def choose_trial_images(model: Model) -> tuple[Squares, str]:
-    """The images that an export is run on, and what they are."""
+    """The images that an export is run on, and what they and `join_squares` of them are."""
+    joined = "and wide and tall ones made of them"
     if model.reference is not None and len(model.reference.images):
-        return model.reference.images, f"{len(model.reference.images)} of the run's own pictures"
+        return model.reference.images, f"{len(model.reference.images)} of the run's own pictures {joined}"
     shape = (NOISE_IMAGES, model.image_size, model.image_size, 3)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE_IMAGES} pictures of noise"
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8), f"{NOISE_IMAGES} pictures of noise {joined}"
 
 
 def move_in(files: dict[Path, bytes], folder: Path) -> None:

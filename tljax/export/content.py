@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from tljax.data.preprocessing import Preprocessing
-from tljax.networks.resnet import ResNet
+from tljax.networks.architectures import name_architecture
+from tljax.networks.resnet import ResNet, describe_network
 from tljax.trees import Row, Tree
 
 # Images as an export gets them, RGB.
@@ -17,6 +18,12 @@ Squares = UInt8[np.ndarray, "n size size 3"]
 def to_json(row: Row) -> bytes:
     """A row as indented JSON in UTF-8: the content of a file beside an export."""
     return (json.dumps(row, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def name_network(network: ResNet) -> str:
+    """Its architecture, variant and hidden layers, for a reader."""
+    hidden = f", hidden layers {', '.join(map(str, network.hidden))}" if network.hidden else ""
+    return f"{name_architecture(network.architecture)} ({describe_network(network)['variant']}{hidden})"
 
 
 class Content(NamedTuple):

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from tljax.data.preprocessing import OF_VARIANT
+from tljax.data.decoding import Fit
+from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.export import keras_files, onnx_graph, stablehlo, torch_files
-from tljax.export.content import Content, Squares, to_json
+from tljax.export.content import Content, Squares, name_network, to_json
 from tljax.export.endings import EXPORT_ENDINGS
 from tljax.networks.architectures import NETWORKS, VARIANTS
+from tljax.networks.resnet import ResNet
 from tljax.training.calibration import Probabilities
 from tljax.weights.hub import TIMM_CONFIG
 
@@ -32,12 +34,19 @@ class Format(NamedTuple):
     has_batch_size: bool = False
     """Whether it takes a fixed number of images at a time."""
     needs: tuple[str, ...] = ()
-    """Modules of the extra `onnx`."""
+    """Modules that write it and run it."""
     variant: str | None = None
     """That of the published networks whose weights it holds, with one dense layer as their head. None: it holds any
     network of ours."""
     whose: str = ""
     """Who published them."""
+    fits: tuple[Fit, ...] = get_args(Fit)
+    """The ways in which the file beside it can say that pictures become square."""
+    prepare: Callable[[Any, Fit, int], Any] | None = None
+    """(picture of Pillow, fit, side) -> the square that a library makes of it by the file beside it. None: none reads
+    that, and a program does what the metadata says."""
+    preparer: str = ""
+    """The library."""
 
     @property
     def ending(self) -> str:
@@ -73,19 +82,24 @@ def find_format(out: str, name: str | None) -> Format:
     return form
 
 
-def why_not(form: Format, content: Content) -> str:
-    """What of the network the format cannot hold, for a reader; empty if it can hold all."""
+def why_not(form: Format, network: ResNet, preprocessing: Preprocessing, fit: Fit) -> str:
+    """What of a network and its pictures the format cannot hold, for a reader; empty if it can hold all."""
     if form.variant is None:
         return ""
-    network, other = content.network, f"{form.whose} has {form.variant} alone; .onnx holds it"
+    name, other = name_network(network), f"{form.whose} has {form.variant} alone; .onnx holds it"
     if network.variant != VARIANTS[form.variant]:
-        return f"the run is {content.about['network']}, and {other}"
+        return f"the run is {name}, and {other}"
     if network.hidden:
         return f"its head has hidden layers {network.hidden}, and {form.whose} has one dense layer; .onnx holds them"
     if network.architecture not in [row.architecture for row in NETWORKS.values()]:
-        return f"the run is {content.about['network']}, which {form.whose} does not have; .onnx holds it"
-    if content.preprocessing.channels != OF_VARIANT[form.variant].channels:
-        return f"its input is {content.preprocessing.channels}, and that of {form.whose} is not; .onnx holds it"
+        return f"the run is {name}, which {form.whose} does not have; .onnx holds it"
+    # timm's file has room for other means; Keras has its own.
+    theirs = OF_VARIANT[form.variant]
+    told = theirs._replace(mean=preprocessing.mean, std=preprocessing.std) if form.config else theirs
+    if preprocessing != told:
+        return f"its input is {tuple(preprocessing)}, and that of {form.whose} is {tuple(theirs)}; .onnx holds it"
+    if fit not in form.fits:
+        return f"the run has data.fit={fit}, which pads with black, and timm would pad with its mean color; use .onnx"
     return ""
 
 
@@ -106,6 +120,16 @@ FORMATS = (
         has_metadata=True,
         variant="v1.5",
         whose="torchvision",
+        fits=tuple(torch_files.CROP_MODES),
+        prepare=torch_files.prepare,
+        preparer="timm",
     ),
-    Format("stablehlo", stablehlo.build, stablehlo.answer, describe, has_batch_size=True),
+    Format(
+        "stablehlo",
+        stablehlo.build,
+        stablehlo.answer,
+        describe,
+        has_batch_size=True,
+        needs=("flatbuffers",),
+    ),
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tljax.data.decoding import Fit
 from tljax.export.content import Content, to_json
 from tljax.networks.architectures import name_architecture
 from tljax.trees import flatten
@@ -44,5 +45,20 @@ def describe(content: Content) -> bytes:
     return to_json(described)
 
 
-# timm's name of each way in which pictures become square: `border` pads, `squash` stretches.
-CROP_MODES = {"crop": "center", "pad": "border", "stretch": "squash"}
+# timm's name of each way in which pictures become square; `squash` stretches. Its `border` pads with the mean color. A
+# mean of zero would make it black, and another input of the rest: the network's own zeros stand for the mean.
+CROP_MODES: dict[Fit, str] = {"crop": "center", "stretch": "squash"}
+
+
+def prepare(picture: Any, fit: Fit, side: int) -> Any:
+    """The square that timm makes of a picture of Pillow by `describe`, as `transforms_imagenet_eval` in its
+    data/transforms_factory.py. To crop, torchvision's `Resize` and `CenterCrop` round to whole pixels, and tljax cuts
+    between them."""
+    from PIL import Image, ImageOps
+
+    rgb, bilinear = ImageOps.exif_transpose(picture).convert("RGB"), Image.Resampling.BILINEAR
+    if CROP_MODES[fit] == "squash":
+        return rgb.resize((side, side), bilinear)
+    width, height = (int(side * length / min(rgb.size)) for length in rgb.size)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return rgb.resize((width, height), bilinear).crop((left, top, left + side, top + side))
