@@ -8,6 +8,7 @@ from jaxtyping import Int
 from tljax.config import Monitor
 from tljax.networks.cut import Cut
 from tljax.training.calibration import FEWEST, accuracy_interval
+from tljax.training.unchosen import MANY, Unchosen
 from tljax.trees import Row, Tree
 
 # The most classes of which each is named, in counts and in confusions.
@@ -123,15 +124,25 @@ def summary_line(summary: Row) -> str:
     return "\n".join(lines)
 
 
-# With fewer validation pictures than this, an accuracy is given with its interval.
-MANY = 1000
-
-
 def _doubt(summary: Row) -> str:
-    """How far an accuracy on few validation pictures can be believed; empty where there are many or none."""
+    """How far an accuracy on few validation pictures can be believed; empty where there are many or none.
+
+    Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
+    """
     images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
     if summary["accuracy"] is None or images >= MANY:
         return ""
+    if "unchosen" in summary:
+        accuracy, low, high = (summary["unchosen"][name] for name in Unchosen._fields)
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
+            f"{accuracy:.2f} (95%: {low:.2f} to {high:.2f})"
+        )
+    if summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1:
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
+            "by how much is not known"
+        )
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
 
