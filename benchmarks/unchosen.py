@@ -1,6 +1,6 @@
 """How often the intervals around the accuracy of the best epoch hold its accuracy on fresh pictures.
 
-    python benchmarks/unchosen.py --data-dir DIR --out FILE
+    python benchmarks/unchosen.py --data-dir DIR
 
 A draw is the course of a training: the loss of each validation picture after each epoch, whether it is predicted right,
 and the accuracy of each epoch on fresh pictures. The epoch with the lowest mean loss, or the highest accuracy, is the
@@ -8,11 +8,12 @@ best one. An interval is right if it holds the accuracy of that epoch on fresh p
 
 Simulated courses have normal margins, which are sums of what epochs share and what each has for itself; their true
 accuracies are exact. Trained courses are networks of one or two layers that Adam trains: on rectified Gaussian features
-(fresh: 10,000 pictures), on the pixels of digits (all others, about 800) and on random patches of CIFAR-10 (10,000).
-DIR is TFDS's data_dir with CIFAR-10. Seeds are the numbers of the draws.
+(fresh: 10,000 pictures), on the pixels of digits (all 1,597 others, so 100 pictures at most choose) and on random
+patches of CIFAR-10 (10,000). DIR is TFDS's data_dir with CIFAR-10. Seeds are the numbers of the draws.
 
-What is measured goes to FILE, a row a case, and is not measured again; `--cases` takes some of them. At the end it
-prints tables. About half an hour on two cores.
+What is measured stands in `unchosen.json` beside this file, a line for each number of pictures, number of epochs and
+monitor, and is not measured again: means of what is too high, and coverage and mean width of each interval. At the end
+it prints a table. About half an hour on one core.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from tljax.config import Data, Monitor
 from tljax.data import datasets
 from tljax.training import unchosen
 from tljax.training.calibration import accuracy_interval
+from tljax.training.progress import EarlyStopper, update_stopper
 from tljax.training.unchosen import Judged, measure_outside, undo_choice
 
 DRAWS = 400
@@ -39,6 +41,8 @@ PICTURES = (20, 50, 100, 300, 900)
 EPOCHS = (5, 10, 30)
 MONITORS: tuple[Monitor, ...] = ("val_loss", "val_accuracy")
 FRESH = 10_000
+STOPPED = "alike, half shared, patience 5"
+RESULTS = Path(__file__).with_suffix(".json")
 # The bags are the same in all draws.
 unchosen.draw_bags = cache(unchosen.draw_bags)
 
@@ -53,6 +57,17 @@ class Course(NamedTuple):
     def best(self, monitor: Monitor) -> int:
         scores = self.losses.astype(np.float64) if monitor == "val_loss" else -self.right.astype(int)
         return int(scores.sum(axis=0).argmin())
+
+
+def stop(course: Course, monitor: Monitor, patience: int) -> Course:
+    """The course up to where early stopping ends it."""
+    scores = course.losses.mean(axis=0) if monitor == "val_loss" else -course.right.mean(axis=0)
+    stopper = EarlyStopper()
+    for epoch, score in enumerate(scores, start=1):
+        stopper = update_stopper(stopper, epoch=epoch, score=float(score), patience=patience)
+        if stopper.stopped:
+            return Course(course.losses[:, :epoch], course.right[:, :epoch], course.true[:epoch])
+    return course
 
 
 # (draw, number of pictures, number of epochs) -> a course.
@@ -213,7 +228,9 @@ def train_small(draw: int, pictures: int, epochs: int, read: Callable[[int], Poo
 @cache
 def _train_whole(draw: int, read: Callable[[int], Pool], training: Training) -> Course:
     pool = read(draw)
-    order = np.random.default_rng(draw).permutation(len(pool.labels))[: training.pictures + max(PICTURES) + FRESH]
+    # The fresh pictures are so many that their accuracy may count as the true one.
+    chosen = max(pictures for pictures in PICTURES if 10 * pictures < len(pool.labels))
+    order = np.random.default_rng(draw).permutation(len(pool.labels))[: training.pictures + chosen + FRESH]
     own, others = order[: training.pictures], order[training.pictures :]
     classes = int(pool.labels.max()) + 1
     arrays = pool.features[own], pool.labels[own], pool.features[others]
@@ -221,7 +238,6 @@ def _train_whole(draw: int, read: Callable[[int], Pool], training: Training) -> 
     labels = pool.labels[others]
     judged = [unchosen.judge_pictures(epoch, labels) for epoch in logits]
     losses, right = (np.stack(part, axis=1) for part in zip(*judged, strict=True))
-    chosen = max(PICTURES)
     return Course(losses[:chosen], right[:chosen], right[chosen:].mean(axis=0))
 
 
@@ -238,6 +254,7 @@ def make_cases(data_dir: str) -> dict[str, Case]:
         "alike, most shared": simulated(stay, 0.8, 0.8, 0.0),
         "alike, neighbours more so": simulated(stay, 0.8, 0.5, 0.7),
         "alike, 0.95 right": simulated(stay, 0.95, 0.7, 0.0),
+        STOPPED: simulated(stay, 0.8, 0.5, 0.0),
         "better to the end": simulated(rise, 0.8, 0.5, 0.7),
         "better, then worse": simulated(overfit, 0.8, 0.5, 0.7),
         "jumping": simulated(jump, 0.8, 0.5, 0.0),
@@ -277,51 +294,62 @@ def try_intervals(course: Course, monitor: Monitor) -> Tried:
     return Tried(float(course.true[best]), accuracy, undone.accuracy, intervals)
 
 
-def measure(case: Case) -> dict[str, dict[str, Any]]:
+def measure(case: Case, patience: int | None) -> dict[str, dict[str, Any]]:
     """Coverage and mean width of each interval, and how much too high the accuracies are, by cell."""
     cells = {}
     for pictures, epochs, monitor in [(n, e, m) for n in PICTURES for e in EPOCHS for m in MONITORS]:
-        tried = [try_intervals(case(draw, pictures, epochs), monitor) for draw in range(DRAWS)]
+        if len(case(0, pictures, epochs).right) < pictures:
+            continue
+        courses = (case(draw, pictures, epochs) for draw in range(DRAWS))
+        tried = [try_intervals(stop(course, monitor, patience) if patience else course, monitor) for course in courses]
         true = np.array([one.true for one in tried])
         cell: dict[str, Any] = {
-            "accuracy": float(np.mean([one.accuracy for one in tried] - true)),
-            "unchosen": float(np.mean([one.unchosen for one in tried] - true)),
+            "accuracy": round(float(np.mean([one.accuracy for one in tried] - true)), 4),
+            "unchosen": round(float(np.mean([one.unchosen for one in tried] - true)), 4),
         }
         for name in tried[0].intervals:
             low, high = np.array([one.intervals[name] for one in tried]).T
-            cell[name] = [float(np.mean((low <= true) & (true <= high))), float(np.mean(high - low))]
+            held = (low <= true) & (true <= high)
+            cell[name] = [round(float(np.mean(held)), 4), round(float(np.mean(high - low)), 4)]
         cells[f"{pictures}/{epochs}/{monitor}"] = cell
     return cells
 
 
 def describe(found: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """For each case and number of pictures, over numbers of epochs and what chooses: how much too high, the least
-    coverage of each interval, and the mean width of the last."""
+    """A row for each case, over all its cells: how much too high both accuracies are, the least coverage of each
+    interval, and how wide the last is beside the first."""
     names = [name for name in next(iter(next(iter(found.values())).values())) if name not in ("accuracy", "unchosen")]
-    head = ["course", "pictures", "accuracy is too high by", "unchosen by", *names, "its width"]
+    head = ["course", "accuracy too high by", "on others by", *names, "its width"]
     lines = [f"| {' | '.join(head)} |", f"| :-- {'| --: ' * (len(head) - 1)}|"]
     for case, cells in found.items():
-        for pictures in PICTURES:
-            own = [cell for key, cell in cells.items() if key.startswith(f"{pictures}/")]
-            biases = [f"{min(values):+.3f} to {max(values):+.3f}" for values in
-                      ([cell[name] for cell in own] for name in ("accuracy", "unchosen"))]  # fmt: skip
-            least = [f"{min(cell[name][0] for cell in own):.2f}" for name in names]
-            width = f"{np.mean([cell[names[-1]][1] for cell in own]):.2f}"
-            lines.append(f"| {' | '.join([case, str(pictures), *biases, *least, width])} |")
+        biases = [[cell[name] for cell in cells.values()] for name in ("accuracy", "unchosen")]
+        ranges = [f"{min(values):+.3f} to {max(values):+.3f}" for values in biases]
+        least = [f"{min(cell[name][0] for cell in cells.values()):.2f}" for name in names]
+        wider = np.mean([cell[names[-1]][1] / cell[names[0]][1] for cell in cells.values()])
+        lines.append(f"| {' | '.join([case, *ranges, *least, f'{wider:.2f}'])} |")
     return "\n".join(lines)
+
+
+def write(found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Writes a line for each cell."""
+    cases = [
+        f"{json.dumps(case)}: {{\n"
+        + ",\n".join(f" {json.dumps(key)}: {json.dumps(cells[key])}" for key in cells)
+        + "\n}"
+        for case, cells in found.items()
+    ]
+    RESULTS.write_text("{\n" + ",\n".join(cases) + "\n}\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
-    parser.add_argument("--out", required=True, type=Path, help="JSON of what is measured")
-    parser.add_argument("--cases", nargs="+", help="the names of some cases; all without it")
     flags = parser.parse_args()
-    found = json.loads(flags.out.read_text()) if flags.out.is_file() else {}
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name, case in make_cases(flags.data_dir).items():
-        if name not in found and name in (flags.cases or [name]):
-            found[name] = measure(case)
-            flags.out.write_text(json.dumps(found, indent=1))
+        if name not in found:
+            found[name] = measure(case, 5 if name == STOPPED else None)
+            write(found)
             print(f"MEASURED {name}", flush=True)
     print(describe(found))
 

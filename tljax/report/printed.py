@@ -133,10 +133,9 @@ def _doubt(summary: Row) -> str:
     if summary["accuracy"] is None or images >= MANY:
         return ""
     if "unchosen" in summary:
-        accuracy, low, high = (summary["unchosen"][name] for name in Unchosen._fields)
         return (
             f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
-            f"{accuracy:.2f} (95%: {low:.2f} to {high:.2f})"
+            f"{_unchosen(summary, '95%: ')}"
         )
     if summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1:
         return (
@@ -145,6 +144,14 @@ def _doubt(summary: Row) -> str:
         )
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
+
+
+def _unchosen(summary: Row, promise: str = "") -> str:
+    """The accuracy on pictures that did not choose the epoch, with its interval; - where it is not known."""
+    if "unchosen" not in summary:
+        return "-"
+    accuracy, low, high = (summary["unchosen"][name] for name in Unchosen._fields)
+    return f"{accuracy:.2f} ({promise}{low:.2f} to {high:.2f})"
 
 
 def known_lines(summary: Row) -> list[str]:
@@ -195,13 +202,16 @@ def _labels(summary: Row) -> str:
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds."""
-    head = ("stage", "loss", "accuracy", "labels", "trainable parameters", "seconds")
+    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Beside
+    the accuracy stands that on pictures that did not choose the epoch, if one of the stages has it."""
+    few = any("unchosen" in summary for summary in summaries.values())
+    head = ("stage", "loss", "accuracy", *["on others (95%)"] * few, "labels", "trainable parameters", "seconds")
     rows = [
         (
             name,
             _number(s["loss"]),
             _number(s["accuracy"]),
+            *[_unchosen(s)] * few,
             _labels(s),
             f"{s['params']['trainable']:,}",
             f"{s['seconds']:.1f}",

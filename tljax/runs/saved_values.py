@@ -134,6 +134,15 @@ def _is_judged(value: Any) -> bool:
         return False
 
 
+def _is_unchosen(value: Any) -> bool:
+    """Whether `value` is the JSON of an `Unchosen`."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(Unchosen._fields)
+        and all(is_number(number, 0, 1) for number in value.values())
+    )
+
+
 # The most blocks, features and outputs of a network that is read: ResNet152 has 50, 2,048 and 1,000.
 MOST_BLOCKS, MOST_FEATURES, MOST_OUTPUTS = 1000, 2**17, 10**6
 # The meta of a checkpoint. A key with dots lies in dicts.
@@ -195,8 +204,7 @@ SUMMARY_RULES: dict[str, Rule] = {
     "unmapped_mass": Rule(is_number, "must be a number"),
     "solved": _dict(),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
-    "unchosen": _dict(),
-    **{f"unchosen.{name}": _number(0, 1) for name in Unchosen._fields},
+    "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),
     "data.splits": _dict(lambda split: isinstance(split, dict), "must be a dict for each split"),
     "data.splits.validation.images": _whole(1),
