@@ -115,14 +115,16 @@ def simulate(draw: int, pictures: int, epochs: int, level: Level, top: float, sh
     return observe(means, noise, 2 + 4 * time if level is overfit else 3.0)
 
 
-def continue_chosen(draw: int, pictures: int, epochs: int) -> Course:
-    """Epochs that are alike, of a fine-tuning from one of as many that the same pictures chose by their loss: half of
-    what a picture has in each comes from there."""
+def continue_chosen(draw: int, pictures: int, epochs: int, stages: int) -> Course:
+    """Epochs that are alike, of the last of several fine-tunings: each starts from one of as many epochs that the same
+    pictures chose by their loss, from which comes half of what a picture has in each of its own."""
     rng = np.random.default_rng([draw, pictures, epochs])
-    picture, before, own = (rng.normal(size=(pictures, n)) / np.sqrt(2) for n in (1, epochs, epochs))
     means = np.full(epochs, ndtri(0.8))
-    start = before[:, [observe(means, picture + before, 3.0).best("val_loss")]]
-    return observe(means, picture + (start + own) / np.sqrt(2), 3.0)
+    picture, own = (rng.normal(size=(pictures, n)) / np.sqrt(2) for n in (1, epochs))
+    for _ in range(stages):
+        start = own[:, [observe(means, picture + own, 3.0).best("val_loss")]]
+        own = (start + rng.normal(size=(pictures, epochs)) / np.sqrt(2)) / np.sqrt(2)
+    return observe(means, picture + own, 3.0)
 
 
 class Pool(NamedTuple):
@@ -259,7 +261,8 @@ def make_cases(data_dir: str) -> dict[str, Case]:
         "better, then worse": simulated(overfit, 0.8, 0.5, 0.7),
         "jumping": simulated(jump, 0.8, 0.5, 0.0),
         "jumping, 0.95 right": simulated(jump, 0.95, 0.7, 0.0),
-        "from a chosen start": continue_chosen,
+        "from a chosen start": partial(continue_chosen, stages=1),
+        "from a second chosen start": partial(continue_chosen, stages=2),
         "head, Gaussian features": trained(draw_gaussians, 100, 20, 0.03, 0),
         "head, digits": trained(digits, 100, 20, 0.03, 0),
         "hidden layer, digits": trained(digits, 100, 20, 0.03, 64),

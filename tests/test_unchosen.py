@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.config import Monitor
+from tljax.config import Config, Monitor
+from tljax.stages.conclusion import Outcome, count_choices, describe_unchosen
 from tljax.training import metrics
 from tljax.training.calibration import accuracy_interval
+from tljax.training.progress import Progress
 from tljax.training.unchosen import Judged, draw_bags, judge_pictures, undo_choice
 
 
@@ -83,3 +85,38 @@ def test_each_picture_has_the_loss_that_training_means():
     assert judged.losses.dtype == np.float32 and judged.right.sum() == float(sums.correct)
     np.testing.assert_allclose(judged.losses.sum(), float(sums.loss), rtol=1e-6)
     np.testing.assert_allclose(judged.losses, metrics.cross_entropy(logits, jnp.asarray(labels)), rtol=1e-5, atol=1e-6)
+
+
+def make_rows(stage: str, cut: str, epochs: range) -> tuple[dict, ...]:
+    return tuple({"stage": stage, "cut": cut, "epoch": epoch} for epoch in epochs)
+
+
+HEAD = make_rows("feature_extraction", "head", range(1, 3))
+LAST = make_rows("fine_tune", "conv5_block1", range(3, 6))
+OWN = make_rows("fine_tune", "conv4_block1", range(6, 8))
+
+
+def test_stages_with_several_epochs_have_chosen():
+    solved = make_rows("feature_extraction", "head", range(1))
+    found = [count_choices(rows) for rows in ((), solved, HEAD, HEAD + LAST, solved + LAST[:1])]
+    assert found == [0, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "kept", "own", "said"),
+    [
+        ((), 2, 2, True),
+        (HEAD, 2, 2, True),
+        (HEAD + LAST, 2, 2, False),
+        # It began under an older version.
+        ((), 1, 2, False),
+        ((), 1, 1, False),
+    ],
+)
+def test_nothing_is_said_where_it_would_not_hold(earlier, kept, own, said):
+    judged = draw_epochs(20, kept, seed=0)
+    progress = Progress(earlier + OWN[:own], judged=tuple(judged))
+    outcome = Outcome(None, 1, 0, progress, earlier, None)
+    found = describe_unchosen(outcome, Config(), {"validation": {"accuracy": 0.5}})
+    undone = undo_choice(judged, "val_loss", 0.5)
+    assert undone and found == ({"unchosen": undone._asdict()} if said else {})
