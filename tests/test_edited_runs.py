@@ -113,6 +113,10 @@ NEEDED = [key for key in (*saved_values.READ_KEYS, *saved_values.WEIGHTS_KEYS) i
         *(("history", history) for history in (5, [5], [{}], [{"epoch": 1}])),
         ("stopper", {}),
         ("begun", {"steps": 5, "sums": [[], [], []], "seconds": 0.0}),
+        *(
+            ("judged", judged)
+            for judged in (5, [5], [{}], [{"losses": "", "right": ""}], [{"losses": "AA", "right": ""}])
+        ),
     ],
 )
 def test_an_edited_meta_is_one_line_with_the_folder_and_the_key(copy, key, value):
@@ -199,6 +203,7 @@ SUMMARIES = [
     ("test", 5), ("params", GONE), ("params.trainable", "x"), ("labels", []), ("data.splits", 5),
     ("data.splits.validation.images", 0),
     ("unmapped_classes", [5]), ("unmapped_mass", "x"), ("solved", {"held_out": 5}),
+    ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
 ]  # fmt: skip
 
 

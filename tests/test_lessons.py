@@ -25,6 +25,8 @@ from tljax.model import load
 from tljax.runs import checkpoints, readers, workdir
 from tljax.stages import lessons
 from tljax.stages.from_config import run
+from tljax.training.progress import progress_from_json
+from tljax.training.unchosen import undo_choice
 from tljax.weights import pretrained
 
 ROW = {
@@ -72,6 +74,12 @@ def test_four_stages_leave_what_the_readme_names(lesson):
             assert summary["best_epoch"] == best["epoch"]
             assert summary["last"] == {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]}
             np.testing.assert_allclose(summary["loss"], best["val_loss"], rtol=1e-5)
+            with checkpoints.open_checkpoints(folder) as kept:
+                judged = progress_from_json(kept.read_meta(max(kept.numbers))).judged
+            np.testing.assert_allclose([x.losses.mean() for x in judged], [r["val_loss"] for r in rows], rtol=1e-5)
+            np.testing.assert_allclose([x.right.mean() for x in judged], [r["val_accuracy"] for r in rows], rtol=1e-6)
+            undone = undo_choice(judged, "val_loss", summary["accuracy"])
+            assert undone and summary["unchosen"] == undone._asdict()
     report = (lesson / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
     assert (lesson / "figures" / "curves.png").is_file()

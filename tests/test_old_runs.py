@@ -66,6 +66,10 @@ def test_it_goes_on_where_it_was_stopped(workdir, capsys):
         rows = [(row["loss"], row["val_loss"]) for row in read_rows(workdir / name)]
         np.testing.assert_allclose(rows, expected, rtol=1e-4, err_msg=name)
     assert read_summary(workdir / "fine_tune")["frozen_leaves_unchanged"] == 13 * 6
+    # What its first epochs made of each validation picture is not known.
+    assert "pictures that chose the epoch: the accuracy on them is too high, by how much is not known" in said.out
+    assert "unchosen" not in read_summary(workdir / "fine_tune")
+    assert "unchosen" in read_summary(workdir / "from_scratch")
     assert (workdir / "report.md").is_file()
 
 

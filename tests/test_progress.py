@@ -12,10 +12,13 @@ from tljax.training.progress import (
     PartialEpoch,
     Progress,
     finish_epoch,
+    judged_from_json,
     progress_from_json,
     progress_to_json,
+    record_solved,
     update_stopper,
 )
+from tljax.training.unchosen import Judged
 
 NAN, INF = math.nan, math.inf
 
@@ -121,10 +124,28 @@ def test_epochs_may_go_on_from_those_of_an_earlier_run():
 def test_progress_survives_json():
     stopper = update_stopper(EarlyStopper(), epoch=1, score=NAN, patience=2)
     sums = metrics.Sums(*np.float32([[0.1, 0.2], [1, 2], [3, 4]]))
-    progress = Progress(({"epoch": 1, "loss": 0.1},), stopper, PartialEpoch(2, sums, 1.5))
+    judged = Judged(np.array([0.1, 1e-38, NAN, INF], np.float32), np.array([True, False, False, True]))
+    progress = Progress(({"epoch": 1, "loss": 0.1},), stopper, PartialEpoch(2, sums, 1.5), (judged, judged))
     again = progress_from_json(json.loads(json.dumps(progress_to_json(progress))))
     assert again.history == progress.history and again.stopper == stopper
     np.testing.assert_array_equal(again.partial.sums, np.float64(sums))
+    assert [tuple(part.tobytes() for part in epoch) for epoch in again.judged] == [
+        (judged.losses.tobytes(), judged.right.tobytes())
+    ] * 2
+
+
+@pytest.mark.parametrize("change", [{"right": "10"}, {"right": "12"}, {"losses": "AAAA"}, {"losses": "?"}])
+def test_what_says_nothing_of_each_picture_is_refused(change):
+    with pytest.raises(ValueError):
+        judged_from_json({"losses": "AACAPw==", "right": "1"} | change)
+
+
+def test_a_solved_head_and_each_epoch_add_what_they_made_of_the_pictures():
+    judged = [Judged(np.float32([loss]), np.array([True])) for loss in (3, 2, 1)]
+    progress = record_solved(Progress(), {"epoch": 0, "val_loss": 3.0}, "val_loss", judged[0])
+    for epoch in (1, 2):
+        progress = finish_epoch(progress, {"epoch": epoch, "val_loss": 1.0}, None, "val_loss", judged[epoch])
+    assert [float(epoch.losses[0]) for epoch in progress.judged] == [3, 2, 1]
 
 
 def test_an_epoch_that_is_done_is_followed_by_the_next():

@@ -76,6 +76,45 @@ def test_the_stages_stand_side_by_side():
     ]
 
 
+UNCHOSEN = {"accuracy": 0.78, "low": 0.6666, "high": 0.9}
+
+
+def test_the_table_has_the_accuracy_on_others_where_a_stage_has_it():
+    assert printed.stages_table({"head": STAGES[0], "tuned": STAGES[1] | {"unchosen": UNCHOSEN}}).splitlines() == [
+        "| stage |   loss | accuracy |     on others (95%) | labels | trainable parameters | seconds |",
+        "| :---- | -----: | -------: | ------------------: | -----: | -------------------: | ------: |",
+        "| head  | 2.3457 |        - |                   - |      - |                    0 |    10.0 |",
+        "| tuned | 0.5000 |   0.8765 | 0.78 (0.67 to 0.90) |  1,025 |           14,996,490 |  1234.0 |",
+    ]
+
+
+CHOSE = "measured on the 50 validation pictures that chose the epoch: "
+TOO_HIGH = CHOSE + "the accuracy on them is too high, by how much is not known"
+NOT_CHOSEN = "measured on 50 validation pictures: an accuracy of 0.76 to 0.94 goes with that (95%)"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"best_epoch": 3, "epochs": 8, "unchosen": UNCHOSEN},
+            CHOSE + "on others expect about 0.78 (95%: 0.67 to 0.90)",
+        ),
+        ({"best_epoch": 3, "epochs": 8}, TOO_HIGH),
+        ({"best_epoch": 0, "epochs": 1, "solved": {"held_out": None}}, TOO_HIGH),
+        # There is nothing to choose from.
+        ({"best_epoch": 0, "epochs": 0, "solved": {"held_out": None}}, NOT_CHOSEN),
+        ({"best_epoch": 1, "epochs": 1}, NOT_CHOSEN),
+        ({}, NOT_CHOSEN),
+    ],
+)
+def test_an_accuracy_on_pictures_that_chose_the_epoch_is_not_promised_on_others(change, text):
+    few = STAGES[1] | {"data": {"splits": {"validation": {"images": 50}}}}
+    assert printed.summary_line(few | change).splitlines()[1:] == [text]
+    many = {"data": {"splits": {"validation": {"images": 1000}}}}
+    assert len(printed.summary_line(few | change | many).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("summary", "text"),
     [

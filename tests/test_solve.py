@@ -81,6 +81,8 @@ def test_a_solved_head_is_a_run_like_any_other(few, source, tmp_path, capsys):
     assert [row["epoch"] for row in rows] == [0, 1, 2] and summary["epochs"] == 2
     assert summary["best_epoch"] == min(rows, key=lambda row: row["val_loss"])["epoch"]
     assert summary["labels"] == {"train": 60, "validation": 54}
+    # The solved head could have been the best, and it is known what it made of each picture.
+    assert "unchosen" in summary and "unchosen" not in read_summary(few)
     with checkpoints.open_checkpoints(tmp_path / "more") as kept:
         assert kept.numbers == {1 + 5 * epoch for epoch in {2, summary["best_epoch"]}}
 

@@ -12,6 +12,8 @@ from harness import Run as Process
 from harness import command, environment, kill_at_random, kill_until_done, newest, outcome
 from tiny_runs import make_source
 
+from tljax.runs.readers import read_run
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
@@ -67,6 +69,9 @@ def test_a_killed_run_comes_to_the_same(tmp_path, epochs, seed):
     assert again.wait() == 0, again.lines
     assert any(line.startswith("goes on after epoch") for line in again.lines) or not epochs
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    # What the solved head and each epoch made of each validation picture is a part of that.
+    kept = read_run(tmp_path / "run")[1]
+    assert len(kept["judged"]) == len(kept["history"]) > epochs // 2
 
 
 @pytest.mark.long

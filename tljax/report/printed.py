@@ -10,6 +10,7 @@ from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut
 from tljax.text import join_lines, printable
 from tljax.training.calibration import FEWEST, accuracy_interval
+from tljax.training.unchosen import MANY, Unchosen
 from tljax.trees import Row, Tree
 
 # The most classes of which each is named, in counts and in confusions.
@@ -124,17 +125,34 @@ def summary_line(summary: Row) -> str:
     return join_lines(*lines)
 
 
-# With fewer validation pictures than this, an accuracy is given with its interval.
-MANY = 1000
-
-
 def _doubt(summary: Row) -> str:
-    """How far an accuracy on few validation pictures can be believed; empty where there are many or none."""
+    """How far an accuracy on few validation pictures can be believed; empty where there are many or none.
+
+    Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
+    """
     images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
     if summary["accuracy"] is None or images >= MANY:
         return ""
+    if "unchosen" in summary:
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
+            f"{_unchosen(summary, '95%: ')}"
+        )
+    if summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1:
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
+            "by how much is not known"
+        )
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
+
+
+def _unchosen(summary: Row, promise: str = "") -> str:
+    """The accuracy on pictures that did not choose the epoch, with its interval; - where it is not known."""
+    if "unchosen" not in summary:
+        return "-"
+    accuracy, low, high = (summary["unchosen"][name] for name in Unchosen._fields)
+    return f"{accuracy:.2f} ({promise}{low:.2f} to {high:.2f})"
 
 
 def known_lines(summary: Row) -> list[str]:
@@ -185,13 +203,16 @@ def _labels(summary: Row) -> str:
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds."""
-    head = ("stage", "loss", "accuracy", "labels", "trainable parameters", "seconds")
+    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Beside
+    the accuracy stands that on pictures that did not choose the epoch, if one of the stages has it."""
+    few = any("unchosen" in summary for summary in summaries.values())
+    head = ("stage", "loss", "accuracy", *["on others (95%)"] * few, "labels", "trainable parameters", "seconds")
     rows = [
         (
             printable(name).replace("|", r"\|"),
             _number(s["loss"]),
             _number(s["accuracy"]),
+            *[_unchosen(s)] * few,
             _labels(s),
             f"{s['params']['trainable']:,}",
             f"{s['seconds']:.1f}",

@@ -14,7 +14,8 @@ from tljax.config import STAGES, WIDEST, is_number
 from tljax.data.decoding import MOST_PIXELS, Fit
 from tljax.data.preprocessing import Preprocessing
 from tljax.networks.architectures import VARIANTS, Architecture
-from tljax.training.progress import EarlyStopper
+from tljax.training.progress import EarlyStopper, judged_from_json
+from tljax.training.unchosen import Judged, Unchosen
 from tljax.trees import Row
 
 
@@ -123,6 +124,25 @@ def _is_stopper(value: Any) -> bool:
     )
 
 
+def _is_judged(value: Any) -> bool:
+    """Whether `value` is the JSON of what an epoch makes of the validation pictures."""
+    if not isinstance(value, dict) or value.keys() != set(Judged._fields) or not all_are(is_text, value):
+        return False
+    try:
+        return len(judged_from_json(value).right) > 0
+    except ValueError:
+        return False
+
+
+def _is_unchosen(value: Any) -> bool:
+    """Whether `value` is the JSON of an `Unchosen`."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(Unchosen._fields)
+        and all(is_number(number, 0, 1) for number in value.values())
+    )
+
+
 # The most blocks, features and outputs of a network that is read: ResNet152 has 50, 2,048 and 1,000.
 MOST_BLOCKS, MOST_FEATURES, MOST_OUTPUTS = 1000, 2**17, 10**6
 # The meta of a checkpoint. A key with dots lies in dicts.
@@ -156,6 +176,7 @@ META_RULES: dict[str, Rule] = {
     "history": _list(_is_epoch, "must be the metrics of epochs"),
     "stopper": Rule(_is_stopper, "must be the state of early stopping"),
     "begun": Rule(_is_begun, "must be the sums of the steps of an epoch"),
+    "judged": _list(_is_judged, "must be losses and right predictions of pictures"),
 }  # fmt: skip
 NETWORK_KEYS = ("network", "network.num_classes", "network.variant", "network.stage_sizes", "network.width", "cut")
 # What every reader of a checkpoint needs, who takes it as weights, and who goes on from it.
@@ -183,6 +204,7 @@ SUMMARY_RULES: dict[str, Rule] = {
     "unmapped_mass": Rule(is_number, "must be a number"),
     "solved": _dict(),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
+    "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),
     "data.splits": _dict(lambda split: isinstance(split, dict), "must be a dict for each split"),
     "data.splits.validation.images": _whole(1),

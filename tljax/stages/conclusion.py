@@ -1,5 +1,7 @@
 """What comes after the epochs of a stage: its best epoch is evaluated, calibrated, drawn, judged and summarized."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from tljax.training.calibration import balanced_accuracy, class_accuracies, coun
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import Progress, last_epoch
 from tljax.training.state import TrainState
+from tljax.training.unchosen import undo_choice
 from tljax.trees import Row
 
 
@@ -48,7 +51,7 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     draw(config, workdir, dataset, found, progress)
     judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
-    return summarize(outcome, judged, made.setup.cut) | more
+    return summarize(outcome, judged, made.setup.cut) | describe_unchosen(outcome, config, judged) | more
 
 
 def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:
@@ -81,6 +84,25 @@ def count_labels(dataset: Dataset, config: Config) -> Row:
         "train": dataset.train.count if dataset.train else 0,
         "validation": chosen.count if chosen else 0,
     }
+
+
+def describe_unchosen(outcome: Outcome, config: Config, judged: dict[str, Row]) -> Row:
+    """The accuracy of the best epoch without its having been chosen, if others could have been, and if it is known
+    what each of them made of each validation picture. `judged` is what `judge` says of each split.
+
+    What was chosen before, in the run's sources, is not undone. After one such choice the interval still holds, after
+    two it does not (`benchmarks/unchosen.py`), and nothing is said.
+    """
+    progress, own = outcome.progress, len(outcome.progress.history) - len(outcome.earlier)
+    if own < 2 or len(progress.judged) != own or count_choices(outcome.earlier) > 1:
+        return {}
+    undone = undo_choice(progress.judged, config.monitor, judged["validation"]["accuracy"])
+    return {} if undone is None else {"unchosen": undone._asdict()}
+
+
+def count_choices(rows: Sequence[Row]) -> int:
+    """In how many stages these rows had a best epoch to choose."""
+    return sum(n > 1 for n in Counter((row["stage"], row.get("cut")) for row in rows).values())
 
 
 def summarize(outcome: Outcome, judged: dict[str, Row], cut: Cut) -> Row:

@@ -13,6 +13,7 @@ from tljax.devices.mesh import gather, put, whole
 from tljax.stages.assembly import Assembly
 from tljax.stages.programs import Setup
 from tljax.training import calibration, epochs, ridge
+from tljax.training.epochs import Evaluation
 from tljax.training.progress import Progress
 from tljax.training.state import TrainState
 from tljax.trees import Row
@@ -44,27 +45,29 @@ def solve_if_asked(
     return solve(dataset, activations["train"])
 
 
-def start_from_solution(solution: Solution, made: Assembly, state: TrainState) -> tuple[TrainState, Row]:
-    """`state` with the solved head, and its metrics: the row with the epoch 0."""
+def start_from_solution(
+    solution: Solution, made: Assembly, state: TrainState
+) -> tuple[TrainState, Row, dict[str, Evaluation]]:
+    """`state` with the solved head, its metrics (the row with the epoch 0), and its evaluations by split."""
     setup, examples = made.setup, made.examples
     state = put_head(state, solution.head, setup)
-    nothing = {"loss": None, "accuracy": None}
-    train, validation = (
-        epochs.evaluate(state, examples[name], made.programs.evaluate).means if name in examples else nothing
-        for name in ("train", "validation")
-    )
-    row = {
+    splits = [name for name in ("train", "validation") if name in examples]
+    found: dict[str, Evaluation] = {
+        name: epochs.evaluate(state, examples[name], made.programs.evaluate) for name in splits
+    }
+    validation = found["validation"].means if "validation" in found else {"loss": None, "accuracy": None}
+    row: Row = {
         "stage": setup.config.stage,
         "cut": setup.config.cut,
         "epoch": 0,
-        **train,
+        **found["train"].means,
         **{f"val_{name}": value for name, value in validation.items()},
         "seconds": round(solution.seconds, 3),
         "images_per_second": None,
         "learning_rate": None,
         "solved": solution.about,
     }
-    return state, row
+    return state, row, found
 
 
 def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"] | tuple[np.ndarray, ...]) -> Solution:

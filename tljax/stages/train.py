@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from tljax.config import Config
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Dataset
@@ -28,6 +30,7 @@ from tljax.training import epochs, features, metrics
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
 from tljax.training.state import TrainState, place_state
+from tljax.training.unchosen import MANY, judge_pictures
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights
 
@@ -59,13 +62,14 @@ def train(
         last = last_epoch(journal.earlier) + config.epochs
         state = warm_up(made, state, progress, last)
         solution = solve_if_asked(made.setup, dataset, made.activations, progress)
-        state, progress = begin_with(solution, made, journal, state, progress)
+        labels = labels_to_judge(dataset)
+        state, progress = begin_with(solution, made, journal, state, progress, labels)
         first = progress.epoch
         with signals.defer():
             while not (progress.is_done(last) or interrupted()):
                 state, done = train_epoch(made, state, progress, last, announce=progress.epoch == first)
                 evaluation = evaluate_epoch(made, state)
-                progress = record_epoch(made, progress, done, evaluation, int(state.step))
+                progress = record_epoch(made, progress, done, evaluation, labels, int(state.step))
                 journal.write(state, progress)
                 print_epoch(progress, last)
             if signal := interrupted():
@@ -175,13 +179,20 @@ def warm_up(made: Assembly, state: TrainState, progress: Progress, last: int) ->
 
 
 def begin_with(
-    solution: Solution | None, made: Assembly, journal: Journal, state: TrainState, progress: Progress
+    solution: Solution | None,
+    made: Assembly,
+    journal: Journal,
+    state: TrainState,
+    progress: Progress,
+    labels: np.ndarray | None,
 ) -> tuple[TrainState, Progress]:
-    """State and progress with the solved head, which are saved; as they were, if there is none or it is there."""
+    """State and progress with the solved head, which are saved; as they were, if there is none or it is there.
+    `labels` are those of `labels_to_judge`."""
     if solution is None or progress.history:
         return state, progress
-    state, row = start_from_solution(solution, made, state)
-    progress = record_solved(progress, row, made.setup.config.monitor)
+    state, row, found = start_from_solution(solution, made, state)
+    judged = None if labels is None else judge_pictures(found["validation"].logits, labels)
+    progress = record_solved(progress, row, made.setup.config.monitor, judged)
     print(printed.solved_line(row), flush=True)
     with signals.defer():
         journal.write(state, progress)
@@ -212,10 +223,22 @@ def evaluate_epoch(made: Assembly, state: TrainState) -> Evaluation | None:
     return epochs.try_evaluate(state, made.validation, made.programs.evaluate, interrupted)
 
 
+def labels_to_judge(dataset: Dataset) -> np.ndarray | None:
+    """The labels of the validation pictures if it is kept what each epoch makes of each of them, else None."""
+    split = dataset.validation
+    return split.all_labels() if split is not None and split.count < MANY else None
+
+
 def record_epoch(
-    made: Assembly, progress: Progress, done: PartialEpoch, evaluation: Evaluation | None, step: int
+    made: Assembly,
+    progress: Progress,
+    done: PartialEpoch,
+    evaluation: Evaluation | None,
+    labels: np.ndarray | None,
+    step: int,
 ) -> Progress:
-    """The progress after an epoch, or after a part of one where `evaluation` is None. `step` counts all updates."""
+    """The progress after an epoch, or after a part of one where `evaluation` is None. `labels` are those of
+    `labels_to_judge`, and `step` counts all updates."""
     if evaluation is None:
         return progress._replace(partial=done)
     config = made.setup.config
@@ -229,7 +252,8 @@ def record_epoch(
         "images_per_second": round(len(made.training) / done.seconds, 1),
         "learning_rate": float(made.programs.learning_rate(step - 1)),
     }
-    return finish_epoch(progress, row, config.patience, config.monitor)
+    judged = None if labels is None else judge_pictures(evaluation.logits, labels)
+    return finish_epoch(progress, row, config.patience, config.monitor, judged)
 
 
 def print_epoch(progress: Progress, last: int) -> None:

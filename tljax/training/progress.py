@@ -1,11 +1,15 @@
 """The progress of a run: its finished epochs, early stopping, and the finished part of the current epoch."""
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tljax.config import Monitor
 from tljax.training import metrics
+from tljax.training.unchosen import Judged
 from tljax.trees import Row
 
 
@@ -58,6 +62,9 @@ class Progress(NamedTuple):
     stopper: EarlyStopper = EarlyStopper()
     partial: PartialEpoch = PartialEpoch()
     """The finished part of the epoch after those of `history`."""
+    judged: tuple[Judged, ...] = ()
+    """What each row of this run's own history makes of each validation picture, where that is kept. A run that began
+    under an older version lacks the first ones."""
 
     @property
     def epoch(self) -> int:
@@ -74,19 +81,25 @@ def last_epoch(history: Sequence[Row]) -> int:
     return history[-1]["epoch"] if history else 0
 
 
-def record_solved(progress: Progress, row: Row, monitor: Monitor) -> Progress:
+def record_solved(progress: Progress, row: Row, monitor: Monitor, judged: Judged | None = None) -> Progress:
     """The progress after the head was solved, whose metrics are `row`: the best until an epoch has a lower score.
 
     Without a validation split there is no score, and no epoch will follow.
     """
     best = row["loss"] if row["val_loss"] is None else score(row, monitor)
-    return Progress((*progress.history, row), EarlyStopper(best, 0))
+    return Progress((*progress.history, row), EarlyStopper(best, 0), judged=_append(progress, judged))
 
 
-def finish_epoch(progress: Progress, row: Row, patience: int | None, monitor: Monitor) -> Progress:
-    """The progress after an epoch that ended with the metrics `row`."""
+def finish_epoch(
+    progress: Progress, row: Row, patience: int | None, monitor: Monitor, judged: Judged | None = None
+) -> Progress:
+    """The progress after an epoch that ended with the metrics `row`, and made `judged` of the validation pictures."""
     stopper = update_stopper(progress.stopper, epoch=row["epoch"], score=score(row, monitor), patience=patience)
-    return Progress((*progress.history, row), stopper)
+    return Progress((*progress.history, row), stopper, judged=_append(progress, judged))
+
+
+def _append(progress: Progress, judged: Judged | None) -> tuple[Judged, ...]:
+    return progress.judged if judged is None else (*progress.judged, judged)
 
 
 def progress_to_json(progress: Progress) -> dict[str, Any]:
@@ -94,7 +107,12 @@ def progress_to_json(progress: Progress) -> dict[str, Any]:
     in checkpoints since the first version."""
     steps, sums, seconds = progress.partial
     begun = {"steps": steps, "sums": [[float(x) for x in part] for part in sums], "seconds": seconds}
-    return {"history": list(progress.history), "stopper": progress.stopper._asdict(), "begun": begun}
+    return {
+        "history": list(progress.history),
+        "stopper": progress.stopper._asdict(),
+        "begun": begun,
+        "judged": [judged_to_json(epoch) for epoch in progress.judged],
+    }
 
 
 def progress_from_json(value: dict[str, Any]) -> Progress:
@@ -104,4 +122,23 @@ def progress_from_json(value: dict[str, Any]) -> Progress:
         tuple(value["history"]),
         EarlyStopper(**value["stopper"]),
         PartialEpoch(begun["steps"], metrics.Sums(*begun["sums"]), begun["seconds"]),
+        tuple(map(judged_from_json, value["judged"])),
     )
+
+
+def judged_to_json(judged: Judged) -> dict[str, str]:
+    """`judged` as texts: the losses in base64, and 1 for each picture that is predicted right, 0 for each other."""
+    losses = base64.b64encode(judged.losses.astype("<f4").tobytes()).decode()
+    return {"losses": losses, "right": "".join("01"[int(right)] for right in judged.right)}
+
+
+def judged_from_json(value: dict[str, str]) -> Judged:
+    """Undoes `judged_to_json`.
+
+    Raises:
+      ValueError: if the texts hold anything else, or are of different numbers of pictures.
+    """
+    losses = np.frombuffer(base64.b64decode(value["losses"], validate=True), "<f4").astype(np.float32)
+    if len(losses) != len(value["right"]) or not set(value["right"]) <= {"0", "1"}:
+        raise ValueError(f"right={value['right']!r:.80} does not say of each of {len(losses)} pictures 0 or 1")
+    return Judged(losses, np.array([digit == "1" for digit in value["right"]], bool))
