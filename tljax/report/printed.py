@@ -1,13 +1,14 @@
 """The text that a run prints: tables and lines about networks, epochs and stages."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from tljax.config import Monitor
 from tljax.networks.cut import Cut
-from tljax.training.calibration import FEWEST, accuracy_interval
+from tljax.training.calibration import FEWEST, accuracy_interval, is_uneven, least_accuracy
 from tljax.trees import Row, Tree
 
 # The most classes of which each is named, in counts and in confusions.
@@ -79,7 +80,7 @@ def solved_line(row: Row) -> str:
     )
     if row["val_loss"] is not None:
         line += f": val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}"
-    lines = [line, f"  {_held_out(solved['held_out'])}"]
+    lines = [line, *(f"  {text}" for text in _held_out(solved["held_out"]))]
     if solved["single"] and solved["held_out"]:
         classes = "1 class has" if solved["single"] == 1 else f"{solved['single']:,} classes have"
         lines.append(f"  {classes} one picture, which stays: this says nothing about it")
@@ -88,20 +89,62 @@ def solved_line(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _held_out(held_out: Row | None) -> str:
+def _held_out(held_out: Row | None) -> list[str]:
+    """What is expected of a solved head, and what that is taken from."""
     if held_out is None:
-        return "one picture a class: nothing says how good it is, and the penalty is the default"
-    low, high = held_out["low"], held_out["high"]
-    return (
-        f"expected on new pictures: accuracy {held_out['accuracy']:.4f} (95%: about {low:.2f} to {high:.2f}), from "
-        f"{held_out['pictures']:,} training pictures, each judged by a head that did not see it"
-    )
+        return ["one picture a class: nothing says how good it is, and the penalty is the default"]
+    accuracy, pictures = held_out["accuracy"], held_out["pictures"]
+    # Earlier versions had an interval instead, which did not hold.
+    at_least = held_out.get("at_least", least_accuracy(accuracy, pictures))
+    lines = [
+        f"expected on new pictures: accuracy {accuracy:.4f}, at least about {at_least:.2f} (95%), for this run's own "
+        "head on pictures of the same kind and origin; less where pictures belong together, as those of one writer do",
+        f"from {pictures:,} training pictures, each judged by a head that did not see it",
+    ]
+    if "worst_class" in held_out:
+        worst = held_out["worst_class"]
+        lines[1] += (
+            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']} with "
+            f"{worst['accuracy']:.2f} of {worst['pictures']:,}"
+        )
+    return lines
+
+
+class Imbalance(NamedTuple):
+    """What an accuracy on classes of different sizes is to be compared with."""
+
+    balanced: float | None
+    """The balanced accuracy; None if a run of an earlier version did not write it."""
+    largest: str
+    share: float
+    """The largest class, and which part of the pictures are of it: as many are right where all are taken for it."""
+
+
+def find_imbalance(summary: Row, split: str) -> Imbalance | None:
+    """What to compare the accuracy on `split` with, test or else what the stage is measured on: validation or, without
+    it, training pictures that were left out. None where its classes are of about the same size."""
+    splits = summary.get("data", {}).get("splits", {})
+    counts = splits.get(split if split in splits else "train", {}).get("classes")
+    if not counts or not is_uneven(counts.values()):
+        return None
+    largest = max(counts, key=counts.__getitem__)
+    measured = summary["test"] if split == "test" else summary
+    return Imbalance(measured.get("balanced_accuracy"), largest, counts[largest] / sum(counts.values()))
+
+
+def _accuracy(summary: Row, split: str) -> str:
+    """Loss and accuracy on a split in words, and what else there is to say about the accuracy."""
+    measured = summary["test"] if split == "test" else summary
+    text = f"loss {_number(measured['loss'])}, accuracy {_number(measured['accuracy'])}"
+    found = find_imbalance(summary, split)
+    if found is None or measured["accuracy"] is None:
+        return text
+    return f"{text}, balanced {_number(found.balanced)} ({found.share:.4f} of the pictures are {found.largest})"
 
 
 def summary_line(summary: Row) -> str:
     """The results of a stage, on some lines. `summary` is the content of `summary.json`."""
-    loss, accuracy = _number(summary["loss"]), _number(summary["accuracy"])
-    lines = [f"{summary['stage']}: loss {loss}, accuracy {accuracy}, {summary['seconds']:.1f} s"]
+    lines = [f"{summary['stage']}: {_accuracy(summary, 'validation')}, {summary['seconds']:.1f} s"]
     held_out = "validation" not in summary.get("data", {}).get("splits", ("validation",))
     if held_out and summary["accuracy"] is not None:
         lines[0] += " (on training pictures, each left out)"
@@ -114,8 +157,7 @@ def summary_line(summary: Row) -> str:
         lines.append(doubt)
     lines += known_lines(summary)
     if "test" in summary:
-        loss, accuracy = _number(summary["test"]["loss"]), _number(summary["test"]["accuracy"])
-        lines.append(f"test split: loss {loss}, accuracy {accuracy}")
+        lines.append(f"test split: {_accuracy(summary, 'test')}")
     if summary.get("unmapped_classes"):
         lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
@@ -159,7 +201,7 @@ def stages_notes(
     notes += [f"{name}: {line}" for name, summary in summaries.items() for line in known_lines(summary)]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
-            notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
+            notes.append(f"{name}: {'; '.join(_held_out(summary['solved']['held_out']))}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
@@ -184,13 +226,17 @@ def _labels(summary: Row) -> str:
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds."""
-    head = ("stage", "loss", "accuracy", "labels", "trainable parameters", "seconds")
+    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Where the
+    classes of a stage are of different sizes, also the balanced accuracies and the largest class's share."""
+    found = {name: find_imbalance(s, "validation") for name, s in summaries.items()}
+    more = ("balanced", "largest class") if any(found.values()) else ()
+    head = ("stage", "loss", "accuracy", *more, "labels", "trainable parameters", "seconds")
     rows = [
         (
             name,
             _number(s["loss"]),
             _number(s["accuracy"]),
+            *(_number(value) for value in _compare(s, found[name])[: len(more)]),
             _labels(s),
             f"{s['params']['trainable']:,}",
             f"{s['seconds']:.1f}",
@@ -207,6 +253,11 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
 
     rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join(line(row) for row in [head, rule, *rows])
+
+
+def _compare(summary: Row, found: Imbalance | None) -> tuple[float | None, float | None]:
+    """The balanced accuracy of a stage, and the share of the largest class where classes are of different sizes."""
+    return summary.get("balanced_accuracy"), found.share if found else None
 
 
 def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:
