@@ -209,7 +209,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 @pytest.mark.usefixtures("quick")
 def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
     source = make_source(tmp_path / "source")
-    data = replace(DIGITS, classes=("1", "2", "3"), augment="auto")
+    data = Data(name="digits", classes=("1", "2", "3"), labels_per_class=20, augment="auto")
     found = run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
     assert list(found) == ["feature_extraction", "fine_tune"]
     for stage in found:

@@ -145,9 +145,16 @@ def test_classes_of_different_sizes_count_as_often_as_they_are():
     estimate = estimate_accuracy(held_out, labels)
     assert estimate.accuracy == pytest.approx((1.5 + 40) / 43)
     assert estimate.confusions.tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 1]]
+    # All of them if they count the same, and none counts.
+    assert ridge.count_effective(np.full(7, 3.0)) == ridge.count_effective(np.zeros(7)) == 7
     # Two pictures that count 1.5 and one that counts 40 say about as much as one.
     effective = 43**2 / (2 * 1.5**2 + 40**2)
     assert estimate.at_least == pytest.approx(calibration.least_accuracy(estimate.accuracy, effective))
+    # With class weights they count 30, 30 and 40.
+    weighted = estimate_accuracy(held_out, labels, (1.0, 20.0, 1.0))
+    assert weighted.accuracy == estimate.accuracy
+    effective = 100**2 / (2 * 30**2 + 40**2)
+    assert weighted.at_least == pytest.approx(calibration.least_accuracy(estimate.accuracy, effective))
 
 
 def test_the_least_accuracy_holds():

@@ -239,6 +239,7 @@ def test_one_class_is_nothing_to_tell_apart(source, tmp_path):
     counted = {"5": 0.0, "6": 0.0}
     with pytest.raises(ValueError, match="all 20 training pictures that count are of the class '7'"):
         run(solved(source, class_weights=counted), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     data = Data(name="digits", classes=("5", "6", "7"), max_images=1, validation_split="none")
     with pytest.raises(ValueError, match=r"all 1 training pictures that count are of the class '[567]'"):
         run(solved(source, data), tmp_path / "run")

@@ -38,7 +38,7 @@ def solve_if_asked(
     split, to say how good it is. `activations` are those of each split that the head reads.
 
     Raises:
-      ValueError: if an activation is not finite, or all pictures are of one class.
+      ValueError: if an activation is not finite.
     """
     if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
         return None
@@ -78,7 +78,7 @@ def solve(
     views; each process passes those of its own. `weights` are those of the classes, None if all count the same.
 
     Raises:
-      ValueError: if an average is not finite, or all pictures are of one class.
+      ValueError: if an average is not finite.
     """
     began = time.perf_counter()
     split = dataset.train
@@ -88,12 +88,6 @@ def solve(
     features = gathered[0] if len(views) == 1 else np.concatenate(gathered)
     labels = split.all_labels()
     counts = np.bincount(labels, minlength=len(dataset.class_names))
-    counted = counts if weights is None else counts * (np.array(weights) > 0)
-    if np.count_nonzero(counted) < 2:
-        raise ValueError(
-            f"config.head.init=ridge: all {int(counted.sum())} training pictures that count are of the class "
-            f"{dataset.class_names[int(counted.argmax())]!r}; there is nothing to tell apart"
-        )
     head = ridge.solve_head(features, labels, len(dataset.class_names), len(views), weights)
     about = {
         "penalty": head.penalty,
@@ -101,7 +95,7 @@ def solve(
         "pictures": len(labels),
         "copies": ridge.count_copies(gathered[0]),
         "single": int(np.sum(counts == 1)),
-        "held_out": judge_held_out(head.held_out, labels, dataset.class_names),
+        "held_out": judge_held_out(head.held_out, labels, dataset.class_names, weights),
     }
     return Solution(head, labels, time.perf_counter() - began, about)
 
@@ -119,10 +113,13 @@ def put_head(state: TrainState, head: ridge.SolvedHead, setup: Setup) -> TrainSt
     return state._replace(variables=replace(state.variables), raw=raw)
 
 
-def judge_held_out(held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str]) -> Row | None:
+def judge_held_out(
+    held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str], weights: ridge.Weights
+) -> Row | None:
     """What the pictures that were left out say: mean loss (nats), estimated accuracy and what it is at least, balanced
-    accuracy, and the class with the lowest; None if there are none. `labels` are those of all pictures."""
-    estimate = ridge.estimate_accuracy(held_out, labels)
+    accuracy, and the class with the lowest; None if there are none. `labels` are those of all pictures, `weights`
+    those of the classes."""
+    estimate = ridge.estimate_accuracy(held_out, labels, weights)
     if estimate is None:
         return None
     own = calibration.true_probabilities(calibration.softmax(held_out.scores), labels[held_out.rows])

@@ -345,9 +345,9 @@ class Estimate(NamedTuple):
     """How many of them are of class i and were given the label j."""
 
 
-def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
-    """The share of right predictions among held-out pictures, each class weighted by how many pictures it has; None if
-    none is held out. `labels` are those of all pictures.
+def estimate_accuracy(held_out: HeldOut, labels: Labels, weights: Weights = None) -> Estimate | None:
+    """The share of right predictions among held-out pictures, each class counted as often as it has pictures; None if
+    none is held out. `labels` are those of all pictures, `weights` those that the head was solved with.
 
     An interval around it would not hold: each of the heads lacks a picture of every class, so with few pictures and
     many classes they are all worse than the head of all pictures. docs/numbers.md has how often `at_least` holds.
@@ -356,12 +356,18 @@ def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
     if not len(own):
         return None
     predicted = name_labels(held_out.scores)
-    weights = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
-    right = float(np.average(predicted == own, weights=weights))
-    # So many pictures of the same weight would say as much (Kish, Survey Sampling, 1965).
-    effective = float(weights.sum() ** 2 / np.square(weights).sum())
+    times = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
+    right = float(np.average(predicted == own, weights=times))
+    # A head that counts few pictures much depends on them: all say as much as fewer that count the same.
+    effective = count_effective(times if weights is None else times * np.asarray(weights, np.float64)[own])
     at_least = calibration.least_accuracy(right, effective)
     return Estimate(right, at_least, len(own), calibration.count_confusions(own, predicted, classes))
+
+
+def count_effective(weights: Float[np.ndarray, " n"]) -> float:
+    """How many pictures of equal weight say as much as those with these weights (Kish, Survey Sampling, 1965)."""
+    weights = weights if weights.any() else np.ones(len(weights))
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def name_labels(scores: Scores) -> Labels:
