@@ -113,7 +113,7 @@ def uneven(**counts: int) -> dict:
 
 def test_an_accuracy_on_uneven_classes_stands_beside_the_balanced_one():
     rare = STAGES[1] | uneven(cat=50, dog=9000)
-    said = "fine_tune: loss 0.5000, accuracy 0.9945, balanced 0.5000 (0.9945 of the pictures are dog), 1234.0 s"
+    said = "fine_tune: loss 0.5000, accuracy 0.9945, balanced 0.5000 (class dog is 0.9945 of the pictures), 1234.0 s"
     assert printed.summary_line(rare) == f"{said} (on training pictures, each left out)"
     # What is evaluated decides: validation, and the test split by itself.
     splits = {"validation": {"images": 3000, "classes": {"cat": 1000, "dog": 2000}}}
@@ -121,11 +121,11 @@ def test_an_accuracy_on_uneven_classes_stands_beside_the_balanced_one():
     test = {"loss": 0.25, "accuracy": 0.9, "balanced_accuracy": 0.8}
     assert printed.summary_line(rare | {"data": {"splits": splits}, "test": test}).splitlines() == [
         "fine_tune: loss 0.5000, accuracy 0.9945, 1234.0 s",
-        "test split: loss 0.2500, accuracy 0.9000, balanced 0.8000 (0.5000 of the pictures are dog)",
+        "test split: loss 0.2500, accuracy 0.9000, balanced 0.8000 (class dog is 0.5000 of the pictures)",
     ]
     # An earlier version did not write it, or nothing was measured.
     old = {name: value for name, value in rare.items() if name != "balanced_accuracy"}
-    assert "balanced - (0.9945" in printed.summary_line(old)
+    assert "balanced - (class dog" in printed.summary_line(old)
     assert "balanced" not in printed.summary_line(rare | {"accuracy": None})
     table = printed.stages_table({"even": STAGES[1] | uneven(cat=50, dog=100), "rare": rare, "old": STAGES[1]})
     assert [[cell.strip() for cell in line.split("|")[1:6]] for line in table.splitlines()[::2]] == [
@@ -174,7 +174,7 @@ def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
         "head solved in 0.1 s from 25 pictures (penalty 0.1)",
         f"  {EXPECTED}",
         "  from 25 training pictures, each judged by a head that did not see it: balanced accuracy 0.4500, worst class "
-        "cat with 0.20 of 5",
+        "cat: 0.20 of 5 right",
         "  2 classes have one picture, which stays: this says nothing about it",
         "  3 of the pictures are copies of others, which makes that too good",
     ]

@@ -104,8 +104,8 @@ def _held_out(held_out: Row | None) -> list[str]:
     if "worst_class" in held_out:
         worst = held_out["worst_class"]
         lines[1] += (
-            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']} with "
-            f"{worst['accuracy']:.2f} of {worst['pictures']:,}"
+            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']}: "
+            f"{worst['accuracy']:.2f} of {worst['pictures']:,} right"
         )
     return lines
 
@@ -139,7 +139,7 @@ def _accuracy(summary: Row, split: str) -> str:
     found = find_imbalance(summary, split)
     if found is None or measured["accuracy"] is None:
         return text
-    return f"{text}, balanced {_number(found.balanced)} ({found.share:.4f} of the pictures are {found.largest})"
+    return f"{text}, balanced {_number(found.balanced)} (class {found.largest} is {found.share:.4f} of the pictures)"
 
 
 def summary_line(summary: Row) -> str:
