@@ -114,7 +114,7 @@ def put_head(state: TrainState, head: ridge.SolvedHead, setup: Setup) -> TrainSt
 
 
 def judge_held_out(
-    held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str], weights: ridge.Weights
+    held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str], weights: ridge.ClassWeights
 ) -> Row | None:
     """What the pictures that were left out say: mean loss (nats), estimated accuracy and what it is at least, balanced
     accuracy, and the class with the lowest; None if there are none. `labels` are those of all pictures, `weights`

@@ -37,7 +37,7 @@ BLOCK, HELD_OUT = 4096, 5_000
 Features = Float[np.ndarray, "n features"]
 Scores = Float[np.ndarray, "n classes"]
 # How much a picture of each class counts; all ones if there are none.
-Weights = Float[np.ndarray, " classes"] | Sequence[float] | None
+ClassWeights = Float[np.ndarray, " classes"] | Sequence[float] | None
 
 
 class HeldOut(NamedTuple):
@@ -120,7 +120,11 @@ class Ridge(NamedTuple):
 
 
 def solve_head(
-    features: Float[np.ndarray, "rows features"], labels: Labels, classes: int, views: int = 1, weights: Weights = None
+    features: Float[np.ndarray, "rows features"],
+    labels: Labels,
+    classes: int,
+    views: int = 1,
+    weights: ClassWeights = None,
 ) -> SolvedHead:
     """The head of `classes` classes that a ridge regression gives for these pictures.
 
@@ -156,7 +160,7 @@ def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
     return spread * calibration.fit_temperature(held_out.scores / spread, own, default / spread)
 
 
-def decompose(features: Features, labels: Labels, classes: int, views: int = 1, weights: Weights = None) -> Ridge:
+def decompose(features: Features, labels: Labels, classes: int, views: int = 1, weights: ClassWeights = None) -> Ridge:
     """Takes the scale of the features, and finds the axes on which their weighted covariance is diagonal.
 
     With fewer pictures than features the eigenvectors come from the products of the pictures with each other, which
@@ -345,7 +349,7 @@ class Estimate(NamedTuple):
     """How many of them are of class i and were given the label j."""
 
 
-def estimate_accuracy(held_out: HeldOut, labels: Labels, weights: Weights = None) -> Estimate | None:
+def estimate_accuracy(held_out: HeldOut, labels: Labels, weights: ClassWeights = None) -> Estimate | None:
     """The share of right predictions among held-out pictures, each class counted as often as it has pictures; None if
     none is held out. `labels` are those of all pictures, `weights` those that the head was solved with.
 
