@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom
+from scipy.stats import betabinom, binomtest
 
 from tljax.stages.calibrate import draw_half, number_contents
 from tljax.training import calibration
@@ -151,3 +151,15 @@ def test_confusions_are_those_of_scikit_learn():
     accuracies = calibration.class_accuracies(found)
     assert accuracies[4] is None
     assert accuracies[:4] == pytest.approx([np.mean(predicted[labels == i] == i) for i in range(4)])
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 7), (23, 25), (25, 25), (640, 1000)])
+def test_the_least_accuracy_is_scipy_s_wilson_bound(right, images):
+    """95% to one side are 90% between two."""
+    expected = binomtest(right, images).proportion_ci(0.9, method="wilson").low
+    assert calibration.least_accuracy(right / images, images) == pytest.approx(expected, abs=1e-4)
+
+
+def test_classes_are_uneven_if_one_has_more_than_twice_the_pictures():
+    assert calibration.is_uneven([50, 101, 70]) and calibration.is_uneven([0, 5])
+    assert not calibration.is_uneven([50, 100, 70]) and not calibration.is_uneven([5])

@@ -217,10 +217,6 @@ def test_a_size_that_no_machine_has_is_no_limit(gib):
         ({"seed": 2**63}, "config.seed=9223372036854775808: must be less than 2**63"),
         ({"class_weights": {"5": "2"}}, "config.class_weights={'5': '2'}: weights are numbers >= 0"),
         ({"class_weights": {5: 2.0}}, "config.class_weights={5: 2.0}: names of classes are text"),
-        (
-            {"head": Head(init="ridge"), "epochs": 0, "class_weights": "balanced"},
-            "config.class_weights='balanced': is for training",
-        ),
         ({"head": Head(init="ridge"), "epochs": 0, "label_smoothing": 0.1}, "config.label_smoothing=0.1: is for"),
         ({"head": Head(hidden=(10**8,))}, "config.head.hidden=(100000000,): sizes are whole numbers from 1 to"),
         ({"class_weights": {"cat": -1.0}}, "config.class_weights={'cat': -1.0}: weights are numbers >= 0"),

@@ -201,7 +201,9 @@ SUMMARY = {
 SUMMARIES = [
     ("loss", "low"), ("accuracy", 7), ("accuracy", GONE), ("seconds", None), ("stage", 5), ("epochs", GONE),
     ("test", 5), ("params", GONE), ("params.trainable", "x"), ("labels", []), ("data.splits", 5),
-    ("data.splits.validation.images", 0),
+    ("data.splits.validation.images", 0), ("data.splits", {"validation": {"classes": {"cat": "x"}}}),
+    ("balanced_accuracy", "x"), ("test", {"loss": 1.0, "accuracy": 1.0, "balanced_accuracy": "x"}),
+    ("solved", {"held_out": {"loss": 1.0, "accuracy": 0.5, "pictures": 5, "worst_class": 5}}),
     ("unmapped_classes", [5]), ("unmapped_mass", "x"), ("solved", {"held_out": 5}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
 ]  # fmt: skip

@@ -178,11 +178,13 @@ def test_zero_shot_accuracy_through_the_classes_that_both_sides_have(lesson, tmp
     summary = read_summary(tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert summary["mapping"] == {"1": ["1"], "0": ["0"], "7": []}
-    names, right = ("1", "0", "7"), 0
+    names = ("1", "0", "7")
+    right: dict[str, list[bool]] = {name: [] for name in names}
     for row in rows:
         best = max((entry for entry in row["top5"] if entry[1] in names), key=lambda entry: entry[2])
-        right += best[1] == names[row["label"]]
-    assert summary["accuracy"] == right / len(rows)
+        right[names[row["label"]]].append(best[1] == names[row["label"]])
+    assert summary["accuracy"] == sum(map(sum, right.values())) / len(rows)
+    assert summary["balanced_accuracy"] == pytest.approx(np.mean([np.mean(found) for found in right.values()]))
     mass = np.mean([sum(p for _, name, p in row["top5"] if name == "2") for row in rows])
     np.testing.assert_allclose(summary["unmapped_mass"], mass, atol=1e-5)
 

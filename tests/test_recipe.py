@@ -70,6 +70,28 @@ def test_few_labels_are_for_a_solved_head_alone():
     assert stages(100) == ["feature_extraction", "fine_tune"]
 
 
+def test_a_quarter_of_the_classes_decides_about_fine_tuning():
+    def stages(*by_class: int) -> list[str]:
+        return list(choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), True, 1).stages)
+
+    assert stages(500, 500, 500, 3) == stages(20, 20, 20, 20) == ["feature_extraction", "fine_tune"]
+    assert stages(500, 500, 19, 19) == stages(19, 20, 20, 20) == ["feature_extraction"]
+    reasons = choose_stages(Extent(1038, 10, 4, 32, (500, 500, 19, 19)), True, 1).reasons
+    assert reasons[-1].startswith("no fine-tuning: a quarter of the classes have at most 19 pictures, fewer than 20")
+
+
+def test_a_head_is_weighted_where_classes_are_uneven():
+    def solve(*by_class: int) -> tuple[str, str]:
+        choice = choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), True, 1)
+        assert all(stage.class_weights == "none" for name, stage in choice.stages.items() if name == "fine_tune")
+        return choice.stages["feature_extraction"].class_weights, "; ".join(choice.reasons)
+
+    assert solve(50, 100, 70)[0] == "none" and "balanced" not in solve(50, 100, 70)[1]
+    weights, reasons = solve(50, 101, 70)
+    assert weights == "balanced" and "class_weights=balanced), since they have 50 to 101 pictures" in reasons
+    assert solve(5, 0, 6)[0] == "balanced"
+
+
 def test_a_batch_leaves_sixteen_steps():
     assert [choose_batch(images, 1) for images in (10, 256, 511, 512, 2048, 10**6)] == [8, 16, 16, 32, 128, 128]
     assert [choose_batch(256, devices) for devices in (4, 6, 32)] == [16, 18, 32]
@@ -107,16 +129,17 @@ def test_without_validation_the_solved_head_alone_is_left():
 def test_the_extent_is_that_of_what_is_read(settings):
     data = Data(name="digits", **settings)
     read = datasets.load_dataset(data, seed=3)
-    counts = read.train.count, read.validation.count
-    assert size_up(data, 3) == Extent(*counts, len(read.class_names), read.image_size)
+    extent = Extent(read.train.count, read.validation.count, len(read.class_names), read.image_size)
+    assert size_up(data, 3, counting=False) == extent
+    assert size_up(data, 3, counting=True) == extent._replace(by_class=tuple(read.train_counts.values()))
 
 
 def test_a_folder_is_sized_up_without_decoding(tmp_path):
     folder = save_digits(tmp_path / "digits")
     next(folder.glob("5/*.png")).write_bytes(b"no picture")
     count = len(list(folder.rglob("*.png")))
-    extent = size_up(Data(name=f"folder:{folder}"), 0)
-    assert (extent.images + extent.validation, extent.classes) == (count, 3)
+    extent = size_up(Data(name=f"folder:{folder}"), 0, counting=True)
+    assert (extent.images + extent.validation, extent.classes) == (count, 3) and sum(extent.by_class) == extent.images
 
 
 @pytest.fixture
@@ -186,7 +209,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 @pytest.mark.usefixtures("quick")
 def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
     source = make_source(tmp_path / "source")
-    data = replace(DIGITS, classes=("1", "2", "3"), augment="auto")
+    data = Data(name="digits", classes=("1", "2", "3"), labels_per_class=20, augment="auto")
     found = run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
     assert list(found) == ["feature_extraction", "fine_tune"]
     for stage in found:

@@ -100,7 +100,8 @@ def test_balanced_weights_are_those_of_scikit_learn():
     labels = np.repeat(["a", "b", "c"], (5, 20, 1))
     expected = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels)
     np.testing.assert_allclose(balance({"a": 5, "b": 20, "c": 1}), expected)
-    assert balance({"a": 5, "none": 0}) == (0.5, 0.0)
+    # A class without images is none: the mean weight of an image is 1, as it is without that class.
+    assert balance({"a": 5, "none": 0, "b": 20, "c": 1}) == (*expected[:1], 0.0, *expected[1:])
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -140,8 +140,44 @@ def test_a_stage_is_summed_up_in_lines(summary, text):
     assert printed.summary_line(summary) == text
 
 
+EXPECTED = (
+    "expected on new pictures: accuracy 0.5000, at least about 0.34 (95%), for this run's own head on pictures of the "
+    "same kind and origin; less where pictures belong together, as those of one writer do"
+)
+
+
+def uneven(**counts: int) -> dict:
+    return {"data": {"splits": {"train": {"classes": counts}}}, "balanced_accuracy": 0.5, "accuracy": 0.9945}
+
+
+def test_an_accuracy_on_uneven_classes_stands_beside_the_balanced_one():
+    rare = STAGES[1] | uneven(cat=50, dog=9000)
+    said = "fine_tune: loss 0.5000, accuracy 0.9945, balanced 0.5000 (class dog is 0.9945 of the pictures), 1234.0 s"
+    assert printed.summary_line(rare) == f"{said} (on training pictures, each left out)"
+    # What is evaluated decides: validation, and the test split by itself.
+    splits = {"validation": {"images": 3000, "classes": {"cat": 1000, "dog": 2000}}}
+    splits |= {"train": {"classes": {"cat": 1, "dog": 9}}, "test": {"classes": {"cat": 10, "dog": 30, "cow": 20}}}
+    test = {"loss": 0.25, "accuracy": 0.9, "balanced_accuracy": 0.8}
+    assert printed.summary_line(rare | {"data": {"splits": splits}, "test": test}).splitlines() == [
+        "fine_tune: loss 0.5000, accuracy 0.9945, 1234.0 s",
+        "test split: loss 0.2500, accuracy 0.9000, balanced 0.8000 (class dog is 0.5000 of the pictures)",
+    ]
+    # An earlier version did not write it, or nothing was measured.
+    old = {name: value for name, value in rare.items() if name != "balanced_accuracy"}
+    assert "balanced - (class dog" in printed.summary_line(old)
+    assert "balanced" not in printed.summary_line(rare | {"accuracy": None})
+    table = printed.stages_table({"even": STAGES[1] | uneven(cat=50, dog=100), "rare": rare, "old": STAGES[1]})
+    assert [[cell.strip() for cell in line.split("|")[1:6]] for line in table.splitlines()[::2]] == [
+        ["stage", "loss", "accuracy", "balanced", "largest class"],
+        ["even", "0.5000", "0.9945", "0.5000", "-"],
+        ["old", "0.5000", "0.8765", "-", "-"],
+    ]
+    assert "|   0.9945 |   0.5000 |        0.9945 |" in table
+
+
 def test_a_lesson_says_how_far_its_table_can_be_believed():
     few = {"data": {"splits": {"validation": {"images": 6}}}}
+    # As an earlier version wrote it.
     held_out = {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
     head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0, "solved": {"held_out": held_out}}
     tuned = STAGES[1] | few | {"accuracy": 5 / 6, "loss": 0.75}
@@ -153,8 +189,7 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     assert notes(head, tuned) == [
         "solved: measured on 6 validation pictures: an accuracy of 0.61 to 1.00 goes with that (95%)",
         "tuned: measured on 6 validation pictures: an accuracy of 0.44 to 0.97 goes with that (95%)",
-        "solved: expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each "
-        "judged by a head that did not see it",
+        f"solved: {EXPECTED}; from 25 training pictures, each judged by a head that did not see it",
         "tuned is not better than solved: its loss on the validation pictures is not lower",
     ]
     many = {"data": {"splits": {"validation": {"images": 5000}}}}
@@ -169,13 +204,16 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
 
 
 def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
-    held_out = {"loss": 0.5, "accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
+    worst = {"name": "cat", "accuracy": 0.2, "pictures": 5}
+    held_out = {"loss": 0.5, "accuracy": 0.5, "at_least": 0.344, "pictures": 25}
+    held_out |= {"balanced_accuracy": 0.45, "worst_class": worst}
     solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "single": 2, "held_out": held_out}
     row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
     assert printed.solved_line(row).splitlines() == [
         "head solved in 0.1 s from 25 pictures (penalty 0.1)",
-        "  expected on new pictures: accuracy 0.5000 (95%: about 0.31 to 0.69), from 25 training pictures, each judged "
-        "by a head that did not see it",
+        f"  {EXPECTED}",
+        "  from 25 training pictures, each judged by a head that did not see it: balanced accuracy 0.4500, worst class "
+        "cat: 0.20 of 5 right",
         "  2 classes have one picture, which stays: this says nothing about it",
         "  3 of the pictures are copies of others, which makes that too good",
     ]

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from tljax.training import ridge
+from tljax.training import calibration, ridge
 from tljax.training.calibration import softmax
 from tljax.training.ridge import PENALTIES, decompose, estimate_accuracy, hold_out, solve_head
 
 # More features than pictures, and fewer.
 SIZES = [(30, 50), (90, 20)]
+# Without class weights, and with some; one class does not count.
+WEIGHTS = [None, (2.0, 0.25, 0.0, 5.0)]
 
 
 def simulate(n: int, features: int, classes: int = 4, seed: int = 0, spread: float = 0.5):
@@ -21,15 +23,17 @@ def simulate(n: int, features: int, classes: int = 4, seed: int = 0, spread: flo
     return (centres[labels] + rng.normal(size=(n, features))) * scales + 5, labels
 
 
-def leave_out(features, labels, rows, penalty: float, classes: int = 4) -> np.ndarray:
-    """Scores of `rows`, by a ridge regression without them, on the scale of all."""
+def leave_out(features, labels, rows, penalty: float, classes: int = 4, weights=None) -> np.ndarray:
+    """Scores of `rows`, by a ridge regression without them, on the scale of all and with the weights of all."""
     mean, scale = ridge.find_scale(features)
     x, y = (features - mean) * scale, ridge.mark_classes(labels, classes)
-    alpha = penalty * decompose(features, labels, classes).unit
+    w = np.ones(len(labels)) if weights is None else np.array(weights)[labels]
+    alpha = penalty * decompose(features, labels, classes, weights=weights).unit
     rest = np.setdiff1d(np.arange(len(labels)), rows)
-    centre, offset = x[rest].mean(axis=0), y[rest].mean(axis=0)
-    a = (x[rest] - centre).T @ (x[rest] - centre) + alpha * np.eye(x.shape[1])
-    return (x[rows] - centre) @ np.linalg.solve(a, (x[rest] - centre).T @ (y[rest] - offset)) + offset
+    centre, offset = (np.average(z[rest], axis=0, weights=w[rest]) for z in (x, y))
+    weighted = (x[rest] - centre).T * w[rest]
+    a = weighted @ (x[rest] - centre) + alpha * np.eye(x.shape[1])
+    return (x[rows] - centre) @ np.linalg.solve(a, weighted @ (y[rest] - offset)) + offset
 
 
 @pytest.mark.parametrize(("n", "size"), SIZES)
@@ -49,35 +53,66 @@ def test_it_is_scikit_learn_s_ridge(n, size):
 
 
 @pytest.mark.parametrize(("n", "size"), SIZES)
-def test_leaving_each_out_is_exact(n, size, monkeypatch):
+def test_weights_are_scikit_learn_s_of_samples(n, size):
+    from sklearn.linear_model import Ridge
+
+    features, labels = simulate(n, size)
+    weights = np.array(WEIGHTS[1])
+    head = solve_head(features, labels, 4, weights=WEIGHTS[1])
+    mean, scale = ridge.find_scale(features)
+    alpha = head.penalty * decompose(features, labels, 4, weights=WEIGHTS[1]).unit
+    x, targets = (features - mean) * scale, ridge.mark_classes(labels, 4)
+    theirs = Ridge(alpha=alpha, solver="cholesky").fit(x, targets, sample_weight=weights[labels])
+    others = simulate(50, size, seed=1)[0]
+    scores = (others @ head.kernel + head.bias) * head.temperature
+    np.testing.assert_allclose(scores, theirs.predict((others - mean) * scale), rtol=1e-7, atol=1e-9)
+    # All weights times two is the same head; all weights of one are no weights, to the bit.
+    double = solve_head(features, labels, 4, weights=2 * weights)
+    np.testing.assert_allclose(double.kernel, head.kernel, rtol=1e-9, atol=1e-12)
+    plain, ones = solve_head(features, labels, 4), solve_head(features, labels, 4, weights=(1.0,) * 4)
+    for ours, expected in zip((*ones[:4], *ones.held_out), (*plain[:4], *plain.held_out), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(("n", "size"), SIZES)
+def test_leaving_each_out_is_exact(n, size, weights, monkeypatch):
     monkeypatch.setattr(ridge, "PENALTIES", PENALTIES[::6])
     features, labels = simulate(n, size)
+    each = np.ones(n) if weights is None else np.array(weights)[labels]
     by_hand = [
-        sum(
-            np.square(ridge.mark_classes(labels[[i]], 4) - leave_out(features, labels, [i], penalty)).sum()
-            for i in range(n)
-        )
+        ridge.mark_classes(labels, 4) - [leave_out(features, labels, [i], penalty, 4, weights)[0] for i in range(n)]
         for penalty in ridge.PENALTIES
     ]
-    solved, places = decompose(features, labels, 4), slice(None)
+    solved, places = decompose(features, labels, 4, weights=weights), slice(None)
     turned = solved.turn(places)
     for penalty, expected in zip(ridge.PENALTIES, by_hand, strict=True):
-        leverage = 1 / n + np.square(turned) @ solved.shrink(penalty)
+        leverage = each * (1 / each.sum() + np.square(turned) @ solved.shrink(penalty))
         errors = solved.errors(places, turned, np.array([penalty]))[:, 0] / (1 - leverage)[:, None]
-        np.testing.assert_allclose(np.square(errors).sum(), expected, rtol=1e-9)
-    assert ridge.choose_penalty(solved) == ridge.PENALTIES[np.argmin(by_hand)]
+        np.testing.assert_allclose(errors, expected, rtol=1e-9, atol=1e-9)
+    sums = [np.average(np.square(errors).sum(axis=1), weights=each) for errors in by_hand]
+    assert ridge.choose_penalty(solved) == ridge.PENALTIES[np.argmin(sums)]
 
 
+def test_weights_choose_the_penalty():
+    """A class that counts little does not decide how strongly the others are shrunk."""
+    features, labels = simulate(90, 20)
+    features[labels == 0] = np.random.default_rng(5).normal(size=(np.sum(labels == 0), 20)) * 40
+    chosen = [solve_head(features, labels, 4, weights=weights).penalty for weights in (None, (1e-4, 1.0, 1.0, 1.0))]
+    assert chosen[0] > chosen[1]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize(("n", "size"), SIZES)
-def test_leaving_one_of_each_class_out_is_exact(n, size):
+def test_leaving_one_of_each_class_out_is_exact(n, size, weights):
     features, labels = simulate(n, size)
     groups, first = ridge.form_groups(labels, 4)
-    held_out = hold_out(decompose(features, labels, 4), 0.1)
+    held_out = hold_out(decompose(features, labels, 4, weights=weights), 0.1)
     assert sorted(held_out.rows) == list(range(n)), "each picture once"
     places = {row: i for i, row in enumerate(held_out.rows)}
     for group, is_first in zip(groups, first, strict=True):
         assert sorted(labels[group]) == [0, 1, 2, 3]
-        expected = leave_out(features, labels, group, 0.1)[is_first]
+        expected = leave_out(features, labels, group, 0.1, 4, weights)[is_first]
         ours = held_out.scores[[places[row] for row in group[is_first]]]
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
 
@@ -107,7 +142,48 @@ def test_classes_of_different_sizes_count_as_often_as_they_are():
     assert set(labels[groups].ravel()) == {1, 2} and first.sum() == 43
     held_out = ridge.HeldOut(np.array([1, 2, 4]), np.array([[0.0, 1, 0], [0, 0, 1], [0, 0, 1]]))
     # Half of class 1 is right, all of class 2; they have 3 and 40 pictures.
-    assert estimate_accuracy(held_out, labels).accuracy == pytest.approx((1.5 + 40) / 43)
+    estimate = estimate_accuracy(held_out, labels)
+    assert estimate.accuracy == pytest.approx((1.5 + 40) / 43)
+    assert estimate.confusions.tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 1]]
+    # All of them if they count the same, and none counts.
+    assert ridge.count_effective(np.full(7, 3.0)) == ridge.count_effective(np.zeros(7)) == 7
+    # Two pictures that count 1.5 and one that counts 40 say about as much as one.
+    effective = 43**2 / (2 * 1.5**2 + 40**2)
+    assert estimate.at_least == pytest.approx(calibration.least_accuracy(estimate.accuracy, effective))
+    # With class weights they count 30, 30 and 40.
+    weighted = estimate_accuracy(held_out, labels, (1.0, 20.0, 1.0))
+    assert weighted.accuracy == estimate.accuracy
+    effective = 100**2 / (2 * 30**2 + 40**2)
+    assert weighted.at_least == pytest.approx(calibration.least_accuracy(estimate.accuracy, effective))
+
+
+def test_the_least_accuracy_holds():
+    """For each head by itself, on new pictures. An interval around the estimate, which is too low, does not."""
+    classes, each = 20, 3
+    labels, others = np.repeat(np.arange(classes), each), np.arange(1000) % classes
+    least, most = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        centres = 0.45 * rng.normal(size=(classes, 100))
+        features, fresh = (np.maximum(centres[of] + rng.normal(size=(len(of), 100)), 0) for of in (labels, others))
+        head = solve_head(features, labels, classes)
+        right = np.mean((fresh @ head.kernel + head.bias).argmax(1) == others)
+        estimate = estimate_accuracy(head.held_out, labels)
+        least.append(estimate.at_least <= right)
+        most.append(right <= calibration.accuracy_interval(estimate.accuracy, len(labels))[1])
+    assert np.mean(least) >= 0.9 > np.mean(most)
+
+
+def test_a_rare_class_is_named_if_classes_count_the_same():
+    """Without weights the accuracy is the share of the large class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], (900, 12))
+    centres = 0.5 * rng.normal(size=(2, 50))
+    features, fresh = centres[labels] + rng.normal(size=(912, 50)), centres[1] + rng.normal(size=(500, 50))
+    plain, weighted = (solve_head(features, labels, 2, weights=weights) for weights in (None, (0.5, 38.0)))
+    assert estimate_accuracy(plain.held_out, labels).accuracy == pytest.approx(900 / 912)
+    recalls = [np.mean((fresh @ head.kernel + head.bias).argmax(1) == 1) for head in (plain, weighted)]
+    assert recalls[0] < 0.05 and recalls[1] > 0.8
 
 
 def test_most_pictures_are_not_held_out(monkeypatch):
@@ -160,6 +236,9 @@ def test_constant_features_have_no_weight():
     nothing = solve_head(np.ones((30, 3)), labels, 4)
     assert (nothing.kernel == 0).all()
     assert np.argmax(nothing.bias) == np.bincount(labels).argmax()
+    # With as many of each, the first class is named: one of five is right, not what rounding decides.
+    even = np.arange(25) % 5
+    assert estimate_accuracy(solve_head(np.ones((25, 3)), even, 5).held_out, even).accuracy == 0.2
 
 
 def test_the_scale_is_drawn_to_that_of_all_features():

@@ -142,15 +142,22 @@ def test_a_run_that_is_stopped_or_damaged_after_the_solution_comes_to_the_same(
 
 
 def test_without_validation_all_labels_are_learned_from(source, tmp_path, capsys):
-    run(solved(source, ALL, at="conv4_block1"), tmp_path / "run")
+    """Class weights count in the head, and nowhere else."""
+    run(solved(source, ALL, at="conv4_block1", class_weights={"5": 3.0}), tmp_path / "run")
     summary, said = read_summary(tmp_path / "run"), capsys.readouterr().out
     # 182, 181 and 179 digits; with validation a tenth of each is held out.
     assert summary["labels"] == {"train": 542, "validation": 0} and "validation" not in summary["data"]["splits"]
     held_out = summary["solved"]["held_out"]
-    assert summary["accuracy"] == held_out["accuracy"] > 0.9 and held_out["low"] < summary["accuracy"]
+    assert summary["accuracy"] == held_out["accuracy"] > 0.9 and held_out["at_least"] < summary["accuracy"]
+    assert summary["balanced_accuracy"] == held_out["balanced_accuracy"] >= held_out["worst_class"]["accuracy"]
+    assert "class weights: 5 3, 6 1, 7 1" in said and f"worst class {held_out['worst_class']['name']}:" in said
     assert held_out["pictures"] == 542 and "on training pictures, each left out" in said
     assert summary["calibration"]["fitted_on"]["split"] == "train, each left out"
     model = load(tmp_path / "run")
+    train = datasets.load_dataset(ALL, seed=0).train
+    head = solve_head(model.features(train.images), train.labels, 3, weights=(3.0, 1.0, 1.0))
+    logits = model.features(train.images) @ head.kernel + head.bias
+    np.testing.assert_allclose(model(train.images), logits, atol=1e-4 * np.abs(logits).max())
     assert len(model.reference.scores) == 542
     (answer,) = model.predict(np.zeros((40, 40, 3), np.uint8), coverage=0.95)
     assert answer.set
@@ -231,8 +238,12 @@ def test_training_and_averages_start_from_the_solved_head(source, tmp_path):
 
 
 def test_one_class_is_nothing_to_tell_apart(source, tmp_path):
+    counted = {"5": 0.0, "6": 0.0}
+    with pytest.raises(ValueError, match="all 20 training pictures that count are of the class '7'"):
+        run(solved(source, class_weights=counted), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     data = Data(name="digits", classes=("5", "6", "7"), max_images=1, validation_split="none")
-    with pytest.raises(ValueError, match=r"all 1 training pictures are of the class '[567]'"):
+    with pytest.raises(ValueError, match=r"all 1 training pictures that count are of the class '[567]'"):
         run(solved(source, data), tmp_path / "run")
 
 

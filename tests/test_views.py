@@ -140,27 +140,29 @@ def test_a_run_learns_from_views_and_says_so(tmp_path, capsys):
     assert [row["loss"] for row in read_rows(tmp_path / "stopped")] == losses[0]
 
 
-@pytest.mark.parametrize(("n", "size"), [(40, 12), (12, 40)])
-def test_a_solved_head_leaves_all_views_of_a_picture_out_together(n, size):
+@pytest.mark.parametrize(("n", "size", "weights"), [(40, 12, None), (12, 40, None), (30, 12, (2.0, 0.25, 1.0, 5.0))])
+def test_a_solved_head_leaves_all_views_of_a_picture_out_together(n, size, weights):
     views, classes = 3, 4
     first, labels = simulate(n, size)
     rng = np.random.default_rng(1)
     rows = np.concatenate([first, *(first + rng.normal(0, 0.3, first.shape) for _ in range(views - 1))])
-    solved = ridge.decompose(rows, np.tile(labels, views), classes, views)
+    solved = ridge.decompose(rows, np.tile(labels, views), classes, views, weights)
+    each = np.ones(n) if weights is None else np.array(weights)[labels]
     groups, first_there = ridge.form_groups(labels, classes)
     held_out = ridge.hold_out(solved, 0.1)
     places = {row: i for i, row in enumerate(held_out.rows)}
     for group, is_first in zip(groups, first_there, strict=True):
         together = [v * n + i for v in range(views) for i in group]
-        expected = leave_out(rows, np.tile(labels, views), together, 0.1)[: len(group)][is_first]
+        expected = leave_out(rows, np.tile(labels, views), together, 0.1, 4, weights)[: len(group)][is_first]
         np.testing.assert_allclose(
             held_out.scores[[places[i] for i in group[is_first]]], expected, rtol=1e-8, atol=1e-8
         )
     # The penalty is chosen by pictures that are left out one by one, with their views.
     by_hand = [
         sum(
-            np.square(
-                leave_out(rows, np.tile(labels, views), [v * n + i for v in range(views)], penalty)
+            each[i]
+            * np.square(
+                leave_out(rows, np.tile(labels, views), [v * n + i for v in range(views)], penalty, 4, weights)
                 - ridge.mark_classes(np.full(views, labels[i]), classes)
             ).sum()
             for i in range(n)

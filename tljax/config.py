@@ -343,8 +343,8 @@ class Stage:
     label_smoothing: float = 0.0
     """Share of every training target that is spread over all classes. val_loss is without."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
-    """How much an image of each class counts in the training loss. balanced: classes with few images more, so that all
-    classes count the same. Or weights by name; those left out are 1."""
+    """How much an image of each class counts in the training loss, and where a head is solved. balanced: classes with
+    few images more, so that all classes count the same. Or weights by name; those left out are 1."""
     batch_norm: Literal["inference", "training"] = "inference"
     """BatchNorm in the units that train. inference: with running statistics, which stay as they are. training: with the
     statistics of the batch. Frozen units always use inference."""
@@ -425,7 +425,6 @@ class Config(Shared, Stage):
             refuse_unless(named, "class_weights", weights, "names of classes are text, such as '5'")
         if self.head.init == "ridge" and self.epochs == 0:
             wanted = "is for training, and with epochs=0 the solved head is not trained; leave it out"
-            refuse_unless(weights == "none", "class_weights", weights, wanted)
             refuse_unless(smoothing == 0, "label_smoothing", smoothing, wanted)
 
     def _check_head(self) -> None:

@@ -115,6 +115,8 @@ class Extent(NamedTuple):
     validation: int
     classes: int
     side: int
+    by_class: tuple[int, ...] = ()
+    """The pictures of each class to learn from; empty if they were not counted."""
 
 
 def load_dataset(
@@ -164,8 +166,9 @@ def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[st
     return source, parts, names
 
 
-def size_up(config: Data, seed: int) -> Extent:
+def size_up(config: Data, seed: int, *, counting: bool) -> Extent:
     """The extent of what `load_dataset` would read to train and validate on. No picture is decoded: broken ones count.
+    With `counting` the labels are read, to count the classes.
 
     Raises:
       ValueError, FileNotFoundError: as `load_dataset`, as far as that shows without decoding.
@@ -173,10 +176,13 @@ def size_up(config: Data, seed: int) -> Extent:
     source, parts, names = _open(config, training=True)
     parts.pop("test", None)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
-    # No row is this process's own, so that labels are read only where they decide which rows are chosen.
-    reading = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
-    counts = {part: int(choose_rows(source, reading, part, *chosen)["count"]) for part, chosen in parts.items()}
-    return Extent(counts["train"], counts.get("validation", 0), len(names), size)
+    # Where no row is this process's own, labels are read only if they decide which rows are chosen.
+    none = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
+    readings = {"train": none._replace(own=np.arange)} if counting else {}
+    found = {part: choose_rows(source, readings.get(part, none), part, *chosen) for part, chosen in parts.items()}
+    counts = {part: int(chosen["count"]) for part, chosen in found.items()}
+    by_class = np.bincount(found["train"]["labels"], minlength=len(names)).tolist() if counting else ()
+    return Extent(counts["train"], counts.get("validation", 0), len(names), size, tuple(by_class))
 
 
 def _describe(

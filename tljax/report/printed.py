@@ -1,6 +1,7 @@
 """The text that a run prints: tables and lines about networks, epochs and stages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -9,7 +10,7 @@ from tljax.config import Monitor
 from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut
 from tljax.text import join_lines, printable
-from tljax.training.calibration import FEWEST, accuracy_interval
+from tljax.training.calibration import FEWEST, accuracy_interval, is_uneven, least_accuracy
 from tljax.training.unchosen import MANY, Unchosen
 from tljax.trees import Row, Tree
 
@@ -81,7 +82,7 @@ def solved_line(row: Row) -> str:
     )
     if row["val_loss"] is not None:
         line += f": val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}"
-    lines = [line, f"  {_held_out(solved['held_out'])}"]
+    lines = [line, *(f"  {text}" for text in _held_out(solved["held_out"]))]
     if solved["single"] and solved["held_out"]:
         classes = "1 class has" if solved["single"] == 1 else f"{solved['single']:,} classes have"
         lines.append(f"  {classes} one picture, which stays: this says nothing about it")
@@ -90,20 +91,62 @@ def solved_line(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _held_out(held_out: Row | None) -> str:
+def _held_out(held_out: Row | None) -> list[str]:
+    """What is expected of a solved head, and what that is taken from."""
     if held_out is None:
-        return "one picture a class: nothing says how good it is, and the penalty is the default"
-    low, high = held_out["low"], held_out["high"]
-    return (
-        f"expected on new pictures: accuracy {held_out['accuracy']:.4f} (95%: about {low:.2f} to {high:.2f}), from "
-        f"{held_out['pictures']:,} training pictures, each judged by a head that did not see it"
-    )
+        return ["one picture a class: nothing says how good it is, and the penalty is the default"]
+    accuracy, pictures = held_out["accuracy"], held_out["pictures"]
+    # Earlier versions had an interval instead, which did not hold.
+    at_least = held_out.get("at_least", least_accuracy(accuracy, pictures))
+    lines = [
+        f"expected on new pictures: accuracy {accuracy:.4f}, at least about {at_least:.2f} (95%), for this run's own "
+        "head on pictures of the same kind and origin; less where pictures belong together, as those of one writer do",
+        f"from {pictures:,} training pictures, each judged by a head that did not see it",
+    ]
+    if "worst_class" in held_out:
+        worst = held_out["worst_class"]
+        lines[1] += (
+            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']}: "
+            f"{worst['accuracy']:.2f} of {worst['pictures']:,} right"
+        )
+    return lines
+
+
+class Imbalance(NamedTuple):
+    """What an accuracy on classes of different sizes is to be compared with."""
+
+    balanced: float | None
+    """The balanced accuracy; None if a run of an earlier version did not write it."""
+    largest: str
+    share: float
+    """The largest class, and which part of the pictures are of it: as many are right where all are taken for it."""
+
+
+def find_imbalance(summary: Row, split: str) -> Imbalance | None:
+    """What to compare the accuracy on `split` with, test or else what the stage is measured on: validation or, without
+    it, training pictures that were left out. None where its classes are of about the same size."""
+    splits = summary.get("data", {}).get("splits", {})
+    counts = splits.get(split if split in splits else "train", {}).get("classes")
+    if not counts or not is_uneven(counts.values()):
+        return None
+    largest = max(counts, key=counts.__getitem__)
+    measured = summary["test"] if split == "test" else summary
+    return Imbalance(measured.get("balanced_accuracy"), largest, counts[largest] / sum(counts.values()))
+
+
+def _accuracy(summary: Row, split: str) -> str:
+    """Loss and accuracy on a split in words, and what else there is to say about the accuracy."""
+    measured = summary["test"] if split == "test" else summary
+    text = f"loss {_number(measured['loss'])}, accuracy {_number(measured['accuracy'])}"
+    found = find_imbalance(summary, split)
+    if found is None or measured["accuracy"] is None:
+        return text
+    return f"{text}, balanced {_number(found.balanced)} (class {found.largest} is {found.share:.4f} of the pictures)"
 
 
 def summary_line(summary: Row) -> str:
     """The results of a stage, on some lines. `summary` is the content of `summary.json`."""
-    loss, accuracy = _number(summary["loss"]), _number(summary["accuracy"])
-    lines = [f"{summary['stage']}: loss {loss}, accuracy {accuracy}, {summary['seconds']:.1f} s"]
+    lines = [f"{summary['stage']}: {_accuracy(summary, 'validation')}, {summary['seconds']:.1f} s"]
     held_out = "validation" not in summary.get("data", {}).get("splits", ("validation",))
     if held_out and summary["accuracy"] is not None:
         lines[0] += " (on training pictures, each left out)"
@@ -116,8 +159,7 @@ def summary_line(summary: Row) -> str:
         lines.append(doubt)
     lines += known_lines(summary)
     if "test" in summary:
-        loss, accuracy = _number(summary["test"]["loss"]), _number(summary["test"]["accuracy"])
-        lines.append(f"test split: loss {loss}, accuracy {accuracy}")
+        lines.append(f"test split: {_accuracy(summary, 'test')}")
     if summary.get("unmapped_classes"):
         lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
@@ -178,7 +220,7 @@ def stages_notes(
     notes += [f"{name}: {line}" for name, summary in summaries.items() for line in known_lines(summary)]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
-            notes.append(f"{name}: {_held_out(summary['solved']['held_out'])}")
+            notes.append(f"{name}: {'; '.join(_held_out(summary['solved']['held_out']))}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
@@ -203,21 +245,26 @@ def _labels(summary: Row) -> str:
 
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Beside
-    the accuracy stands that on pictures that did not choose the epoch, if one of the stages has it."""
-    few = any("unchosen" in summary for summary in summaries.values())
-    head = ("stage", "loss", "accuracy", *["on others (95%)"] * few, "labels", "trainable parameters", "seconds")
+    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Where a
+    stage has it, also the accuracy on pictures that did not choose the epoch; and where its classes are of different
+    sizes, the balanced accuracies and the largest class's share."""
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("loss", lambda s: _number(s["loss"])),
+        ("accuracy", lambda s: _number(s["accuracy"])),
+    ]
+    if any("unchosen" in summary for summary in summaries.values()):
+        columns.append(("on others (95%)", _unchosen))
+    if any(find_imbalance(summary, "validation") for summary in summaries.values()):
+        columns += [("balanced", lambda s: _number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]
+    columns += [
+        ("labels", _labels),
+        ("trainable parameters", lambda s: f"{s['params']['trainable']:,}"),
+        ("seconds", lambda s: f"{s['seconds']:.1f}"),
+    ]
+    head = ("stage", *(name for name, _ in columns))
     rows = [
-        (
-            printable(name).replace("|", r"\|"),
-            _number(s["loss"]),
-            _number(s["accuracy"]),
-            *[_unchosen(s)] * few,
-            _labels(s),
-            f"{s['params']['trainable']:,}",
-            f"{s['seconds']:.1f}",
-        )
-        for name, s in summaries.items()
+        (printable(name).replace("|", r"\|"), *(read(summary) for _, read in columns))
+        for name, summary in summaries.items()
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
@@ -229,6 +276,12 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
 
     rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join(line(row) for row in [head, rule, *rows])
+
+
+def _largest_share(summary: Row) -> str:
+    """The share of the largest class, where classes are of different sizes."""
+    found = find_imbalance(summary, "validation")
+    return _number(found.share if found else None)
 
 
 def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:

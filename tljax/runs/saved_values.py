@@ -90,14 +90,32 @@ def _is_epoch(row: Any) -> bool:
 
 
 def _is_held_out(value: Any) -> bool:
-    """Whether `value` is what a solved head expects on new pictures, or None."""
-    names = ("accuracy", "low", "high")
-    return value is None or (
-        isinstance(value, dict)
-        and all(is_number(value.get(name)) for name in names)
-        and is_whole(value.get("pictures"))
+    """Whether `value` is what a solved head expects on new pictures, or None. Earlier versions wrote less of it."""
+    if not isinstance(value, dict):
+        return value is None
+    numbers = [value.get("accuracy"), *(value[name] for name in ("at_least", "balanced_accuracy") if name in value)]
+    return (
+        all(is_number(number, 0, 1) for number in numbers)
+        and is_whole(value.get("pictures"), 1)
         and _either(is_measured)(value.get("loss"))
+        and ("worst_class" not in value or ("balanced_accuracy" in value and _is_worst_class(value["worst_class"])))
     )
+
+
+def _is_worst_class(value: Any) -> bool:
+    """Whether `value` names a class of those that were left out, with its accuracy and the number of its pictures."""
+    return (
+        isinstance(value, dict)
+        and is_text(value.get("name"))
+        and is_number(value.get("accuracy"), 0, 1)
+        and is_whole(value.get("pictures"), 1)
+    )
+
+
+def _is_split(value: Any) -> bool:
+    """Whether `value` is what a summary says about a split. Earlier versions did not count its classes."""
+    classes = value.get("classes") if isinstance(value, dict) else []
+    return classes is None or (isinstance(classes, dict) and all_are(is_whole, classes))
 
 
 def _is_begun(value: Any) -> bool:
@@ -200,13 +218,15 @@ SUMMARY_RULES: dict[str, Rule] = {
     "test": _dict(),
     "test.loss": Rule(_either(is_measured), "must be a number"),
     "test.accuracy": Rule(_either(is_measured), "must be a number"),
+    "balanced_accuracy": Rule(_either(is_measured), "must be a number"),
+    "test.balanced_accuracy": Rule(_either(is_measured), "must be a number"),
     "unmapped_classes": _list(is_text, "must be names of classes"),
     "unmapped_mass": Rule(is_number, "must be a number"),
     "solved": _dict(),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),
-    "data.splits": _dict(lambda split: isinstance(split, dict), "must be a dict for each split"),
+    "data.splits": _dict(_is_split, "must be a dict for each split, with the numbers of pictures of its classes"),
     "data.splits.validation.images": _whole(1),
     "known_to_source": Rule(
         _either(lambda counts: isinstance(counts, dict) and all_are(is_whole, counts)),

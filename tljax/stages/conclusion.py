@@ -114,9 +114,11 @@ def summarize(outcome: Outcome, judged: dict[str, Row], cut: Cut) -> Row:
     if proved:
         print(f"{proved} frozen leaves (parameters and statistics before {cut.position}) proved unchanged to the bit")
     first, last = progress.history[own], progress.history[-1]
-    held_out = first.get("solved", {}).get("held_out") or {"loss": None, "accuracy": None}
+    # Earlier versions did not write the balanced accuracy.
+    held_out = first.get("solved", {}).get("held_out") or {}
+    measured = {name: held_out.get(name) for name in ("loss", "accuracy", "balanced_accuracy")}
     return {
-        **judged.get("validation", {name: held_out[name] for name in ("loss", "accuracy")}),
+        **judged.get("validation", measured),
         "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
         "best_epoch": progress.stopper.best_epoch,
         "epochs": progress.epoch - 1 - last_epoch(outcome.earlier),

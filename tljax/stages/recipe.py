@@ -95,7 +95,8 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
 def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
     """The stages for the data, and for this machine if there is a time limit; and settings of the data. What is chosen
     can run."""
-    extent, pretrained = size_up(recipe.data, recipe.seed), recipe.pretrained is not None
+    pretrained = recipe.pretrained is not None
+    extent = size_up(recipe.data, recipe.seed, counting=pretrained)
     choose = partial(choose_stages, extent, pretrained, jax.device_count())
     choice = choose()
     changes = _choose_augmentation(recipe.data, choice, extent)
@@ -128,5 +129,5 @@ def _choose_augmentation(data: Data, choice: Choice, extent: Extent) -> Augmenta
 
 
 def describe_extent(extent: Extent) -> str:
-    images, validation, classes, side = extent
-    return f"{images:,} pictures in {classes} classes at {side} pixels, and {validation:,} to validate on"
+    images, validation, classes = extent.images, extent.validation, extent.classes
+    return f"{images:,} pictures in {classes} classes at {extent.side} pixels, and {validation:,} to validate on"

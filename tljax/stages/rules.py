@@ -7,8 +7,11 @@ section 3.3). The numbers are ours, from runs at 32 pixels: docs/results.md.
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.datasets import Extent
+from tljax.training.calibration import is_uneven
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
 SCRATCH_PICTURES = 1_500_000
@@ -22,7 +25,8 @@ SMOOTHING = 0.1
 AUGMENT = "flip,shift,trivial=0.5"
 AUGMENT_EPOCHS = 15
 MIRRORED = "where mirror images mean something else, as with digits or text, give --config.data.augment="
-# A tenth of a class is validated on: with fewer pictures of a class than this, fine-tuning is guesswork.
+# A tenth of a class is validated on: where a quarter of the classes have fewer pictures than this, fine-tuning is
+# guesswork.
 FEW_LABELS = 20
 # Fine-tuning sees as many pictures as BiT does in 500 steps, each between `TUNE_EPOCHS` times.
 TUNE_PICTURES = 256_000
@@ -110,17 +114,19 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
 
 def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     batch = choose_batch(extent.images, devices)
-    solved = Stage("feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=batch)
-    why_solved = "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose"
-    a_class = extent.images / extent.classes
-    few = f"{a_class:.3g} pictures a class are fewer than {FEW_LABELS}, and it takes more to tell whether it helps"
+    solved, why_solved = _solve(extent, batch)
+    a_class = find_quartile(extent)
+    few = (
+        f"a quarter of the classes have at most {a_class:.3g} pictures, fewer than {FEW_LABELS}, and it takes more to "
+        "tell whether it helps"
+    )
     why_not = few if a_class < FEW_LABELS else None if extent.validation else "no pictures are left to validate on"
     if why_not:
-        return Choice({"feature_extraction": solved}, (why_solved, f"no fine-tuning: {why_not}"))
+        return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
     reasons = (
-        why_solved,
+        *why_solved,
         "then fine-tuning from conv5_block1, since what is before it is computed once where config.cache has room: "
         f"{why_epochs}",
         _explain_batch(batch),
@@ -128,6 +134,25 @@ def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     )
     tuned = _train("fine_tune", "conv5_block1", epochs, batch, optimizer)
     return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def find_quartile(extent: Extent) -> float:
+    """The lower quartile of the numbers of pictures of the classes; their mean if they were not counted."""
+    return float(np.quantile(extent.by_class, 0.25)) if extent.by_class else extent.images / extent.classes
+
+
+def _solve(extent: Extent, batch: int) -> tuple[Stage, tuple[str, ...]]:
+    """The stage that solves a head, and why it is as it is."""
+    solved = Stage("feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=batch)
+    why = "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose"
+    if not (extent.by_class and is_uneven(extent.by_class)):
+        return solved, (why,)
+    least, most = min(extent.by_class), max(extent.by_class)
+    why_weighted = (
+        f"its classes count the same (class_weights=balanced), since they have {least:,} to {most:,} pictures: else "
+        "the rare ones would hardly be named"
+    )
+    return replace(solved, class_weights="balanced"), (why, why_weighted)
 
 
 def _train(stage: StageName, cut: str, epochs: int, batch: int, optimizer: Optimizer) -> Stage:

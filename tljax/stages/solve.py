@@ -1,6 +1,7 @@
 """A head that is solved instead of trained: gathers the features, solves on one process, and says what came out."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from tljax.stages.programs import Setup
 from tljax.training import calibration, epochs, ridge
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import Progress
+from tljax.training.regularization import weigh
 from tljax.training.state import TrainState
 from tljax.trees import Row
 
@@ -37,12 +39,12 @@ def solve_if_asked(
     split, to say how good it is. `activations` are those of each split that the head reads.
 
     Raises:
-      ValueError: if an activation is not finite, or all pictures are of one class.
+      ValueError: if an activation is not finite.
     """
     if setup.config.head.init != "ridge" or (progress.history and dataset.validation is not None):
         return None
     assert activations is not None, "assemble refuses that"
-    return solve(dataset, activations["train"])
+    return solve(dataset, activations["train"], weigh(setup.config.class_weights, dataset.train_counts))
 
 
 def start_from_solution(
@@ -70,12 +72,16 @@ def start_from_solution(
     return state, row, found
 
 
-def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"] | tuple[np.ndarray, ...]) -> Solution:
+def solve(
+    dataset: Dataset,
+    averages: Float[np.ndarray, "n features"] | tuple[np.ndarray, ...],
+    weights: tuple[float, ...] | None = None,
+) -> Solution:
     """Solves the head on the `averages` that it reads of the training pictures, a tuple of arrays if there are several
-    views; each process passes those of its own.
+    views; each process passes those of its own. `weights` are those of the classes, None if all count the same.
 
     Raises:
-      ValueError: if an average is not finite, or all pictures are of one class.
+      ValueError: if an average is not finite.
     """
     began = time.perf_counter()
     split = dataset.train
@@ -85,19 +91,14 @@ def solve(dataset: Dataset, averages: Float[np.ndarray, "n features"] | tuple[np
     features = gathered[0] if len(views) == 1 else np.concatenate(gathered)
     labels = split.all_labels()
     counts = np.bincount(labels, minlength=len(dataset.class_names))
-    if np.count_nonzero(counts) < 2:
-        raise ValueError(
-            f"config.head.init=ridge: all {len(labels)} training pictures are of the class "
-            f"{dataset.class_names[int(counts.argmax())]!r}; there is nothing to tell apart"
-        )
-    head = ridge.solve_head(features, labels, len(dataset.class_names), len(views))
+    head = ridge.solve_head(features, labels, len(dataset.class_names), len(views), weights)
     about = {
         "penalty": head.penalty,
         "temperature": head.temperature,
         "pictures": len(labels),
         "copies": ridge.count_copies(gathered[0]),
         "single": int(np.sum(counts == 1)),
-        "held_out": judge_held_out(head.held_out, labels),
+        "held_out": judge_held_out(head.held_out, labels, dataset.class_names, weights),
     }
     return Solution(head, labels, time.perf_counter() - began, about)
 
@@ -115,11 +116,27 @@ def put_head(state: TrainState, head: ridge.SolvedHead, setup: Setup) -> TrainSt
     return state._replace(variables=replace(state.variables), raw=raw)
 
 
-def judge_held_out(held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"]) -> Row | None:
-    """Mean loss (nats), estimated accuracy and its interval of the pictures that were left out; None if there are none.
-    `labels` are those of all pictures."""
-    estimate = ridge.estimate_accuracy(held_out, labels)
+def judge_held_out(
+    held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str], weights: ridge.ClassWeights
+) -> Row | None:
+    """What the pictures that were left out say: mean loss (nats), estimated accuracy and what it is at least, balanced
+    accuracy, and the class with the lowest; None if there are none. `labels` are those of all pictures, `weights`
+    those of the classes."""
+    estimate = ridge.estimate_accuracy(held_out, labels, weights)
     if estimate is None:
         return None
     own = calibration.true_probabilities(calibration.softmax(held_out.scores), labels[held_out.rows])
-    return {"loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()), **estimate._asdict()}
+    by_class = calibration.class_accuracies(estimate.confusions)
+    worst = min((i for i, right in enumerate(by_class) if right is not None), key=lambda i: by_class[i] or 0.0)
+    return {
+        "loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+        "accuracy": estimate.accuracy,
+        "at_least": estimate.at_least,
+        "pictures": estimate.pictures,
+        "balanced_accuracy": calibration.balanced_accuracy(estimate.confusions),
+        "worst_class": {
+            "name": names[worst],
+            "accuracy": by_class[worst],
+            "pictures": int(estimate.confusions[worst].sum()),
+        },
+    }

@@ -115,9 +115,18 @@ def load_data(config: Config) -> Dataset:
 
 
 def check_classes(config: Config, dataset: Dataset) -> None:
-    """Raises ValueError if `config.class_weights` does not fit the classes of the data."""
-    if dataset.train is not None:
-        weigh(config.class_weights, dataset.train_counts)
+    """Raises ValueError if `config.class_weights` does not fit the classes of the data, or a head is to be solved and
+    all pictures that count are of one class."""
+    if dataset.train is None:
+        return
+    counts = dataset.train_counts
+    weights = weigh(config.class_weights, counts) or (1.0,) * len(counts)
+    counted = {name: count for (name, count), weight in zip(counts.items(), weights, strict=True) if count and weight}
+    if config.head.init == "ridge" and len(counted) < 2:
+        raise ValueError(
+            f"config.head.init=ridge: all {sum(counted.values()):,} training pictures that count are of the class "
+            f"{next(iter(counted), '')!r}; there is nothing to tell apart"
+        )
 
 
 def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:

@@ -14,6 +14,7 @@ from tljax.report import figures
 from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.programs import describe_setup, make_setup
+from tljax.training.calibration import balanced_accuracy, count_confusions
 from tljax.training.inference import classify, start_inference
 from tljax.trees import Row, flatten, unflatten
 from tljax.weights import convert, imagenet
@@ -49,6 +50,8 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     mapped = imagenet.predict_mapped(probabilities, groups)
     unmapped = [name for name, found in groups.items() if not found]
     accuracy = None if len(unmapped) == len(names) else float(np.mean(mapped.predicted == split.labels))
+    # The last column is for pictures without a class of theirs, whose number is -1.
+    confusions = count_confusions(np.asarray(split.labels), mapped.predicted, len(names) + 1)
     top5 = imagenet.top_k(probabilities, weights.labels)
 
     write_predictions(workdir, split.ids, split.labels, losses, top5)
@@ -58,6 +61,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,
+        "balanced_accuracy": None if accuracy is None else balanced_accuracy(confusions),
         "images": len(split.labels),
         "class_names": list(names),
         "mapping": {name: [weights.labels[i][1] for i in found] for name, found in groups.items()},

@@ -4,6 +4,7 @@ Both are fitted on pictures that the network was not trained on. Everything here
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ TEMPERATURES = (0.05, 20.0)
 # The parts into which pictures are divided to try a temperature on those that it was not fitted on.
 FOLDS = 10
 BINS = 15
+# Where the largest class has more than so many times the pictures of the smallest, an accuracy alone says too little.
+UNEVEN = 2
 
 Logits = Float[np.ndarray, "n classes"]
 Labels = Int[np.ndarray, " n"]
@@ -138,6 +141,11 @@ def balanced_accuracy(confusions: Int[np.ndarray, "classes classes"]) -> float:
     return float(np.mean(np.diag(confusions)[images > 0] / images[images > 0]))
 
 
+def is_uneven(counts: Collection[int]) -> bool:
+    """Whether the largest of some classes has more than `UNEVEN` times the pictures of the smallest."""
+    return max(counts) > UNEVEN * min(counts)
+
+
 def count_confusions(labels: Labels, predicted: Labels, classes: int) -> Int[np.ndarray, "classes classes"]:
     """How many pictures of class i (row) were given the label j (column)."""
     found = np.zeros((classes, classes), int)
@@ -154,11 +162,22 @@ def class_accuracies(confusions: Int[np.ndarray, "classes classes"]) -> list[flo
 def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
     """Between which accuracies a network with this `accuracy` on so many images lies: Wilson's interval of 95%
     (Wilson, Probable Inference, 1927)."""
-    z = 1.96
+    low, high = _wilson(accuracy, images, 1.96)
+    return max(0.0, low), min(1.0, high)
+
+
+def least_accuracy(accuracy: float, images: float) -> float:
+    """What the accuracy of a network with this `accuracy` on so many images is at least: the lower end of Wilson's
+    interval, of which 95% lie above."""
+    return max(0.0, _wilson(accuracy, images, 1.645)[0])
+
+
+def _wilson(accuracy: float, images: float, z: float) -> tuple[float, float]:
+    """Both ends of Wilson's interval, `z` standard deviations wide on each side."""
     middle = accuracy + z * z / (2 * images)
     half = z * math.sqrt(accuracy * (1 - accuracy) / images + z * z / (4 * images * images))
     scale = 1 + z * z / images
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return (middle - half) / scale, (middle + half) / scale
 
 
 def _log_softmax(z: Logits) -> Logits:

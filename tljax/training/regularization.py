@@ -31,9 +31,10 @@ def soften(
 
 def balance(counts: Mapping[str, int]) -> tuple[float, ...]:
     """Class weights with which all classes count the same, by their numbers of training images: images / (classes *
-    images of the class), as in Keras's guides and in scikit-learn. A class without images has the weight 0.
+    images of the class), as in Keras's guides and in scikit-learn. A class without images has the weight 0 and is none
+    of the classes, so that the mean weight of an image is always 1.
     """
-    images, classes = sum(counts.values()), len(counts)
+    images, classes = sum(counts.values()), sum(count > 0 for count in counts.values())
     return tuple(images / (classes * count) if count else 0.0 for count in counts.values())
 
 

@@ -1,12 +1,14 @@
 """A head that is solved instead of trained: the optimum of a ridge regression on the features that the head reads.
 
-The targets are 1 for a picture's own class and -1 for the others; the classes' offsets are not penalized. One
-eigendecomposition serves all penalties. Everything here is NumPy: the decomposition is in float64, the places of
-pictures on the axes are in the dtype of the features. Pictures are read in blocks.
+The targets are 1 for a picture's own class and -1 for the others; the classes' offsets are not penalized. Weights of
+the classes multiply the squared errors of their pictures, wherever these are added up: in the regression, in the means
+that it takes off, and where the penalty is chosen. One eigendecomposition serves all penalties. Everything here is
+NumPy: the decomposition is in float64, the places of pictures on the axes are in the dtype of the features. Pictures
+are read in blocks.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +29,15 @@ MORE = 5
 ROUNDING = 1e-6
 # Pictures whose features differ by less than this part of the largest are taken for copies of each other.
 COPY = 1e-5
+# Held-out scores that are closer than this are equal but for rounding.
+TIE = 1e-9
 # The most pictures in memory as float64, and the most that are held out to estimate the accuracy.
 BLOCK, HELD_OUT = 4096, 5_000
 
 Features = Float[np.ndarray, "n features"]
 Scores = Float[np.ndarray, "n classes"]
+# How much a picture of each class counts; all ones if there are none.
+ClassWeights = Float[np.ndarray, " classes"] | Sequence[float] | None
 
 
 class HeldOut(NamedTuple):
@@ -56,7 +62,8 @@ class SolvedHead(NamedTuple):
 
 
 class Ridge(NamedTuple):
-    """The features of some pictures, centred, scaled and turned to the axes on which their covariance is diagonal.
+    """The features of some pictures, centred, scaled and turned to the axes on which their covariance is diagonal: the
+    weighted one.
 
     Several `views` of each picture are rows of their own: those of all pictures' first views come first, then those of
     the second. All views of a picture are left out together.
@@ -65,22 +72,29 @@ class Ridge(NamedTuple):
     features: Features
     labels: Labels
     """Those of the rows."""
+    weights: Float[np.ndarray, " rows"]
     views: int
     mean: Float[np.ndarray, " features"]
     scale: Float[np.ndarray, " features"]
-    """What the centred features are multiplied by, nearly 1 / standard deviation (`find_scale`)."""
+    """What the centred features are multiplied by, nearly 1 / standard deviation (`find_scale`), whatever the weights.
+    """
     axes: Float[np.ndarray, "features axes"]
     eigenvalues: Float[np.ndarray, " axes"]
-    """Sums of squares along the axes."""
+    """Weighted sums of squares along the axes."""
     targets: Float[np.ndarray, "axes classes"]
-    """The pictures' places on the axes, times their targets."""
+    """The weighted sums of the pictures' places on the axes, times their targets."""
     offsets: Float[np.ndarray, " classes"]
-    """The mean target of each class."""
+    """The weighted mean target of each class."""
 
     @property
     def unit(self) -> float:
         """The mean eigenvalue: what a penalty of 1 adds to each."""
         return float(self.eigenvalues.mean()) if len(self.eigenvalues) else 1.0
+
+    @property
+    def constant(self) -> float:
+        """What the offsets add to the influence of each picture, per weight: 1 / the sum of all weights."""
+        return 1 / float(self.weights.sum())
 
     def shrink(self, penalty: float) -> Float[np.ndarray, " axes"]:
         """1 / (eigenvalue + penalty) of each axis; `penalty` is in the units of `PENALTIES`."""
@@ -106,24 +120,29 @@ class Ridge(NamedTuple):
 
 
 def solve_head(
-    features: Float[np.ndarray, "rows features"], labels: Labels, classes: int, views: int = 1
+    features: Float[np.ndarray, "rows features"],
+    labels: Labels,
+    classes: int,
+    views: int = 1,
+    weights: ClassWeights = None,
 ) -> SolvedHead:
     """The head of `classes` classes that a ridge regression gives for these pictures.
 
     `features` [views * n, features] may be memory-mapped; `labels` [n] are those of the pictures. Held-out scores are
-    those of the first views. The scale of the features comes from these pictures, without their labels.
+    those of the first views. The scale of the features comes from these pictures, without their labels. The `weights`
+    stay the same where pictures are left out.
 
     Raises:
       ValueError: if a feature is not finite.
     """
-    ridge = decompose(features, np.tile(labels, views), classes, views)
+    ridge = decompose(features, np.tile(labels, views), classes, views, weights)
     counts = np.bincount(labels, minlength=classes)
     penalty = choose_penalty(ridge) if counts.max() > 1 else DEFAULT_PENALTY
     held_out = hold_out(ridge, penalty)
     temperature = find_temperature(held_out, labels, classes)
-    weights = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
-    bias = ridge.offsets / temperature - ridge.mean @ weights
-    return SolvedHead(weights, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
+    kernel = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
+    bias = ridge.offsets / temperature - ridge.mean @ kernel
+    return SolvedHead(kernel, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
 
 
 def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
@@ -141,8 +160,8 @@ def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
     return spread * calibration.fit_temperature(held_out.scores / spread, own, default / spread)
 
 
-def decompose(features: Features, labels: Labels, classes: int, views: int = 1) -> Ridge:
-    """Takes the scale of the features, and finds the axes on which their covariance is diagonal.
+def decompose(features: Features, labels: Labels, classes: int, views: int = 1, weights: ClassWeights = None) -> Ridge:
+    """Takes the scale of the features, and finds the axes on which their weighted covariance is diagonal.
 
     With fewer pictures than features the eigenvectors come from the products of the pictures with each other, which
     are fewer and have the same eigenvalues.
@@ -151,21 +170,24 @@ def decompose(features: Features, labels: Labels, classes: int, views: int = 1) 
       ValueError: if a feature is not finite.
     """
     n, size = features.shape
-    mean, scale = find_scale(features)
-    offsets = 2 * np.bincount(labels, minlength=classes) / n - 1
+    each = np.ones(n) if weights is None else np.asarray(weights, np.float64)[labels]
+    mean, scale = find_scale(features, each)
+    offsets = 2 * np.bincount(labels, each, minlength=classes) / each.sum() - 1
+    # Squares of these count as the weights do.
+    roots = np.sqrt(each)[:, None]
     if n <= size:
-        x = standardize(features, mean, scale)
-        products = x.T @ (mark_classes(labels, classes) - offsets)
+        x = standardize(features, mean, scale) * roots
+        products = x.T @ ((mark_classes(labels, classes) - offsets) * roots)
         eigenvalues, vectors = _eigenvectors(x @ x.T, max(n, size))
         axes = x.T @ (vectors / np.sqrt(eigenvalues))
     else:
         gram, products = np.zeros((size, size)), np.zeros((size, classes))
         for block in _blocks(n):
-            x = standardize(features[block], mean, scale)
+            x = standardize(features[block], mean, scale) * roots[block]
             gram += x.T @ x
-            products += x.T @ (mark_classes(labels[block], classes) - offsets)
+            products += x.T @ ((mark_classes(labels[block], classes) - offsets) * roots[block])
         eigenvalues, axes = _eigenvectors(gram, max(n, size))
-    return Ridge(features, labels, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
+    return Ridge(features, labels, each, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
 
 
 def _eigenvectors(gram: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,8 +197,10 @@ def _eigenvectors(gram: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarra
     return values[real], vectors[:, real]
 
 
-def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
-    """The mean of each feature, and 1 / its standard deviation.
+def find_scale(
+    features: Features, weights: Float[np.ndarray, " n"] | None = None
+) -> tuple[Float[np.ndarray, " features"], Float[np.ndarray, " features"]]:
+    """The weighted mean of each feature, and 1 / its standard deviation, in which all pictures count the same.
 
     The deviation is drawn to that of all features (`MORE`). Where a feature is constant but for rounding, the second
     number is 0.
@@ -187,14 +211,17 @@ def find_scale(features: Features) -> tuple[Float[np.ndarray, " features"], Floa
     n, size = features.shape
     # Sums of differences from some mean: sums of squares would lose digits where the mean is large.
     origin = features[:BLOCK].mean(axis=0, dtype=np.float64)
-    sums, squares = np.zeros((2, size))
+    weights = np.ones(n) if weights is None else weights
+    sums, squares, weighted = np.zeros((3, size))
     for block in _blocks(n):
         x = features[block] - origin
         sums += x.sum(axis=0)
         squares += np.einsum("nf,nf->f", x, x)
+        x *= weights[block, None]
+        weighted += x.sum(axis=0)
     if not np.isfinite(squares).all():
         raise ValueError("the features that the head reads are not finite: the source's weights are damaged")
-    mean, variance = origin + sums / n, np.maximum(squares / n - np.square(sums / n), 0)
+    mean, variance = origin + weighted / weights.sum(), np.maximum(squares / n - np.square(sums / n), 0)
     constant = variance <= (ROUNDING * np.abs(mean).max(initial=0)) ** 2
     drawn = (n * variance + MORE * variance.mean()) / (n + MORE)
     return mean, np.where(constant, 0, 1 / np.sqrt(np.where(constant, 1, drawn)))
@@ -215,10 +242,11 @@ def standardize(
 
 
 def choose_penalty(ridge: Ridge) -> float:
-    """The penalty of `PENALTIES` with the least squared error when each picture in turn is left out.
+    """The penalty of `PENALTIES` with the least squared error, weighted, when each picture in turn is left out.
 
     For a linear smoother that error is exactly e / (1 - h), e being the error with the picture and h its leverage, the
-    diagonal of the matrix that makes scores of targets (Allen, 1974; Golub, Heath and Wahba, 1979).
+    diagonal of the matrix that makes scores of targets (Allen, 1974; Golub, Heath and Wahba, 1979). A leverage grows
+    with the picture's weight.
     """
     if ridge.views > 1:
         return _choose_by_groups(ridge)
@@ -227,10 +255,11 @@ def choose_penalty(ridge: Ridge) -> float:
     sums = np.zeros(len(PENALTIES))
     for block in _blocks(n):
         places = ridge.turn(block)
-        rest = 1 - (1 / n + np.square(places) @ shrunk.astype(places.dtype))
+        weights = ridge.weights[block, None].astype(places.dtype)
+        rest = 1 - weights * (ridge.constant + np.square(places) @ shrunk.astype(places.dtype))
         for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
             errors = ridge.errors(block, places, PENALTIES[some]) / rest[:, some, None]
-            sums[some] += np.square(errors).sum(axis=(0, 2))
+            sums[some] += (np.square(errors) * weights[:, None]).sum(axis=(0, 2))
     return float(PENALTIES[np.argmin(sums)])
 
 
@@ -243,7 +272,8 @@ def _choose_by_groups(ridge: Ridge) -> float:
         rows = _all_views(ridge, np.arange(start, min(start + at_once, pictures))[:, None])
         places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
         for i, penalty in enumerate(PENALTIES):
-            sums[i] += np.square(leave_out(ridge, rows, places, penalty)).sum()
+            left_out = leave_out(ridge, rows, places, penalty)
+            sums[i] += (np.square(left_out) * ridge.weights[rows][..., None]).sum()
     return float(PENALTIES[np.argmin(sums)])
 
 
@@ -265,7 +295,8 @@ def leave_out(
     For a group S that is exactly (I - H_SS)^-1 e_S, H being the matrix that makes scores of targets and e the errors of
     the head of all rows.
     """
-    smoother = 1 / len(ridge.labels) + (places * ridge.shrink(penalty)) @ places.transpose(0, 2, 1)
+    smoother = ridge.constant + (places * ridge.shrink(penalty)) @ places.transpose(0, 2, 1)
+    smoother *= ridge.weights[rows][:, None]
     errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty]))
     left_out: np.ndarray = np.linalg.solve(np.eye(rows.shape[1]) - smoother, errors.reshape(*rows.shape, -1))
     return left_out
@@ -308,26 +339,46 @@ def form_groups(labels: Labels, classes: int) -> tuple[Int[np.ndarray, "groups m
 
 
 class Estimate(NamedTuple):
-    """The accuracy that held-out pictures suggest, with an approximate interval of 95%."""
+    """What held-out pictures suggest."""
 
     accuracy: float
-    low: float
-    high: float
+    at_least: float
+    """What the accuracy of this one head on other pictures of the same kind is at least, in about 95% of all cases."""
     pictures: int
+    confusions: Int[np.ndarray, "classes classes"]
+    """How many of them are of class i and were given the label j."""
 
 
-def estimate_accuracy(held_out: HeldOut, labels: Labels) -> Estimate | None:
-    """The share of right predictions among held-out pictures, each class weighted by how many pictures it has; None if
-    none is held out. `labels` are those of all pictures.
+def estimate_accuracy(held_out: HeldOut, labels: Labels, weights: ClassWeights = None) -> Estimate | None:
+    """The share of right predictions among held-out pictures, each class counted as often as it has pictures; None if
+    none is held out. `labels` are those of all pictures, `weights` those that the head was solved with.
 
-    The interval is approximate: the heads share most of their pictures.
+    An interval around it would not hold: each of the heads lacks a picture of every class, so with few pictures and
+    many classes they are all worse than the head of all pictures. docs/numbers.md has how often `at_least` holds.
     """
-    own = labels[held_out.rows]
+    own, classes = labels[held_out.rows], held_out.scores.shape[1]
     if not len(own):
         return None
-    weights = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
-    right = float(np.average(held_out.scores.argmax(axis=1) == own, weights=weights))
-    return Estimate(right, *calibration.accuracy_interval(right, len(own)), len(own))
+    predicted = name_labels(held_out.scores)
+    times = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
+    right = float(np.average(predicted == own, weights=times))
+    # A head that counts few pictures much depends on them: all say as much as fewer that count the same.
+    effective = count_effective(times if weights is None else times * np.asarray(weights, np.float64)[own])
+    at_least = calibration.least_accuracy(right, effective)
+    return Estimate(right, at_least, len(own), calibration.count_confusions(own, predicted, classes))
+
+
+def count_effective(weights: Float[np.ndarray, " n"]) -> float:
+    """How many pictures of equal weight say as much as those with these weights (Kish, Survey Sampling, 1965)."""
+    weights = weights if weights.any() else np.ones(len(weights))
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def name_labels(scores: Scores) -> Labels:
+    """The class with the highest score of each picture, and the first one of several that are equal but for rounding,
+    as they are where features are constant: the head names that one too."""
+    labels: Labels = (scores >= scores.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+    return labels
 
 
 def count_copies(features: Features) -> int:

@@ -1,0 +1,247 @@
+"""How often what a run promises holds: tables of promised and real for docs/numbers.md.
+
+    python benchmarks/coverage.py
+    python benchmarks/coverage.py --data-dir DIR --out FOLDER
+
+`solved`: what a solved head is expected to have on new pictures. `weights`: what class weights do for a solved head
+where classes are of different sizes. Both on simulated features and on scikit-learn's digits: a few minutes on two
+cores. With TFDS's data_dir the first also on CIFAR-10, on what a network reads that has learned five other classes of
+it, which is trained in FOLDER first: a minute more. `--tables` names some, `--draws` says how often pictures are
+drawn. The seeds are 0, 1, 2 and so on.
+"""
+
+import os
+
+# Two threads in each of many small products are slower than one. Before NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tljax
+from tljax.config import Config, Data
+from tljax.data import datasets
+from tljax.training import calibration, ridge
+from tljax.training.regularization import balance
+
+# Simulated features, and the distance of classes with which heads are about as good as those of a real source.
+SIZE, SPREADS = 256, {2: 0.3, 5: 0.32, 10: 0.4, 20: 0.4, 100: 0.52}
+# New pictures to find a head's true accuracy with.
+FRESH = 5_000
+# Pictures of a writer stand together in scikit-learn's digits: 13 of them (UCI, Optical Recognition of Digits, test).
+WRITERS = 13
+SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
+TARGET = ("dog", "frog", "horse", "ship", "truck")
+
+
+class Pictures(NamedTuple):
+    """Features [n, features] and labels [n]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
+class Drawn(NamedTuple):
+    """Pictures to learn from, and others of the same kind."""
+
+    train: Pictures
+    fresh: Pictures
+
+
+# (pictures of each class, random numbers) -> pictures
+Draw = Callable[[Sequence[int], np.random.Generator], Drawn]
+
+
+def simulate(counts: Sequence[int], rng: np.random.Generator) -> Drawn:
+    """Gaussian classes, rectified as a network's last features are; new classes in each draw."""
+    classes = len(counts)
+    centres = SPREADS[classes] * rng.standard_normal((classes, SIZE), np.float32)
+
+    def draw(labels: np.ndarray) -> Pictures:
+        noise = rng.standard_normal((len(labels), SIZE), np.float32)
+        return Pictures(np.maximum(centres[labels] + noise, 0), labels)
+
+    return Drawn(draw(np.repeat(np.arange(classes), counts)), draw(np.arange(FRESH) % classes))
+
+
+def split(pictures: Pictures, counts: Sequence[int], order: np.ndarray, others: np.ndarray | None = None) -> Drawn:
+    """The first pictures of each class in `order`, and all that are not among them, or `others`."""
+    labels = pictures.labels[order]
+    rows = np.concatenate([order[labels == label][:count] for label, count in enumerate(counts)])
+    rest = np.setdiff1d(order, rows) if others is None else others
+    return Drawn(*(Pictures(pictures.features[some], pictures.labels[some]) for some in (rows, rest)))
+
+
+def digits() -> Pictures:
+    """The pixels of the digits 5 to 9, in scikit-learn's order."""
+    import sklearn.datasets
+
+    found = sklearn.datasets.load_digits()
+    rows = np.flatnonzero(found.target >= 5)
+    return Pictures(found.data[rows].astype(np.float32), found.target[rows] - 5)
+
+
+def draw_from(pictures: Pictures) -> Draw:
+    """Draws pictures at random: any others are new ones."""
+    return lambda counts, rng: split(pictures, counts, rng.permutation(len(pictures.labels)))
+
+
+def draw_writers(pictures: Pictures) -> Draw:
+    """Draws the pictures of six writers: the others are those of the other seven."""
+
+    def draw(counts: Sequence[int], rng: np.random.Generator) -> Drawn:
+        writers = np.arange(len(pictures.labels)) * WRITERS // len(pictures.labels)
+        known = np.isin(writers, rng.choice(WRITERS, 6, replace=False))
+        return split(pictures, counts, rng.permutation(np.flatnonzero(known)), np.flatnonzero(~known))
+
+    return draw
+
+
+def cifar10(data_dir: str, out: Path) -> Pictures:
+    """What the head reads of five classes of CIFAR-10's test split, in a network that is trained on five others."""
+    scratch: dict[str, Any] = {"stage": "from_scratch", "cut": "conv1", "batch_norm": "training", "variant": "v1.5"}
+    data = Data(dir=data_dir, classes=SOURCE, max_images=6_000)
+    tljax.train(Config(**scratch, epochs=2, batch_size=64, data=data), out / "source")
+    read = datasets.load_dataset(Data(dir=data_dir, classes=TARGET), seed=0, training=False).validation
+    assert read is not None
+    return Pictures(tljax.load(out / "source").features(np.asarray(read.images)), read.labels)
+
+
+class Head(NamedTuple):
+    """What is expected of a solved head, and its probabilities for new pictures."""
+
+    estimate: ridge.Estimate
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.probabilities.argmax(axis=1) == self.labels))
+
+    @property
+    def recalls(self) -> np.ndarray:
+        """The share of right predictions of each class."""
+        right = self.probabilities.argmax(axis=1) == self.labels
+        return np.bincount(self.labels, right) / np.bincount(self.labels)
+
+
+def solve(drawn: Drawn, classes: int, weights: Sequence[float] | None = None) -> Head:
+    head = ridge.solve_head(*drawn.train, classes, weights=weights)
+    estimate = ridge.estimate_accuracy(head.held_out, drawn.train.labels, weights)
+    assert estimate is not None
+    return Head(estimate, calibration.softmax(drawn.fresh.features @ head.kernel + head.bias), drawn.fresh.labels)
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table, each as soon as it is known."""
+    yield f"| {' | '.join(head)} |"
+    yield "| :-- |" + " --: |" * (len(head) - 1)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def measure_solved(what: str, draw: Draw, classes: int, each: int, draws: int) -> Sequence[str]:
+    """A row of `solved`: what was promised and what is true, on average over the draws."""
+    heads = [solve(draw([each] * classes, np.random.default_rng(seed)), classes) for seed in range(draws)]
+    expected, least = (np.array([getattr(head.estimate, name) for head in heads]) for name in ("accuracy", "at_least"))
+    low, high = np.transpose([calibration.accuracy_interval(x, classes * each) for x in expected])
+    true = np.array([head.accuracy for head in heads])
+    covered = ((low <= true) & (true <= high)).mean(), (least <= true).mean()
+    return [what, f"{classes} x {each}", *_round(expected.mean(), true.mean(), least.mean(), *covered)]
+
+
+def _round(*numbers: float) -> list[str]:
+    return [f"{number:.2f}" for number in numbers]
+
+
+def solved(flags: argparse.Namespace) -> Iterator[str]:
+    """What a solved head is expected to have on new pictures."""
+    pixels = digits()
+    kinds: list[tuple[str, Draw, dict[int, tuple[int, ...]]]] = [
+        ("simulated", simulate, {5: (2, 5, 20), 20: (2, 5, 10), 100: (2, 3, 5)}),
+        ("digits", draw_from(pixels), {5: (2, 5, 20)}),
+        ("digits of other writers", draw_writers(pixels), {5: (2, 5, 20)}),
+    ]
+    if flags.data_dir:
+        kinds.append(("CIFAR-10", draw_from(cifar10(flags.data_dir, flags.out)), {5: (2, 5, 20, 50)}))
+    rows = (
+        measure_solved(what, draw, classes, each, flags.draws)
+        for what, draw, cells in kinds
+        for classes, pictures in cells.items()
+        for each in pictures
+    )
+    head = ("features", "classes x pictures", "expected", "true", "at least", "the 95% hold", "at least holds")
+    return table(head, rows)
+
+
+def measure_weights(what: str, draw: Draw, counts: tuple[int, ...], draws: int) -> Iterator[Sequence[str]]:
+    """Rows of `weights`: without them, balanced, and without them from 50 pictures of each class."""
+    even, balanced = (50,) * len(counts), balance({str(i): count for i, count in enumerate(counts)})
+    for name, pictures, weights in (("none", counts, None), ("balanced", counts, balanced), ("none", even, None)):
+        rare, shares = np.array(counts) == min(counts), np.array(pictures) / sum(pictures)
+        drawn = (draw(pictures, np.random.default_rng(seed)) for seed in range(draws))
+        rows = [judge(solve(one, len(counts), weights), rare, shares) for one in drawn]
+        expected, *shown, even_rare, trained_rare = np.mean(rows, axis=0)
+        called = f"{even_rare:.3f} of {rare.mean():.3f}", f"{trained_rare:.3f} of {shares[rare].sum():.3f}"
+        yield [what, _describe(pictures), name, f"{expected:.4f}", *_round(*shown), *called]
+
+
+def judge(head: Head, rare: np.ndarray, shares: np.ndarray) -> list[float]:
+    """The numbers of a row of `weights` for one head; the last two are the mean probability of the `rare` classes,
+    where all classes are equally frequent, and where they have these `shares`."""
+    holds = head.estimate.at_least <= np.average(head.recalls, weights=shares)
+    balanced = calibration.balanced_accuracy(head.estimate.confusions)
+    is_rare = head.probabilities[:, rare].sum(axis=1)
+    of_class = np.bincount(head.labels, is_rare) / np.bincount(head.labels)
+    called = float(of_class.mean()), float(np.average(of_class, weights=shares))
+    recalls = float(head.recalls.mean()), float(head.recalls[rare].mean())
+    return [head.estimate.accuracy, balanced, *recalls, float(holds), *called]
+
+
+def _describe(counts: Sequence[int]) -> str:
+    """Such as "5 x 3, 5 x 60"."""
+    return ", ".join(f"{counts.count(count)} x {count:,}" for count in sorted(set(counts)))
+
+
+def weights(flags: argparse.Namespace) -> Iterator[str]:
+    """What weights of the classes do for a solved head."""
+    kinds: list[tuple[str, Draw, tuple[int, ...]]] = [
+        ("simulated", simulate, (9_000, 50)),
+        ("simulated", simulate, (3,) * 5 + (60,) * 5),
+        ("digits", draw_from(digits()), (3, 3, 60, 60, 60)),
+        ("digits", draw_from(digits()), (4, 8, 16, 32, 64)),
+    ]
+    # A tenth of the draws of thousands of pictures.
+    rows = (
+        row
+        for *kind, counts in kinds
+        for row in measure_weights(*kind, counts, flags.draws if sum(counts) < 1000 else flags.draws // 10)
+    )
+    head = ("features", "pictures", "weights", "expected", "expected, balanced", "true, balanced", "true, rare classes")
+    return table((*head, "at least holds", "called rare, even", "called rare, as in training"), rows)
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"solved": solved, "weights": weights}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--data-dir", help="TFDS's data_dir with CIFAR-10")
+    parser.add_argument("--out", type=Path, help="folder of the network for CIFAR-10")
+    flags = parser.parse_args()
+    if flags.data_dir and not flags.out:
+        parser.error("--data-dir needs --out")
+    for name in flags.tables:
+        print(f"\n{name}: {' '.join(str(TABLES[name].__doc__).split())} {flags.draws} draws.\n")
+        for line in TABLES[name](flags):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
