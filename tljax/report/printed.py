@@ -99,9 +99,9 @@ def _held_out(held_out: Row | None) -> list[str]:
     # Earlier versions had an interval instead, which did not hold.
     at_least = held_out.get("at_least", least_accuracy(accuracy, pictures))
     lines = [
-        f"expected on new pictures: accuracy {accuracy:.4f}, at least about {at_least:.2f} (95%), for this run's own "
-        "head on pictures of the same kind and origin; less where pictures belong together, as those of one writer do",
-        f"from {pictures:,} training pictures, each judged by a head that did not see it",
+        f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about {at_least:.2f} "
+        "(95%); less where pictures belong together, as those of one writer do",
+        f"judged on {pictures:,} training pictures, each by a head that did not see it",
     ]
     if "worst_class" in held_out:
         worst = held_out["worst_class"]
@@ -220,7 +220,7 @@ def stages_notes(
     notes += [f"{name}: {line}" for name, summary in summaries.items() for line in known_lines(summary)]
     for name, summary in summaries.items():
         if (summary.get("solved") or {}).get("held_out"):
-            notes.append(f"{name}: {'; '.join(_held_out(summary['solved']['held_out']))}")
+            notes.append(f"{name}: {_held_out(summary['solved']['held_out'])[0]}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
