@@ -75,6 +75,11 @@ def test_with_a_slice_of_train_nothing_else_is_held_out_of_it(tmp_path):
     assert load_folder(folder, validation_split="val[:50%]").validation.count == 2
 
 
+def test_a_class_with_one_picture_is_a_warning(tmp_path):
+    folder = make_folder(tmp_path, {"red": 5, "blue": 1})
+    assert load_folder(folder).description["warnings"] == ["one picture of each of blue: none is left to validate on"]
+
+
 def test_zero_shot_on_a_slice_of_train_needs_no_test_split():
     dataset = datasets.load_dataset(Data(name="digits", validation_split="train[90%:]"), seed=0, training=False)
     assert (dataset.train, dataset.test) == (None, None)

@@ -101,7 +101,7 @@ def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_ta
     ):
         load_folder(tmp_path / "red")
     (tmp_path / "red/labels.csv").write_text("file,label\n0.png,\n,cat\n")
-    with pytest.raises(ValueError, match=f"or write csv:{tmp_path}/red/labels.csv, a table"):
+    with pytest.raises(ValueError, match=f"or csv:{tmp_path}/red/labels.csv if the labels are in that table"):
         load_folder(tmp_path / "red")
     with pytest.raises(ValueError, match=r"labels\.csv: no row has all of a file, a label and a split"):
         sources.open_source(Data(name=f"csv:{tmp_path}/red/labels.csv"))
@@ -130,6 +130,7 @@ def test_a_folder_without_folders_says_how_many_pictures_it_has_and_names_its_ta
         ("folder=pics", "write folder:pics"),
         ("tsv:pics.tsv", "write csv:pics.tsv"),
         ("https://a.org/pics.zip", "is an address: download and unpack it yourself, then write folder:PATH"),
+        ("cvs:pics.tsv", "it is a file: write csv:pics.tsv if it is a table"),
         ("", "is empty: write folder:PATH"),
         ("cifar-10", "no TFDS data set; the nearest are cifar10,"),
         ("Digitss", "no TFDS data set; the nearest are digits,"),

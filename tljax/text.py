@@ -19,6 +19,11 @@ def escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def count_words(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 picture` and `1,200 pictures`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def join_lines(*lines: str) -> str:
     """Lines below each other, each of them `printable`."""
     return "\n".join(map(printable, lines))

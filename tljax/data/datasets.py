@@ -13,7 +13,7 @@ from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
 from tljax.data.decoding import TIFF_ENDINGS, Encoded, is_read_anew
 from tljax.data.image_source import ImageSource, Rows
-from tljax.data.layouts import join_names
+from tljax.data.layouts import join_names, suggest_table
 from tljax.data.reading import list_images, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
@@ -162,6 +162,7 @@ def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[st
     if training and len(names) < 2:
         raise ValueError(
             f"config.data.name={config.name!r} has the one class {names[0]!r}: there is nothing to tell apart"
+            f"{suggest_table(config.path) if config.kind == 'folder' else ''}"
         )
     return source, parts, names
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows
-from tljax.data.layouts import BESIDE, Found, describe_left_out, recognize
+from tljax.data.layouts import BESIDE, Found, describe_left_out, join_names, recognize, suggest_table
 from tljax.data.splits import stratify
 from tljax.data.tables import recognize_table
 
@@ -40,10 +40,10 @@ def _explain_flat(found: Found) -> str:
     held = f"{flat:,} pictures lie in it" if flat != 1 else "1 picture lies in it"
     if not flat:
         held = f"it holds no picture{f' ({describe_left_out(found.left_out)})' if found.left_out else ''}"
-    table = min(found.base.glob("*.csv"), default="FILE")
+    table = suggest_table(found.base) or ", or write csv:FILE, a table with the columns file and label"
     return (
         f"{held}, and no folder of a class: put the pictures of each class into a folder of its own, such as "
-        f"{found.base / 'cat'}, or write csv:{table}, a table with the columns file and label"
+        f"{found.base / 'cat'}{table}"
     )
 
 
@@ -62,6 +62,11 @@ def _as_source(found: Found, holdout: Holdout) -> ImageSource:
     splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
     divided = whole is not None and holdout != "none" and (holdout == "train" or "test" not in splits)
+    alone: list[str] = []
+    if whole is not None and divided:
+        alone = [
+            name for name, count in zip(names, np.bincount(whole[1], minlength=len(names)), strict=True) if count == 1
+        ]
     if whole is not None:
         parts = stratify(whole[1]).items() if divided else [("train", np.arange(len(whole[1])))]
         splits |= {split: _choose(whole, rows) for split, rows in parts}
@@ -84,7 +89,10 @@ def _as_source(found: Found, holdout: Holdout) -> ImageSource:
             *found.notes,
             *([DIVIDED] if divided else []),
         ),
-        warnings=tuple(found.warnings),
+        warnings=(
+            *found.warnings,
+            *([f"one picture of each of {join_names(alone)}: none is left to validate on"] if alone else []),
+        ),
         test_at_end=divided and "test" in splits,
     )
 

@@ -245,7 +245,7 @@ def _read_split(found: Found, role: str, name: str) -> None:
     if contents.pictures and not contents.folders and role != "test":
         raise ValueError(
             f"{found.base / name} has {len(contents.pictures)} pictures but no folders of classes: put the pictures of "
-            f"each class into a folder of its own, such as {name}/cat"
+            f"each class into a folder of its own, such as {name}/cat{suggest_table(found.base)}"
         )
     found.left_out[f"in {name} without a class"] += len(contents.pictures)
     if contents.folders:
@@ -359,6 +359,12 @@ def join_names(names: Iterable[str], separator: str = ", ", most: int = 10) -> s
     names = list(names)
     shown = separator.join(map(str, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} others"
+
+
+def suggest_table(folder: Path) -> str:
+    """What to write if the labels of a folder's pictures stand in a table; empty where none lies in it."""
+    tables = sorted(folder.glob("*.csv"))
+    return f", or csv:{tables[0]} if the labels are in that table" if tables else ""
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

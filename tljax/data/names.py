@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from tljax.data.layouts import EXTENSIONS
+from tljax.data.layouts import EXTENSIONS, suggest_table
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Tables that are no text.
@@ -23,6 +23,9 @@ def explain_name(name: str) -> str:
         return "it is an address: download and unpack it yourself, then write folder:PATH"
     if other := _OTHER_WAY.fullmatch(name):
         return f"write {'folder' if other[1] else 'csv'}:{other[2]}"
+    _, colon, place = name.partition(":")
+    if colon and os.path.exists(Path(place).expanduser()):
+        return explain_place(place)
     path = Path(name).expanduser()
     if os.path.exists(path) or re.match(r"[~./]|.*[/\\]", name) or path.suffix:
         return explain_place(name)
@@ -33,7 +36,7 @@ def explain_place(place: str) -> str:
     """What lies at a path, and how that is written; where nothing does, what is near it."""
     path = Path(place).expanduser()
     if path.is_dir():
-        return f"it is a folder: write folder:{place}"
+        return f"it is a folder: write folder:{place}{suggest_table(path)}"
     if not path.is_file():
         near = find_near_path(path)
         return f"there is no such file or folder{f'; did you mean {_write(near)}?' if near else ''}"

@@ -74,7 +74,10 @@ def open_source(config: Data) -> ImageSource:
     for i, name in enumerate(config.classes):
         if name not in source.class_names:
             near = ", ".join(difflib.get_close_matches(name, source.class_names, cutoff=0.0))
-            raise ValueError(f"config.data.classes: {name!r} is no class of {config.name}; the nearest are {near}")
+            spaces = f"; several names have spaces between them: {' '.join(name.split(','))}" if "," in name else ""
+            raise ValueError(
+                f"config.data.classes: {name!r} is no class of {config.name}; the nearest are {near}{spaces}"
+            )
         if name in config.classes[:i]:
             raise ValueError(f"config.data.classes: {name!r} stands there twice; name each class once")
     return source

@@ -18,8 +18,9 @@ LABEL_COLUMNS = ("label", "labels", "class", "classname", "category", "target", 
                  "choice")  # fmt: skip
 # Columns whose values are names of splits.
 SPLIT_COLUMNS = ("split", "set", "subset", "partition", "usage", "phase", "dataset", "fold")
-# Columns that say yes or no, and the split that each means.
-YES, NO = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
+# Columns that say yes or no, and the split that each means. A spreadsheet writes them in its own language.
+YES = ("true", "1", "yes", "1.0", "wahr", "ja", "vrai", "oui", "verdadero", "verdadeiro", "vero", "waar", "prawda")
+NO = ("false", "0", "no", "0.0", "falsch", "nein", "faux", "non", "falso", "onwaar", "fałsz")
 YES_NO_COLUMNS: dict[str, tuple[Role, Role]] = {
     **dict.fromkeys(("isvalid", "isval", "isvalidation", "valid", "val", "validation"), ("val", "train")),
     **dict.fromkeys(("istest", "test"), ("test", "train")),

@@ -5,6 +5,7 @@ must fit: never a file of another name or folder.
 """
 
 import os
+import re
 import sys
 import unicodedata
 from bisect import bisect, bisect_left, bisect_right
@@ -31,6 +32,8 @@ class Match(NamedTuple):
     spelling: int = AS_WRITTEN
     moved_from: str | None = None
     """The beginning of the cell's path that the picture's has not; None if there is no such beginning."""
+    within: str = ""
+    """The folder in which the cell's path leads to the picture; empty if that is the table's own, or elsewhere."""
     why: str = ""
     fits: int = 0
     """How many pictures it may mean."""
@@ -89,7 +92,8 @@ class Finder:
         for spelling in SPELLINGS:
             found = self._fit(path, spelling)
             if len(found) == 1:
-                return Match(found[0], spelling, _find_beginning(path, found[0]), fits=1)
+                moved_from, within = _find_beginning(path, found[0]), _find_beginning(found[0], path) or ""
+                return Match(found[0], spelling, moved_from, within, fits=1)
             if found:
                 return Match(None, why=f"{len(found)} pictures fit: {found[0]} and {found[1]}", fits=len(found))
         return Match(None)
@@ -128,8 +132,20 @@ class Finder:
             return "it may not be read"
         if os.path.isfile(self.folder / path):
             return f"its ending is none of {' '.join(EXTENSIONS)}"
-        near = self._find_near(path.rpartition("/")[2])
-        return f"not there; the nearest is {near}" if near else "not there"
+        name = path.rpartition("/")[2]
+        numbers = _find_numbers(name)
+        with_zeros = self._without_zeros.get(_drop_zeros(name))
+        if with_zeros and _find_numbers(with_zeros) != numbers:
+            return f"not there; {with_zeros} is, with zeros that spreadsheets drop"
+        near = self._find_near(name)
+        # Another number is another picture.
+        return f"not there; the nearest is {near}" if near and _find_numbers(near) == numbers else "not there"
+
+    @cached_property
+    def _without_zeros(self) -> dict[str, str]:
+        """The pictures by their names without zeros before numbers: as they are, and without the ending."""
+        names = {_drop_zeros(picture.rpartition("/")[2]): picture for picture in self.pictures}
+        return names | {os.path.splitext(name)[0]: picture for name, picture in names.items()}
 
     def _find_near(self, name: str) -> str | None:
         """The picture whose name is most like this one, of those that begin or end alike: to compare all names of a
@@ -140,7 +156,7 @@ class Finder:
             place = bisect(order, written)
             alike.append(order[max(place - NEAR, 0) : place + NEAR])
         near = [*alike[0], *(other[::-1] for other in alike[1])]
-        # Of names equally alike, the first: spreadsheets take the zeros from 0007.
+        # Of names equally alike, the first.
         return names[min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o))] if near else None
 
     @cached_property
@@ -155,10 +171,19 @@ def _read_backwards(path: str) -> str:
     return "/".join(reversed(path.strip("/").split("/"))) + "/"
 
 
-def _find_beginning(path: str, picture: str) -> str | None:
-    """What a longer path has before the picture's."""
-    parts, own = path.split("/"), picture.split("/")
+def _find_beginning(path: str, end: str) -> str | None:
+    """What a longer path has before its end."""
+    parts, own = path.split("/"), end.split("/")
     return "/".join(parts[: -len(own)]) if len(parts) > len(own) else None
+
+
+def _drop_zeros(name: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
+
+
+def _find_numbers(path: str) -> list[str]:
+    """The numbers in a file's name, without those of its ending."""
+    return re.findall(r"\d+", os.path.splitext(path.rpartition("/")[2])[0])
 
 
 def name_split_folder(picture: str) -> str | None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tljax.data.layouts import Found, Role, check_splits, join_names, list_pictures, unite_names
+from tljax.data.layouts import ENDING, Found, Role, check_splits, join_names, list_pictures, split_role, unite_names
 from tljax.data.table_columns import Columns, choose_columns
 from tljax.data.table_files import NO_ENDING_OTHER_CASE, OTHER_CASE, Finder, Match, name_split_folder
 from tljax.data.table_text import Table, read_table
+from tljax.text import count_words
 
 # What programs write where there is no label.
 NO_LABEL = ("nan", "na", "n/a", "#n/a", "null", "none")
@@ -29,10 +30,12 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     finder = Finder(file.parent, pictures)
     columns = choose_columns(table, finder)
     found = Found(file.parent, {}, Counter(others), [describe_columns(table, columns), *columns.notes], [])
-    matches = refuse_other_splits(table, columns)
+    matches = refuse_other_folders(refuse_other_splits(table, columns))
     refuse_missing(table, columns, matches, finder)
     found.notes.extend(describe_spellings(table, columns, matches))
     _fill_splits(found, table, columns, matches)
+    # The table itself.
+    found.left_out[f"{ENDING}{file.suffix.lower()}"] -= 1
     found.left_out["not in the table"] += len(set(pictures) - {match.picture for match in matches})
     if not found.splits:
         raise ValueError(f"{file}: no row has all of a file, a label and a split")
@@ -59,7 +62,7 @@ def _fill_splits(found: Found, table: Table, columns: Columns, matches: Sequence
             continue
         before = known.setdefault(picture, (name, role))
         if before[0] != name:
-            two_labels.append(picture)
+            two_labels.append(f"{picture} ({before[0]} and {name})")
         elif before[1] != role:
             two_splits.append(f"{picture} ({before[1]} and {role})")
         else:
@@ -69,8 +72,8 @@ def _fill_splits(found: Found, table: Table, columns: Columns, matches: Sequence
     for by_class in found.splits.values():
         for name, paths in by_class.items():
             by_class[name] = list(dict.fromkeys(paths))
-    _refuse(table.file, "pictures with two labels", two_labels)
-    _refuse(table.file, "pictures in two splits", two_splits)
+    _refuse(table.file, "with two labels", two_labels)
+    _refuse(table.file, "in two splits", two_splits)
 
 
 def describe_columns(table: Table, columns: Columns) -> str:
@@ -102,6 +105,18 @@ def refuse_other_splits(table: Table, columns: Columns) -> list[Match]:
     ]
 
 
+def refuse_other_folders(matches: Sequence[Match]) -> list[Match]:
+    """The matches; where most paths lead to their pictures as they are written, without those that lead elsewhere: a
+    copy in another folder is not what is meant."""
+    found = [match for match in matches if match.picture]
+    if 2 * sum(not match.within for match in found) <= len(found):
+        return list(matches)
+    return [
+        Match(None, why=f"not there; {match.picture} is, in another folder than most") if match.within else match
+        for match in matches
+    ]
+
+
 def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match], finder: Finder) -> None:
     """Raises ValueError with the reasons if rows have no picture, or not all paths lose the same beginning."""
     pairs = zip(table.cells(columns.file), matches, strict=True)
@@ -109,10 +124,22 @@ def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match], fin
     if missing:
         shown = [f"{cell} ({match.why or finder.explain(cell)})" for cell, match in islice(missing.items(), SHOWN)]
         names = join_names([*shown, *islice(missing, SHOWN, None)], separator="; ", most=SHOWN)
+        if all(match.fits for match in missing.values()):
+            raise ValueError(
+                f"{table.file} names {count_words(len(missing), 'picture')} of which it cannot be told which is meant: "
+                f"{names}; write paths from the table, or put the table into the folder that is meant"
+            )
         empty = "" if finder.pictures else f", and {finder.folder} has no picture"
         raise ValueError(
-            f"{table.file} names {len(missing)} pictures that are not found: {names}; paths are read from the table's "
-            f"folder{empty}"
+            f"{table.file} names {count_words(len(missing), 'picture')} not found: {names}; paths are read from the "
+            f"table's folder{empty}"
+        )
+    several = {find_copy(match): match.picture for match, cell in zip(matches, table.cells(columns.file), strict=True)
+               if match.picture and re.search(r"[/\\]", cell)}  # fmt: skip
+    if len(several) > 1:
+        raise ValueError(
+            f"{table.file}: its paths lead into several folders ({join_names(map(str, several.values()), most=3)}): "
+            "make them paths from the table, or put the table into the folder that is meant"
         )
     moved = dict.fromkeys(match.moved_from for match in matches if match.picture)
     if len(moved) > 1:
@@ -121,6 +148,12 @@ def refuse_missing(table: Table, columns: Columns, matches: Sequence[Match], fin
             f"{table.file}: pictures are not where it says, and the beginnings of their paths differ ({begin}), so "
             "that it cannot be told which is which: make them paths from the table"
         )
+
+
+def find_copy(match: Match) -> tuple[str, ...]:
+    """The folder in which a cell's path leads to its picture, but for folders of splits: pictures of one table that lie
+    in several may be of several copies."""
+    return tuple(part for part in match.within.split("/") if part and not split_role(part))
 
 
 def describe_spellings(table: Table, columns: Columns, matches: Sequence[Match]) -> list[str]:
@@ -157,4 +190,5 @@ def name_classes(cells: Sequence[str], found: Found) -> list[str]:
 def _refuse(file: Path, what: str, names: Sequence[str]) -> None:
     if names:
         names = list(dict.fromkeys(names))
-        raise ValueError(f"{file} names {len(names)} {what}: {join_names(names)}; correct the table")
+        count = count_words(len(names), "picture")
+        raise ValueError(f"{file} names {count} {what}: {join_names(names)}; correct the table")

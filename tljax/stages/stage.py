@@ -181,5 +181,8 @@ def run_stage(
 def read_finished(workdir: Path) -> Row:
     """The summary of a finished run, which is printed again."""
     summary: Row = read_json(workdir / SUMMARY)
-    print(f"\n== finished before in {workdir}, its pictures are not read\n{printed.summary_line(summary)}")
+    print(
+        f"\n== finished before in {workdir}, its pictures are not read; --overwrite begins anew\n"
+        f"{printed.summary_line(summary)}"
+    )
     return summary
