@@ -1,9 +1,11 @@
 """A single run of a tiny network: when it compiles, how it goes on, when it ends, and what it evaluates."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
-from tiny_runs import TIMES, read_rows, read_summary, small
+from tiny_runs import DIGITS, TIMES, read_rows, read_summary, small
 
 from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.devices.mesh import make_mesh
@@ -35,17 +37,20 @@ def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
 
 
 def test_more_epochs_go_on_from_the_newest(tmp_path):
-    """The result is that of a run in one go, because runs are reproducible."""
-    config = small("from_scratch")
+    """The result is that of a run in one go, because runs are reproducible: here with everything that changes images.
+    Training pictures are kept larger than those of validation, and targets are mixed."""
+    data = replace(DIGITS, augment="crop,flip,color,trivial,erase,mixup,cutmix")
+    config = small("from_scratch", data=data)
     run(config, tmp_path / "run")
-    config.epochs = 3
+    config.epochs = 2
     run(config, tmp_path / "run")
     run(config, tmp_path / "whole")
     extended, whole = (
         [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(tmp_path / name)]
         for name in ("run", "whole")
     )
-    assert extended == whole and len(whole) == 3
+    assert extended == whole and len(whole) == 2
+    assert whole[1]["loss"] < whole[0]["loss"] and whole[1]["val_loss"] < 2
     extended, whole = (readers.read_run(tmp_path / name)[1]["digest"] for name in ("run", "whole"))
     assert extended == whole
 
