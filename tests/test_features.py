@@ -188,11 +188,9 @@ DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=160)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with the run `source` and the run `feature_extraction`, which started from it."""
+    """A folder with the weights `source` and the run `feature_extraction`, which started from them."""
     folder = tmp_path_factory.mktemp("features")
-    source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
-    scratch = Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, batch_size=16, data=source)
-    from_config.run(scratch, folder / "source")
+    make_source(folder / "source")
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
     from_config.run(head, folder / "feature_extraction")
     return folder

@@ -442,7 +442,7 @@ def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, s
 
 
 def test_classes_of_a_later_stage_are_checked_before_the_first_one_runs(tmp_path):
-    run(small("from_scratch"), tmp_path / "source")
+    make_source(tmp_path / "source")
     stages = {"head": Stage(batch_size=16, epochs=1), "tuned": Stage("fine_tune", cut="conv5_block1", batch_size=16)}
     lesson = Lesson(pretrained=str(tmp_path / "source"), data=DIGITS, stages=stages)
     stages["tuned"].class_weights = {"cat": 2.0}

@@ -1,10 +1,13 @@
 """Whole runs of a tiny network: their configs, and functions that read the files that they leave."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import jax
@@ -109,9 +112,15 @@ def read_digits(folder: Path) -> np.ndarray:
 
 def make_source(folder: Path, seed: int = 0) -> Path:
     """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
-    model = ResNet(3, architecture=TINY)
+    return Path(shutil.copytree(_make_source_once(seed).name, folder, dirs_exist_ok=True))
+
+
+@cache
+def _make_source_once(seed: int) -> TemporaryDirectory:
+    folder, model = TemporaryDirectory(), ResNet(3, architecture=TINY)
     variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
-    return save_source(folder, model, variables)
+    save_source(Path(folder.name), model, variables)
+    return folder
 
 
 def save_source(folder: Path, model: ResNet, variables: Tree, preprocessing: Preprocessing = CAFFE) -> Path:
