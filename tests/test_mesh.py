@@ -54,14 +54,14 @@ def run(folder) -> Callable[..., dict]:
     """Runs `several_devices.py` with a layout "PROCESSESxDEVICES", once; its checkpoint is in `folder / layout`."""
 
     @cache
-    def run(layout: str, batch_norm: str = "training") -> dict:
+    def run_once(layout: str, batch_norm: str) -> dict:
         processes, devices = layout.split("x")
         place = folder / (layout if batch_norm == "training" else f"{layout}_{batch_norm}")
         outputs = run_together(int(processes), "several_devices.py", place, devices, batch_norm)
         (report,) = [line for line in outputs[0].splitlines() if line.startswith("{")]
         return json.loads(report)
 
-    return run
+    return lambda layout, batch_norm="training": run_once(layout, batch_norm)
 
 
 # The lesson of two processes in test_lessons.py has BatchNorm in inference mode.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from tiny_runs import DIGITS, TIMES, read_rows, read_summary, small
+from tiny_runs import DIGITS, TIMES, make_source, read_rows, read_summary, small
 
 from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.devices.mesh import make_mesh
@@ -73,7 +73,8 @@ def test_early_stopping_ends_a_run_and_the_best_epoch_is_what_is_evaluated(tmp_p
 
 def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
     data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=60)
-    run(small("from_scratch", data=data), tmp_path / "run")
+    source = str(make_source(tmp_path / "source"))
+    run(small("feature_extraction", pretrained=source, data=data), tmp_path / "run")
     test = read_summary(tmp_path / "run")["test"]
     assert set(test) == {"loss", "accuracy", "balanced_accuracy", "class_accuracy"} and set(test["class_accuracy"]) == {
         "5",
@@ -90,11 +91,11 @@ def test_a_diverged_training_is_an_error(tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.parametrize(("stage", "head"), [*((stage, "head") for stage in STAGES), ("from_scratch", "conv3_block2")])
+@pytest.mark.parametrize(("stage", "head"), [*((stage, "head") for stage in STAGES), ("from_scratch", "conv4_block1")])
 def test_every_program_lowers_for_every_platform(stage, head):
     """This works on any machine, because the backend is chosen when a program is lowered."""
     cut = {"fine_tune": "conv5_block1", "from_scratch": "conv1"}.get(stage, "head")
-    config = Config(stage=stage, cut=cut, batch_size=2, head=Head(at=head))
+    config = Config(stage=stage, cut=cut, batch_size=2, head=Head(at=head), network="tiny")
     programs = preflight.plan(config, 32, 10, make_mesh())
     assert {"classify"} == set(programs) or {"training step", "evaluation step"} <= set(programs)
     for program, arguments, _ in programs.values():
