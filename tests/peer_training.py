@@ -1,6 +1,6 @@
 """Trains the same network with Keras (on JAX) and with tljax, and prints both series of losses as JSON.
 
-    python tests/peer_training.py ResNet50|ResNet101|ResNet152|1-2-1-1 STAGE float64|float32 STEPS BATCH
+    python tests/peer_training.py ResNet50|ResNet101|ResNet152|1-2-1-1 STAGE float64|float32 STEPS
 
 It is a process of its own because JAX and Keras set their precision for a whole process.
 """
@@ -14,8 +14,10 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 
-name, stage, precision, count, BATCH = *sys.argv[1:4], *map(int, sys.argv[4:])
+name, stage, precision, count = *sys.argv[1:4], int(sys.argv[4])
 jax.config.update("jax_enable_x64", precision == "float64")
+# Until the training begins: a third of the time is compiling what makes Keras's network.
+jax.config.update("jax_disable_most_optimizations", True)
 
 import keras
 import numpy as np
@@ -42,7 +44,7 @@ if precision == "float64":
     dtypes.result_type = keras.src.backend.result_type = wide
 keras.utils.set_random_seed(0)
 CUTS = {"feature_extraction": "head", "fine_tune": "conv5_block1", "from_scratch": "conv1"}
-CUT, RATE, CLASSES = CUTS[stage], 1e-4 if stage == "fine_tune" else 1e-3, 10
+CUT, RATE, CLASSES, BATCH = CUTS[stage], 1e-4 if stage == "fine_tune" else 1e-3, 10, 8
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (count, BATCH, 32, 32, 3), np.uint8)
 labels = rng.integers(0, CLASSES, (BATCH,)).astype(np.int32)
@@ -82,6 +84,7 @@ model(np.zeros((1, 32, 32, 3), precision))
 arrays |= {f"predictions/{weight.name}": np.asarray(weight) for weight in model.dense.weights}
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(RATE), loss)
+jax.config.update("jax_disable_most_optimizations", False)
 keras_losses = []
 for batch in images:
     x = keras.applications.resnet.preprocess_input(batch.astype(precision))
