@@ -42,6 +42,11 @@ def as_users() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
+def pytest_collection_modifyitems(items):
+    """Two workers end together only if long files are not among the last, as these are by their names."""
+    items.sort(key=lambda item: item.path.name not in ("test_train.py", "test_views.py"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_figures():
     """Runs in a test's own process draw no figures but in `tiny_runs.drawing`: they take a quarter of a tiny run."""
