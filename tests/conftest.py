@@ -1,5 +1,6 @@
 """Settings of every test: implicit promotion of dtypes and ranks is an error, and Keras, the peer, runs on JAX."""
 
+import gc
 import os
 import tempfile
 from importlib import metadata
@@ -12,24 +13,49 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 older = metadata.version("jaxlib").startswith("0.10.")
 os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false" if older else ""
 
+# XLA's optimizations do not change what a function means, either. Tests that compare with peers or measure rounding run
+# what users run: they use the fixture `optimized` and jit's `compiler_options=AS_USERS`, or `as_users` in a process of
+# their own.
+AS_USERS = {"xla_cpu_use_fusion_emitters": True} if older else {}
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+# Many tests use the same tiny networks, so the same programs: with a compilation cache a session compiles each once.
+# The cache is a temporary folder, so that nothing is read from or left in the user's cache. The workers of pytest-xdist
+# and the processes that tests start inherit the name of the programs' folder from the process that outlives them.
+_cache = tempfile.TemporaryDirectory()
+os.environ["TLJAX_CACHE_DIR"] = os.path.join(_cache.name, "tljax")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ.setdefault("TLJAX_TEST_PROGRAMS", _cache.name)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes many objects that live for long; looking through them all takes a tenth of the tests' time.
+gc.set_threshold(50_000, 10, 10)
 
-# XLA's optimizations do not change what a function means, either. Tests that compare with peers or measure rounding run
-# what users run: they use the fixture `optimized` and jit's `compiler_options=AS_USERS`.
-AS_USERS = {"xla_cpu_use_fusion_emitters": True} if older else {}
-jax.config.update("jax_disable_most_optimizations", True)
 
-# Many tests use the same tiny networks, so the same programs: with a compilation cache a session compiles each once.
-# The cache is a temporary folder, so that nothing is read from or left in the user's cache. The workers of pytest-xdist
-# inherit the name of the programs' folder from the process that starts and outlives them.
-_cache = tempfile.TemporaryDirectory()
-os.environ["TLJAX_CACHE_DIR"] = os.path.join(_cache.name, "tljax")
-jax.config.update("jax_compilation_cache_dir", os.environ.setdefault("TLJAX_TEST_PROGRAMS", _cache.name))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+def as_users() -> dict[str, str]:
+    """The environment of a process that compiles what users run."""
+    ours = "XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS"
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def pytest_collection_modifyitems(items):
+    """Two workers end together only if long files are not among the last, as these are by their names."""
+    items.sort(key=lambda item: item.path.name not in ("test_train.py", "test_views.py"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_figures():
+    """Runs in a test's own process draw no figures but in `tiny_runs.drawing`: they take a quarter of a tiny run."""
+    from tiny_runs import FIGURES, NO_FIGURES
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in FIGURES:
+            patch.setattr(module, "figures", NO_FIGURES)
+        yield
 
 
 @pytest.fixture

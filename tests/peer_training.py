@@ -16,6 +16,8 @@ import jax
 
 name, stage, precision, count = *sys.argv[1:4], int(sys.argv[4])
 jax.config.update("jax_enable_x64", precision == "float64")
+# Until the training begins: a third of the time is compiling what makes Keras's network.
+jax.config.update("jax_disable_most_optimizations", True)
 
 import keras
 import numpy as np
@@ -82,6 +84,7 @@ model(np.zeros((1, 32, 32, 3), precision))
 arrays |= {f"predictions/{weight.name}": np.asarray(weight) for weight in model.dense.weights}
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(RATE), loss)
+jax.config.update("jax_disable_most_optimizations", False)
 keras_losses = []
 for batch in images:
     x = keras.applications.resnet.preprocess_input(batch.astype(precision))

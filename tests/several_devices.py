@@ -1,6 +1,6 @@
 """Trains a tiny network on DEVICES CPU devices in each of PROCESSES processes and prints the results as JSON.
 
-    python tests/several_devices.py FOLDER DEVICES PROCESSES PROCESS_ID PORT
+    python tests/several_devices.py FOLDER DEVICES inference|training PROCESSES PROCESS_ID PORT
 
 The last state is left in FOLDER as a checkpoint. It is a process of its own because JAX sets the number of devices for
 a whole process.
@@ -19,7 +19,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 import numpy as np
 
-PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[3:])
+BATCH_NORM = sys.argv[3]
+PROCESSES, PROCESS_ID, PORT = map(int, sys.argv[4:])
 
 from tiny_runs import TINY
 
@@ -72,7 +73,6 @@ def exchanged(chunk: batches.Chunk) -> dict[str, Any]:
 training, validation = make_examples(TRAIN), make_examples(VALIDATION)[0]
 viewed = make_examples(TRAIN, views=2)
 variables = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-report = {}
 # With BatchNorm in training mode, views, and all else that a training may have.
 TRAINING = Config(
     batch_norm="training",
@@ -81,33 +81,34 @@ TRAINING = Config(
     head=Head(dropout=0.3),
     optimizer=Optimizer("adamw", schedule="cosine", weight_decay=0.1, clip_norm=1.0, layer_decay=0.8, ema_decay=0.5),
 )
-for name, config in {"inference": Config(), "training": TRAINING}.items():
-    config.cut, config.compute = "conv5_block1", Compute(shard_optimizer=True)
-    setup = Setup(config, MODEL, CAFFE, CUT, DEVICES)
-    weights = (1.0, 2.0, 0.5) if name == "training" else None
-    programs = compile_programs(setup, variables, training[0].steps, from_activations=False, class_weights=weights)
-    state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
-    losses, val_losses = [], []
-    examples = viewed if name == "training" else training
-    for epoch in range(4):
-        # Examples are kept on the devices in one epoch and streamed in the next.
-        order = batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch, views=examples[0].views)
-        ((chunk, _),) = examples[epoch % 2].chunks(order)
-        for step in range(training[0].steps):
-            state, sums = programs.train(state, chunk, np.int32(step), np.int32(step + 1), key=jax.random.key(0))
-            losses.append(float(sums.loss[step] / sums.examples[step]))
-        evaluation = epochs.evaluate(state, validation, programs.evaluate)
-        val_losses.append(evaluation.means["loss"])
-    report[name] = {
-        "losses": losses,
-        "val_losses": val_losses,
-        "evaluated": len(evaluation.predicted),
-        "predicted": evaluation.predicted.tolist(),
-        "image_bytes": held(training[0].images),
-        "exchanged": exchanged(examples[0].blank()),
-        "optimizer_bytes": held(state.opt_state),
-        "parameter_bytes": held(state.variables),
-    }
+config, examples, weights = {
+    "inference": (Config(), training, None),
+    "training": (TRAINING, viewed, (1.0, 2.0, 0.5)),
+}[BATCH_NORM]
+config.cut, config.compute = "conv5_block1", Compute(shard_optimizer=True)
+setup = Setup(config, MODEL, CAFFE, CUT, DEVICES)
+programs = compile_programs(setup, variables, training[0].steps, from_activations=False, class_weights=weights)
+state = programs.create(mesh.put(variables, mesh.whole(DEVICES)))
+losses, val_losses = [], []
+for epoch in range(4):
+    # Examples are kept on the devices in one epoch and streamed in the next.
+    order = batches.draw_order(TRAIN, BATCH, seed=0, epoch=epoch, views=examples[0].views)
+    ((chunk, _),) = examples[epoch % 2].chunks(order)
+    for step in range(training[0].steps):
+        state, sums = programs.train(state, chunk, np.int32(step), np.int32(step + 1), key=jax.random.key(0))
+        losses.append(float(sums.loss[step] / sums.examples[step]))
+    evaluation = epochs.evaluate(state, validation, programs.evaluate)
+    val_losses.append(evaluation.means["loss"])
+report = {
+    "losses": losses,
+    "val_losses": val_losses,
+    "evaluated": len(evaluation.predicted),
+    "predicted": evaluation.predicted.tolist(),
+    "image_bytes": held(training[0].images),
+    "exchanged": [exchanged(some[0].blank()) for some in (training, viewed)],
+    "optimizer_bytes": held(state.opt_state),
+    "parameter_bytes": held(state.variables),
+}
 # A head that is solved from features of which each process has its own.
 own = mesh.own_rows(DEVICES, BATCH, TRAIN)
 features, labels = rng.normal(size=(TRAIN, 9)).astype(np.float32), rng.integers(0, 3, TRAIN, np.int32)

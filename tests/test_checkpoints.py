@@ -43,15 +43,21 @@ def state(variables) -> TrainState:
     return state._replace(step=jnp.int32(3), opt_state=moved)
 
 
-@pytest.fixture
-def saved(tmp_path, state):
-    """The folder of a run with checkpoints 1 to 3, 2 being the best, and the digests of its frozen half."""
-    frozen = CUT.digest(state.variables)
-    with open_checkpoints(tmp_path / "run", own=True) as kept:
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory, state):
+    folder, frozen = tmp_path_factory.mktemp("saved") / "run", CUT.digest(state.variables)
+    with open_checkpoints(folder, own=True) as kept:
         kept.keep_frozen(state.variables, CUT, frozen)
         for number in (1, 2, 3):
             kept.save(number, state._replace(step=jnp.int32(number)), CUT, frozen, ABOUT | {"best": min(number, 2)})
-    return tmp_path / "run", frozen
+    return folder, frozen
+
+
+@pytest.fixture
+def saved(tmp_path, saved_once):
+    """The folder of a run with checkpoints 1 to 3, 2 being the best, and the digests of its frozen half."""
+    folder, frozen = saved_once
+    return shutil.copytree(folder, tmp_path / "run"), frozen
 
 
 def shapes_of(state: TrainState) -> TrainState:
@@ -88,9 +94,15 @@ def optimizers() -> list[Optimizer]:
     ]
 
 
+def is_plain_or_full(optimizer: Optimizer) -> bool:
+    chosen = optimizer.schedule, optimizer.clip_norm, optimizer.layer_decay
+    return chosen in (("constant", None, 1), ("cosine", 1.0, 0.5))
+
+
+# Each optimizer with none of the settings and with all; the long form takes all of them.
 @pytest.mark.parametrize(
     "optimizer",
-    optimizers(),
+    [pytest.param(o, marks=() if is_plain_or_full(o) else pytest.mark.long) for o in optimizers()],
     ids=lambda o: f"{o.name} {o.schedule} {o.weight_decay} {o.clip_norm} {o.layer_decay}",
 )
 def test_the_state_of_every_optimizer_comes_back(tmp_path, optimizer, variables):

@@ -110,7 +110,11 @@ def test_another_cut_is_refused(cut, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "layers"), [("ResNet50", 175), pytest.param("ResNet101", 345, marks=pytest.mark.long), ("ResNet152", 515)]
+    ("name", "layers"),
+    [
+        ("ResNet50", 175),
+        *(pytest.param(*row, marks=pytest.mark.long) for row in (("ResNet101", 345), ("ResNet152", 515))),
+    ],
 )
 def test_units_and_counts_are_those_of_keras_s_network(name, layers):
     import keras

@@ -227,15 +227,15 @@ def put_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-def test_damaged_results_are_written_again(tmp_path, capsys):
+def test_damaged_results_are_written_again(source, tmp_path, capsys):
     """The rows of a finished run lack what they need, or are a pipe, which nobody waits for."""
-    folder = tmp_path / "run"
-    run(small("from_scratch"), folder)
+    folder, config = tmp_path / "run", small("feature_extraction", pretrained=str(source))
+    run(config, folder)
     rows, shown = read_rows(folder), show(folder)
-    files.write_rows(folder / "metrics.jsonl", [{"stage": "from_scratch"}])
+    files.write_rows(folder / "metrics.jsonl", [{"stage": "feature_extraction"}])
     put_pipe(folder / "environment.jsonl")
     with in_time(100):
-        run(small("from_scratch"), folder)
+        run(config, folder)
     assert "goes on after epoch 1" in capsys.readouterr().out
     assert read_rows(folder) == rows and show(folder).split(", ")[:2] == shown.split(", ")[:2]
     assert len(files.read_rows(folder / "environment.jsonl")) == 1

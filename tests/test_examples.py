@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tiny_runs import TINY
+from tiny_runs import TINY, drawing
 
 from tljax.networks.architectures import NETWORKS, Network
 from tljax.runs.learned import find_learned
@@ -25,8 +25,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
         cells[0] = cells[0].replace(long, short)
     assert not any(cell.get("outputs") for cell in notebook["cells"])
     names: dict = {}
-    for cell in cells:
-        exec(compile(cell, "digits.ipynb", "exec"), names)
+    with drawing():
+        for cell in cells:
+            exec(compile(cell, "digits.ipynb", "exec"), names)
     assert names["summary"]["epochs"] == 1 and names["summary"]["data"]["splits"]["train"]["images"] == 60
     assert len(names["answer"].top) == 2 and names["answer"].label in names["answer"].set
     assert (tmp_path / "runs" / "notebook" / "figures" / "predictions.png").is_file()

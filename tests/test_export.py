@@ -76,9 +76,16 @@ def draw_pictures(n: int, side: int = 37) -> np.ndarray:
     return (rng.uniform(0, 200, (n, 1, 1, 3)) + rng.uniform(0, 55, (n, side, side, 3))).astype(np.uint8)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+SHORT, LONGER = (Architecture((2, 2), 8), (8, 6)), (Architecture((2, 1, 2, 1), 8), ())
+
+
 @pytest.mark.parametrize(
-    ("architecture", "hidden"), [(TINY, ()), (Architecture((2, 2), 8), (8, 6)), (Architecture((2, 1, 2, 1), 8), ())]
+    ("variant", "architecture", "hidden"),
+    [
+        *(("v1", *network) for network in ((TINY, ()), SHORT, LONGER)),
+        ("v1.5", *LONGER),
+        *(pytest.param("v1.5", *network, marks=pytest.mark.long) for network in ((TINY, ()), SHORT)),
+    ],
 )
 def test_any_network_is_an_onnx_graph_for_batches_of_any_size(variant, architecture, hidden):
     network = ResNet(3, VARIANTS[variant], architecture, hidden)
@@ -181,18 +188,20 @@ def test_keras_loads_it_predicts_the_same_trains_on_and_tljax_reads_that(runs, t
         theirs = build(weights=None, classes=3, input_shape=(32, 32, 3))
         theirs.load_weights(file)
         before = theirs.predict(inputs, verbose=0)
-        theirs.compile("sgd", "sparse_categorical_crossentropy")
-        theirs.fit(inputs, np.arange(12) % 3, batch_size=6, verbose=0)
-        theirs.save_weights(tmp_path / "on.weights.h5")
-        after = theirs.predict(inputs, verbose=0)
+        if trained := ending == ".weights.h5":
+            theirs.compile("sgd", "sparse_categorical_crossentropy")
+            theirs.fit(inputs, np.arange(12) % 3, batch_size=6, verbose=0)
+            theirs.save_weights(tmp_path / "on.weights.h5")
+            after = theirs.predict(inputs, verbose=0)
     np.testing.assert_allclose(before, softmax(model(pictures), 1.0), atol=1e-5)
     about = json.loads((tmp_path / f"{file.name}.json").read_text())
     assert about["class_names"] == list(CLASSES) and about["probabilities"] == "softmax(logits)"
     assert about["temperature"] == model.temperature != 1
     assert f"those of predict are softmax(logits / {model.temperature:.4g})" in capsys.readouterr().out
-    again = _at_side(tljax.load(tmp_path / "on.weights.h5"), 32)
-    np.testing.assert_allclose(softmax(again(pictures), 1.0), after, atol=1e-5)
-    assert np.abs(after - before).max() > 1e-4
+    if trained:
+        again = _at_side(tljax.load(tmp_path / "on.weights.h5"), 32)
+        np.testing.assert_allclose(softmax(again(pictures), 1.0), after, atol=1e-5)
+        assert np.abs(after - before).max() > 1e-4
 
 
 def _at_side(model, side: int):

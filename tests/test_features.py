@@ -173,7 +173,6 @@ def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
             {"data": replace(SIXTY, augment="flip")},
             "config.data.augment='flip' gives them other images in every epoch",
         ),
-        ({"cache": Cache(memory_gib=1e-6, disk_gib=1e-6)}, "more than config.cache.memory_gib=1e-06 and disk_gib="),
     ],
 )
 def test_the_frozen_units_run_in_every_step_for_a_reason(tmp_path, capsys, settings, message):
@@ -183,16 +182,22 @@ def test_the_frozen_units_run_in_every_step_for_a_reason(tmp_path, capsys, setti
     assert line.startswith("the frozen units run in every step: ") and message in line
 
 
+def test_activations_are_kept_in_memory_or_on_disk_or_the_limits_are_named():
+    """`test_views.py` has runs without room for them."""
+    cache = Cache(memory_gib=0.25, disk_gib=0.5)
+    assert features.why_too_large(cache, 0.5) is None
+    said = "their activations take 0.51 GiB, more than config.cache.memory_gib=0.25 and disk_gib=0.5"
+    assert features.why_too_large(cache, 0.51) == said
+
+
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=160)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder with the run `source` and the run `feature_extraction`, which started from it."""
+    """A folder with the weights `source` and the run `feature_extraction`, which started from them."""
     folder = tmp_path_factory.mktemp("features")
-    source = Data(name="digits", classes=("0", "1", "2"), max_images=60)
-    scratch = Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, batch_size=16, data=source)
-    from_config.run(scratch, folder / "source")
+    make_source(folder / "source")
     head = Config(pretrained=str(folder / "source"), epochs=1, batch_size=16, data=DIGITS)
     from_config.run(head, folder / "feature_extraction")
     return folder

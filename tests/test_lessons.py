@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from tiny_runs import DIGITS, make_lesson, make_source, read_rows, read_summary, small, train_on_views
+from tiny_runs import DIGITS, drawing, make_lesson, make_source, read_rows, read_summary, small, train_on_views
 
 from tljax.cli import main
 from tljax.commands.show import show
@@ -46,7 +46,7 @@ ROW = {
 @pytest.fixture(scope="module")
 def lesson(tmp_path_factory) -> Path:
     workdir, output = tmp_path_factory.mktemp("runs") / "lesson", io.StringIO()
-    with contextlib.redirect_stdout(output):
+    with contextlib.redirect_stdout(output), drawing():
         run(make_lesson(), workdir)
     (workdir / "output.txt").write_text(output.getvalue())
     return workdir
@@ -85,12 +85,14 @@ def test_four_stages_leave_what_the_readme_names(lesson):
     assert (lesson / "figures" / "curves.png").is_file()
 
 
-def test_two_processes_run_the_lesson_as_one(lesson, tmp_path):
-    outputs = run_together(2, "one_of_several.py", lesson / "source", tmp_path)
+# Two processes train all units in test_mesh.py.
+@pytest.mark.parametrize("stages", [STAGES[:-1], pytest.param(STAGES, marks=pytest.mark.long)])
+def test_two_processes_run_the_lesson_as_one(lesson, tmp_path, stages):
+    outputs = run_together(2, "one_of_several.py", lesson / "source", tmp_path, ",".join(stages))
     # 60 images in batches of 16: the second process has four empty places in the last batch.
     assert "activations at head of 32 images" in outputs[0]
     assert "activations at head of 28 images" in outputs[1]
-    for name in STAGES:
+    for name in stages:
         files = {path.relative_to(lesson) for path in (lesson / name).glob("*")}
         assert {path.relative_to(tmp_path) for path in (tmp_path / name).glob("*")} == files
         one, two = read_summary(lesson / name), read_summary(tmp_path / name)
@@ -277,7 +279,8 @@ def make_measures(source: Path, *names: str) -> Lesson:
 def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path):
     """A stage that the new lesson does not have would be taken for one of its own by show and predict."""
     place, source = tmp_path / "run", make_source(tmp_path / "source")
-    run(make_measures(source, "first", "old"), place)
+    with drawing():
+        run(make_measures(source, "first", "old"), place)
     (place / "old" / "mine.txt").write_text("keep")
     (place / "first" / "figures" / ".DS_Store").write_text("keep")
     (place / "other").mkdir()
@@ -299,7 +302,7 @@ def test_overwrite_leaves_no_stage_of_the_lesson_before(tmp_path):
     # One stage in the place of a lesson, and what is not the lesson's stays.
     run(small("feature_extraction", pretrained=str(source)), place, overwrite=True)
     folders = sorted(path.name for path in place.iterdir() if path.is_dir())
-    assert folders == ["checkpoints", "figures", "first", "old", "other"]
+    assert folders == ["checkpoints", "first", "old", "other"]
     assert load(place).class_names == DIGITS.classes
 
 
@@ -458,7 +461,7 @@ def test_stages_that_cannot_be_are_refused_and_leave_nothing(tmp_path, stages, s
 
 
 def test_classes_of_a_later_stage_are_checked_before_the_first_one_runs(tmp_path):
-    run(small("from_scratch"), tmp_path / "source")
+    make_source(tmp_path / "source")
     stages = {"head": Stage(batch_size=16, epochs=1), "tuned": Stage("fine_tune", cut="conv5_block1", batch_size=16)}
     lesson = Lesson(pretrained=str(tmp_path / "source"), data=DIGITS, stages=stages)
     stages["tuned"].class_weights = {"cat": 2.0}

@@ -1,7 +1,6 @@
 """The same numbers as Keras (and torch, where it is installed), on random weights with random BatchNorm statistics."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import jax
 import keras
 import numpy as np
 import pytest
-from conftest import AS_USERS
+from conftest import AS_USERS, as_users
 from keras.src.applications import imagenet_utils
 from keras.src.legacy.saving import legacy_h5_format
 from keras_networks import randomize
@@ -157,12 +156,12 @@ def test_features_at_small_and_odd_sizes_equal_keras(network, peer, size):
     ],
 )
 def test_training_equals_keras(name, stage, precision):
-    """Losses agree to 1e-7 for 20 steps in float64, and to 1e-4 for 3 in float32, where rounding soon dominates."""
+    """Losses agree to 1e-7 for 20 steps in float64 (8 where it is not long), and to 1e-4 for 3 in float32, where
+    rounding soon dominates."""
     script = Path(__file__).parent / "peer_training.py"
-    count, tolerance = {"float64": (20, 1e-7), "float32": (3, 1e-4)}[precision]
-    as_users = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    count, tolerance = {"float64": (8 if name == "1-2-1-1" else 20, 1e-7), "float32": (3, 1e-4)}[precision]
     peers = [sys.executable, script, name, stage, precision, str(count)]
-    trained = subprocess.run(peers, capture_output=True, text=True, env=as_users)
+    trained = subprocess.run(peers, capture_output=True, text=True, env=as_users())
     assert trained.returncode == 0, trained.stderr
     losses = json.loads(trained.stdout.splitlines()[-1])
     assert len(losses["keras"]) == len(set(losses["keras"])) == count

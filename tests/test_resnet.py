@@ -15,6 +15,7 @@ from conftest import AS_USERS
 from tljax.networks.architectures import VARIANTS, Architecture
 from tljax.networks.resnet import BatchNorm, ResNet, abstract_variables, fold, start_as_shortcuts
 
+long = partial(pytest.param, marks=pytest.mark.long)
 CUTS = ("conv1", "conv2_block2", "conv3_block1", "conv4_block2", "conv5_block1", "head")
 
 
@@ -72,7 +73,7 @@ def largest_difference(a, b) -> float:
 
 
 @pytest.mark.parametrize(
-    ("variant", "side"), [("v1", 32), ("v1", 33), ("v1", 64), ("v1", 75), ("v1", 224), ("v1.5", 33)]
+    ("variant", "side"), [("v1", 32), ("v1", 33), long("v1", 64), long("v1", 75), ("v1", 224), ("v1.5", 33)]
 )
 def test_outputs_and_gradients_are_those_of_the_plain_network(variant, side):
     # The small images shrink to a pixel or two; the larger ones need fewer stages to show the same.
@@ -171,8 +172,15 @@ def test_activations_at_a_cut_are_those_that_its_unit_reads(variant, cut, side):
     assert pooled.shape == (1, 2048)
 
 
-@pytest.mark.parametrize("side", [32, 33, 64, 75, 224])
-@pytest.mark.parametrize("variant", ["v1", "v1.5"])
+@pytest.mark.parametrize(
+    ("variant", "side"),
+    [
+        *(("v1", side) for side in (32, 33, 224)),
+        *(("v1.5", side) for side in (33, 64)),
+        *(long("v1", side) for side in (64, 75)),
+        *(long("v1.5", side) for side in (32, 75, 224)),
+    ],
+)
 def test_a_folded_network_gives_what_the_plain_one_does(variant, side):
     model = ResNet(3, VARIANTS[variant], Architecture((1, 1) if side > 33 else (1, 1, 1, 1), 4))
     with jax.enable_x64(True):

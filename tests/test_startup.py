@@ -33,6 +33,7 @@ print(json.dumps([loss, logits.tolist(), types, jax.config.jax_compilation_cache
 def test_64_bits_in_the_program_change_no_run_and_no_answer(tmp_path):
     wide, programs = tmp_path / "wide", tmp_path / "cache" / "programs"
     env = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", "TLJAX_CACHE_DIR": str(tmp_path / "cache")}
+    del env["JAX_COMPILATION_CACHE_DIR"]
     source = make_source(tmp_path / "source")
     code = [sys.executable, "-c", WIDE, str(wide), str(source)]
     done = subprocess.run(code, env=env | MODES, capture_output=True, text=True)

@@ -57,7 +57,9 @@ def make_step(start: str, **settings):
 
 
 @pytest.mark.parametrize("train_batch_norm", [False, True])
-@pytest.mark.parametrize("start", ["conv1", "conv4_block1", "conv5_block1", "head"])
+@pytest.mark.parametrize(
+    "start", ["conv1", pytest.param("conv4_block1", marks=pytest.mark.long), "conv5_block1", "head"]
+)
 def test_exactly_the_units_from_the_cut_on_move(variables, start, train_batch_norm):
     create, step = make_step(start, train_batch_norm=train_batch_norm)
     state, cut = create(variables), Cut(MODEL.units, start)

@@ -23,7 +23,12 @@ def value_and_gradients(f, x, kernel, weight):
     return y, *pull(weight)
 
 
-@pytest.mark.parametrize(("height", "width"), [*product((1, 2, 3, 4, 7), repeat=2), (8, 8), (56, 5)])
+# Every side once as height and as width; the long form takes all pairs of them.
+SIZES = [(1, 1), (2, 2), (3, 3), (4, 4), (7, 7), (1, 7), (7, 2), (2, 3), (3, 4), (4, 1), (8, 8), (56, 5)]
+MORE = [pytest.param(*size, marks=pytest.mark.long) for size in product((1, 2, 3, 4, 7), repeat=2) if size not in SIZES]
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, *MORE])
 def test_it_is_the_convolution_and_so_are_its_gradients(height, width):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):

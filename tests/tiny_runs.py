@@ -1,13 +1,19 @@
 """Whole runs of a tiny network: their configs, and functions that read the files that they leave."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import optax
+import pytest
 from PIL import Image
 
 from tljax.config import Config, Data, Head, Lesson
@@ -16,8 +22,10 @@ from tljax.data.preprocessing import CAFFE, Preprocessing
 from tljax.networks.architectures import NETWORKS, RESNET50, Architecture, Network
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
+from tljax.report import figures
 from tljax.runs import checkpoints, files
 from tljax.runs.integrity import CHECKSUMS
+from tljax.stages import conclusion, lessons, zero_shot
 from tljax.stages.from_config import run
 from tljax.training import progress
 from tljax.training.state import create_state
@@ -30,6 +38,18 @@ NETWORKS["tiny"] = Network(TINY, keras_md5="")
 NARROW = RESNET50._replace(width=8)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
 TIMES = {"seconds", "images_per_second"}
+# The modules that draw figures, and what conftest.py puts in the place of the module that draws them.
+FIGURES = conclusion, lessons, zero_shot
+NO_FIGURES = SimpleNamespace(draw_samples=lambda *_: None, draw_curves=lambda *_: None)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """A block whose runs draw their figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in FIGURES:
+            patch.setattr(module, "figures", figures)
+        yield
 
 
 def read_rows(folder: Path) -> list[dict]:
@@ -92,9 +112,15 @@ def read_digits(folder: Path) -> np.ndarray:
 
 def make_source(folder: Path, seed: int = 0) -> Path:
     """Makes the folder of a run of a tiny network with its initial weights, for other runs to start from."""
-    model = ResNet(3, architecture=TINY)
+    return Path(shutil.copytree(_make_source_once(seed).name, folder, dirs_exist_ok=True))
+
+
+@cache
+def _make_source_once(seed: int) -> TemporaryDirectory:
+    folder, model = TemporaryDirectory(), ResNet(3, architecture=TINY)
     variables = jax.jit(model.init)(jax.random.key(seed), np.zeros((1, 32, 32, 3), np.float32))
-    return save_source(folder, model, variables)
+    save_source(Path(folder.name), model, variables)
+    return folder
 
 
 def save_source(folder: Path, model: ResNet, variables: Tree, preprocessing: Preprocessing = CAFFE) -> Path:

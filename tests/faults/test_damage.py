@@ -121,7 +121,7 @@ def test_a_run_with_a_damaged_checkpoint_comes_to_the_same(stop, tmp_path, capfd
     assert named and became == "same", what
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["flip", *(pytest.param(way, marks=pytest.mark.long) for way in WAYS[1:])])
 def test_damage_where_nothing_is_read_is_named(stop, tmp_path, capfd, way):
     four, config, expected = stop("feature_extraction")
     folder = tmp_path / "run"
@@ -220,7 +220,8 @@ def test_other_source_weights_are_refused_and_change_nothing(stop, tmp_path):
     assert {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.parametrize("what", ["data", "network"])
+# Every change of the data is in test_changes.py.
+@pytest.mark.parametrize("what", [pytest.param("data", marks=pytest.mark.long), "network"])
 def test_other_images_are_refused_and_change_nothing(tmp_path, what):
     """Under the same config, a file is gone or a class is new."""
     pictures = tmp_path / "pictures"
