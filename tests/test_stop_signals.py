@@ -1,6 +1,8 @@
 """A signal ends a process with nothing to save at once, and is only noted where something is to be saved."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,22 @@ def test_a_block_without_a_signal_ends_as_any_other():
     with signals.defer():
         assert signals.noted() == processes.interrupted() == 0
     assert not signals._Received.deferred
+
+
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
+    """Python prints what is raised there, and goes on."""
+    script = """
+import gc, os, signal, time
+from tljax.storage import signals
+signals.listen()
+gc.callbacks.append(lambda phase, _: phase == "start" and os.kill(os.getpid(), signal.SIGINT))
+try:
+    gc.collect()
+    gc.callbacks.clear()
+    time.sleep(5)
+except signals.Stopped as stopped:
+    print("stopped by", stopped.name)
+    raise
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "stopped by SIGINT\n", "")

@@ -47,6 +47,7 @@ def listen() -> None:
         # Python writes the number of a signal to this pipe at once, even while a library blocks the main thread.
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(read,), daemon=True).start()
+        sys.unraisablehook = _raise_again
     for number in SIGNALS:
         signal.signal(number, _handle)
 
@@ -79,6 +80,17 @@ def _handle(number: int, _: Any) -> None:
     _Received.number = number
     if not _Received.deferred:
         raise Stopped(number)
+
+
+def _raise_again(swallowed: Any) -> None:
+    """Sends a signal once more whose `Stopped` has come where Python raises nothing, such as a callback of the garbage
+    collector: JAX has one."""
+    if isinstance(swallowed.exc_value, Stopped):
+        number = _Received.number
+        _Received.number = 0
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(swallowed)
 
 
 def _watch(read: int) -> None:
