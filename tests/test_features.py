@@ -220,12 +220,11 @@ def find_losses(runs, workdir, stage: str, settings: Cache) -> np.ndarray:
 
 @pytest.mark.parametrize("stage", [pytest.param("feature_extraction", marks=pytest.mark.long), "fine_tune"])
 def test_losses_are_those_of_a_run_without(runs, tmp_path, stage):
-    """The activations are kept on disk, kept in memory alone, or streamed from disk."""
+    """The activations are kept in memory, and on disk too, or streamed from disk."""
     without = find_losses(runs, tmp_path / "without", stage, Cache(features=False))
     assert len(without) == 20
     for name, settings in (
         ("kept", Cache()),
-        ("in_memory", Cache(disk_gib=0)),
         ("streamed", Cache(memory_gib=0)),
     ):
         losses = find_losses(runs, tmp_path / name, stage, settings)

@@ -142,8 +142,7 @@ def test_augmentation_follows_the_key_and_the_step(variables):
     assert losses[0, 0] == float(step(state, make_batch(), jax.random.key(0))[1].loss)
 
 
-@pytest.mark.parametrize("train_batch_norm", [False, True])
-@pytest.mark.parametrize("start", ["conv1", "head"])
+@pytest.mark.parametrize(("start", "train_batch_norm"), [("conv1", True), ("head", False)])
 def test_soft_targets_that_name_one_class_train_as_hard_ones(variables, start, train_batch_norm):
     create, step = make_step(start, train_batch_norm=train_batch_norm)
     state, batch = create(variables), make_batch()
