@@ -212,7 +212,9 @@ def _describe(
     fewer = "no image" if wanted is None else f"fewer images than config.data.labels_per_class={wanted}"
     short = [name for name, count in counts.get("train", {}).items() if count < (wanted or 1)]
     scarce = [f"train has {fewer} of {join_names(short)}"] if short else []
-    unused = [f"{name} ({size:,} images)" for name, size in source.sizes.items() if name not in origins.values()]
+    # Without training, only one split is wanted.
+    sizes = source.sizes.items() if "train" in origins else ()
+    unused = [f"{name} ({size:,} images)" for name, size in sizes if name not in origins.values()]
     return {
         "name": config.name,
         "image_size": size,

@@ -107,7 +107,7 @@ def _held_out(held_out: Row | None) -> list[str]:
         worst = held_out["worst_class"]
         lines[1] += (
             f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']}: "
-            f"{worst['accuracy']:.2f} of {worst['pictures']:,} right"
+            f"{round(worst['accuracy'] * worst['pictures']):,} of {worst['pictures']:,} right"
         )
     return lines
 
@@ -141,7 +141,7 @@ def _accuracy(summary: Row, split: str) -> str:
     found = find_imbalance(summary, split)
     if found is None or measured["accuracy"] is None:
         return text
-    return f"{text}, balanced {_number(found.balanced)} (class {found.largest} is {found.share:.4f} of the pictures)"
+    return f"{text}, balanced {_number(found.balanced)} (always saying {found.largest} has {found.share:.4f})"
 
 
 def summary_line(summary: Row) -> str:
@@ -186,7 +186,7 @@ def _doubt(summary: Row) -> str:
             "by how much is not known"
         )
     low, high = accuracy_interval(summary["accuracy"], images)
-    return f"measured on {images:,} validation pictures: an accuracy of {low:.2f} to {high:.2f} goes with that (95%)"
+    return f"measured on {images:,} validation pictures, which chose nothing: {low:.2f} to {high:.2f} (95%)"
 
 
 def _unchosen(summary: Row, promise: str = "") -> str:
