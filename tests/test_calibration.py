@@ -72,7 +72,7 @@ def test_a_temperature_is_tried_on_pictures_without_copies_among_those_that_it_i
     found = calibration.cross_validate(*twice)
     folds = np.random.default_rng(0).permutation(30) % calibration.FOLDS
     losses = [
-        calibration._cross_entropies(logits[[i]], labels[[i]], calibration._minimize(*fitted))
+        calibration.cross_entropies(logits[[i]], labels[[i]], calibration._minimize(*fitted))
         for i in range(30)
         if (fitted := (np.tile(logits[folds != folds[i]], (2, 1)), np.tile(labels[folds != folds[i]], 2)))
     ]

@@ -168,7 +168,7 @@ def test_timm_s_own_transform_differs_as_the_metadata_says(exported):
 
 @pytest.mark.parametrize("fit", torch_files.CROP_MODES)
 def test_timm_s_squares_are_those_that_the_check_takes(fit):
-    """Of any proportions, larger and smaller."""
+    """They have any proportions, and are larger and smaller."""
     timm = pytest.importorskip("timm")
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))

@@ -45,7 +45,7 @@ def test_an_epoch_is_chosen_in_each_bag_and_measured_outside(pictures, epochs, m
 
 
 def test_what_chance_chose_is_undone():
-    """Of 30 epochs that all have 0.8, the best one has 0.9 on the 50 pictures that chose it."""
+    """The best of 30 epochs that all have 0.8 has 0.9 on the 50 pictures that chose it."""
     chosen, undone = [], []
     for seed in range(100):
         judged = draw_epochs(50, 30, seed)

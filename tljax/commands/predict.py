@@ -26,7 +26,7 @@ from tljax.report import printed
 from tljax.report.answers import STANDARD_OUTPUT, Write, find_writer, open_output
 from tljax.report.maps import draw_map
 from tljax.storage.file_index import digest_bytes
-from tljax.text import join_lines, printable
+from tljax.text import count_words, join_lines, printable
 from tljax.training.calibration import balanced_accuracy
 from tljax.trees import Row
 
@@ -242,7 +242,7 @@ def summarize_tally(counts: Tally, left_out: Counter[str], out: str | None, maps
     to = "" if out in (None, STANDARD_OUTPUT) else f", written to {out}"
     drawn = "" if maps is None else f", maps in {maps}"
     classified = counts.total - counts.unreadable
-    lines = [f"{classified:,} {'picture' if classified == 1 else 'pictures'} classified{to}{drawn}"]
+    lines = [f"{count_words(classified, 'picture')} classified{to}{drawn}"]
     lines += [f"{counts.unreadable:,} could not be read; their rows say why"] if counts.unreadable else []
     lines += [f"left out: {describe_left_out(left_out)}"] if +left_out else []
     graded = int(counts.confusions.sum())

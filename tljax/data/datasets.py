@@ -61,7 +61,9 @@ class Split:
 
     def count_read_anew(self) -> int:
         """The number of `read_anew` in the whole split. All processes call this together."""
-        return int(gather(np.isin(self.ids, self.read_anew), self.rows, self.count).sum())
+        known = set(self.read_anew)
+        own = np.fromiter((name in known for name in self.ids), bool, len(self.ids))
+        return int(gather(own, self.rows, self.count).sum())
 
     def identity(self) -> list[int]:
         """The number of images in the whole split, and a checksum of their positions, ids and labels. All processes

@@ -112,8 +112,15 @@ def _open_rgb(encoded: bytes | Path) -> Any:
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
     # The limit is our own, in `to_rgb`: Pillow would warn of pictures that are read.
     Image.MAX_IMAGE_PIXELS = None
-    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=READABLE_FORMATS) as image:
+    with _open(encoded, READABLE_FORMATS) as image:
         return to_rgb(image)
+
+
+def _open(encoded: bytes | Path, formats: tuple[str, ...]) -> Any:
+    """A picture of Pillow whose pixels are not read yet."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=formats)
 
 
 def to_rgb(image: Any) -> Any:
@@ -168,10 +175,8 @@ def scale_values(values: Num[np.ndarray, "h w"], mode: str, bits: int) -> UInt8[
 def is_read_anew(encoded: bytes | Path) -> bool:
     """Whether a picture is a TIFF that is read otherwise than by version 0.1.0, which turned it once more than its
     orientation says, or did not invert it."""
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=("TIFF",)) as image:
+        with _open(encoded, ("TIFF",)) as image:
             return image.getexif().get(ORIENTATION, 1) in TURNS or (_is_deep(image) and _is_white_zero(image))
     # Pillow's decoders raise all kinds of errors for damaged files.
     except Exception:

@@ -63,11 +63,9 @@ def _as_source(found: Found, holdout: Holdout) -> ImageSource:
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
     divided = whole is not None and holdout != "none" and (holdout == "train" or "test" not in splits)
     alone: list[str] = []
-    if whole is not None and divided:
-        alone = [
-            name for name, count in zip(names, np.bincount(whole[1], minlength=len(names)), strict=True) if count == 1
-        ]
     if whole is not None:
+        counts = np.bincount(whole[1], minlength=len(names))
+        alone = [name for name, count in zip(names, counts, strict=True) if divided and count == 1]
         parts = stratify(whole[1]).items() if divided else [("train", np.arange(len(whole[1])))]
         splits |= {split: _choose(whole, rows) for split, rows in parts}
 

@@ -156,7 +156,7 @@ class Finder:
             place = bisect(order, written)
             alike.append(order[max(place - NEAR, 0) : place + NEAR])
         near = [*alike[0], *(other[::-1] for other in alike[1])]
-        # Of names equally alike, the first.
+        # The first of names that are equally alike.
         return names[min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o))] if near else None
 
     @cached_property

@@ -66,9 +66,8 @@ def _fill_splits(found: Found, table: Table, columns: Columns, matches: Sequence
         elif before[1] != role:
             two_splits.append(f"{picture} ({before[1]} and {role})")
         else:
-            paths = found.splits.setdefault(role or "all", {}).setdefault(name, [])
-            # A picture that stands there twice counts once.
-            paths.extend([picture] if picture not in paths[-1:] else [])
+            found.splits.setdefault(role or "all", {}).setdefault(name, []).append(picture)
+    # A picture that stands there twice counts once.
     for by_class in found.splits.values():
         for name, paths in by_class.items():
             by_class[name] = list(dict.fromkeys(paths))

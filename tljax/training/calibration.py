@@ -79,11 +79,12 @@ def cross_validate(logits: Logits, labels: Labels, groups: Int[np.ndarray, " n"]
     for fold in np.unique(folds):
         tried = folds == fold
         temperature = _minimize(logits[~tried], labels[~tried]) if not tried.all() else 1.0
-        with_temperature[tried] = _cross_entropies(logits[tried], labels[tried], temperature)
-    return LogLoss(float(_cross_entropies(logits, labels, 1.0).mean()), float(with_temperature.mean()))
+        with_temperature[tried] = cross_entropies(logits[tried], labels[tried], temperature)
+    return LogLoss(float(cross_entropies(logits, labels).mean()), float(with_temperature.mean()))
 
 
-def _cross_entropies(logits: Logits, labels: Labels, temperature: float) -> Float[np.ndarray, " n"]:
+def cross_entropies(logits: Logits, labels: Labels, temperature: float = 1.0) -> Float[np.ndarray, " n"]:
+    """The cross-entropy (nats) of each picture, whose logits are divided by a temperature first."""
     logs = _log_softmax(np.asarray(logits, np.float64) / temperature)
     own: Float[np.ndarray, " n"] = -logs[np.arange(len(labels)), labels]
     return own

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from tljax.config import Monitor
-from tljax.training.calibration import Labels, Logits, accuracy_interval
+from tljax.training.calibration import Labels, Logits, accuracy_interval, cross_entropies
 
 # With fewer validation pictures than this, accuracies are given with intervals, and what each epoch makes of each
 # picture is kept.
@@ -37,10 +37,7 @@ class Unchosen(NamedTuple):
 
 def judge_pictures(logits: Logits, labels: Labels) -> Judged:
     """What an epoch with these `logits` makes of each picture."""
-    from scipy.special import log_softmax
-
-    losses = -log_softmax(np.asarray(logits, np.float64), axis=1)[np.arange(len(labels)), labels]
-    return Judged(losses.astype(np.float32), logits.argmax(axis=1) == labels)
+    return Judged(cross_entropies(logits, labels).astype(np.float32), logits.argmax(axis=1) == labels)
 
 
 def undo_choice(judged: Sequence[Judged], monitor: Monitor, accuracy: float) -> Unchosen | None:
