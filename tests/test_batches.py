@@ -11,26 +11,52 @@ from tljax.devices.mesh import make_mesh
 MESH = make_mesh()
 
 
-@pytest.mark.parametrize(("n", "size"), [(100, 8), (96, 8), (5, 5), (9, 1)])
-def test_order_is_a_permutation_of_each_column(n, size):
-    first = draw_order(n, size, seed=1, epoch=2)
+@pytest.mark.parametrize(("n", "size"), [(100, 8), (96, 8), (5, 5), (3, 8), (9, 1), (1025, 64), (129, 128)])
+@pytest.mark.parametrize("spread", [False, True])
+def test_order_is_a_permutation_of_each_column(n, size, spread):
+    first = draw_order(n, size, seed=1, epoch=2, spread=spread)
     np.testing.assert_array_equal(np.sort(first, axis=0), np.broadcast_to(np.arange(len(first))[:, None], first.shape))
     places = first * size + np.arange(size)
-    # Places without an example are in the last batch alone, in the columns where the last row has none.
-    np.testing.assert_array_equal(places.reshape(-1) < n, np.arange(places.size) < n)
-    np.testing.assert_array_equal(first, draw_order(n, size, seed=1, epoch=2))
+    sizes = np.sum(places < n, axis=1)
+    assert sizes.sum() == n
+    if spread:
+        assert sizes.max() - sizes.min() <= 1
+    else:
+        # Places without an example are in the last batch alone, in the columns where the last row has none.
+        np.testing.assert_array_equal(places.reshape(-1) < n, np.arange(places.size) < n)
+    np.testing.assert_array_equal(first, draw_order(n, size, seed=1, epoch=2, spread=spread))
     if len(first) > 8:
         assert len({tuple(column) for column in first.T}) == size
         for seed, epoch in ((1, 3), (2, 2), (2, 1)):
-            assert (first != draw_order(n, size, seed=seed, epoch=epoch)).any()
+            assert (first != draw_order(n, size, seed=seed, epoch=epoch, spread=spread)).any()
 
 
-def test_every_example_is_as_likely_in_every_batch():
-    n, size, epochs = 10, 2, 2000
-    places = np.stack([draw_order(n, size, seed=0, epoch=e) * size + np.arange(size) for e in range(epochs)])
-    counts = np.stack([np.bincount(batch.reshape(-1), minlength=n) for batch in places.transpose(1, 0, 2)])
-    # An example is in each of the five batches in a fifth of the 2,000 epochs, with a standard deviation of 18.
+def test_spreading_the_padding_moves_nothing_else():
+    last, spread = (draw_order(100, 8, seed=1, epoch=2, spread=spread) for spread in (False, True))
+    for before, after in zip(last.T, spread.T, strict=True):
+        # Row 12 has no example in the last four columns.
+        np.testing.assert_array_equal(before[before < 12], after[after < 12])
+    np.testing.assert_array_equal(last[:, :4], spread[:, :4])
+    np.testing.assert_array_equal(*(draw_order(96, 8, seed=1, epoch=2, spread=spread) for spread in (False, True)))
+
+
+# An order that leaves the padding last, as older runs have it, is as just to the rows of a column.
+@pytest.mark.parametrize(("n", "spread"), [(10, True), (10, False), (9, True)])
+def test_every_example_is_as_likely_in_every_batch(n, spread):
+    size, epochs = 2, 2000
+    orders = [draw_order(n, size, seed=0, epoch=e, spread=spread) for e in range(epochs)]
+    places = np.stack(orders) * size + np.arange(size)
+    counts = np.stack([np.bincount(batch.reshape(-1), minlength=10) for batch in places.transpose(1, 0, 2)])
+    # An example, or the padding, is in each of the five batches in a fifth of the 2,000 epochs, with a standard
+    # deviation of 18.
     np.testing.assert_allclose(counts, epochs / 5, atol=90)
+
+
+def test_padding_is_drawn_for_each_column():
+    orders = [draw_order(9, 4, seed=0, epoch=e) for e in range(1000)]
+    # Row 2 holds one example, in column 0; of three columns each has its padding in each of three batches.
+    counts = np.mean([order[:, 1:] == 2 for order in orders], axis=0)
+    np.testing.assert_allclose(counts, 1 / 3, atol=0.08)
 
 
 def make_images(n: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Num
+from jaxtyping import Array, Int, Key, Num
 from tqdm import tqdm
 
 from tljax.data.augmentation import VIEWS_KEY
@@ -22,6 +22,8 @@ from tljax.devices.processes import leads, max_over_processes
 
 # The label of padding, where there is no example.
 EMPTY = -1
+# Folded into the key of an epoch, so that the places of padding are drawn by numbers of their own.
+PADDING_KEY = 2**31 - 2
 # Size of a process's part of one chunk, where a split does not fit on the devices. One chunk is on the devices while
 # the next is on its way.
 STREAMED_BYTES = 2**27
@@ -31,12 +33,18 @@ STREAMED_BYTES = 2**27
 ROWS, LANES = 8, 128
 
 
-def draw_order(n: int, batch_size: int, *, seed: int, epoch: int, views: int = 1) -> Int[np.ndarray, "steps batch"]:
+def draw_order(
+    n: int, batch_size: int, *, seed: int, epoch: int, views: int = 1, spread: bool = True
+) -> Int[np.ndarray, "steps batch"]:
     """The row (int32) that each batch takes from each column; it depends only on the arguments.
 
     Example `i` is in row `i // batch_size` of column `i % batch_size`. Each column is shuffled on its own, and a batch
     takes one example from each. So every example is taken once, and a device that holds some of the columns needs no
-    others, whatever the number of devices. Padding, which is in the last row only, comes last.
+    others, whatever the number of devices.
+
+    The last row is padded. The padding is `spread`: each batch gets as much of it as every other, or one more, drawn
+    anew in every epoch. Without that, as in version 0.1.0, it all comes last, and the few examples of the last batch,
+    which are of the same columns in every epoch, count many times as much as others.
 
     Where there are several `views` of each example, all rows of the first come before those of the second, and so on;
     each example draws one of its views.
@@ -46,10 +54,26 @@ def draw_order(n: int, batch_size: int, *, seed: int, epoch: int, views: int = 1
     draws = jax.random.uniform(key, (batch_size, steps))
     empty = jnp.arange(batch_size).reshape(-1, 1) + batch_size * jnp.arange(steps).reshape(1, -1) >= n
     order = np.asarray(jnp.argsort(jnp.where(empty, 1, draws), axis=1).T, np.int32)
+    if spread:
+        order = _spread_padding(order, n - (steps - 1) * batch_size, jax.random.fold_in(key, PADDING_KEY))
     if views == 1:
         return order
     drawn = np.asarray(jax.random.randint(jax.random.fold_in(key, VIEWS_KEY), order.shape, 0, views))
     return order + np.int32(steps) * np.take_along_axis(drawn, order, axis=0)
+
+
+def _spread_padding(
+    order: Int[np.ndarray, "steps batch"], full: int, key: Key[Array, ""]
+) -> Int[np.ndarray, "steps batch"]:
+    """The `order` with the padding, which all columns but the first `full` have in their last place, moved to batches
+    that are drawn: in turn from a random order of all of them, so that their numbers differ by one at most."""
+    steps, size = order.shape
+    batches_key, columns_key = jax.random.split(key)
+    padded = np.asarray(jax.random.permutation(columns_key, np.arange(full, size)))
+    # As far as the places of a column are sorted by these, its padding comes before the example that was in its place.
+    places = np.broadcast_to(np.arange(steps, dtype=np.float32)[:, None], order.shape).copy()
+    places[-1, padded] = np.resize(np.asarray(jax.random.permutation(batches_key, steps)), len(padded)) - 0.5
+    return np.take_along_axis(order, np.argsort(places, axis=0), axis=0)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ ASIDE = ".damaged"
 DELETED = ".deleted"
 # Keys that the meta of an older version lacks, each with the value for which this version behaves as that one did; None
 # for what was not recorded then.
-META_BEFORE: Meta = {"fit": "crop", "content": None, "read_anew": {}, "views_used": None, "judged": []}
+META_BEFORE: Meta = {"fit": "crop", "content": None, "read_anew": {}, "views_used": None, "judged": [], "spread": False}
 # What a run says that goes on without such a record, which it gets now.
 NOT_RECORDED = {
     "content": "this run began when the content of pictures was not recorded: names and labels are as they were, and "

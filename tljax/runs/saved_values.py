@@ -195,6 +195,7 @@ META_RULES: dict[str, Rule] = {
     "stopper": Rule(_is_stopper, "must be the state of early stopping"),
     "begun": Rule(_is_begun, "must be the sums of the steps of an epoch"),
     "judged": _list(_is_judged, "must be losses and right predictions of pictures"),
+    "spread": Rule(lambda value: isinstance(value, bool), "must be true or false"),
 }  # fmt: skip
 NETWORK_KEYS = ("network", "network.num_classes", "network.variant", "network.stage_sizes", "network.width", "cut")
 # What every reader of a checkpoint needs, who takes it as weights, and who goes on from it.

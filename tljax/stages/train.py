@@ -204,7 +204,8 @@ def train_epoch(
 ) -> tuple[TrainState, PartialEpoch]:
     """Trains the current epoch to its end, or until a signal comes. With `announce` a line says how fast that is."""
     training, seed, epoch = made.training, made.setup.config.seed, progress.epoch
-    order = draw_order(len(training), training.batch_size, seed=seed, epoch=epoch, views=training.views)
+    n, size, spread = len(training), training.batch_size, progress.spread
+    order = draw_order(n, size, seed=seed, epoch=epoch, views=training.views, spread=spread)
     return epochs.train_epoch(
         state,
         progress.partial,

@@ -65,6 +65,9 @@ class Progress(NamedTuple):
     judged: tuple[Judged, ...] = ()
     """What each row of this run's own history makes of each validation picture, where that is kept. A run that began
     under an older version lacks the first ones."""
+    spread: bool = True
+    """Whether the padding is spread over the batches of an epoch (`batches.draw_order`). That of a run which began
+    under an older version is not."""
 
     @property
     def epoch(self) -> int:
@@ -87,7 +90,7 @@ def record_solved(progress: Progress, row: Row, monitor: Monitor, judged: Judged
     Without a validation split there is no score, and no epoch will follow.
     """
     best = row["loss"] if row["val_loss"] is None else score(row, monitor)
-    return Progress((*progress.history, row), EarlyStopper(best, 0), judged=_append(progress, judged))
+    return _append(progress, row, EarlyStopper(best, 0), judged)
 
 
 def finish_epoch(
@@ -95,11 +98,12 @@ def finish_epoch(
 ) -> Progress:
     """The progress after an epoch that ended with the metrics `row`, and made `judged` of the validation pictures."""
     stopper = update_stopper(progress.stopper, epoch=row["epoch"], score=score(row, monitor), patience=patience)
-    return Progress((*progress.history, row), stopper, judged=_append(progress, judged))
+    return _append(progress, row, stopper, judged)
 
 
-def _append(progress: Progress, judged: Judged | None) -> tuple[Judged, ...]:
-    return progress.judged if judged is None else (*progress.judged, judged)
+def _append(progress: Progress, row: Row, stopper: EarlyStopper, judged: Judged | None) -> Progress:
+    history, all_judged = (*progress.history, row), (*progress.judged, *([] if judged is None else [judged]))
+    return progress._replace(history=history, stopper=stopper, partial=PartialEpoch(), judged=all_judged)
 
 
 def progress_to_json(progress: Progress) -> dict[str, Any]:
@@ -112,6 +116,7 @@ def progress_to_json(progress: Progress) -> dict[str, Any]:
         "stopper": progress.stopper._asdict(),
         "begun": begun,
         "judged": [judged_to_json(epoch) for epoch in progress.judged],
+        "spread": progress.spread,
     }
 
 
@@ -123,6 +128,7 @@ def progress_from_json(value: dict[str, Any]) -> Progress:
         EarlyStopper(**value["stopper"]),
         PartialEpoch(begun["steps"], metrics.Sums(*begun["sums"]), begun["seconds"]),
         tuple(map(judged_from_json, value["judged"])),
+        value["spread"],
     )
 
 
