@@ -64,3 +64,13 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_checkpoint_an_epoch():
+    """Runs in a test's own process have a checkpoint of every epoch, since theirs take a moment."""
+    from tljax.runs import journal
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "SAVE_SECONDS", 0.0)
+        yield

@@ -4,7 +4,8 @@ It says `PHASE name` as it enters a phase, and `STEPS n` after each dispatch, n 
 
     python tests/faults/one_run.py --config tests/faults/tiny.py --workdir DIR [...]
 
-SLOW=seconds in the environment makes every phase take that much longer, so that a signal can come in it. With STATUS in
+SLOW=seconds in the environment makes every phase take that much longer, so that a signal can come in it. Every epoch
+has a checkpoint, or with SAVE_SECONDS=seconds those that end so long after the last one. With STATUS in
 the environment it says after each epoch how much memory (MiB) and how many open files it has, and how often each kind
 of step was compiled.
 """
@@ -28,10 +29,12 @@ import tiny_runs  # noqa: F401, adds the network of the configs beside this file
 
 from tljax import cli
 from tljax.data import datasets
-from tljax.runs import checkpoints
+from tljax.runs import checkpoints, journal
 from tljax.training import epochs, features
 
 SLOW = float(os.environ.get("SLOW", 0))
+
+journal.SAVE_SECONDS = float(os.environ.get("SAVE_SECONDS", 0))
 
 
 def say(text: str) -> None:

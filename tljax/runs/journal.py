@@ -1,10 +1,15 @@
-"""What a training run writes after each epoch, and what it resumes from."""
+"""What a training run writes as its epochs end, and what it resumes from."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
+from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.cut import Cut
-from tljax.runs.checkpoints import Checkpoints, Meta
+from tljax.runs.checkpoints import FROZEN, Checkpoints, Meta
 from tljax.runs.files import write_rows
 from tljax.runs.learned import Learned, find_learned, write_learned
 from tljax.runs.saved_values import PROGRESS_KEYS, check_kept
@@ -13,10 +18,17 @@ from tljax.training.progress import Progress, progress_from_json, progress_to_js
 from tljax.training.state import TrainState
 from tljax.trees import Row, Tree
 
+# Seconds from one checkpoint to the next, at least. One of ResNet50 with Adam's moments, 280 MB, takes two, an epoch on
+# few pictures half of one. A kill loses no more than this and an epoch.
+SAVE_SECONDS = 15.0
+
 
 @dataclass
 class Journal:
     """Checkpoints and `metrics.jsonl` of one run.
+
+    The first epoch has a checkpoint, then the first one that ends `SAVE_SECONDS` after the last checkpoint, and so on.
+    If the best epoch has none, its state is copied, and the next save writes it too.
 
     It keeps the newest checkpoint and the best epoch's. While the run is at work, it also keeps those that were the
     newest and the best before the last save.
@@ -36,7 +48,10 @@ class Journal:
     learned: Learned
     """What the weights have learned from when this run is over."""
     _kept: set[int] = field(default_factory=set)
-    _read_back: bool = False
+    _saved_at: float | None = None
+    """When this start wrote its last checkpoint, by the monotonic clock."""
+    _best: tuple[TrainState, Progress] | None = None
+    """The best epoch, while it has no checkpoint. The state has trainable variables only."""
 
     def read(self, shapes: TrainState) -> tuple[TrainState | None, Progress]:
         """The state and the progress of the newest good checkpoint; if there is none, None and the initial progress.
@@ -55,7 +70,7 @@ class Journal:
 
     def begin(self, variables: Tree, progress: Progress) -> None:
         """Writes the frozen variables, what the run learns from, and the metrics of the finished epochs. To be called
-        before any `write`."""
+        before anything else is written."""
         self.checkpoints.keep_frozen(variables, self.cut, self.frozen)
         before, _ = find_learned(self.workdir)
         # A source that has been deleted since the run began would make its record smaller.
@@ -64,20 +79,42 @@ class Journal:
         self._write_rows(progress)
         self._kept = set(self._number(progress))
 
-    def write(self, state: TrainState, progress: Progress) -> None:
-        """Writes a checkpoint and the metrics, then deletes the checkpoints that are not needed any more.
+    def record(self, state: TrainState, progress: Progress) -> None:
+        """Writes a checkpoint after an epoch, or after a part of one, if it is time for one, and the metrics."""
+        now, best = self._number(progress)
+        # The leader's clock decides: all processes save together.
+        if max_over_processes(leads() and self._is_time()):
+            self.save(state, progress)
+        elif now == best:
+            # The next step may use the memory of this state for its own.
+            trained = state._replace(variables=self.cut.split(state.variables)[1])
+            self._best = jax.tree.map(jnp.copy, trained), progress
+        self._write_rows(progress)
+
+    def save(self, state: TrainState, progress: Progress) -> None:
+        """Writes a checkpoint unless it is there, before it that of the best epoch if it has none, and deletes those
+        that are not needed any more.
 
         The first checkpoint of this start is read back at once: a folder that is not fit for checkpoints shows early.
         """
         now, best = self._number(progress)
+        if now in (FROZEN, *self.checkpoints.numbers):
+            return
+        if self._best is not None and now != best:
+            self._write(*self._best)
+        self._write(state, progress)
+        if self._saved_at is None:
+            self.checkpoints.read_back(now)
+        self.checkpoints.prune({now, best} | self._kept)
+        self._kept, self._best, self._saved_at = {now, best}, None, time.monotonic()
+
+    def _is_time(self) -> bool:
+        return self._saved_at is None or time.monotonic() - self._saved_at >= SAVE_SECONDS
+
+    def _write(self, state: TrainState, progress: Progress) -> None:
+        now, best = self._number(progress)
         meta = self.about | progress_to_json(progress) | {"best": best}
         self.checkpoints.save(now, state, self.cut, self.frozen, meta)
-        if not self._read_back:
-            self.checkpoints.read_back(now)
-            self._read_back = True
-        self._write_rows(progress)
-        self.checkpoints.prune({now, best} | self._kept)
-        self._kept = {now, best}
 
     def best_number(self, progress: Progress) -> int:
         """The number of the checkpoint with the best epoch."""

@@ -70,8 +70,9 @@ def train(
                 state, done = train_epoch(made, state, progress, last, announce=progress.epoch == first)
                 evaluation = evaluate_epoch(made, state)
                 progress = record_epoch(made, progress, done, evaluation, labels, int(state.step))
-                journal.write(state, progress)
+                journal.record(state, progress)
                 print_epoch(progress, last)
+            journal.save(state, progress)
             if signal := interrupted():
                 raise signals.Stopped(signal, together=True)
         outcome = prove(made, journal, state, progress, solution)
@@ -195,7 +196,7 @@ def begin_with(
     progress = record_solved(progress, row, made.setup.config.monitor, judged)
     print(printed.solved_line(row), flush=True)
     with signals.defer():
-        journal.write(state, progress)
+        journal.record(state, progress)
     return state, progress
 
 
