@@ -32,4 +32,4 @@ def test_every_link_leads_to_a_file_and_a_heading():
     links = [(page, target) for page in PAGES for target in _read_links(page)]
     assert len(links) > 50
     broken = [f"{page.relative_to(ROOT)}: {target}" for page, target in links if not _is_there(page, target)]
-    assert broken == []
+    assert not broken, "\n".join(broken)
