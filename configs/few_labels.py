@@ -2,9 +2,9 @@
 
     python main.py --config configs/few_labels.py --workdir runs/mine --config.data.name=folder:PICTURES
 
-The solved head takes one pass through the network and no training. docs/few_labels.md says what to expect of both, and
-the report whether fine_tune was better; with few validation pictures it cannot tell. To let the head read earlier, give
-both stages an earlier place:
+Begin with `recipe`: it solves a head too, from several views of each picture, and fine-tunes from 20 pictures a class
+on. This lesson always fine-tunes, to see whether it helps; with few validation pictures its report cannot tell.
+docs/few_labels.md says what to expect. To let the head read earlier, give both stages an earlier place:
 --config.stages.feature_extraction.head.at=conv5_block1 --config.stages.fine_tune.cut=conv4_block4
 """
 
