@@ -44,6 +44,8 @@ def kill_runs(tmp_path: Path, undisturbed, configs: list[str], kills: int, seed:
     while total["kills"] < kills:
         config = configs[runs % len(configs)]
         expected, seconds, env = undisturbed(config)
+        # In every second run not every epoch has a checkpoint.
+        env = env | ({"SAVE_SECONDS": "0.5"} if runs % 2 else {})
         folder = tmp_path / str(runs)
         # Every second kill is to come in a save; every one, if fewer than half have so far.
         late = iter(range(10**6))
