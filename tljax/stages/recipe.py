@@ -9,8 +9,9 @@ import jax
 from tljax.config import AUTO, Data, Lesson, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
 from tljax.devices.processes import leads, max_over_processes
+from tljax.networks.architectures import find_architecture
 from tljax.runs.files import read_json
-from tljax.runs.saved_configs import build_settings, fill_in, find_changes
+from tljax.runs.saved_configs import build_settings, fill_in, find_changes, go_on_as_begun
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.stages.lessons import stage_configs
 from tljax.stages.rules import (
@@ -21,9 +22,10 @@ from tljax.stages.rules import (
     choose_augmentation,
     choose_stages,
 )
-from tljax.stages.stage import check_stage
+from tljax.stages.stage import check_stage, settle_images
 from tljax.stages.time_limit import find_limit
 from tljax.trees import Row
+from tljax.weights.pretrained import Weights, load_weights
 
 
 def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row]:
@@ -37,11 +39,13 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
       ValueError: if a setting is wrong, the data has nothing to learn from, or `workdir` holds a run of something else.
     """
     recipe.check()
-    known = None if overwrite else _read(recipe, workdir)
-    if known is None:
+    begun = None if overwrite else _read(recipe, workdir)
+    if begun is None:
+        source = _load_source(recipe)
+        recipe = replace(recipe, data=settle_images(recipe.data, source))
         asked = as_json(recipe)
         recipe, why_variant = _choose_variant(recipe)
-        choice, data = _choose(recipe, workdir)
+        choice, data = _choose(recipe, workdir, source)
         known = {
             "asked": asked,
             "variant": recipe.variant,
@@ -50,6 +54,7 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
             "reasons": [*choice.reasons, *why_variant],
         }
     else:
+        recipe, known = begun
         recipe = replace(recipe, variant=known.get("variant", recipe.variant))
         print("the recipe, as it was chosen when this run began:")
     try:
@@ -69,8 +74,8 @@ def _damaged(workdir: Path, error: Exception) -> ValueError:
     )
 
 
-def _read(recipe: Recipe, workdir: Path) -> Row | None:
-    """What `recipe.json` of a run in `workdir` holds. None if there is no run.
+def _read(recipe: Recipe, workdir: Path) -> tuple[Recipe, Row] | None:
+    """The `recipe` for a run in `workdir`, and what its `recipe.json` holds. None if there is no run.
 
     Raises:
       ValueError: if it holds a run of another recipe or of none.
@@ -81,6 +86,7 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
         return None
     known: Row = read_json(workdir / RECIPE)
     try:
+        recipe = go_on_as_begun(recipe, known["asked"])
         changes = find_changes(fill_in({**known["asked"]}, Recipe), as_json(recipe))
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
@@ -89,15 +95,23 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
             f"{workdir} holds a run of another recipe ({'; '.join(changes)}); give its settings, another --workdir, or "
             "--overwrite"
         )
-    return known
+    return recipe, known
 
 
-def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
+def _load_source(recipe: Recipe) -> Weights | None:
+    """The weights that `recipe` transfers from; None from scratch, and where programs are only compiled."""
+    if recipe.pretrained is None or recipe.compile_for is not None:
+        return None
+    return load_weights(recipe.pretrained, recipe.network, recipe.variant)
+
+
+def _choose(recipe: Recipe, workdir: Path, source: Weights | None) -> tuple[Choice, Row]:
     """The stages for the data, and for this machine if there is a time limit; and settings of the data. What is chosen
     can run."""
+    network = source.architecture if source else find_architecture(recipe.network)
     pretrained = recipe.pretrained is not None
     extent = size_up(recipe.data, recipe.seed, counting=pretrained)
-    choose = partial(choose_stages, extent, pretrained, jax.device_count())
+    choose = partial(choose_stages, extent, network if pretrained else None, jax.device_count())
     choice = choose()
     changes = _choose_augmentation(recipe.data, choice, extent)
     lesson = recipe.lesson(choice.stages, **changes.settings)
