@@ -91,8 +91,8 @@ class Data:
     broken: Literal["refuse", "skip"] = "refuse"
     """Images that cannot be read end the run, or are skipped: a first pass over all images then finds them."""
     fit: Literal["crop", "pad", "stretch"] | None = None
-    """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions. None: as
-    in the run that the source weights come from; crop without such a run."""
+    """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions. None:
+    as in the run that the source weights come from; crop without such a run."""
     validation_split: str | None = None
     """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one; else `test`, or a
     tenth of train for a folder. A slice of train such as `train[90%:]` takes those images out of training; test_split

@@ -131,7 +131,7 @@ def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit |
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
     reasons = (
         *why_solved,
-        f"then fine-tuning from {cut}, at most {TUNED} blocks before the head, since what is before it is computed once "
+        f"then fine-tuning from {cut}, the last {TUNED} blocks at most, since what is before it is computed once "
         f"where config.cache has room: {why_epochs}",
         _explain_batch(batch),
         _explain_optimizer(optimizer),
