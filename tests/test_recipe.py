@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import jax
 import numpy as np
 import pytest
-from tiny_runs import DIGITS, TINY, make_source, read_rows, read_summary, save_digits, save_source, small
+from tiny_runs import DIGITS, TINY, read_rows, read_summary, save_digits, save_source, small
 
 from tljax.config import Cache, Data, Recipe
 from tljax.data import datasets
@@ -15,11 +15,10 @@ from tljax.networks.architectures import NETWORKS, RESNET50
 from tljax.networks.cut import find_cut
 from tljax.networks.resnet import ResNet
 from tljax.runs.workdir import begin_run, clear
-from tljax.stages import from_config, time_limit
+from tljax.stages import from_config
 from tljax.stages import recipe as recipes
 from tljax.stages.from_config import run
 from tljax.stages.rules import Limit, choose_augmentation, choose_batch, choose_stages
-from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
     Extent(images, images // 10, classes, 32)
@@ -153,6 +152,7 @@ def test_the_extent_is_that_of_what_is_read(settings):
     data = Data(name="digits", **settings)
     read = datasets.load_dataset(data, seed=3)
     extent = Extent(read.train.count, read.validation.count, len(read.class_names), read.image_size)
+    extent = extent._replace(test=read.test.count if read.test else 0)
     assert size_up(data, 3, counting=False) == extent
     assert size_up(data, 3, counting=True) == extent._replace(by_class=tuple(read.train_counts.values()))
 
@@ -211,7 +211,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(time_limit=3.0), workdir)
     # As those of before a recipe chose the variant.
     (workdir / "recipe.json").write_text(json.dumps({name: known[name] for name in known if name != "variant"}))
-    assert recipes.resolve(make_recipe(), workdir, overwrite=False)[0].variant is None
+    assert recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)[0].variant is None
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
@@ -269,7 +269,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             run(make_recipe(**settings), workdir)
-    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False)
+    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)
     assert not workdir.exists()
     workdir.mkdir()
     (workdir / "recipe.json").write_text(json.dumps(known))
@@ -283,56 +283,6 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     begin_run(workdir, small("from_scratch"), overwrite=False)
     with pytest.raises(ValueError, match="holds a run of no recipe"):
         run(make_recipe(), workdir)
-
-
-def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
-    measured = []
-
-    def measure(config, source, extent):
-        measured.append((config.stage, config.network, extent.classes, extent.side))
-        return time_limit.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
-
-    monkeypatch.setattr(time_limit, "measure_rates", measure)
-
-    def epochs(minutes: float) -> int:
-        lesson, _ = recipes.resolve(make_recipe(time_limit=minutes), tmp_path / "run", overwrite=False)
-        return lesson.stages["from_scratch"].epochs
-
-    # 54 of 60 seconds are planned with.
-    assert epochs(1.0) == 2
-    said = capsys.readouterr().out
-    assert "epochs: 2 instead of 300" in said and "time_limit=1 minutes: 20 s once and 15.0 s an epoch" in said
-    assert epochs(0.1) == 1
-    assert "WARNING config.time_limit=0.1 minutes is too short for one epoch" in capsys.readouterr().out
-    assert epochs(1e300) == epochs(10_000) == 300
-    assert "WARNING" not in capsys.readouterr().out
-    assert measured[0] == ("from_scratch", "tiny", 3, 32)
-
-
-def test_the_pace_grows_with_the_data():
-    rates = time_limit.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
-    config, extent = small("fine_tune", batch_size=20), Extent(100, 50, 5, 32)
-    assert time_limit.find_pace(rates, extent, config) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
-    config.data = replace(config.data, augment="flip", views=2)
-    assert time_limit.find_pace(rates, extent, config).once == 60 + 0.01 * (2 * 100 + 50), "both views of 100 pictures"
-
-
-@pytest.mark.parametrize("pretrained", [True, False])
-def test_the_steps_of_the_run_are_measured(tmp_path, capsys, pretrained):
-    source = str(make_source(tmp_path / "source")) if pretrained else None
-    extent = Extent(1000, 100, 3, 32)
-    stages = choose_stages(extent, NETWORKS["tiny"].architecture if pretrained else None, 1).stages
-    changes = choose_augmentation(stages, extent.images).settings
-    config = make_recipe(pretrained=source).lesson(stages, **changes).config(list(stages)[-1], source)
-    weights = load_weights(source, None, None) if source else None
-    rates = time_limit.measure_rates(config, weights, extent)
-    assert all(seconds > 0 for seconds in rates._replace(frozen=1.0))
-    assert (rates.frozen > 0) == pretrained
-    if pretrained:
-        # What is kept of 1,100 images does not fit, that of the few that are timed would.
-        config.cache = Cache(memory_gib=1e-4, disk_gib=0)
-        assert time_limit.measure_rates(config, weights, extent).frozen == 0.0
-    assert ("run in every step" in capsys.readouterr().out) == pretrained
 
 
 def test_a_recipe_s_settings_are_those_of_all_stages():
