@@ -32,7 +32,7 @@ def choose(extent: Extent, network=RESNET50, **settings) -> Lesson:
     return Recipe(pretrained=network and "runs/a", **settings).lesson(stages, **changes)
 
 
-def rates_of(lesson: Lesson, extent: Extent, fixed: float = 0.05, pixel: float = 1e-7) -> Rates:
+def rates_of(lesson: Lesson, extent: Extent, fixed: float = 0.2, pixel: float = 1e-7) -> Rates:
     """The rates of a machine on which a step takes `fixed` seconds and so many more for each pixel of its images."""
     config, pixels = list_configs(lesson)[-1], extent.side**2
     step = fixed + pixel * pixels * config.batch_size
