@@ -253,7 +253,7 @@ def test_stages_share_no_mutable_default():
 def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(config):
     shipped = flags(config).config
     if isinstance(shipped, Recipe):
-        stages = choose_stages(Extent(1000, 100, 10, 224), True, 1).stages
+        stages = choose_stages(Extent(1000, 100, 10, 224), RESNET50, 1).stages
         shipped = shipped.lesson(stages, **choose_augmentation(stages, 1000).settings)
     if isinstance(shipped, Lesson):
         none = ("source", "from_scratch")

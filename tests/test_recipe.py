@@ -3,18 +3,22 @@
 import json
 from dataclasses import asdict, replace
 
+import jax
+import numpy as np
 import pytest
-from tiny_runs import DIGITS, make_source, read_rows, read_summary, save_digits, small
+from tiny_runs import DIGITS, TINY, read_rows, read_summary, save_digits, save_source, small
 
 from tljax.config import Cache, Data, Recipe
 from tljax.data import datasets
 from tljax.data.datasets import Extent, size_up
+from tljax.networks.architectures import NETWORKS, RESNET50
+from tljax.networks.cut import find_cut
+from tljax.networks.resnet import ResNet
 from tljax.runs.workdir import begin_run, clear
-from tljax.stages import from_config, time_limit
+from tljax.stages import from_config
 from tljax.stages import recipe as recipes
 from tljax.stages.from_config import run
 from tljax.stages.rules import Limit, choose_augmentation, choose_batch, choose_stages
-from tljax.weights.pretrained import load_weights
 
 EXTENTS = [
     Extent(images, images // 10, classes, 32)
@@ -36,7 +40,7 @@ EXTENTS = [
 @pytest.mark.parametrize("extent", EXTENTS, ids=str)
 def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
     for limit in (None, Limit(1, "a minute"), Limit(3, "a minute")):
-        limited = choose_stages(extent, pretrained is not None, devices, limit)
+        limited = choose_stages(extent, pretrained and RESNET50, devices, limit)
         changes = choose_augmentation(limited.stages, extent.images).settings
         lesson = Recipe(pretrained=pretrained).lesson(limited.stages, **changes)
         for name, stage in limited.stages.items():
@@ -46,7 +50,7 @@ def test_every_choice_is_a_config_that_can_run(extent, pretrained, devices):
 
 def test_from_scratch_sees_a_number_of_pictures():
     def epochs(images: int) -> int:
-        return choose_stages(Extent(images, 0, 10, 32), False, 1).stages["from_scratch"].epochs
+        return choose_stages(Extent(images, 0, 10, 32), None, 1).stages["from_scratch"].epochs
 
     assert [epochs(images) for images in (100, 10_000, 47_500, 1_000_000)] == [300, 150, 31, 30]
 
@@ -54,7 +58,8 @@ def test_from_scratch_sees_a_number_of_pictures():
 def test_pictures_are_changed_in_long_runs_from_scratch_and_in_views_for_transfer():
     def augment(pretrained: bool, limit: Limit | None = None, images: int = 47_500) -> dict:
         extent = Extent(images, 2_500, 10, 32)
-        return choose_augmentation(choose_stages(extent, pretrained, 1, limit).stages, images).settings
+        stages = choose_stages(extent, RESNET50 if pretrained else None, 1, limit).stages
+        return choose_augmentation(stages, images).settings
 
     assert augment(False) == augment(False, images=10_000) == {"augment": "flip,shift,trivial=0.5", "views": None}
     assert augment(False, Limit(5, "a minute")) == {"augment": "none", "views": None}
@@ -62,9 +67,26 @@ def test_pictures_are_changed_in_long_runs_from_scratch_and_in_views_for_transfe
     assert augment(True, images=1_000) == {"augment": "flip,shift", "views": 8}
 
 
+@pytest.mark.parametrize(
+    ("network", "cut"),
+    [
+        (RESNET50, "conv5_block1"),
+        (NETWORKS["resnet152"].architecture, "conv5_block1"),
+        (RESNET50.end_before("conv4_block4"), "conv4_block1"),
+        (RESNET50.end_before("conv3_block2"), "conv2_block2"),
+        (RESNET50.end_before("conv2_block2"), "conv2_block1"),
+        (RESNET50.end_before("conv2_block1"), "conv1"),
+    ],
+)
+def test_fine_tuning_starts_three_blocks_before_the_head(network, cut):
+    choice = choose_stages(Extent(1000, 100, 5, 32), network, 1)
+    assert choice.stages["fine_tune"].cut == cut == find_cut(cut, network).start
+    assert any(f"fine-tuning from {cut}, " in reason for reason in choice.reasons)
+
+
 def test_few_labels_are_for_a_solved_head_alone():
     def stages(images: int) -> list[str]:
-        return list(choose_stages(Extent(images, 10, 5, 32), True, 1).stages)
+        return list(choose_stages(Extent(images, 10, 5, 32), RESNET50, 1).stages)
 
     assert stages(99) == ["feature_extraction"]
     assert stages(100) == ["feature_extraction", "fine_tune"]
@@ -72,17 +94,17 @@ def test_few_labels_are_for_a_solved_head_alone():
 
 def test_a_quarter_of_the_classes_decides_about_fine_tuning():
     def stages(*by_class: int) -> list[str]:
-        return list(choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), True, 1).stages)
+        return list(choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), RESNET50, 1).stages)
 
     assert stages(500, 500, 500, 3) == stages(20, 20, 20, 20) == ["feature_extraction", "fine_tune"]
     assert stages(500, 500, 19, 19) == stages(19, 20, 20, 20) == ["feature_extraction"]
-    reasons = choose_stages(Extent(1038, 10, 4, 32, (500, 500, 19, 19)), True, 1).reasons
+    reasons = choose_stages(Extent(1038, 10, 4, 32, (500, 500, 19, 19)), RESNET50, 1).reasons
     assert reasons[-1].startswith("no fine-tuning: a quarter of the classes have at most 19 pictures, fewer than 20")
 
 
 def test_a_head_is_weighted_where_classes_are_uneven():
     def solve(*by_class: int) -> tuple[str, str]:
-        choice = choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), True, 1)
+        choice = choose_stages(Extent(sum(by_class), 10, len(by_class), 32, by_class), RESNET50, 1)
         assert all(stage.class_weights == "none" for name, stage in choice.stages.items() if name == "fine_tune")
         return choice.stages["feature_extraction"].class_weights, "; ".join(choice.reasons)
 
@@ -100,7 +122,7 @@ def test_a_batch_leaves_sixteen_steps():
 def test_a_limit_shortens_the_stage_that_trains_and_its_warm_up():
     extent = Extent(100, 10, 5, 32)
     free, wide, tight = (
-        choose_stages(extent, True, 1, limit) for limit in (None, Limit(10**6, "a day"), Limit(10, "a minute"))
+        choose_stages(extent, RESNET50, 1, limit) for limit in (None, Limit(10**6, "a day"), Limit(10, "a minute"))
     )
     assert wide.stages == free.stages and "20 epochs" in wide.reasons[1] and "which fit into a day" in wide.reasons[1]
     assert "10 instead of 20, since more do not fit into a minute" in tight.reasons[1]
@@ -110,7 +132,7 @@ def test_a_limit_shortens_the_stage_that_trains_and_its_warm_up():
 
 
 def test_without_validation_the_solved_head_alone_is_left():
-    choice = choose_stages(Extent(1000, 0, 5, 32), True, 1)
+    choice = choose_stages(Extent(1000, 0, 5, 32), RESNET50, 1)
     assert list(choice.stages) == ["feature_extraction"] and "validate" in choice.reasons[1]
 
 
@@ -130,6 +152,7 @@ def test_the_extent_is_that_of_what_is_read(settings):
     data = Data(name="digits", **settings)
     read = datasets.load_dataset(data, seed=3)
     extent = Extent(read.train.count, read.validation.count, len(read.class_names), read.image_size)
+    extent = extent._replace(test=read.test.count if read.test else 0)
     assert size_up(data, 3, counting=False) == extent
     assert size_up(data, 3, counting=True) == extent._replace(by_class=tuple(read.train_counts.values()))
 
@@ -188,7 +211,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(time_limit=3.0), workdir)
     # As those of before a recipe chose the variant.
     (workdir / "recipe.json").write_text(json.dumps({name: known[name] for name in known if name != "variant"}))
-    assert recipes.resolve(make_recipe(), workdir, overwrite=False)[0].variant is None
+    assert recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)[0].variant is None
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
@@ -208,10 +231,14 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 
 @pytest.mark.usefixtures("quick")
 def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
-    source = make_source(tmp_path / "source")
+    # The head of this source reads earlier than that of the whole network.
+    model = ResNet(3, architecture=TINY.end_before("conv5_block1"))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    source = save_source(tmp_path / "source", model, variables)
     data = Data(name="digits", classes=("1", "2", "3"), labels_per_class=20, augment="auto")
     found = run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
     assert list(found) == ["feature_extraction", "fine_tune"]
+    assert json.loads((tmp_path / "run" / "fine_tune" / "config.json").read_text())["cut"] == "conv2_block1"
     for stage in found:
         chosen = json.loads((tmp_path / "run" / stage / "config.json").read_text())["data"]
         assert (chosen["augment"], chosen["views"]) == ("flip,shift", 8)
@@ -242,70 +269,20 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             run(make_recipe(**settings), workdir)
-    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False)
+    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)
     assert not workdir.exists()
     workdir.mkdir()
     (workdir / "recipe.json").write_text(json.dumps(known))
     with monkeypatch.context() as patched:
         patched.setattr(recipes, "choose_stages", None)
         stages = run(make_recipe(), workdir).stages
-    assert stages == choose_stages(Extent(60, 54, 3, 32), False, 1).stages
+    assert stages == choose_stages(Extent(60, 54, 3, 32), None, 1).stages
     assert {path.name for path in workdir.iterdir()} == {"recipe.json", "config.json"}
     clear(workdir)
     assert not list(workdir.iterdir())
     begin_run(workdir, small("from_scratch"), overwrite=False)
     with pytest.raises(ValueError, match="holds a run of no recipe"):
         run(make_recipe(), workdir)
-
-
-def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
-    measured = []
-
-    def measure(config, source, extent):
-        measured.append((config.stage, config.network, extent.classes, extent.side))
-        return time_limit.Rates(compiling=20.0, frozen=0.0, training=1.0, evaluation=1.0, checkpoint=0.0)
-
-    monkeypatch.setattr(time_limit, "measure_rates", measure)
-
-    def epochs(minutes: float) -> int:
-        lesson, _ = recipes.resolve(make_recipe(time_limit=minutes), tmp_path / "run", overwrite=False)
-        return lesson.stages["from_scratch"].epochs
-
-    # 54 of 60 seconds are planned with.
-    assert epochs(1.0) == 2
-    said = capsys.readouterr().out
-    assert "epochs: 2 instead of 300" in said and "time_limit=1 minutes: 20 s once and 15.0 s an epoch" in said
-    assert epochs(0.1) == 1
-    assert "WARNING config.time_limit=0.1 minutes is too short for one epoch" in capsys.readouterr().out
-    assert epochs(1e300) == epochs(10_000) == 300
-    assert "WARNING" not in capsys.readouterr().out
-    assert measured[0] == ("from_scratch", "tiny", 3, 32)
-
-
-def test_the_pace_grows_with_the_data():
-    rates = time_limit.Rates(compiling=60.0, frozen=0.01, training=2.0, evaluation=0.5, checkpoint=3.0)
-    config, extent = small("fine_tune", batch_size=20), Extent(100, 50, 5, 32)
-    assert time_limit.find_pace(rates, extent, config) == (61.5, 5 * 2.0 + 3 * 0.5 + 3.0)
-    config.data = replace(config.data, augment="flip", views=2)
-    assert time_limit.find_pace(rates, extent, config).once == 60 + 0.01 * (2 * 100 + 50), "both views of 100 pictures"
-
-
-@pytest.mark.parametrize("pretrained", [True, False])
-def test_the_steps_of_the_run_are_measured(tmp_path, capsys, pretrained):
-    source = str(make_source(tmp_path / "source")) if pretrained else None
-    extent = Extent(1000, 100, 3, 32)
-    stages = choose_stages(extent, pretrained, 1).stages
-    changes = choose_augmentation(stages, extent.images).settings
-    config = make_recipe(pretrained=source).lesson(stages, **changes).config(list(stages)[-1], source)
-    weights = load_weights(source, None, None) if source else None
-    rates = time_limit.measure_rates(config, weights, extent)
-    assert all(seconds > 0 for seconds in rates._replace(frozen=1.0))
-    assert (rates.frozen > 0) == pretrained
-    if pretrained:
-        # What is kept of 1,100 images does not fit, that of the few that are timed would.
-        config.cache = Cache(memory_gib=1e-4, disk_gib=0)
-        assert time_limit.measure_rates(config, weights, extent).frozen == 0.0
-    assert ("run in every step" in capsys.readouterr().out) == pretrained
 
 
 def test_a_recipe_s_settings_are_those_of_all_stages():

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import runpy
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def parse_flags(arguments: list[str]) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """The program. An error is printed as one line, or as a traceback with --debug."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    began, arguments = time.perf_counter(), sys.argv[1:] if arguments is None else arguments
     prepare_outputs()
     if importlib.util.find_spec("fcntl") is None:
         sys.exit("main.py: tljax runs on Linux and macOS; on Windows, use it in WSL")
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         elif arguments and not arguments[0].startswith("-"):
             run_command(*arguments)
         else:
-            run_config(arguments)
+            run_config(arguments, began)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of the output has closed it, as `| head` does. Python would report that once more at exit.
@@ -218,8 +219,9 @@ def run_command(name: str, *arguments: str) -> None:
         end_at_once(stopped, "")
 
 
-def run_config(arguments: list[str]) -> None:
-    """Runs what a config says, in this process and in all that work with it."""
+def run_config(arguments: list[str], began: float) -> None:
+    """Runs what a config says, in this process and in all that work with it. A time limit counts from when it
+    `began`."""
     signals.listen()
     flags = parse_flags(arguments)
     from tljax.devices import processes
@@ -233,7 +235,7 @@ def run_config(arguments: list[str]) -> None:
             with contextlib.ExitStack() as stack:
                 if not processes.leads():
                     stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-                from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite)
+                from_config.run(flags.config, flags.workdir, overwrite=flags.overwrite, began=began)
     except BrokenPipeError:
         print("main.py: nobody reads its output any more; the same command goes on from what is saved", file=sys.stderr)
         raise

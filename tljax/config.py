@@ -86,12 +86,13 @@ class Data:
     classes: tuple[str, ...] = ()
     """Names of the classes to use, in this order. Empty: all classes."""
     image_size: int | None = None
-    """Side of the square images in pixels. None: that of the data set where all its images are small and alike; 224 for
-    a folder and all else."""
+    """Side of the square images in pixels. None: that of the run that the source weights come from. Without such a run:
+    that of the data set where all its images are small and alike; 224 for a folder and all else."""
     broken: Literal["refuse", "skip"] = "refuse"
     """Images that cannot be read end the run, or are skipped: a first pass over all images then finds them."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions."""
+    fit: Literal["crop", "pad", "stretch"] | None = None
+    """How a picture becomes square. crop: its centre. pad: with black borders. stretch: with other proportions. None:
+    as in the run that the source weights come from; crop without such a run."""
     validation_split: str | None = None
     """Split that is evaluated after every epoch. None: `validation` or `val` where the data has one; else `test`, or a
     tenth of train for a folder. A slice of train such as `train[90%:]` takes those images out of training; test_split
@@ -162,7 +163,7 @@ class Data:
         """Raises ValueError for values with which no data can be read."""
         check_choices(self, "data.")
         size = self.image_size
-        refuse_unless(size is None or size >= 32, "data.image_size", size, "at least 32")
+        refuse_unless(size is None or (isinstance(size, int) and size >= 32), "data.image_size", size, "at least 32")
         for name in ("max_images", "labels_per_class"):
             images = getattr(self, name)
             right = images is None or (isinstance(images, int) and images >= 1)
@@ -381,6 +382,13 @@ class Shared:
     compile_for: str | None = None
     """A TPU slice such as v5e:4x4: compile the programs for it, print what they need, and run nothing. Needs
     `pip install '.[tpu-preflight]'`."""
+
+    @property
+    def may_start_from_run(self) -> bool:
+        """Whether `pretrained` may be the folder of a run, which may have been deleted since."""
+        if self.pretrained in (None, "imagenet"):
+            return False
+        return not Path(str(self.pretrained)).expanduser().is_file()
 
     def check_seed(self) -> None:
         """Raises ValueError for a seed that random numbers cannot be drawn from."""

@@ -4,6 +4,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Int, UInt8
 
 from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
-from tljax.data.decoding import TIFF_ENDINGS, Encoded, is_read_anew
+from tljax.data.decoding import TIFF_ENDINGS, USUAL_FIT, Encoded, is_read_anew
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.layouts import join_names, suggest_table
 from tljax.data.reading import list_images, read_images
@@ -119,6 +120,8 @@ class Extent(NamedTuple):
     side: int
     by_class: tuple[int, ...] = ()
     """The pictures of each class to learn from; empty if they were not counted."""
+    test: int = 0
+    """The pictures that are evaluated once at the end."""
 
 
 def load_dataset(
@@ -170,14 +173,13 @@ def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[st
 
 
 def size_up(config: Data, seed: int, *, counting: bool) -> Extent:
-    """The extent of what `load_dataset` would read to train and validate on. No picture is decoded: broken ones count.
+    """The extent of what `load_dataset` would read. No picture is decoded: broken ones count.
     With `counting` the labels are read, to count the classes.
 
     Raises:
       ValueError, FileNotFoundError: as `load_dataset`, as far as that shows without decoding.
     """
     source, parts, names = _open(config, training=True)
-    parts.pop("test", None)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
     # Where no row is this process's own, labels are read only if they decide which rows are chosen.
     none = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
@@ -185,7 +187,17 @@ def size_up(config: Data, seed: int, *, counting: bool) -> Extent:
     found = {part: choose_rows(source, readings.get(part, none), part, *chosen) for part, chosen in parts.items()}
     counts = {part: int(chosen["count"]) for part, chosen in found.items()}
     by_class = np.bincount(found["train"]["labels"], minlength=len(names)).tolist() if counting else ()
-    return Extent(counts["train"], counts.get("validation", 0), len(names), size, tuple(by_class))
+    return Extent(
+        counts["train"], counts.get("validation", 0), len(names), size, tuple(by_class), counts.get("test", 0)
+    )
+
+
+def choose_pictures(config: Data, side: int, most: int) -> Encoded:
+    """At most so many pictures to learn from, spread over all of them, which become images of this `side`."""
+    source, parts, _ = _open(config, training=True)
+    split, rows = parts["train"]
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))]
+    return Encoded(partial(source.fetch, split), some, tuple(map(str, some)), side, "", config.fit or USUAL_FIT)
 
 
 def _describe(

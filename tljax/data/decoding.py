@@ -26,6 +26,7 @@ READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 10**8
 # How a picture becomes square; see `decode`.
 Fit = Literal["crop", "pad", "stretch"]
+USUAL_FIT: Fit = "crop"
 # The most bytes of a PNG's color profile or text, unpacked. Pillow's own limit of 1 MiB refuses good pictures.
 MOST_TEXT = 2**26
 # What `complete_jpeg` puts behind a JPEG without end marker: these bytes, then the marker.
@@ -38,7 +39,7 @@ TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 SKIP = "leave out what cannot be read: --config.data.broken=skip"
 
 
-def decode(encoded: bytes | Path, size: int, fit: Fit = "crop") -> UInt8[np.ndarray, "size size 3"]:
+def decode(encoded: bytes | Path, size: int, fit: Fit = USUAL_FIT) -> UInt8[np.ndarray, "size size 3"]:
     """Decodes a picture to RGB and makes it a square of `size` pixels a side, resized bilinearly.
 
     `crop` takes the centre square, `pad` adds black borders to the shorter sides, `stretch` changes the proportions.

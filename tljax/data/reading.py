@@ -16,7 +16,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 from jaxtyping import UInt8
 
-from tljax.data.decoding import BrokenPictures, Encoded, decode_all
+from tljax.data.decoding import USUAL_FIT, BrokenPictures, Encoded, decode_all
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.splits import Reading, choose_rows
 from tljax.devices.mesh import gather
@@ -81,7 +81,7 @@ def read_images(
       FileNotFoundError: if a file is gone.
     """
     rows, fetch, config = listed["rows"], partial(source.fetch, split), reading.config
-    encoded = Encoded(fetch, rows, tuple(listed["ids"].tolist()), reading.size, "", config.fit)
+    encoded = Encoded(fetch, rows, tuple(listed["ids"].tolist()), reading.size, "", config.fit or USUAL_FIT)
     about = _describe(encoded, split)
     shards, files = source.shards(split), None
     if shards:

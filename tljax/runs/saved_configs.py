@@ -5,22 +5,41 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Stage, as_json
+from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json
+from tljax.data.decoding import USUAL_FIT
 
-ConfigT = TypeVar("ConfigT", Config, Lesson)
+ConfigT = TypeVar("ConfigT", Config, Lesson, Recipe)
 
 
 # What older versions did, for settings whose default now does something else.
-SETTINGS_BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test"}}
+SETTINGS_BEFORE: dict[type, dict[str, Any]] = {Data: {"holdout": "test", "fit": "crop"}}
+# Settings of the data that are those of the source run where they are not given.
+OF_SOURCE = ("image_size", "fit")
 
 
 def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
-    """`config` with the values of `SETTINGS_BEFORE` for the data settings that a run's saved config lacks: the run goes
-    on with the splits that it began with."""
+    """`config` for a run that goes on with the pictures that it began with. It has the values of `SETTINGS_BEFORE` for
+    the data settings that the `saved` config lacks. Where it may start from a run, it has the saved values of those in
+    `OF_SOURCE` that it does not give, which a printed line says; else the usual fit.
+
+    Raises:
+      ValueError: if a saved value is none that the setting may have.
+    """
     known = saved.get("data") if isinstance(saved, dict) else None
     known = known if isinstance(known, dict) else {}
     before = {name: value for name, value in SETTINGS_BEFORE[Data].items() if name not in known}
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **before))
+    kept: dict[str, Any] = {}
+    if config.may_start_from_run:
+        missing = [name for name in OF_SOURCE if getattr(config.data, name) is None]
+        kept = {name: known[name] for name in missing if known.get(name) is not None}
+        if kept:
+            print(f"as when this run began: {' '.join(f'--config.data.{n}={value}' for n, value in kept.items())}")
+    elif config.data.fit is None:
+        kept = {"fit": USUAL_FIT}
+    data = dataclasses.replace(config.data, **before | kept)
+    # Somebody may have edited what was saved.
+    data.check()
+    return dataclasses.replace(config, data=data)
 
 
 def fill_in(saved: Any, kind: type) -> Any:

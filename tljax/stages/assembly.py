@@ -1,7 +1,7 @@
-"""What a stage trains with, put together once for all who run its programs: training, and the timing of a recipe.
+"""What a stage trains with, put together: the network, its activations or images, and its programs.
 
-The preflight compiles the same programs for shapes of arrays. It has nothing to compute, place or read, so it takes
-from `programs.py` what it needs.
+The timing of a recipe and the preflight compile the same programs, for zeros and for shapes of arrays. They have few
+images or none to compute, so they take from `programs.py` what they need.
 """
 
 from collections.abc import Callable

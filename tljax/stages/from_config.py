@@ -1,6 +1,7 @@
 """Runs a config: one stage, a lesson of several stages, or only the TPU compiler's report on them."""
 
 import json
+import time
 from pathlib import Path
 
 from tljax.config import AnyConfig, Lesson, Recipe, as_json
@@ -19,12 +20,14 @@ def train(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = 
         return run(config, workdir, overwrite=overwrite)
 
 
-def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = False) -> Row:
+def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = False, began: float | None = None) -> Row:
     """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages. A recipe
     becomes a lesson first.
 
     Returns what `summary.json` holds; for a lesson, each stage's by its name. With `config.compile_for` it compiles the
     programs for that TPU slice, prints what they need, writes nothing, and returns an empty dict.
+
+    A time limit counts from when the program `began`, in the seconds of `time.perf_counter`; None: from now.
 
     A run of the same config in `workdir` goes on from its newest checkpoint, unless it is finished. With `overwrite` it
     is deleted first.
@@ -39,7 +42,7 @@ def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = Fa
     check_alike("config", json.dumps(as_json(config), sort_keys=True))
     recipe = None
     if isinstance(config, Recipe):
-        config, recipe = resolve(config, workdir, overwrite)
+        config, recipe = resolve(config, workdir, overwrite, time.perf_counter() if began is None else began)
     if config.compile_for is not None:
         preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
         return {}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tljax.stages.stage import (
     naming_stage,
     read_finished,
     run_stage,
+    settle_images,
 )
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
@@ -56,8 +58,10 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
     check_overwrite(lesson.pretrained, workdir, overwrite)
     with claim(workdir):
         finished: set[str] = set()
+        if overwrite or find_run(workdir, lesson) == "none":
+            lesson = settle_lesson(lesson)
+            configs = stage_configs(lesson, workdir)
         if not overwrite:
-            find_run(workdir, lesson)
             finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
         # Weights and data are read before anything is trained, so that a mistake shows at once.
         left = {name: config for name, config in configs.items() if name not in finished}
@@ -90,6 +94,14 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
     return summaries
+
+
+def settle_lesson(lesson: Lesson) -> Lesson:
+    """`lesson` with the side and the fit of pictures that its source weights had, where it does not give them."""
+    settled = None not in (lesson.data.image_size, lesson.data.fit)
+    known = lesson.may_start_from_run and not settled
+    source = load_weights(str(lesson.pretrained), lesson.network, lesson.variant) if known else None
+    return replace(lesson, data=settle_images(lesson.data, source))
 
 
 def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:

@@ -3,14 +3,16 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from tljax.config import AUTO, Data, Lesson, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
 from tljax.devices.processes import leads, max_over_processes
+from tljax.networks.architectures import Architecture, find_architecture
 from tljax.runs.files import read_json
-from tljax.runs.saved_configs import build_settings, fill_in, find_changes
+from tljax.runs.saved_configs import build_settings, fill_in, find_changes, go_on_as_begun
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.stages.lessons import stage_configs
 from tljax.stages.rules import (
@@ -18,30 +20,38 @@ from tljax.stages.rules import (
     WHY_VARIANT,
     AugmentationChoice,
     Choice,
+    Limit,
     choose_augmentation,
     choose_stages,
 )
-from tljax.stages.stage import check_stage
+from tljax.stages.stage import check_stage, settle_images
 from tljax.stages.time_limit import find_limit
 from tljax.trees import Row
+from tljax.weights.pretrained import Weights, load_weights
+
+# Where one epoch would fit, a run has one.
+ONE_EPOCH = Limit(1, "the time limit")
 
 
-def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row]:
+def resolve(recipe: Recipe, workdir: Path, overwrite: bool, began: float) -> tuple[Lesson, Row]:
     """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, what was chosen (the
     variant, stages, settings of the data), and the reasons.
 
     A run that is there keeps its stages. Otherwise they are chosen by the extent of the data and, with a time limit, by
-    how long a few steps take on this machine.
+    how long a few steps take on this machine. The limit counts from when the run `began`, in the seconds of
+    `time.perf_counter`.
 
     Raises:
       ValueError: if a setting is wrong, the data has nothing to learn from, or `workdir` holds a run of something else.
     """
     recipe.check()
-    known = None if overwrite else _read(recipe, workdir)
-    if known is None:
+    begun = None if overwrite else _read(recipe, workdir)
+    if begun is None:
+        source = _load_source(recipe)
+        recipe = replace(recipe, data=settle_images(recipe.data, source))
         asked = as_json(recipe)
         recipe, why_variant = _choose_variant(recipe)
-        choice, data = _choose(recipe, workdir)
+        choice, data = _choose(recipe, workdir, source, began)
         known = {
             "asked": asked,
             "variant": recipe.variant,
@@ -50,6 +60,7 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool) -> tuple[Lesson, Row
             "reasons": [*choice.reasons, *why_variant],
         }
     else:
+        recipe, known = begun
         recipe = replace(recipe, variant=known.get("variant", recipe.variant))
         print("the recipe, as it was chosen when this run began:")
     try:
@@ -69,8 +80,8 @@ def _damaged(workdir: Path, error: Exception) -> ValueError:
     )
 
 
-def _read(recipe: Recipe, workdir: Path) -> Row | None:
-    """What `recipe.json` of a run in `workdir` holds. None if there is no run.
+def _read(recipe: Recipe, workdir: Path) -> tuple[Recipe, Row] | None:
+    """The `recipe` for a run in `workdir`, and what its `recipe.json` holds. None if there is no run.
 
     Raises:
       ValueError: if it holds a run of another recipe or of none.
@@ -81,6 +92,7 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
         return None
     known: Row = read_json(workdir / RECIPE)
     try:
+        recipe = go_on_as_begun(recipe, known["asked"])
         changes = find_changes(fill_in({**known["asked"]}, Recipe), as_json(recipe))
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
@@ -89,29 +101,50 @@ def _read(recipe: Recipe, workdir: Path) -> Row | None:
             f"{workdir} holds a run of another recipe ({'; '.join(changes)}); give its settings, another --workdir, or "
             "--overwrite"
         )
-    return known
+    return recipe, known
 
 
-def _choose(recipe: Recipe, workdir: Path) -> tuple[Choice, Row]:
+def _load_source(recipe: Recipe) -> Weights | None:
+    """The weights that `recipe` transfers from; None from scratch, and where programs are only compiled."""
+    if recipe.pretrained is None or recipe.compile_for is not None:
+        return None
+    return load_weights(recipe.pretrained, recipe.network, recipe.variant)
+
+
+class Chosen(NamedTuple):
+    """The stages, how pictures are changed, and the lesson of both."""
+
+    stages: Choice
+    changes: AugmentationChoice
+    lesson: Lesson
+
+
+def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float) -> tuple[Choice, Row]:
     """The stages for the data, and for this machine if there is a time limit; and settings of the data. What is chosen
     can run."""
+    network = source.architecture if source else find_architecture(recipe.network)
     pretrained = recipe.pretrained is not None
+    choose = partial(_choose_for, recipe, network if pretrained else None)
     extent = size_up(recipe.data, recipe.seed, counting=pretrained)
-    choose = partial(choose_stages, extent, pretrained, jax.device_count())
-    choice = choose()
-    changes = _choose_augmentation(recipe.data, choice, extent)
-    lesson = recipe.lesson(choice.stages, **changes.settings)
-    for name, config in stage_configs(lesson, workdir).items():
+    chosen = choose(extent)
+    for name, config in stage_configs(chosen.lesson, workdir).items():
         check_stage(config, name=name)
     print(f"a recipe for {describe_extent(extent)}:")
-    name, stage = list(choice.stages.items())[-1]
-    if recipe.time_limit is not None and recipe.compile_for is None and stage.epochs:
-        choice = choose(find_limit(recipe, lesson.config(name, recipe.pretrained), extent, recipe.time_limit))
-        changes = _choose_augmentation(recipe.data, choice, extent)
-    reasons = (*choice.reasons, changes.why)
-    if recipe.time_limit is not None and not stage.epochs:
+    trains = list(chosen.lesson.stages.values())[-1].epochs > 0
+    if recipe.time_limit is not None and recipe.compile_for is None and trains:
+        limit = find_limit(recipe, chosen.lesson, source, extent, began, lambda few: choose(few, ONE_EPOCH).lesson)
+        chosen = choose(extent, limit)
+    reasons = (*chosen.stages.reasons, chosen.changes.why)
+    if recipe.time_limit is not None and not trains:
         reasons += (f"config.time_limit={recipe.time_limit:g} changes nothing: no stage is trained in epochs",)
-    return choice._replace(reasons=reasons), changes.settings
+    return chosen.stages._replace(reasons=reasons), chosen.changes.settings
+
+
+def _choose_for(recipe: Recipe, network: Architecture | None, extent: Extent, limit: Limit | None = None) -> Chosen:
+    """What is chosen for data of this `extent`, with source weights of the `network`, if there are any."""
+    choice = choose_stages(extent, network, jax.device_count(), limit)
+    changes = _choose_augmentation(recipe.data, choice, extent)
+    return Chosen(choice, changes, recipe.lesson(choice.stages, **changes.settings))
 
 
 def _choose_variant(recipe: Recipe) -> tuple[Recipe, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.datasets import Extent
+from tljax.networks.architectures import Architecture
 from tljax.training.calibration import is_uneven
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
@@ -31,6 +32,8 @@ FEW_LABELS = 20
 # Fine-tuning sees as many pictures as BiT does in 500 steps, each between `TUNE_EPOCHS` times.
 TUNE_PICTURES = 256_000
 TUNE_EPOCHS = (10, 20)
+# Fine-tuning trains so many blocks and the head: all blocks of conv5 in Keras's lesson.
+TUNED = 3
 # A new network is of this variant: it gave 0.01 more (docs/results.md), and its running statistics forget their first
 # values in 50 steps, where those of v1 take 500.
 VARIANT: Final = "v1.5"
@@ -63,12 +66,12 @@ class Limit(NamedTuple):
     why: str
 
 
-def choose_stages(extent: Extent, pretrained: bool, devices: int, limit: Limit | None = None) -> Choice:
-    """The stages for data of this `extent`: transfer from source weights if there are any, else from scratch.
+def choose_stages(extent: Extent, source: Architecture | None, devices: int, limit: Limit | None = None) -> Choice:
+    """The stages for data of this `extent`: transfer from weights of the network `source`, or from scratch without one.
 
     A batch is at least one picture on each of so many `devices`. A `limit` holds for the stage that trains.
     """
-    return _transfer(extent, devices, limit) if pretrained else _from_scratch(extent, devices, limit)
+    return _transfer(extent, source, devices, limit) if source else _from_scratch(extent, devices, limit)
 
 
 def choose_augmentation(stages: dict[str, Stage], images: int) -> AugmentationChoice:
@@ -112,7 +115,7 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     return Choice({"from_scratch": stage}, reasons)
 
 
-def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
+def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit | None) -> Choice:
     batch = choose_batch(extent.images, devices)
     solved, why_solved = _solve(extent, batch)
     a_class = find_quartile(extent)
@@ -124,16 +127,24 @@ def _transfer(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     if why_not:
         return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
+    cut = choose_cut(source)
     optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
     reasons = (
         *why_solved,
-        "then fine-tuning from conv5_block1, since what is before it is computed once where config.cache has room: "
-        f"{why_epochs}",
+        f"then fine-tuning from {cut}, the last {TUNED} blocks at most, since what is before it is computed once "
+        f"where config.cache has room: {why_epochs}",
         _explain_batch(batch),
         _explain_optimizer(optimizer),
     )
-    tuned = _train("fine_tune", "conv5_block1", epochs, batch, optimizer)
+    tuned = _train("fine_tune", cut, epochs, batch, optimizer)
     return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def choose_cut(source: Architecture) -> str:
+    """The first of the last `TUNED` blocks of the network `source`, whose head may read earlier than that of the whole
+    network; the stem if there is no block."""
+    stem, *blocks, _ = source.units
+    return (blocks[-TUNED:] or [stem])[0]
 
 
 def find_quartile(extent: Extent) -> float:

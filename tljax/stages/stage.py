@@ -11,9 +11,10 @@ from typing import Any
 
 import jax
 
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Stage
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Data, Stage
 from tljax.data import datasets, sources
 from tljax.data.datasets import Dataset
+from tljax.data.decoding import USUAL_FIT
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import Cut, find_cut, find_head
@@ -76,6 +77,20 @@ def check_overwrite(pretrained: str | None, workdir: Path, overwrite: bool) -> N
         raise ValueError(f"--overwrite would delete config.pretrained={pretrained!r}; give another --workdir")
 
 
+def settle_images(data: Data, source: Weights | None) -> Data:
+    """`data` with the side and the fit of the run that the weights `source` come from, where it does not give them; a
+    printed line says so. Without such a run the fit is the usual one, and the side that of the data set."""
+    fit = data.fit or USUAL_FIT
+    if source is None or not source.is_run:
+        return replace(data, fit=fit)
+    of_source = {"image_size": source.input_size, "fit": source.fit}
+    taken: Any = {name: value for name, value in of_source.items() if getattr(data, name) is None}
+    if taken:
+        flags = " ".join(f"--config.data.{name}={value}" for name, value in taken.items())
+        print(printable(f"{flags}, as {source.name} had them: none were given"))
+    return replace(data, **{"fit": fit, **taken})
+
+
 def load_source(config: Config) -> Weights | None:
     """The weights that `config.pretrained` names. None for a new network.
 
@@ -136,9 +151,13 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
     check_overwrite(config.pretrained, workdir, overwrite)
     with claim(workdir):
         config = config if overwrite else as_begun(workdir, config)
-        if not overwrite and find_run(workdir, config) == "finished":
+        known = "none" if overwrite else find_run(workdir, config)
+        if known == "finished":
             return read_finished(workdir)
-        source, dataset = load_source(config), load_data(config)
+        source = load_source(config)
+        if known == "none":
+            config = replace(config, data=settle_images(config.data, source))
+        dataset = load_data(config)
         print(printed.data_summary(dataset.description))
         check_classes(config, dataset)
         return run_stage(config, workdir, dataset, source, overwrite=overwrite)

@@ -11,7 +11,7 @@ import numpy as np
 from tljax.config import Config
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Dataset
-from tljax.data.decoding import Fit
+from tljax.data.decoding import USUAL_FIT, Fit
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted, max_over_processes
 from tljax.networks.cut import Cut, verify_frozen
@@ -87,7 +87,7 @@ def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cu
     """
     setup = make_setup(config, source, len(dataset.class_names), make_mesh())
     variables = initialize(setup, source, dataset.class_names, split_seed(config.seed)[0])
-    warn_of_other_images(source, dataset.image_size, config.data.fit)
+    warn_of_other_images(source, dataset.image_size, config.data.fit or USUAL_FIT)
     images = {name: len(split.labels) for name, split in dataset.splits.items()}
     passes = features.count_passes(images["train"], sum(images.values()) - images["train"], config.data.views)
     obstacle = partial(features.find_obstacle, config.data, config.cache, max_over_processes(passes))
@@ -116,7 +116,7 @@ def identify_run(setup: Setup, dataset: Dataset, *, from_activations: bool) -> M
         "network": describe_network(setup.model),
         "preprocessing": setup.preprocessing._asdict(),
         "image_size": dataset.image_size,
-        "fit": setup.config.data.fit,
+        "fit": setup.config.data.fit or USUAL_FIT,
         "data": {name: split.identity() for name, split in dataset.splits.items()},
         "content": {name: split.content() for name, split in dataset.splits.items()},
         "read_anew": {name: n for name, split in dataset.splits.items() if (n := split.count_read_anew())},

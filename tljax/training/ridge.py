@@ -145,6 +145,13 @@ def solve_head(
     return SolvedHead(kernel, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
 
 
+def count_products(pictures: int, features: int, classes: int, views: int) -> float:
+    """About how many additions and multiplications `solve_head` takes the time of. The factors were measured on two
+    cores, from 100 to 20,000 pictures with 1,024 and 2,048 features: they come to 0.7 to 2.3 times the time."""
+    rows, axes = pictures * views, min(pictures * views, features)
+    return 10.0 * rows * features * axes + 70 * axes**3 + 16.0 * rows * axes * len(PENALTIES) * classes
+
+
 def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
     """The temperature that makes logits of scores, fitted on those that were held out. It is bounded in units of their
     spread, which is small with many classes.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from tljax.data.decoding import Fit
+from tljax.data.decoding import USUAL_FIT, Fit
 from tljax.data.layouts import join_names
 from tljax.data.names import find_near_path
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
@@ -57,7 +57,7 @@ class Weights(NamedTuple):
     """Whether a run was at work in the source's folder as it was read."""
     best_checkpoint: int = 0
     """The number of the checkpoint that a run's weights come from."""
-    fit: Fit = "crop"
+    fit: Fit = USUAL_FIT
     """How pictures became square in the run."""
     resizing: Resizing = AS_KERAS
     """How zero_shot makes inputs of images."""
