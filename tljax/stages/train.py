@@ -27,7 +27,7 @@ from tljax.stages.programs import Setup, describe_setup, initialize, make_setup
 from tljax.stages.solve import Solution, solve_if_asked, start_from_solution
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
-from tljax.training.epochs import Evaluation
+from tljax.training.epochs import Ahead, Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
 from tljax.training.state import TrainState, place_state
 from tljax.training.unchosen import MANY, judge_pictures
@@ -213,9 +213,17 @@ def train_epoch(
         order,
         made.train_steps,
         name=f"epoch {epoch}/{last}",
+        ahead=look_ahead(made.setup.config, progress, last),
         interrupted=interrupted,
         announce=announce,
     )
+
+
+def look_ahead(config: Config, progress: Progress, last: int) -> Ahead:
+    """What comes after the current epoch, and how long the one before it took, if that was of the same stage."""
+    row = progress.history[-1] if progress.history else {}
+    alike = row.get("epoch") and (row["stage"], row.get("cut")) == (config.stage, config.cut)
+    return Ahead(last - progress.epoch, row.get("seconds") if alike else None)
 
 
 def evaluate_epoch(made: Assembly, state: TrainState) -> Evaluation | None:
