@@ -377,9 +377,11 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     about = [line.split(":")[0] for line in lines if line.startswith("data")]
     assert about == ["data of source", "data of new_head, last_block, two_blocks"]
     # What is not calibrated is said once for each stage, below its result.
-    words = (" epoch run)", "not calibrated", "Total params")
+    words = (" epoch run)", "not calibrated", "trains: ")
     results, said, tables = ([i for i, line in enumerate(lines) if word in line] for word in words)
-    assert len(results) == len(said) == len(tables) == 4
+    # The units of a network are a table once, then a line.
+    assert len(results) == len(said) == 4 and len(tables) == 3
+    assert sum(line.startswith("unit  ") for line in lines) == 1
     assert all(i < j < i + 3 for i, j in zip(results, said, strict=True))
     said = [line for line in lines if "activations" in line]
     found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from tljax.config import Monitor
 from tljax.data.layouts import describe_left_out
-from tljax.networks.cut import Cut
+from tljax.networks.cut import Cut, ParameterCounts
 from tljax.text import join_lines, printable
 from tljax.training.calibration import FEWEST, accuracy_interval, is_uneven, least_accuracy
 from tljax.training.unchosen import MANY, Unchosen
@@ -30,9 +30,26 @@ def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
         mode = "-" if "batch_stats" not in own else ("inference" if frozen else batch_norm)
         total = cut.count(own).total
         lines.append(f"{unit:<14} {total:>12,}  {'frozen' if frozen else 'trainable':<9}  {mode}")
+    return "\n".join([*lines, *_totals(cut.count(variables))])
+
+
+def _totals(counts: ParameterCounts) -> list[str]:
     names = ("Total params", "Trainable params", "Non-trainable params")
-    lines += [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, cut.count(variables), strict=True)]
-    return "\n".join(lines)
+    return [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, counts, strict=True)]
+
+
+def summary_again(variables: Tree, cut: Cut, batch_norm: str, before: ParameterCounts) -> str:
+    """What differs from the last `network_summary` of a network with the same units: which of them train, and the
+    totals, if they are not those of `before`."""
+    counts, trained = cut.count(variables), cut.trained
+    if not trained:
+        about = "nothing"
+    else:
+        about = f"{trained[0]} to {trained[-1]}" if trained[1:] else trained[0]
+        about += f" ({counts.trainable:,} of {counts.total:,} parameters"
+        about += f", BatchNorm in {batch_norm} mode)" if set(trained) & set(variables.get("batch_stats", ())) else ")"
+        about += "; frozen before that" * (trained != cut.units)
+    return "\n".join([f"units as above; trains: {about}", *(_totals(counts) if counts != before else ())])
 
 
 def data_summary(data: Row) -> str:

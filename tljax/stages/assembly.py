@@ -15,7 +15,7 @@ from tljax.config import Config
 from tljax.data.batches import Examples, place_examples
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import put, whole
-from tljax.networks.cut import Cut
+from tljax.networks.cut import Cut, ParameterCounts
 from tljax.report import printed
 from tljax.stages.programs import Programs, Setup, compile_prefix, compile_programs, compile_view
 from tljax.training import features
@@ -25,6 +25,19 @@ from tljax.trees import Tree
 
 # Shape and dtype of the activations of a few images at the cut -> why they are not computed once, None if they are.
 Obstacle = Callable[[ShapeDtypeStruct], str | None]
+
+
+class Others(NamedTuple):
+    """What a stage has to do with the other stages of its lesson."""
+
+    cuts: tuple[Cut, ...] = ()
+    """Those of later stages: their activations are computed in the same pass."""
+    printed: ParameterCounts | None = None
+    """The totals that were printed with the units of the same network; None if these were not printed yet."""
+
+
+# A stage that is no part of a lesson.
+ALONE = Others()
 
 
 class Assembly(NamedTuple):

@@ -10,9 +10,10 @@ import jax
 from tljax.config import SOURCE, STAGES, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.datasets import Dataset
+from tljax.devices.mesh import make_mesh
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
-from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
@@ -28,7 +29,9 @@ from tljax.runs.workdir import (
     find_run,
     mark_running,
 )
+from tljax.stages.assembly import Others
 from tljax.stages.overlap import count_known, is_new, refuse_known
+from tljax.stages.programs import make_setup
 from tljax.stages.stage import (
     check_classes,
     check_overwrite,
@@ -74,6 +77,8 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 with claim(workdir / name):
                     clear(workdir / name)
         summaries = {}
+        # The networks whose units were printed, with the totals that stood below them last.
+        shown: dict[str, ParameterCounts] = {}
         for name, config in configs.items():
             if name in finished:
                 summaries[name] = read_finished(workdir / name)
@@ -83,10 +88,11 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                     summaries[name] = read_finished(workdir / name)
                     continue
-                source = load_source(config)
-                summaries[name] = run_stage(
-                    config, workdir / name, datasets[name], source, earlier_cuts=cuts.get(name, ())
-                )
+                source, dataset = load_source(config), datasets[name]
+                network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
+                others = Others(cuts.get(name, ()), shown.get(network))
+                summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
+                shown[network] = ParameterCounts(**summaries[name]["params"])
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
     return summaries

@@ -16,10 +16,11 @@ from tljax.data import datasets, sources
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
-from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.cut import find_cut, find_head
 from tljax.report import printed
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
+from tljax.stages.assembly import ALONE, Others
 from tljax.stages.overlap import count_known, is_new, refuse_known, warn_of_known
 from tljax.stages.train import train
 from tljax.stages.zero_shot import zero_shot
@@ -150,7 +151,7 @@ def run_stage(
     dataset: Dataset,
     source: Weights | None,
     *,
-    earlier_cuts: tuple[Cut, ...] = (),
+    others: Others = ALONE,
     overwrite: bool = False,
 ) -> Row:
     """Runs one stage and returns what `summary.json` holds. The arguments are those of `train`."""
@@ -164,9 +165,9 @@ def run_stage(
         warn_of_known(known, dataset, source.name, source.learned)
     if config.stage == "zero_shot":
         assert isinstance(source, Weights), "zero_shot has weights"
-        found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
+        found = zero_shot(config, workdir, dataset, source, before=others.printed, overwrite=overwrite)
     else:
-        found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
+        found = train(config, workdir, dataset, source, others=others, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 2)
     summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
     if source is not None and source.is_run:

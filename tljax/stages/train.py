@@ -14,14 +14,14 @@ from tljax.data.datasets import Dataset
 from tljax.data.decoding import Fit
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted, max_over_processes
-from tljax.networks.cut import Cut, verify_frozen
+from tljax.networks.cut import Cut, ParameterCounts, verify_frozen
 from tljax.networks.resnet import describe_network
 from tljax.report import printed
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING, Learned, learn
 from tljax.runs.workdir import begin_run, mark_running
-from tljax.stages.assembly import Assembly, assemble, split_seed
+from tljax.stages.assembly import ALONE, Assembly, Others, assemble, split_seed
 from tljax.stages.conclusion import Outcome, conclude
 from tljax.stages.programs import Setup, describe_setup, initialize, make_setup
 from tljax.stages.solve import Solution, solve_if_asked, start_from_solution
@@ -41,24 +41,24 @@ def train(
     dataset: Dataset,
     source: Weights | None,
     *,
-    earlier_cuts: tuple[Cut, ...] = (),
+    others: Others = ALONE,
     overwrite: bool = False,
 ) -> Row:
     """Trains one stage, from its newest checkpoint if there is one, and returns its part of `summary.json`.
 
-    `source` are the weights to start from, None for random ones. `earlier_cuts` are the cuts of later stages: their
-    activations are computed in the same pass. `overwrite` deletes an earlier run in `workdir` first.
+    `source` are the weights to start from, None for random ones, `others` the other stages of its lesson. `overwrite`
+    deletes an earlier run in `workdir` first.
 
     Raises:
       ValueError: if the weights or the checkpoints do not fit, or the training diverges.
       RuntimeError: if a frozen leaf has changed.
       signals.Stopped: if a signal ends the run; what is done is saved.
     """
-    made = prepare(config, dataset, source, earlier_cuts)
+    made = prepare(config, dataset, source, others.cuts)
     # What can be wrong with the settings has shown before this, while an earlier run is still there.
     begin_run(workdir, config, overwrite=overwrite)
     with open_journal(made, workdir, dataset, source) as journal:
-        state, progress = resume(journal, made)
+        state, progress = resume(journal, made, others.printed)
         last = last_epoch(journal.earlier) + config.epochs
         state = warm_up(made, state, progress, last)
         solution = solve_if_asked(made.setup, dataset, made.activations, progress)
@@ -79,7 +79,7 @@ def train(
 
 
 def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cuts: tuple[Cut, ...]) -> Assembly:
-    """What the stage trains with. The arguments are those of `train`.
+    """What the stage trains with. `earlier_cuts` are those of `Others`, the other arguments those of `train`.
 
     Raises:
       ValueError: if the weights do not fit, or a head is to be solved from activations that are too large.
@@ -142,9 +142,9 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
         yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
 
 
-def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
+def resume(journal: Journal, made: Assembly, before: ParameterCounts | None) -> tuple[TrainState, Progress]:
     """The state and progress of the newest checkpoint or, without one, the first state. When nothing can be refused any
-    more, the network is printed.
+    more, the network is printed, whose units may have been printed `before`.
 
     Raises:
       ValueError: if this run began with other data, or the source weights are of another run than then.
@@ -155,7 +155,7 @@ def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
         pretrained = setup.config.pretrained
         raise ValueError(f"{pretrained} is another run than when {journal.workdir} began; give another --workdir")
     mark_running(journal.workdir, setup.config)
-    print(describe_setup(setup, variables))
+    print(describe_setup(setup, variables, before))
     journal.begin(variables, progress)
     if restored is None:
         return programs.create(variables), progress
