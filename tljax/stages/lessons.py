@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from tljax.config import SOURCE, STAGES, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
+from tljax.config import SOURCE, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import make_mesh
@@ -42,6 +42,7 @@ from tljax.stages.stage import (
     read_finished,
     run_stage,
 )
+from tljax.text import printable
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
@@ -272,11 +273,11 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
-    title = "The four stages" if tuple(shown) == STAGES else "The stages"
     monitors = {name: stage.monitor for name, stage in lesson.active.items()}
-    notes = "\n".join(f"- {note}" for note in printed.stages_notes(shown, lesson.origins(), monitors))
+    found = printed.stages_notes(shown, summaries.get(SOURCE), lesson.origins(), monitors)
+    notes = "\n".join(f"- {note}" for note in found)
     text = f"{table}\n\n{notes}" if notes else table
-    sections = [f"# {title}", text, "![curves](figures/curves.png)"]
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", text, "![curves](figures/curves.png)"]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
     write_text(workdir / "report.md", "\n\n".join(sections) + "\n")

@@ -173,9 +173,7 @@ def run_stage(
     if source is not None and source.is_run:
         summary["known_to_source"] = known
     write_json(workdir / SUMMARY, summary)
-    print(printed.summary_line(summary))
-    if "calibration" in summary:
-        print(printed.calibration_line(summary["calibration"]))
+    print(printed.results(summary))
     return summary
 
 
@@ -184,6 +182,6 @@ def read_finished(workdir: Path) -> Row:
     summary: Row = read_json(workdir / SUMMARY)
     print(
         f"\n== finished before in {workdir}, its pictures are not read; --overwrite begins anew\n"
-        f"{printed.summary_line(summary)}"
+        f"{printed.results(summary)}"
     )
     return summary
