@@ -279,6 +279,8 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     assert notes(STAGES[0], STAGES[1] | many, STAGES[1]) == [
         "labels: those of source are not counted, 1,025 of other classes"
     ]
+    old = {name: value for name, value in STAGES[1].items() if name != "labels"}
+    assert notes(STAGES[0], STAGES[1] | many, old) == ["labels: those of source are not counted"]
     # Nothing is known of a lesson whose config is damaged.
     assert printed.stages_notes({"head": head | many, "tuned": tuned | many}, STAGES[1], {}, {}) == []
     monitors["tuned"] = "val_accuracy"

@@ -301,7 +301,8 @@ def stages_notes(
     """
     notes = [printable(f"{name}: {line}") for name, summary in summaries.items() for line in _reservations(summary)]
     if source is not None and SOURCE in origins:
-        notes.append(f"labels: those of {SOURCE} are not counted, {_labels(source)} of other classes")
+        number = f", {_labels(source)} of other classes" * ("labels" in source)
+        notes.append(f"labels: those of {SOURCE} are not counted{number}")
     for name, summary in summaries.items():
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
