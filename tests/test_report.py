@@ -53,18 +53,19 @@ def test_units_that_were_printed_are_not_printed_again():
 
     def again(start, mode="training"):
         cut = Cut(NETWORK.units, start)
-        return printed.summary_again(variables, cut, mode, whole.count(variables)).splitlines()
+        before = printed.Printed("head", whole.count(variables))
+        return printed.summary_again(variables, cut, mode, before).splitlines()
 
     assert again("conv1") == [
-        "units as above; trains: conv1 to head (9,195 of 9,799 parameters, BatchNorm in training mode)"
+        "units as in head; trains: conv1 to head (9,195 of 9,799 parameters, BatchNorm in training mode)"
     ]
     assert again("conv5_block1", "inference") == [
-        "units as above; trains: conv5_block1 to head (6,563 of 9,799 parameters, BatchNorm in inference mode); frozen "
-        "before that",
+        "units as in head; trains: conv5_block1 to head (6,563 of 9,799 parameters, BatchNorm in inference mode); "
+        "frozen before that",
         *SUMMARY.splitlines()[-3:],
     ]
-    assert again("head")[0] == "units as above; trains: head (195 of 9,799 parameters); frozen before that"
-    assert again(None)[:3:2] == ["units as above; trains: nothing", "Trainable params: 0 (0.00 MB)"]
+    assert again("head")[0] == "units as in head; trains: head (195 of 9,799 parameters); frozen before that"
+    assert again(None)[:3:2] == ["units as in head; trains: nothing", "Trainable params: 0 (0.00 MB)"]
 
 
 def test_without_a_cut_the_summary_has_nothing_that_trains():

@@ -38,9 +38,16 @@ def _totals(counts: ParameterCounts) -> list[str]:
     return [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, counts, strict=True)]
 
 
-def summary_again(variables: Tree, cut: Cut, batch_norm: str, before: ParameterCounts) -> str:
-    """What differs from the last `network_summary` of a network with the same units: which of them train, and the
-    totals, if they are not those of `before`."""
+class Printed(NamedTuple):
+    """A `network_summary` that was printed: by which stage, and its totals."""
+
+    stage: str
+    counts: ParameterCounts
+
+
+def summary_again(variables: Tree, cut: Cut, batch_norm: str, before: Printed) -> str:
+    """What differs from the `network_summary` of a network with the same units: which of them train, and the totals, if
+    they are not the same."""
     counts, trained = cut.count(variables), cut.trained
     if not trained:
         about = "nothing"
@@ -49,7 +56,9 @@ def summary_again(variables: Tree, cut: Cut, batch_norm: str, before: ParameterC
         about += f" ({counts.trainable:,} of {counts.total:,} parameters"
         about += f", BatchNorm in {batch_norm} mode)" if set(trained) & set(variables.get("batch_stats", ())) else ")"
         about += "; frozen before that" * (trained != cut.units)
-    return "\n".join([f"units as above; trains: {about}", *(_totals(counts) if counts != before else ())])
+    return "\n".join(
+        [f"units as in {before.stage}; trains: {about}", *(_totals(counts) if counts != before.counts else ())]
+    )
 
 
 def data_summary(data: Row) -> str:

@@ -15,7 +15,7 @@ from tljax.config import Config
 from tljax.data.batches import Examples, place_examples
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import put, whole
-from tljax.networks.cut import Cut, ParameterCounts
+from tljax.networks.cut import Cut
 from tljax.report import printed
 from tljax.stages.programs import Programs, Setup, compile_prefix, compile_programs, compile_view
 from tljax.training import features
@@ -32,8 +32,8 @@ class Others(NamedTuple):
 
     cuts: tuple[Cut, ...] = ()
     """Those of later stages: their activations are computed in the same pass."""
-    printed: ParameterCounts | None = None
-    """The totals that were printed with the units of the same network; None if these were not printed yet."""
+    table: printed.Printed | None = None
+    """The table of the units of the same network; None if that was not printed yet."""
 
 
 # A stage that is no part of a lesson.

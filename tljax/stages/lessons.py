@@ -78,8 +78,8 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 with claim(workdir / name):
                     clear(workdir / name)
         summaries = {}
-        # The networks whose units were printed, with the totals that stood below them last.
-        shown: dict[str, ParameterCounts] = {}
+        # The tables of units that were printed, by network.
+        shown: dict[str, printed.Printed] = {}
         for name, config in configs.items():
             if name in finished:
                 summaries[name] = read_finished(workdir / name)
@@ -93,7 +93,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
                 others = Others(cuts.get(name, ()), shown.get(network))
                 summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
-                shown[network] = ParameterCounts(**summaries[name]["params"])
+                shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
     return summaries

@@ -165,7 +165,7 @@ def run_stage(
         warn_of_known(known, dataset, source.name, source.learned)
     if config.stage == "zero_shot":
         assert isinstance(source, Weights), "zero_shot has weights"
-        found = zero_shot(config, workdir, dataset, source, before=others.printed, overwrite=overwrite)
+        found = zero_shot(config, workdir, dataset, source, before=others.table, overwrite=overwrite)
     else:
         found = train(config, workdir, dataset, source, others=others, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 2)

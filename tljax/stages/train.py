@@ -14,9 +14,10 @@ from tljax.data.datasets import Dataset
 from tljax.data.decoding import Fit
 from tljax.devices.mesh import make_mesh, put, whole
 from tljax.devices.processes import interrupted, max_over_processes
-from tljax.networks.cut import Cut, ParameterCounts, verify_frozen
+from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
 from tljax.report import printed
+from tljax.report.printed import Printed
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING, Learned, learn
@@ -58,7 +59,7 @@ def train(
     # What can be wrong with the settings has shown before this, while an earlier run is still there.
     begin_run(workdir, config, overwrite=overwrite)
     with open_journal(made, workdir, dataset, source) as journal:
-        state, progress = resume(journal, made, others.printed)
+        state, progress = resume(journal, made, others.table)
         last = last_epoch(journal.earlier) + config.epochs
         state = warm_up(made, state, progress, last)
         solution = solve_if_asked(made.setup, dataset, made.activations, progress)
@@ -142,7 +143,7 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
         yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
 
 
-def resume(journal: Journal, made: Assembly, before: ParameterCounts | None) -> tuple[TrainState, Progress]:
+def resume(journal: Journal, made: Assembly, before: Printed | None) -> tuple[TrainState, Progress]:
     """The state and progress of the newest checkpoint or, without one, the first state. When nothing can be refused any
     more, the network is printed, whose units may have been printed `before`.
 

@@ -9,9 +9,9 @@ from tljax.config import Config
 from tljax.data.batches import map_batches
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
-from tljax.networks.cut import ParameterCounts
 from tljax.networks.resnet import abstract_variables
 from tljax.report import figures
+from tljax.report.printed import Printed
 from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.programs import describe_setup, make_setup
@@ -28,7 +28,7 @@ def zero_shot(
     dataset: Dataset,
     weights: Weights,
     *,
-    before: ParameterCounts | None = None,
+    before: Printed | None = None,
     overwrite: bool = False,
 ) -> Row:
     """Classifies the validation split and returns its part of `summary.json`. `before` is that of `describe_setup`.
