@@ -2,7 +2,9 @@
 
 import io
 import json
+import sys
 import tarfile
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,9 @@ def directory(archive, tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("tfds"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cifar10, "download", lambda url, md5: archive)
-        datasets.load_dataset(Data(name="cifar10", dir=path), seed=0)
+        with redirect_stderr(io.StringIO()) as said:
+            datasets.load_dataset(Data(name="cifar10", dir=path), seed=0)
+    assert not said.getvalue(), "TFDS draws its bars on terminals alone"
     return path
 
 
@@ -53,6 +57,7 @@ def offline(monkeypatch, tmp_path):
     import requests
 
     def refuse(*args, **settings):
+        assert settings["progressbar"] == sys.stderr.isatty()
         raise requests.exceptions.ConnectionError("Max retries\nexceeded")
 
     monkeypatch.setattr(pooch, "retrieve", refuse)

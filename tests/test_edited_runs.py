@@ -204,7 +204,9 @@ SUMMARIES = [
     ("data.splits.validation.images", 0), ("data.splits", {"validation": {"classes": {"cat": "x"}}}),
     ("balanced_accuracy", "x"), ("test", {"loss": 1.0, "accuracy": 1.0, "balanced_accuracy": "x"}),
     ("solved", {"held_out": {"loss": 1.0, "accuracy": 0.5, "pictures": 5, "worst_class": 5}}),
-    ("unmapped_classes", [5]), ("unmapped_mass", "x"), ("solved", {"held_out": 5}),
+    ("class_names", [5]), ("class_accuracy", {"cat": 2}), ("calibration", {}), ("calibration", {
+        "temperature": 1.0, "fitted_on": {"split": "validation", "images": "x"}, "measured_on": {"split": "test"}}),
+    ("solved", {"copies": "x"}), ("unmapped_classes", [5]), ("unmapped_mass", "x"), ("solved", {"held_out": 5}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
 ]  # fmt: skip
 

@@ -1,14 +1,17 @@
 """An epoch counts every example once, however it is divided into dispatches and wherever it was interrupted."""
 
+import io
 import json
 import math
 import re
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tljax.data.batches import EMPTY, Examples, draw_order, place_examples
+from tljax.data.batches import EMPTY, Examples, draw_order, move, place_examples, progress_bar
 from tljax.devices.mesh import make_mesh
 from tljax.training import epochs, metrics
 from tljax.training.progress import PartialEpoch, Progress, progress_from_json, progress_to_json
@@ -111,6 +114,60 @@ def test_a_slow_epoch_says_once_what_it_will_take(capsys, monkeypatch):
     (line,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"x: 0\.0\d+ s a step, about \d s for an epoch of 10; memory so far \d+\.\d GiB", line), line
     assert "about 42 min for an epoch of 10000" in epochs.describe_pace("x", 10000, 0.25)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_the_time_that_is_left_and_a_file_gets_nothing_of_it(monkeypatch):
+    monkeypatch.setattr(epochs, "DISPATCH_SECONDS", 0.0)
+    examples = make_examples(80)
+
+    def train(carry, chunk, start, stop):
+        carry, outputs = make_run(count, [])(carry, chunk, start, stop)
+        return carry, outputs[0]
+
+    def run():
+        rows, ahead = draw_order(80, 4, seed=0, epoch=1), epochs.Ahead(2, 60.0)
+        epochs.train_epoch(0, PartialEpoch(), examples, rows, train, name="epoch 1/3", ahead=ahead)
+
+    terminal, file = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run()
+    shown = [line.strip() for line in terminal.getvalue().split("\r") if line.strip()]
+    assert shown[0] == "epoch 1/3:   0%|          | ? left" and shown[1].endswith("| ? left, all 03:00")
+    assert re.fullmatch(r"epoch 1/3: 100%\|#+\| 00:00 left, all 02:00, loss [\d.]+, accuracy 1.0000", shown[-1])
+    monkeypatch.setattr(sys, "stderr", file)
+    run()
+    assert file.getvalue() == ""
+
+
+def test_a_first_batch_that_compiles_does_not_count_for_the_time_that_is_left(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(10, "x", unit=" steps") as bar:
+        for seconds, first in ((60, True), (5, False)):
+            bar.start_t, bar.last_print_t = bar.start_t - seconds, bar.last_print_t - seconds
+            move(bar, 1, first=first)
+        assert bar.n == 2 and 0.1 < bar.format_dict["rate"] <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("rate", "ahead", "said"),
+    [
+        # 40 of 100 steps are made: 30 seconds are left of an epoch of 50, and 9 epochs follow.
+        (2.0, epochs.Ahead(9, None), "all 08:00"),
+        (2.0, epochs.Ahead(9, 60.0), "all 09:30"),
+        (None, epochs.Ahead(9, 60.0), "all 09:36"),
+        (None, epochs.Ahead(9, None), ""),
+        (2.0, epochs.Ahead(0, 60.0), ""),
+        (2.0, None, ""),
+    ],
+)
+def test_the_time_of_all_epochs_is_that_of_this_one_and_of_as_many_as_the_one_before(rate, ahead, said):
+    bar = SimpleNamespace(format_dict={"rate": rate}, n=40, total=100)
+    assert epochs.describe_left(bar, ahead) == said
 
 
 @pytest.mark.parametrize("value", [NAN, INF])

@@ -377,10 +377,12 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     about = [line.split(":")[0] for line in lines if line.startswith("data")]
     assert about == ["data of source", "data of new_head, last_block, two_blocks"]
     # What is not calibrated is said once for each stage, below its result.
-    words = (" epoch run)", "not calibrated", "Total params")
+    words = (" epoch run)", "not calibrated", "trains: ")
     results, said, tables = ([i for i, line in enumerate(lines) if word in line] for word in words)
-    assert len(results) == len(said) == len(tables) == 4
-    assert all(i < j < i + 3 for i, j in zip(results, said, strict=True))
+    # The units of a network are a table once, then a line.
+    assert len(results) == len(said) == 4 and len(tables) == 3
+    assert sum(line.startswith("unit  ") for line in lines) == 1
+    assert all(i < j < i + 4 for i, j in zip(results, said, strict=True))
     said = [line for line in lines if "activations" in line]
     found = [line.split(" of ")[0].removeprefix("activations at ") + line.split(": ")[1][:5] for line in said]
     made = ["conv4_block1compu", "conv5_block1compu", "headcompu"] * 2
@@ -393,7 +395,7 @@ def test_a_lesson_may_have_other_stages(tmp_path, capsys, monkeypatch):
     np.testing.assert_array_equal(again["params"]["conv3_block1"]["1_conv"]["kernel"], frozen)
     assert meta["cut"] == "conv4_block1"
     report = (tmp_path / "run" / "report.md").read_text()
-    assert report.startswith("# The stages\n")
+    assert report.startswith("# Stages of run\n")
     table = [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")]
     assert table[2:] == ["new_head", "last_block", "two_blocks"]
 
@@ -427,13 +429,22 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     assert capsys.readouterr().out.startswith("fine_tune: loss ")
     main(["show", str(lesson)])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines][2:] == ["source", *STAGES]
+    assert [line.split("|")[1].strip() for line in lines if "|" in line][2:] == ["source", *STAGES]
+    # Its notes are those of the report, and those of the stage that made the source weights.
+    notes = [line for line in lines if "|" not in line and not line.startswith("source: ")]
+    report = (lesson / "report.md").read_text()
+    assert report.startswith("# Stages of lesson\n")
+    assert [line.removeprefix("- ") for line in report.splitlines() if line.startswith("- ")] == notes
+    assert "labels: those of source are not counted, 114 of other classes" in notes
     shutil.copytree(lesson, tmp_path / "stopped", ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "stopped" / "fine_tune" / "summary.json").unlink()
     main(["show", str(tmp_path / "stopped")])
     said = capsys.readouterr().out
     assert "\ninterrupted: fine_tune, after epoch 4: its lowest val_loss is " in said
     assert said.endswith("\nto go on, type the command that began this once more, with the same --workdir\n")
+    (tmp_path / "stopped" / "config.json").write_text('{"stages": {"source": {"monitor": 5, "new": 1}}}')
+    main(["show", str(tmp_path / "stopped")])
+    assert "stopped/config.json is damaged (KeyError): which stages helped is not" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "stopped")
     for content, said in ((None, "holds no summary.json: no run is finished there"), ("[1]", "no summary of a run")):
         if content:

@@ -281,7 +281,7 @@ def test_maps_of_contributions(model, photos, capsys):
     pictures = find_pictures(["photos/a.png", "photos/broken.jpg", "photos/deep"], model.class_names, Counter())
     assert predict.prepare_maps(large, Path("maps"), ["photos"]) == Path("maps")
     counts = predict.write_answers(
-        large, answer_all(large, pictures, Wanted(explain=True)), lambda row: None, Path("maps"), show_progress=False
+        large, answer_all(large, pictures, Wanted(explain=True)), lambda row: None, Path("maps")
     )
     assert (counts.total, counts.unreadable) == (4, 1)
     paths = ((1, "a", "photos/a.png"), (3, "c,d", "photos/deep/c,d.png"), (4, "b", "photos/deep/er/b.PNG"))

@@ -47,6 +47,27 @@ def test_the_summary_of_resnet50_has_the_totals_of_keras():
     ]
 
 
+def test_units_that_were_printed_are_not_printed_again():
+    variables = abstract_variables(NETWORK)
+    whole = Cut(NETWORK.units, "conv1")
+
+    def again(start, mode="training"):
+        cut = Cut(NETWORK.units, start)
+        before = printed.Printed("head", whole.count(variables))
+        return printed.summary_again(variables, cut, mode, before).splitlines()
+
+    assert again("conv1") == [
+        "units as in head; trains: conv1 to head (9,195 of 9,799 parameters, BatchNorm in training mode)"
+    ]
+    assert again("conv5_block1", "inference") == [
+        "units as in head; trains: conv5_block1 to head (6,563 of 9,799 parameters, BatchNorm in inference mode); "
+        "frozen before that",
+        *SUMMARY.splitlines()[-3:],
+    ]
+    assert again("head")[0] == "units as in head; trains: head (195 of 9,799 parameters); frozen before that"
+    assert again(None)[:3:2] == ["units as in head; trains: nothing", "Trainable params: 0 (0.00 MB)"]
+
+
 def test_without_a_cut_the_summary_has_nothing_that_trains():
     text = printed.network_summary(abstract_variables(NETWORK), Cut(NETWORK.units, None), "training")
     assert "trainable  " not in text
@@ -101,9 +122,9 @@ NOT_CHOSEN = "measured on 50 validation pictures, which chose nothing: 0.76 to 0
             CHOSE + "on others expect about 0.78 (95%: 0.67 to 0.90)",
         ),
         ({"best_epoch": 3, "epochs": 8}, TOO_HIGH),
-        ({"best_epoch": 0, "epochs": 1, "solved": {"held_out": None}}, TOO_HIGH),
+        ({"best_epoch": 0, "epochs": 1, "solved": {}}, TOO_HIGH),
         # There is nothing to choose from.
-        ({"best_epoch": 0, "epochs": 0, "solved": {"held_out": None}}, NOT_CHOSEN),
+        ({"best_epoch": 0, "epochs": 0, "solved": {}}, NOT_CHOSEN),
         ({"best_epoch": 1, "epochs": 1}, NOT_CHOSEN),
         ({}, NOT_CHOSEN),
     ],
@@ -132,7 +153,8 @@ def test_an_accuracy_on_pictures_that_chose_the_epoch_is_not_promised_on_others(
         ),
         (
             {**STAGES[0], "unmapped_classes": ["deer"], "unmapped_mass": 1.0},
-            "zero_shot: loss 2.3457, accuracy -, 10.0 s\nclasses without a counterpart in the source: deer",
+            "zero_shot: loss -, accuracy -, 10.0 s\n"
+            "none of the classes has a counterpart in the source: there is no accuracy, and a loss means nothing",
         ),
     ],
 )
@@ -175,53 +197,136 @@ def test_an_accuracy_on_uneven_classes_stands_beside_the_balanced_one():
     assert "|   0.9945 |   0.5000 |        0.9945 |" in table
 
 
+HELD_OUT = {"loss": 0.5, "accuracy": 0.5, "at_least": 0.344, "pictures": 25}
+HELD_OUT |= {"balanced_accuracy": 0.45, "worst_class": {"name": "cat", "accuracy": 0.2, "pictures": 5}}
+JUDGED = (
+    "judged on 25 training pictures, each by a head that did not see it: balanced accuracy 0.4500, worst class cat: "
+    "1 of 5 right"
+)
+
+
+def solved_head(there: int | None, **change) -> dict:
+    """The summary of a head that was solved from 25 pictures of five classes; `there` are the validation pictures."""
+    splits = {"train": {"classes": dict.fromkeys("abcde", 5)}}
+    if there is not None:
+        splits["validation"] = {"images": there, "classes": {"a": there}}
+    summary = {"stage": "feature_extraction", "loss": 0.4, "accuracy": 0.9213, "seconds": 8.0, "best_epoch": 0}
+    summary |= {"epochs": 0, "class_names": list("abcde"), "params": {"trainable": 9}, "data": {"splits": splits}}
+    return summary | {"solved": {"held_out": HELD_OUT, "single": 0, "copies": 0}} | change
+
+
+SAYS = "which counts: what the {} validation pictures say; the expected accuracy is from 25"
+EXPECTED_COUNTS = "which counts: the expected accuracy, from 25 pictures; "
+
+
+@pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        (solved_head(89), SAYS.format(89)),
+        (solved_head(3), EXPECTED_COUNTS + "validation has 3"),
+        (
+            solved_head(3, class_names=list("abcdefgh")),
+            EXPECTED_COUNTS + "validation has 3; with so few of a class it is too low",
+        ),
+        # It was chosen among several epochs: how good it is elsewhere is not known, or known, or much the same.
+        (solved_head(89, epochs=2), EXPECTED_COUNTS + "the validation pictures chose the epoch"),
+        (solved_head(89, epochs=2, unchosen=UNCHOSEN), SAYS.format(89)),
+        (solved_head(1000, epochs=2), SAYS.format("1,000")),
+        (
+            solved_head(89, epochs=2, best_epoch=2),
+            "the expected accuracy is that of the solved head, not of epoch 2, which is kept",
+        ),
+        # The accuracy is the expected one.
+        (solved_head(None), JUDGED),
+    ],
+)
+def test_an_accuracy_and_an_expected_one_stand_together_with_a_sentence_on_which_counts(summary, said):
+    lines = printed.summary_line(summary).splitlines()
+    assert "accuracy 0.9213" in lines[0] and lines[-1] == said
+    assert lines.count(EXPECTED) == lines.count(JUDGED) == 1
+    notes = printed.stages_notes({"head": summary}, None, {}, {})
+    assert notes == [f"head: {line}" for line in lines[1:]]
+
+
+def test_where_classes_are_of_different_sizes_the_balanced_accuracy_counts():
+    balanced = "; the classes are of different sizes, so go by the balanced one"
+    uneven = {"train": {"classes": {"a": 5, "b": 20}}, "validation": {"images": 4, "classes": {"a": 2, "b": 2}}}
+    rare = solved_head(4, data={"splits": uneven}, class_names=["a", "b"])
+    assert printed.summary_line(rare).splitlines()[-1] == f"{EXPECTED_COUNTS}validation has 4{balanced}"
+    # Those of validation are even.
+    uneven["validation"]["images"] = 40
+    assert balanced not in printed.summary_line(rare)
+    uneven["validation"]["classes"]["b"] = 38
+    assert printed.summary_line(rare).splitlines()[-1].endswith(f"the expected accuracy is from 25{balanced}")
+
+
 def test_a_lesson_says_how_far_its_table_can_be_believed():
     few = {"data": {"splits": {"validation": {"images": 6}}}}
-    # As an earlier version wrote it.
-    held_out = {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}
-    head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0, "solved": {"held_out": held_out}}
+    head = STAGES[1] | few | {"stage": "feature_extraction", "accuracy": 1.0}
     tuned = STAGES[1] | few | {"accuracy": 5 / 6, "loss": 0.75}
-    monitors = {"solved": "val_loss", "tuned": "val_loss"}
+    monitors = {"head": "val_loss", "tuned": "val_loss"}
 
-    def notes(solved, tuned):
-        return printed.stages_notes({"solved": solved, "tuned": tuned}, {"solved": None, "tuned": "solved"}, monitors)
+    def notes(head, tuned, source=None):
+        origins = {"head": None, "tuned": "head"} | ({"source": None} if source else {})
+        return printed.stages_notes({"head": head, "tuned": tuned}, source, origins, monitors)
 
     assert notes(head, tuned) == [
-        "solved: measured on 6 validation pictures, which chose nothing: 0.61 to 1.00 (95%)",
+        "head: measured on 6 validation pictures, which chose nothing: 0.61 to 1.00 (95%)",
         "tuned: measured on 6 validation pictures, which chose nothing: 0.44 to 0.97 (95%)",
-        f"solved: {EXPECTED}",
-        "tuned is not better than solved: its loss on the validation pictures is not lower",
+        "tuned is not better than head: its loss on the validation pictures is not lower",
     ]
     many = {"data": {"splits": {"validation": {"images": 5000}}}}
     assert notes(STAGES[0], STAGES[1] | many) == []
+    assert notes(STAGES[0], STAGES[1] | many, STAGES[1]) == [
+        "labels: those of source are not counted, 1,025 of other classes"
+    ]
+    old = {name: value for name, value in STAGES[1].items() if name != "labels"}
+    assert notes(STAGES[0], STAGES[1] | many, old) == ["labels: those of source are not counted"]
+    # Nothing is known of a lesson whose config is damaged.
+    assert printed.stages_notes({"head": head | many, "tuned": tuned | many}, STAGES[1], {}, {}) == []
     monitors["tuned"] = "val_accuracy"
     better, worse = tuned | many, tuned | many | {"accuracy": 0.1, "loss": 0.0}
     before = STAGES[0] | {"accuracy": 0.5, "loss": 0.5}
     assert notes(before, better) == []
     assert notes(before, worse) == [
-        "tuned is not better than solved: its accuracy on the validation pictures is not higher"
+        "tuned is not better than head: its accuracy on the validation pictures is not higher"
     ]
 
 
 def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
-    worst = {"name": "cat", "accuracy": 0.2, "pictures": 5}
-    held_out = {"loss": 0.5, "accuracy": 0.5, "at_least": 0.344, "pictures": 25}
-    held_out |= {"balanced_accuracy": 0.45, "worst_class": worst}
-    solved = {"penalty": 0.1, "temperature": 0.2, "pictures": 25, "copies": 3, "single": 2, "held_out": held_out}
+    solved = {"penalty": 0.1, "pictures": 25, "copies": 3, "single": 2, "held_out": HELD_OUT}
     row = {"val_loss": None, "val_accuracy": None, "seconds": 0.12, "solved": solved}
-    assert printed.solved_line(row).splitlines() == [
-        "head solved in 0.1 s from 25 pictures (penalty 0.1)",
-        f"  {EXPECTED}",
-        "  judged on 25 training pictures, each by a head that did not see it: balanced accuracy 0.4500, worst class "
-        "cat: 1 of 5 right",
-        "  2 classes have one picture, which stays: this says nothing about it",
-        "  3 of the pictures are copies of others, which makes that too good",
+    assert printed.solved_line(row) == "head solved in 0.1 s from 25 pictures (penalty 0.1)"
+    assert printed.solved_line(row | {"val_loss": 1.0, "val_accuracy": 0.25}).endswith(
+        "(penalty 0.1): val_loss 1.0000, val_accuracy 0.2500"
+    )
+    assert printed.summary_line(solved_head(None, solved=solved)).splitlines()[1:] == [
+        EXPECTED,
+        JUDGED,
+        "2 classes have one picture, which stays: this says nothing about it",
+        "3 of the pictures are copies of others, which makes that too good",
     ]
-    alone = row | {"val_loss": 1.0, "val_accuracy": 0.25, "solved": solved | {"held_out": None, "copies": 0}}
-    assert printed.solved_line(alone).splitlines() == [
-        "head solved in 0.1 s from 25 pictures (penalty 0.1): val_loss 1.0000, val_accuracy 0.2500",
-        "  one picture a class: nothing says how good it is, and the penalty is the default",
-    ]
+    # As an earlier version wrote it.
+    old = {"held_out": {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}}
+    assert printed.expected_lines(solved_head(None, solved=old)) == [EXPECTED, JUDGED.partition(": ")[0]]
+    alone = {"held_out": None}
+    said = ["one picture a class, and none to leave out: the penalty is the default"]
+    assert printed.expected_lines(solved_head(3, solved=alone)) == said
+    nothing = "one picture a class, and none to leave out: nothing says how good it is, and the penalty is the default"
+    assert printed.expected_lines(solved_head(None, solved=alone, accuracy=None)) == [nothing]
+
+
+def test_a_run_ends_with_the_accuracy_of_each_class_and_the_calibration():
+    about = {"split": "validation", "images": 60}
+    calibration = {"temperature": 1.0, "fitted_on": about, "measured_on": about}
+    summary = STAGES[1] | {"class_accuracy": {"cat": 0.5, "d\nog": 1.0, "cow": None}, "calibration": calibration}
+    lines = printed.results(summary).splitlines()
+    assert lines[1] == r"accuracy by class: cat 0.50, d\nog 1.00"
+    assert lines[2] == printed.calibration_line(calibration) and len(lines) == 3
+    test = {"loss": 0.5, "accuracy": 0.25, "class_accuracy": {"cat": 0.25}}
+    assert printed.results(summary | {"test": test}).splitlines()[2] == "accuracy by class on test: cat 0.25"
+    many = {"class_accuracy": dict.fromkeys(map(str, range(13)), 0.5)}
+    assert "by class" not in printed.results(summary | many)
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -168,7 +168,7 @@ def test_without_validation_all_labels_are_learned_from(source, tmp_path, capsys
 def test_one_picture_a_class_says_that_nothing_is_known(source, tmp_path, capsys):
     data = Data(name="digits", classes=("5", "6", "7"), validation_split="none", labels_per_class=1)
     run(solved(source, data), tmp_path / "run")
-    assert "one picture a class: nothing says how good it is" in capsys.readouterr().out
+    assert "one picture a class, and none to leave out: nothing says how good it is" in capsys.readouterr().out
     summary = read_summary(tmp_path / "run")
     assert summary["accuracy"] is summary["loss"] is summary["solved"]["held_out"] is None
     assert "loss -, accuracy -" in show(tmp_path / "run")

@@ -30,7 +30,8 @@ def prepare_outputs() -> None:
         # Names of files and classes may hold letters that this terminal cannot write.
         stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            # A line that goes through a pipe, as to `tee`, is seen when it is printed.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def start_devices() -> None:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from tqdm import tqdm
 
+from tljax.data.batches import move, progress_bar
 from tljax.data.decoding import Fit, digest_pixels, read_picture
 from tljax.data.layouts import describe_left_out, join_names
-from tljax.data.listing import Picture, find_pictures
+from tljax.data.listing import STANDARD_INPUT, Picture, find_pictures
 from tljax.mirror_gain import measure_gain
 from tljax.model import Explanation, Model, Prediction, Square, load, refuse_mirrored_sets
 from tljax.report import printed
@@ -68,11 +68,18 @@ def run(flags: argparse.Namespace) -> None:
             print(describe_gain(model, flags.run))
         maps = None if flags.explain is None else prepare_maps(model, flags.explain, flags.pictures)
         left_out = Counter[str]()
-        pictures = find_pictures(flags.pictures, model.class_names, left_out)
+        pictures: Iterable[Picture] = find_pictures(flags.pictures, model.class_names, left_out)
+        total = None
+        # Paths that come through a pipe may have no end.
+        if STANDARD_INPUT not in flags.pictures:
+            pictures = list(pictures)
+            total = len(pictures)
         answers = answer_all(model, pictures, Wanted(flags.top, flags.coverage, flags.tta, maps is not None))
         with open_output(flags.out, stdout) as file:
             write = start(file, min(flags.top, len(model.class_names)), flags.coverage is not None)
-            counts = write_answers(model, answers, write, maps, show_progress=flags.out is not None)
+            # Rows on a terminal show by themselves how far it is.
+            seen = flags.out in (None, STANDARD_OUTPUT) and stdout.isatty()
+            counts = write_answers(model, answers if seen else watch(answers, total), write, maps)
         print(summarize_tally(counts, left_out, flags.out, maps))
         if counts.confusions.sum():
             print(describe_accuracy(counts.confusions, model.class_names))
@@ -91,14 +98,19 @@ class Tally(NamedTuple):
     learned: Int[np.ndarray, "classes classes"]
 
 
-def write_answers(
-    model: Model, answers: Iterable[Answer], write: Write, maps: Path | None, *, show_progress: bool
-) -> Tally:
+def watch(answers: Iterable[Answer], total: int | None) -> Iterator[Answer]:
+    """The answers, with a bar that moves with them; it has no end where their number is not known."""
+    with progress_bar(total, "predict", unit=" images") as bar:
+        for number, answer in enumerate(answers):
+            yield answer
+            move(bar, 1, first=number == 0)
+
+
+def write_answers(model: Model, answers: Iterable[Answer], write: Write, maps: Path | None) -> Tally:
     """Writes a row for each answer, and its map into the folder `maps` (None: no maps)."""
     confusions, known = (np.zeros((len(model.class_names), len(model.class_names)), int) for _ in range(2))
     total = unreadable = 0
-    bar = tqdm(answers, unit=" images", disable=None if show_progress else True, leave=False)
-    for total, (picture, learned, square, prediction, found) in enumerate(bar, start=1):
+    for total, (picture, learned, square, prediction, found) in enumerate(answers, start=1):
         write(to_row(picture, prediction))
         unreadable += prediction is None
         if picture.actual is not None and prediction is not None:

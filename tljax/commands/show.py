@@ -2,15 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tljax.config import is_number
+from tljax.config import SOURCE, Lesson, Monitor, is_number
 from tljax.report import printed
-from tljax.runs.files import read_file, read_rows
+from tljax.runs.files import read_file, read_json, read_rows
+from tljax.runs.saved_configs import build_settings, fill_in
 from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.runs.workdir import CONFIG, METRICS, SUMMARY, is_at_work
+from tljax.text import printable
 from tljax.trees import Row
 
 
@@ -33,8 +35,8 @@ def show(run: Path) -> str:
     summary = _read_summary(run / SUMMARY, in_lesson=False)
     if summary is None:
         return _show_stages(run, at_work)
-    line = printed.summary_line(summary)
-    return f"{line}\n{run} is in training: this may change" if at_work else line
+    text = printed.results(summary)
+    return f"{text}\n{run} is in training: this may change" if at_work else text
 
 
 def _show_stages(run: Path, at_work: bool) -> str:
@@ -46,13 +48,39 @@ def _show_stages(run: Path, at_work: bool) -> str:
     }
     finished = {folder.name: row for folder, row in summaries.items() if row is not None}
     left = {folder for folder in begun - training if folder.name not in finished}
-    notes = _describe_unfinished(run, training, left, at_work)
+    unfinished = _describe_unfinished(run, training, left, at_work)
     if finished:
-        known = [f"{name}: {line}" for name, row in finished.items() for line in printed.known_lines(row)]
-        return "\n".join([printed.stages_table(finished), *known, *notes])
+        return "\n".join([printed.stages_table(finished), *_describe_stages(run, finished), *unfinished])
     if training or at_work:
-        return "\n".join(notes)
-    raise FileNotFoundError("; ".join([f"{run} holds no {SUMMARY}: no run is finished there", *notes]))
+        return "\n".join(unfinished)
+    raise FileNotFoundError("; ".join([f"{run} holds no {SUMMARY}: no run is finished there", *unfinished]))
+
+
+def _describe_stages(run: Path, finished: Mapping[str, Row]) -> list[str]:
+    """The notes that the report of a lesson has, of its `finished` stages; where `run` is a folder of other runs, what
+    their own summaries say."""
+    damaged = []
+    try:
+        origins, monitors = _read_lesson(run)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        origins, monitors = {}, {}
+        damaged = [f"{run / CONFIG} is damaged ({type(error).__name__}): which stages helped is not known"]
+    notes = printed.stages_notes(finished, finished.get(SOURCE), origins, monitors)
+    return [*notes, *map(printable, damaged)]
+
+
+def _read_lesson(run: Path) -> tuple[dict[str, str | None], dict[str, Monitor]]:
+    """From which stage each stage of a lesson takes its weights, and what makes an epoch of it the best; nothing where
+    `run` holds no lesson.
+
+    Raises:
+      OSError, ValueError, TypeError, AttributeError, KeyError: if its config is damaged.
+    """
+    saved = read_json(run / CONFIG) if (run / CONFIG).exists() else {}
+    if "stages" not in saved:
+        return {}, {}
+    lesson: Lesson = build_settings(Lesson, fill_in(saved, Lesson))
+    return lesson.origins(), {name: stage.monitor for name, stage in lesson.active.items()}
 
 
 def _describe_unfinished(run: Path, training: set[Path], left: set[Path], at_work: bool) -> list[str]:

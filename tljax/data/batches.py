@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -283,10 +284,21 @@ def _rows(steps: int, batch_size: int) -> Int[np.ndarray, "steps batch"]:
     return np.broadcast_to(np.arange(steps, dtype=np.int32)[:, None], (steps, batch_size))
 
 
-def progress_bar(total: int, name: str, *, unit: str, done: int = 0) -> tqdm:
-    """A progress bar that shows only on a terminal, and only in the leader process."""
+def progress_bar(total: int | None, name: str, *, unit: str, done: int = 0, layout: str | None = None) -> tqdm:
+    """A progress bar that shows only on a terminal, and only in the leader process. `layout` is tqdm's `bar_format`."""
     disable = None if leads() else True
-    return tqdm(total=total, initial=done, desc=name, unit=unit, leave=False, disable=disable, dynamic_ncols=True)
+    bar = partial(tqdm, leave=False, disable=disable, dynamic_ncols=True)
+    return bar(total=total, initial=done, desc=name, unit=unit, bar_format=layout)
+
+
+def move(bar: tqdm, amount: int, *, first: bool) -> None:
+    """Moves a bar. The `first` amount, for which something is compiled, does not count for the time that is left."""
+    if not first:
+        bar.update(amount)
+        return
+    bar.n = bar.initial = bar.last_print_n = bar.n + amount
+    bar.unpause()
+    bar.refresh()
 
 
 def map_batches(
@@ -324,4 +336,4 @@ def map_batches(
             if ready is not None:
                 done, outputs = ready
                 yield done, tuple(rows_on_host(output)[: done.stop - done.start] for output in outputs)
-                bar.update(done.stop - done.start)
+                move(bar, done.stop - done.start, first=done.start == 0)

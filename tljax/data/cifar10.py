@@ -1,6 +1,7 @@
 """Prepares CIFAR-10 as the TFDS data set `cifar10`, without TensorFlow, which TFDS's own builder needs."""
 
 import io
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,5 +87,6 @@ def prepare(data_dir: str | None) -> None:
         def _generate_examples(self) -> None:
             raise NotImplementedError("_split_generators gives the examples")
 
+    tfds.display_progress_bar(sys.stderr.isatty())
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     Cifar10(data_dir=data_dir).download_and_prepare(download_config=settings, file_format="array_record")

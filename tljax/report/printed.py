@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from tljax.config import Monitor
-from tljax.data.layouts import describe_left_out
-from tljax.networks.cut import Cut
+from tljax.config import SOURCE, Monitor
+from tljax.data.layouts import describe_left_out, join_names
+from tljax.networks.cut import Cut, ParameterCounts
 from tljax.text import join_lines, printable
 from tljax.training.calibration import FEWEST, accuracy_interval, is_uneven, least_accuracy
 from tljax.training.unchosen import MANY, Unchosen
@@ -30,9 +30,35 @@ def network_summary(variables: Tree, cut: Cut, batch_norm: str) -> str:
         mode = "-" if "batch_stats" not in own else ("inference" if frozen else batch_norm)
         total = cut.count(own).total
         lines.append(f"{unit:<14} {total:>12,}  {'frozen' if frozen else 'trainable':<9}  {mode}")
+    return "\n".join([*lines, *_totals(cut.count(variables))])
+
+
+def _totals(counts: ParameterCounts) -> list[str]:
     names = ("Total params", "Trainable params", "Non-trainable params")
-    lines += [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, cut.count(variables), strict=True)]
-    return "\n".join(lines)
+    return [f"{name}: {n:,} ({n * 4 / 2**20:.2f} MB)" for name, n in zip(names, counts, strict=True)]
+
+
+class Printed(NamedTuple):
+    """A `network_summary` that was printed: by which stage, and its totals."""
+
+    stage: str
+    counts: ParameterCounts
+
+
+def summary_again(variables: Tree, cut: Cut, batch_norm: str, before: Printed) -> str:
+    """What differs from the `network_summary` of a network with the same units: which of them train, and the totals, if
+    they are not the same."""
+    counts, trained = cut.count(variables), cut.trained
+    if not trained:
+        about = "nothing"
+    else:
+        about = f"{trained[0]} to {trained[-1]}" if trained[1:] else trained[0]
+        about += f" ({counts.trainable:,} of {counts.total:,} parameters"
+        about += f", BatchNorm in {batch_norm} mode)" if set(trained) & set(variables.get("batch_stats", ())) else ")"
+        about += "; frozen before that" * (trained != cut.units)
+    return "\n".join(
+        [f"units as in {before.stage}; trains: {about}", *(_totals(counts) if counts != before.counts else ())]
+    )
 
 
 def data_summary(data: Row) -> str:
@@ -82,19 +108,59 @@ def solved_line(row: Row) -> str:
     )
     if row["val_loss"] is not None:
         line += f": val_loss {row['val_loss']:.4f}, val_accuracy {row['val_accuracy']:.4f}"
-    lines = [line, *(f"  {text}" for text in _held_out(solved["held_out"]))]
-    if solved["single"] and solved["held_out"]:
-        classes = "1 class has" if solved["single"] == 1 else f"{solved['single']:,} classes have"
-        lines.append(f"  {classes} one picture, which stays: this says nothing about it")
-    if solved["copies"]:
-        lines.append(f"  {solved['copies']:,} of the pictures are copies of others, which makes that too good")
-    return "\n".join(lines)
+    return line
 
 
-def _held_out(held_out: Row | None) -> list[str]:
-    """What is expected of a solved head, and what that is taken from."""
+def expected_lines(summary: Row) -> list[str]:
+    """What is expected of the solved head of a run, what that is taken from, and whether to believe that or the
+    validation pictures. Empty if none was solved."""
+    solved = summary.get("solved")
+    if not solved:
+        return []
+    held_out = solved.get("held_out")
     if held_out is None:
-        return ["one picture a class: nothing says how good it is, and the penalty is the default"]
+        nothing = "nothing says how good it is, and " * (summary["accuracy"] is None)
+        return [f"one picture a class, and none to leave out: {nothing}the penalty is the default"]
+    lines = _held_out(held_out)
+    if single := solved.get("single"):
+        classes = "1 class has" if single == 1 else f"{single:,} classes have"
+        lines.append(f"{classes} one picture, which stays: this says nothing about it")
+    if solved.get("copies"):
+        lines.append(f"{solved['copies']:,} of the pictures are copies of others, which makes that too good")
+    return [*lines, *_which_counts(summary, held_out)]
+
+
+# With fewer pictures a class, heads that have one less are worse by more than 0.02 (docs/numbers.md).
+FEW_OF_A_CLASS = 5
+
+
+def _which_counts(summary: Row, held_out: Row) -> list[str]:
+    """One sentence, where there are validation pictures too: those count who are more and chose nothing. The balanced
+    accuracy is the one to go by where the classes of those that count are of different sizes."""
+    splits = summary.get("data", {}).get("splits", {})
+    there, out = splits.get("validation", {}).get("images"), held_out["pictures"]
+    if there is None:
+        return []
+    if summary.get("best_epoch"):
+        return [
+            f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
+        ]
+    chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
+    if there >= out and not chose:
+        found = find_imbalance(summary, "validation")
+        counts = f"what the {there:,} validation pictures say; the expected accuracy is from {out:,}"
+    else:
+        found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
+        why = "the validation pictures chose the epoch" if chose else f"validation has {there:,}"
+        counts = f"the expected accuracy, from {out:,} pictures; {why}"
+        if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
+            counts += "; with so few of a class it is too low"
+    balanced = "; the classes are of different sizes, so go by the balanced one" * (found is not None)
+    return [f"which counts: {counts}{balanced}"]
+
+
+def _held_out(held_out: Row) -> list[str]:
+    """What is expected of a solved head, and what that is taken from."""
     accuracy, pictures = held_out["accuracy"], held_out["pictures"]
     # Earlier versions had an interval instead, which did not hold.
     at_least = held_out.get("at_least", least_accuracy(accuracy, pictures))
@@ -137,7 +203,7 @@ def find_imbalance(summary: Row, split: str) -> Imbalance | None:
 def _accuracy(summary: Row, split: str) -> str:
     """Loss and accuracy on a split in words, and what else there is to say about the accuracy."""
     measured = summary["test"] if split == "test" else summary
-    text = f"loss {_number(measured['loss'])}, accuracy {_number(measured['accuracy'])}"
+    text = f"loss {_loss(measured)}, accuracy {_number(measured['accuracy'])}"
     found = find_imbalance(summary, split)
     if found is None or measured["accuracy"] is None:
         return text
@@ -155,16 +221,38 @@ def summary_line(summary: Row) -> str:
     elif "best_epoch" in summary:
         epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
-    if doubt := _doubt(summary):
-        lines.append(doubt)
-    lines += known_lines(summary)
+    lines += _reservations(summary)
     if "test" in summary:
         lines.append(f"test split: {_accuracy(summary, 'test')}")
-    if summary.get("unmapped_classes"):
-        lines.append(f"classes without a counterpart in the source: {', '.join(summary['unmapped_classes'])}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
         lines.append(f"mean probability on the source's classes that no class maps to: {summary['unmapped_mass']:.4f}")
     return join_lines(*lines)
+
+
+def results(summary: Row) -> str:
+    """All that a run prints at its end: `summary_line`, the accuracy of each class if they are few, the calibration."""
+    lines = [summary_line(summary)]
+    measured = summary.get("test", summary)
+    by_class = {name: right for name, right in measured.get("class_accuracy", {}).items() if right is not None}
+    if by_class and len(by_class) <= MOST_CLASSES:
+        where = " on test" * ("test" in summary)
+        lines.append(printable(f"accuracy by class{where}: {_by_class(by_class, '.2f')}"))
+    if "calibration" in summary:
+        lines.append(calibration_line(summary["calibration"]))
+    return "\n".join(lines)
+
+
+def _reservations(summary: Row) -> list[str]:
+    """How far the accuracy of a stage can be believed, in lines."""
+    doubt = _doubt(summary)
+    return [*[doubt] * bool(doubt), *expected_lines(summary), *known_lines(summary), *_unmapped_lines(summary)]
+
+
+def _unmapped_lines(summary: Row) -> list[str]:
+    unmapped = summary.get("unmapped_classes")
+    if unmapped and summary["accuracy"] is None:
+        return ["none of the classes has a counterpart in the source: there is no accuracy, and a loss means nothing"]
+    return [f"classes without a counterpart in the source: {join_names(unmapped)}"] if unmapped else []
 
 
 def _doubt(summary: Row) -> str:
@@ -210,17 +298,21 @@ def known_lines(summary: Row) -> list[str]:
 
 
 def stages_notes(
-    summaries: Mapping[str, Row], origins: Mapping[str, str | None], monitors: Mapping[str, Monitor]
+    summaries: Mapping[str, Row],
+    source: Row | None,
+    origins: Mapping[str, str | None],
+    monitors: Mapping[str, Monitor],
 ) -> list[str]:
     """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help.
 
-    `origins` has the stage from which each takes its weights, `monitors` what makes an epoch of it the best.
+    `source` is the summary of the stage that made the source weights, if there is one. `origins` has the stage from
+    which each takes its weights, `monitors` what makes an epoch of it the best; both are empty where that is not known.
     """
-    notes = [f"{name}: {doubt}" for name, summary in summaries.items() if (doubt := _doubt(summary))]
-    notes += [f"{name}: {line}" for name, summary in summaries.items() for line in known_lines(summary)]
+    notes = [printable(f"{name}: {line}") for name, summary in summaries.items() for line in _reservations(summary)]
+    if source is not None and SOURCE in origins:
+        number = f", {_labels(source)} of other classes" * ("labels" in source)
+        notes.append(f"labels: those of {SOURCE} are not counted{number}")
     for name, summary in summaries.items():
-        if (summary.get("solved") or {}).get("held_out"):
-            notes.append(f"{name}: {_held_out(summary['solved']['held_out'])[0]}")
         before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
@@ -233,6 +325,11 @@ def _why_not_better(summary: Row, before: Row, monitor: Monitor) -> str:
         return "loss on the validation pictures is not lower" if summary["loss"] >= before["loss"] else ""
     worse = summary["accuracy"] <= before["accuracy"]
     return "accuracy on the validation pictures is not higher" if worse else ""
+
+
+def _loss(measured: Row) -> str:
+    """The loss, unless no class has a counterpart in the source: labels are then no numbers of its outputs."""
+    return _number(None if measured.get("unmapped_classes") and measured["accuracy"] is None else measured["loss"])
 
 
 def _number(value: float | None) -> str:
@@ -249,7 +346,7 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
     stage has it, also the accuracy on pictures that did not choose the epoch; and where its classes are of different
     sizes, the balanced accuracies and the largest class's share."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("loss", lambda s: _number(s["loss"])),
+        ("loss", _loss),
         ("accuracy", lambda s: _number(s["accuracy"])),
     ]
     if any("unchosen" in summary for summary in summaries.values()):

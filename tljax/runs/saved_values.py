@@ -152,6 +152,19 @@ def _is_judged(value: Any) -> bool:
         return False
 
 
+def _is_calibration(value: Any) -> bool:
+    """Whether `value` has what is printed of a calibration. Without other pictures, there is no calibration error."""
+    if not isinstance(value, dict) or not is_number(value.get("temperature")):
+        return False
+    error = value.get("calibration_error", {"with_temperature": 0.0, "without_temperature": 0.0})
+    return (
+        all(is_text(_find(value, f"{name}.split")) for name in ("fitted_on", "measured_on"))
+        and is_whole(_find(value, "fitted_on.images"))
+        and isinstance(error, dict)
+        and all(is_number(error.get(name)) for name in ("with_temperature", "without_temperature"))
+    )
+
+
 def _is_unchosen(value: Any) -> bool:
     """Whether `value` is the JSON of an `Unchosen`."""
     return (
@@ -206,6 +219,7 @@ WEIGHTS_KEYS = (
 )  # fmt: skip
 PROGRESS_KEYS = ("history", "stopper", "begun")
 
+_CLASS_ACCURACY = _dict(_either(lambda value: is_number(value, 0, 1)), "must be a number from 0 to 1 for each class")
 SUMMARY_RULES: dict[str, Rule] = {
     "stage": _one_of(STAGES),
     "loss": Rule(_either(is_measured), "must be a number"),
@@ -221,9 +235,15 @@ SUMMARY_RULES: dict[str, Rule] = {
     "test.accuracy": Rule(_either(is_measured), "must be a number"),
     "balanced_accuracy": Rule(_either(is_measured), "must be a number"),
     "test.balanced_accuracy": Rule(_either(is_measured), "must be a number"),
+    "class_names": _list(is_text, "must be the names of the classes"),
+    "class_accuracy": _CLASS_ACCURACY,
+    "test.class_accuracy": _CLASS_ACCURACY,
+    "calibration": Rule(_is_calibration, "must be a temperature, with the pictures that it is fitted on"),
     "unmapped_classes": _list(is_text, "must be names of classes"),
     "unmapped_mass": Rule(is_number, "must be a number"),
     "solved": _dict(),
+    "solved.single": _whole(0),
+    "solved.copies": _whole(0),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),

@@ -27,6 +27,19 @@ from tljax.trees import Tree
 Obstacle = Callable[[ShapeDtypeStruct], str | None]
 
 
+class Others(NamedTuple):
+    """What a stage has to do with the other stages of its lesson."""
+
+    cuts: tuple[Cut, ...] = ()
+    """Those of later stages: their activations are computed in the same pass."""
+    table: printed.Printed | None = None
+    """The table of the units of the same network; None if that was not printed yet."""
+
+
+# A stage that is no part of a lesson.
+ALONE = Others()
+
+
 class Assembly(NamedTuple):
     """The network, what it starts from and reads, and its programs, which are compiled at their first call."""
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 
-from tljax.config import SOURCE, STAGES, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
+from tljax.config import SOURCE, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
 from tljax.data.datasets import Dataset
+from tljax.devices.mesh import make_mesh
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
-from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
@@ -29,7 +30,9 @@ from tljax.runs.workdir import (
     find_run,
     mark_running,
 )
+from tljax.stages.assembly import Others
 from tljax.stages.overlap import count_known, is_new, refuse_known
+from tljax.stages.programs import make_setup
 from tljax.stages.stage import (
     check_classes,
     check_overwrite,
@@ -41,6 +44,7 @@ from tljax.stages.stage import (
     run_stage,
     settle_images,
 )
+from tljax.text import printable
 from tljax.trees import Row
 from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
@@ -78,6 +82,8 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 with claim(workdir / name):
                     clear(workdir / name)
         summaries = {}
+        # The tables of units that were printed, by network.
+        shown: dict[str, printed.Printed] = {}
         for name, config in configs.items():
             if name in finished:
                 summaries[name] = read_finished(workdir / name)
@@ -87,10 +93,11 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                     summaries[name] = read_finished(workdir / name)
                     continue
-                source = load_source(config)
-                summaries[name] = run_stage(
-                    config, workdir / name, datasets[name], source, earlier_cuts=cuts.get(name, ())
-                )
+                source, dataset = load_source(config), datasets[name]
+                network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
+                others = Others(cuts.get(name, ()), shown.get(network))
+                summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
+                shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
     return summaries
@@ -278,11 +285,11 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
-    title = "The four stages" if tuple(shown) == STAGES else "The stages"
     monitors = {name: stage.monitor for name, stage in lesson.active.items()}
-    notes = "\n".join(f"- {note}" for note in printed.stages_notes(shown, lesson.origins(), monitors))
+    found = printed.stages_notes(shown, summaries.get(SOURCE), lesson.origins(), monitors)
+    notes = "\n".join(f"- {note}" for note in found)
     text = f"{table}\n\n{notes}" if notes else table
-    sections = [f"# {title}", text, "![curves](figures/curves.png)"]
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", text, "![curves](figures/curves.png)"]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
     write_text(workdir / "report.md", "\n\n".join(sections) + "\n")

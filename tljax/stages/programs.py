@@ -20,6 +20,7 @@ from tljax.networks.architectures import DEFAULT_VARIANT, VARIANTS, find_archite
 from tljax.networks.cut import Cut, find_cut, find_head
 from tljax.networks.resnet import ResNet, abstract_variables, compute_type, describe_network, start_as_shortcuts
 from tljax.report import printed
+from tljax.report.printed import Printed
 from tljax.training import steps
 from tljax.training.features import Prefix
 from tljax.training.inference import run_prefix, start_inference
@@ -65,10 +66,12 @@ def make_setup(config: Config, source: Weights | None, classes: int, mesh: Mesh)
     return Setup(config, model, preprocessing, cut, mesh)
 
 
-def describe_setup(setup: Setup, variables: Tree) -> str:
-    """The network, what it runs on, and the table of its units, for a reader. Only the shapes of `variables` count."""
-    table = printed.network_summary(variables, setup.cut, setup.config.batch_norm)
-    return f"{setup.network} on {describe_devices()}\n{table}"
+def describe_setup(setup: Setup, variables: Tree, before: Printed | None = None) -> str:
+    """The network, what it runs on, and the table of its units, for a reader; where that was printed `before`, only
+    what differs. Only the shapes of `variables` count."""
+    about = variables, setup.cut, setup.config.batch_norm
+    units = printed.network_summary(*about) if before is None else printed.summary_again(*about, before)
+    return f"{setup.network} on {describe_devices()}\n{units}"
 
 
 def initialize(setup: Setup, source: Weights | None, class_names: tuple[str, ...], key: jax.Array) -> Tree:

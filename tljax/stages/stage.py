@@ -17,10 +17,11 @@ from tljax.data.datasets import Dataset
 from tljax.data.decoding import USUAL_FIT
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
-from tljax.networks.cut import Cut, find_cut, find_head
+from tljax.networks.cut import find_cut, find_head
 from tljax.report import printed
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
+from tljax.stages.assembly import ALONE, Others
 from tljax.stages.overlap import count_known, is_new, refuse_known, warn_of_known
 from tljax.stages.train import train
 from tljax.stages.zero_shot import zero_shot
@@ -169,7 +170,7 @@ def run_stage(
     dataset: Dataset,
     source: Weights | None,
     *,
-    earlier_cuts: tuple[Cut, ...] = (),
+    others: Others = ALONE,
     overwrite: bool = False,
 ) -> Row:
     """Runs one stage and returns what `summary.json` holds. The arguments are those of `train`."""
@@ -183,17 +184,15 @@ def run_stage(
         warn_of_known(known, dataset, source.name, source.learned)
     if config.stage == "zero_shot":
         assert isinstance(source, Weights), "zero_shot has weights"
-        found = zero_shot(config, workdir, dataset, source, overwrite=overwrite)
+        found = zero_shot(config, workdir, dataset, source, before=others.table, overwrite=overwrite)
     else:
-        found = train(config, workdir, dataset, source, earlier_cuts=earlier_cuts, overwrite=overwrite)
+        found = train(config, workdir, dataset, source, others=others, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 2)
     summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
     if source is not None and source.is_run:
         summary["known_to_source"] = known
     write_json(workdir / SUMMARY, summary)
-    print(printed.summary_line(summary))
-    if "calibration" in summary:
-        print(printed.calibration_line(summary["calibration"]))
+    print(printed.results(summary))
     return summary
 
 
@@ -202,6 +201,6 @@ def read_finished(workdir: Path) -> Row:
     summary: Row = read_json(workdir / SUMMARY)
     print(
         f"\n== finished before in {workdir}, its pictures are not read; --overwrite begins anew\n"
-        f"{printed.summary_line(summary)}"
+        f"{printed.results(summary)}"
     )
     return summary

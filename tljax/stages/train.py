@@ -17,17 +17,18 @@ from tljax.devices.processes import interrupted, max_over_processes
 from tljax.networks.cut import Cut, verify_frozen
 from tljax.networks.resnet import describe_network
 from tljax.report import printed
+from tljax.report.printed import Printed
 from tljax.runs.checkpoints import Meta, complete, open_checkpoints
 from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING, Learned, learn
 from tljax.runs.workdir import begin_run, mark_running
-from tljax.stages.assembly import Assembly, assemble, split_seed
+from tljax.stages.assembly import ALONE, Assembly, Others, assemble, split_seed
 from tljax.stages.conclusion import Outcome, conclude
 from tljax.stages.programs import Setup, describe_setup, initialize, make_setup
 from tljax.stages.solve import Solution, solve_if_asked, start_from_solution
 from tljax.storage import signals
 from tljax.training import epochs, features, metrics
-from tljax.training.epochs import Evaluation
+from tljax.training.epochs import Ahead, Evaluation
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch, last_epoch, record_solved
 from tljax.training.state import TrainState, place_state
 from tljax.training.unchosen import MANY, judge_pictures
@@ -41,24 +42,24 @@ def train(
     dataset: Dataset,
     source: Weights | None,
     *,
-    earlier_cuts: tuple[Cut, ...] = (),
+    others: Others = ALONE,
     overwrite: bool = False,
 ) -> Row:
     """Trains one stage, from its newest checkpoint if there is one, and returns its part of `summary.json`.
 
-    `source` are the weights to start from, None for random ones. `earlier_cuts` are the cuts of later stages: their
-    activations are computed in the same pass. `overwrite` deletes an earlier run in `workdir` first.
+    `source` are the weights to start from, None for random ones, `others` the other stages of its lesson. `overwrite`
+    deletes an earlier run in `workdir` first.
 
     Raises:
       ValueError: if the weights or the checkpoints do not fit, or the training diverges.
       RuntimeError: if a frozen leaf has changed.
       signals.Stopped: if a signal ends the run; what is done is saved.
     """
-    made = prepare(config, dataset, source, earlier_cuts)
+    made = prepare(config, dataset, source, others.cuts)
     # What can be wrong with the settings has shown before this, while an earlier run is still there.
     begin_run(workdir, config, overwrite=overwrite)
     with open_journal(made, workdir, dataset, source) as journal:
-        state, progress = resume(journal, made)
+        state, progress = resume(journal, made, others.table)
         last = last_epoch(journal.earlier) + config.epochs
         state = warm_up(made, state, progress, last)
         solution = solve_if_asked(made.setup, dataset, made.activations, progress)
@@ -80,7 +81,7 @@ def train(
 
 
 def prepare(config: Config, dataset: Dataset, source: Weights | None, earlier_cuts: tuple[Cut, ...]) -> Assembly:
-    """What the stage trains with. The arguments are those of `train`.
+    """What the stage trains with. `earlier_cuts` are those of `Others`, the other arguments those of `train`.
 
     Raises:
       ValueError: if the weights do not fit, or a head is to be solved from activations that are too large.
@@ -143,9 +144,9 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
         yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
 
 
-def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
+def resume(journal: Journal, made: Assembly, before: Printed | None) -> tuple[TrainState, Progress]:
     """The state and progress of the newest checkpoint or, without one, the first state. When nothing can be refused any
-    more, the network is printed.
+    more, the network is printed, whose units may have been printed `before`.
 
     Raises:
       ValueError: if this run began with other data, or the source weights are of another run than then.
@@ -156,7 +157,7 @@ def resume(journal: Journal, made: Assembly) -> tuple[TrainState, Progress]:
         pretrained = setup.config.pretrained
         raise ValueError(f"{pretrained} is another run than when {journal.workdir} began; give another --workdir")
     mark_running(journal.workdir, setup.config)
-    print(describe_setup(setup, variables))
+    print(describe_setup(setup, variables, before))
     journal.begin(variables, progress)
     if restored is None:
         return programs.create(variables), progress
@@ -214,9 +215,17 @@ def train_epoch(
         order,
         made.train_steps,
         name=f"epoch {epoch}/{last}",
+        ahead=look_ahead(made.setup.config, progress, last),
         interrupted=interrupted,
         announce=announce,
     )
+
+
+def look_ahead(config: Config, progress: Progress, last: int) -> Ahead:
+    """What comes after the current epoch, and how long the one before it took, if that was of the same stage."""
+    row = progress.history[-1] if progress.history else {}
+    alike = row.get("epoch") and (row["stage"], row.get("cut")) == (config.stage, config.cut)
+    return Ahead(last - progress.epoch, row.get("seconds") if alike else None)
 
 
 def evaluate_epoch(made: Assembly, state: TrainState) -> Evaluation | None:

@@ -11,6 +11,7 @@ from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
 from tljax.report import figures
+from tljax.report.printed import Printed
 from tljax.runs.files import write_predictions
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.programs import describe_setup, make_setup
@@ -21,8 +22,16 @@ from tljax.weights import convert, imagenet
 from tljax.weights.pretrained import Weights
 
 
-def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights, *, overwrite: bool = False) -> Row:
-    """Classifies the validation split and returns its part of `summary.json`.
+def zero_shot(
+    config: Config,
+    workdir: Path,
+    dataset: Dataset,
+    weights: Weights,
+    *,
+    before: Printed | None = None,
+    overwrite: bool = False,
+) -> Row:
+    """Classifies the validation split and returns its part of `summary.json`. `before` is that of `describe_setup`.
 
     With several processes each reads all images and classifies its share.
 
@@ -36,7 +45,7 @@ def zero_shot(config: Config, workdir: Path, dataset: Dataset, weights: Weights,
     variables = unflatten(convert.match_leaves(flatten(abstract_variables(model)), weights.leaves, name=weights.name))
     begin_run(workdir, config, overwrite=overwrite)
     mark_running(workdir, config)
-    print(describe_setup(setup, variables))
+    print(describe_setup(setup, variables, before))
 
     inference = start_inference(model, setup.preprocessing, put(variables, whole(mesh)), mesh)
     classifier = partial(classify, size=weights.input_size, resizing=weights.resizing)

@@ -1,5 +1,6 @@
 """Files that are downloaded once into the user's cache folder, and verified by their checksums."""
 
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,9 @@ def download(url: str, md5: str) -> Path:
     print(f"{missing}; downloading it from {urlsplit(url).netloc}", flush=True)
     pooch.get_logger().setLevel("WARNING")
     try:
-        return Path(pooch.retrieve(url, f"md5:{md5}", fname=file.name, path=file.parent, progressbar=True))
+        return Path(
+            pooch.retrieve(url, f"md5:{md5}", fname=file.name, path=file.parent, progressbar=sys.stderr.isatty())
+        )
     # Without a network pooch passes on the OSErrors of requests; for a wrong checksum it raises ValueError.
     except (OSError, ValueError) as error:
         why = "what came has another MD5" if isinstance(error, ValueError) else type(error).__name__

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from tljax.data.batches import Examples, progress_bar
+from tljax.data.batches import Examples, move, progress_bar
 from tljax.devices.environment import describe_memory
 from tljax.devices.processes import max_over_processes
 from tljax.training import metrics
@@ -21,6 +21,9 @@ from tljax.training.state import TrainState
 # noticed. On a CPU the first step of a dispatch is the slowest, because Linux fills its working memory with zeros: a
 # step of everything takes 305 ms alone (32 pixels, batches of 128, two cores), two take 255 ms each, sixteen 220 ms.
 DISPATCH_SECONDS = 2.0
+
+# The bar of an epoch on 80 columns: the time that is left of it, of all epochs, and the metrics so far.
+EPOCH_BAR = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
 
 # Returns the number of the signal that interrupts a pass, or 0. Called after every dispatch.
 Interrupted = Callable[[], int]
@@ -50,7 +53,7 @@ def _run(
 ) -> Generator[tuple[Any, Any]]:
     """Makes a pass over `examples`, without its first `skip` steps, with `call(carry, chunk, start, stop) -> (carry,
     outputs)`. Yields after each dispatch the carry, and the outputs of its steps on the host, [steps, ...]."""
-    size = 1
+    size, done = 1, bar.n
     with closing(examples.chunks(order, skip)) as chunks:
         for chunk, start in chunks:
             steps = int(chunk.steps)
@@ -60,7 +63,7 @@ def _run(
                 carry, outputs = call(carry, chunk, np.int32(start), np.int32(stop))
                 outputs = jax.tree.map(lambda o, start=start, stop=stop: np.asarray(o)[start:stop], outputs)
                 size = max_over_processes(next_size(size, time.perf_counter() - began))
-                bar.update(stop - start)
+                move(bar, stop - start, first=bar.n == done)
                 yield carry, outputs
                 start = stop
 
@@ -91,13 +94,15 @@ def train_epoch(
     train_steps: Callable[..., Any],
     *,
     name: str,
+    ahead: "Ahead | None" = None,
     interrupted: Interrupted = never,
     announce: bool = False,
 ) -> tuple[TrainState, PartialEpoch]:
     """Trains on `examples` in `order`, from the step after `done` to the end of the pass or until `interrupted`.
 
     `train_steps(state, chunk, start, stop) -> (state, sums)` makes the steps `start` to `stop - 1` of a chunk. `name`
-    labels the progress bar. With `announce`, a line says once how fast the steps are.
+    labels the progress bar, which also says how long it takes to the end of what is `ahead`. With `announce`, a line
+    says once how fast the steps are.
 
     Returns the new state and the finished part of the epoch. The sums of a step are those before its update, which
     Keras reports too.
@@ -109,7 +114,8 @@ def train_epoch(
         return state, done
     started = time.perf_counter() - done.seconds
     sums = done.sums
-    with progress_bar(examples.steps, name, unit="step", done=done.steps) as bar:
+    with progress_bar(examples.steps, name, unit=" steps", done=done.steps, layout=EPOCH_BAR) as bar:
+        bar.set_postfix_str(describe_left(bar, ahead))
         steps = _run(train_steps, state, examples, order, bar, done.steps)
         with closing(steps):
             began = time.perf_counter()
@@ -123,10 +129,29 @@ def train_epoch(
                     announce = False
                 _check_finite(new_sums, len(sums.loss), name)
                 sums = metrics.Sums(*(np.append(*pair).astype(float) for pair in zip(sums, new_sums, strict=True)))
-                bar.set_postfix({k: f"{v:.4f}" for k, v in metrics.means(sums).items()}, refresh=False)
+                means = (f"{name} {value:.4f}" for name, value in metrics.means(sums).items())
+                bar.set_postfix_str(", ".join(filter(None, (describe_left(bar, ahead), *means))))
                 if interrupted():
                     break
     return state, PartialEpoch(len(sums.loss), sums, time.perf_counter() - started)
+
+
+class Ahead(NamedTuple):
+    """The `epochs` that come after one, and the seconds that an epoch took; None while none has ended."""
+
+    epochs: int
+    seconds: float | None
+
+
+def describe_left(bar: tqdm, ahead: Ahead | None) -> str:
+    """How long all epochs take from here, such as "all 12:40"; empty before that is known, and in the last epoch.
+    `bar` is that of the epoch."""
+    rate = bar.format_dict["rate"]
+    whole = bar.total / rate if rate else None
+    if not ahead or not ahead.epochs or (one := ahead.seconds or whole) is None:
+        return ""
+    rest = (one if whole is None else whole) * (1 - bar.n / bar.total)
+    return f"all {tqdm.format_interval(rest + ahead.epochs * one)}"
 
 
 def describe_pace(name: str, steps: int, step_seconds: float) -> str:
@@ -178,7 +203,7 @@ def try_evaluate(
     began = time.perf_counter()
     call = lambda _, *chunk: ((), eval_steps(state, *chunk))  # noqa: E731
     parts = []
-    bar = progress_bar(examples.steps, "evaluation", unit="step")
+    bar = progress_bar(examples.steps, "evaluation", unit=" steps")
     with bar, closing(_run(call, (), examples, None, bar)) as steps:
         for _, outputs in steps:
             parts.append(outputs)

@@ -215,7 +215,7 @@ def _find(about: dict[str, Any], arrays: tuple[Any, ...], run: Callable[..., Arr
     count = len(arrays[0])
     rows = np.sort(np.random.default_rng().choice(count, min(CHECKED, count), replace=False))
     few = tuple(array[rows] for array in arrays)
-    batches = map_batches(lambda *x: (run(*x),), few, CHECKED, mesh, name="comparison")
+    batches = map_batches(lambda *x: (run(*x),), few, CHECKED, mesh, name=f"checking the cached {about['what']}")
     live = np.concatenate([h for _, (h,) in batches])
     kept = found["activations"].view(live.dtype)
     right_shape = kept.shape == (count, *live.shape[1:])
