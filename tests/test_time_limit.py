@@ -16,6 +16,7 @@ from tljax.config import Cache, Lesson, Recipe
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import NETWORKS, RESNET50
+from tljax.runs import journal
 from tljax.stages import recipe as recipes
 from tljax.stages import time_limit, timing
 from tljax.stages.rules import choose_augmentation, choose_stages
@@ -94,7 +95,8 @@ def test_images_that_are_kept_nowhere_are_read_in_every_epoch():
     assert add_up(rates, extent, lesson, 900.0, SPENT).epoch > kept.epoch + 2
 
 
-def test_checkpoints_are_at_most_two_in_fifteen_seconds():
+def test_checkpoints_are_at_most_two_in_fifteen_seconds(monkeypatch):
+    monkeypatch.setattr(journal, "SAVE_SECONDS", 15.0)
     assert share_of_saving(60.0, 3.0) == 3.0
     assert share_of_saving(1.5, 3.0) == pytest.approx(0.6)
 

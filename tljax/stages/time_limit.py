@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tljax.config import Config, Data, Lesson, Recipe
 from tljax.data.datasets import Extent
 from tljax.devices.processes import max_over_processes
+from tljax.runs import journal
 from tljax.stages.rules import Limit
 from tljax.stages.timing import Rates, list_configs, measure_rates
 from tljax.training import features, ridge
@@ -20,8 +21,6 @@ from tljax.weights.pretrained import Weights
 TIMED, KEPT_BACK = 0.1, 0.1
 # What is suggested must fit into this share of the limit, since it is not timed itself.
 SURE = 0.9
-# Seconds between two checkpoints of a run at least.
-SAVE_SECONDS = 15.0
 # Seconds that the smallest checkpoint takes, and bytes that are written in a second, digests included: 280 MB in 2 to 3
 # seconds on a shared machine.
 LEAST, WRITTEN = 0.3, 1e8
@@ -159,9 +158,9 @@ def are_decoded_anew(extent: Extent, config: Config) -> bool:
 
 
 def share_of_saving(epoch: float, checkpoint: float) -> float:
-    """Seconds for checkpoints in an epoch of so many seconds: there is one in `SAVE_SECONDS` at most, and the best
-    epoch's beside it."""
-    return min(checkpoint, epoch / SAVE_SECONDS * 2 * checkpoint)
+    """Seconds for checkpoints in an epoch of so many seconds: there is one in `journal.SAVE_SECONDS` at most, and
+    the best epoch's beside it."""
+    return min(checkpoint, epoch / journal.SAVE_SECONDS * 2 * checkpoint)
 
 
 def count_steps(images: int, config: Config) -> int:
