@@ -334,6 +334,8 @@ def test_finished_stages_are_not_run_again(lesson, copy, capsys):
     run(make_lesson(), copy)
     printed = capsys.readouterr().out
     assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
+    # The table of the units was not printed by this start.
+    assert printed.count("\nunit  ") == 1
     losses = [[row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, copy)]
     assert losses[0] == losses[1]
 

@@ -276,6 +276,14 @@ def test_pictures_are_read_as_they_are_needed(run, model):
     assert [answer.prediction is None for answer in answers] == [i % 3 == 0 for i in range(2 * model.batch_size)]
 
 
+def test_a_bar_knows_how_many_answers_there_will_be(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(predict.watch("abc", 3)) == ["a", "b", "c"]
+    assert "| 1/3 [" in terminal.getvalue()
+
+
 def test_maps_of_contributions(model, photos, capsys):
     large = replace(model, image_size=96)
     pictures = find_pictures(["photos/a.png", "photos/broken.jpg", "photos/deep"], model.class_names, Counter())

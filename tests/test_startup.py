@@ -1,5 +1,6 @@
 """`tljax.train` gets JAX ready as the command line does; `tljax.load` leaves JAX as the program has it."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from tiny_runs import make_source, small
 
 from tljax.model import load
 from tljax.stages.from_config import run
-from tljax.startup import one_line
+from tljax.startup import one_line, prepare_outputs
 
 HERE = Path(__file__).parent
 MODES = {"JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -66,3 +67,12 @@ def test_an_error_is_a_line_that_steers_no_terminal(capsys, monkeypatch, error, 
     with pytest.raises(SystemExit), one_line(debug=False):
         raise error
     assert capsys.readouterr().err == line
+
+
+def test_a_line_goes_through_a_pipe_when_it_is_printed(monkeypatch):
+    pipe = io.BytesIO()
+    with io.TextIOWrapper(pipe, write_through=False) as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        prepare_outputs()
+        print("epoch 1")
+        assert pipe.getvalue() == b"epoch 1\n"
