@@ -40,12 +40,12 @@ ONE_LEFT_DATA = {"labels_per_class": 205}
 ROWS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lesson, feature_extraction": ("feature_extraction", {**LESSON, "epochs": 10}, {"max_images": 24_656}),
     "lesson, fine_tune": ("fine_tune", {**LESSON, **TUNED, "epochs": 8}, {"max_images": 8_272}),
-    "lesson, from_scratch": ("from_scratch", {**LESSON, "cut": "conv1", "epochs": 5}, {"max_images": 6_224}),
-    "one left, feature_extraction": ("feature_extraction", {**ONE_LEFT, "epochs": 20}, ONE_LEFT_DATA),
-    "one left, fine_tune": ("fine_tune", {**ONE_LEFT, **TUNED, "epochs": 20}, ONE_LEFT_DATA),
+    "lesson, from_scratch": ("from_scratch", {**LESSON, "cut": "conv1", "epochs": 4}, {"max_images": 6_224}),
+    "one left, feature_extraction": ("feature_extraction", {**ONE_LEFT, "epochs": 10}, ONE_LEFT_DATA),
+    "one left, fine_tune": ("fine_tune", {**ONE_LEFT, **TUNED, "epochs": 8}, ONE_LEFT_DATA),
     "one left, from_scratch": (
         "from_scratch",
-        {**ONE_LEFT, "cut": "conv1", "epochs": 12, "batch_norm": "training", "monitor": "val_accuracy"},
+        {**ONE_LEFT, "cut": "conv1", "epochs": 8, "batch_norm": "training", "monitor": "val_accuracy"},
         ONE_LEFT_DATA,
     ),
 }
