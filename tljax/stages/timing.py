@@ -19,6 +19,7 @@ from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.datasets import Extent, choose_pictures
 from tljax.devices.mesh import by_row, make_mesh, own_rows, put, round_up, whole
 from tljax.devices.processes import max_over_processes
+from tljax.networks.resnet import abstract_variables
 from tljax.stages.programs import Programs, Setup, compile_prefix, compile_programs, initialize, make_setup
 from tljax.training import features
 from tljax.training.epochs import next_size
@@ -71,19 +72,20 @@ def measure_rates(lesson: Lesson, source: Weights | None, extent: Extent, second
     """How long the stages of `lesson` take for pictures of this `extent` with the network of `source`. What is timed
     takes about so many `seconds`, without what is compiled.
 
-    Images and weights are random, since the time depends on neither. Where the activations of all images cannot be
+    Images are black and weights any, since the time depends on neither. Where the activations of all images cannot be
     kept, the frozen units run in each of the steps.
     """
     config = list_configs(lesson)[-1]
     setup = make_setup(replace(config, epochs=draw_epochs()), source, extent.classes, make_mesh())
-    variables = put(initialize(setup, None, (), jax.random.key(0)), whole(setup.mesh))
+    variables = make_variables(setup, source)
     size = count_bytes(variables)
     reading = time_reading(lesson, extent)
     frozen, rest = Timed(0.0, 0.0), Timed(0.0, 0.0)
     shape, once = shape_images(setup, extent), False
     if setup.cut.split(variables)[0]["params"]:
-        frozen, rest = time_units(lesson, source, extent, variables, seconds / 6)
-        shape, once = shape_examples(setup, variables, extent)
+        frozen, rest, few = time_units(lesson, source, extent, variables, seconds / 6)
+        if once := can_keep(config, extent, few):
+            shape = ShapeDtypeStruct(few.shape[1:], few.dtype)
     began = time.perf_counter()
     training = place_some(setup, shape, extent.images, (config.data.views or 1) if once else 1)
     validation = place_some(setup, shape, extent.validation)
@@ -109,6 +111,16 @@ def measure_rates(lesson: Lesson, source: Weights | None, extent: Extent, second
 def list_configs(lesson: Lesson) -> list[Config]:
     """The stages of a recipe's lesson as configs. All of them have the lesson's weights."""
     return [lesson.config(name, lesson.pretrained) for name in lesson.stages]
+
+
+def make_variables(setup: Setup, source: Weights | None) -> Tree:
+    """Variables of the network: zeros in place of those of a `source`; without one those that a run draws, so that it
+    finds the compiled program that does."""
+    if source is None:
+        variables = initialize(setup, None, (), jax.random.key(0))
+    else:
+        variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_variables(setup.model))
+    return put(variables, whole(setup.mesh))
 
 
 def draw_epochs() -> int:
@@ -142,8 +154,9 @@ def time_reading(lesson: Lesson, extent: Extent) -> float:
 
 def time_units(
     lesson: Lesson, source: Weights | None, extent: Extent, variables: Tree, seconds: float
-) -> tuple[Timed, Timed]:
-    """Seconds of the pass of the first stage, for one image: up to the cut of the last stage, and from there on."""
+) -> tuple[Timed, Timed, ShapeDtypeStruct]:
+    """Seconds of the pass of the first stage, for one image: up to the cut of the last stage, and from there on; and
+    the activations of a few images there."""
     first, last = (
         make_setup(config, source, extent.classes, make_mesh())
         for config in (list_configs(lesson)[0], list_configs(lesson)[-1])
@@ -156,7 +169,8 @@ def time_units(
     frozen = time_calls(partial(prefix.run(None, at), images), seconds)
     activations = prefix.run(None, at)(images)
     rest = Timed(0.0, 0.0) if at == end else time_calls(partial(prefix.run(at, end), activations), seconds)
-    return Timed(frozen.seconds / size, frozen.compiling), Timed(rest.seconds / size, rest.compiling)
+    few = ShapeDtypeStruct(activations.shape, activations.dtype)
+    return Timed(frozen.seconds / size, frozen.compiling), Timed(rest.seconds / size, rest.compiling), few
 
 
 def shape_images(setup: Setup, extent: Extent) -> ShapeDtypeStruct:
@@ -165,14 +179,10 @@ def shape_images(setup: Setup, extent: Extent) -> ShapeDtypeStruct:
     return ShapeDtypeStruct((side, side, 3), np.uint8)
 
 
-def shape_examples(setup: Setup, variables: Tree, extent: Extent) -> tuple[ShapeDtypeStruct, bool]:
-    """What a step reads of an image, and whether that are activations."""
-    config, cut = setup.config, setup.cut
+def can_keep(config: Config, extent: Extent, few: ShapeDtypeStruct) -> bool:
+    """Whether the activations of all images are computed once; `few` are those of a few."""
     passes = features.count_passes(extent.images, extent.validation + extent.test, config.data.views)
-    few = features.measure(compile_prefix(setup, variables, {}), (cut,), extent.side, setup.mesh)[cut.position]
-    if features.find_obstacle(config.data, config.cache, passes, few):
-        return shape_images(setup, extent), False
-    return ShapeDtypeStruct(few.shape[1:], few.dtype), True
+    return features.find_obstacle(config.data, config.cache, passes, few) is None
 
 
 def place_some(setup: Setup, shape: ShapeDtypeStruct, number: int, views: int = 1) -> Examples:
