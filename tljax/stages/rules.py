@@ -183,7 +183,7 @@ def _choose_epochs(images: int, pictures: int, bounds: tuple[int, int], limit: L
     """The number of epochs, and the reason."""
     least, most = bounds
     wanted = max(least, min(most, pictures // images))
-    rule = f"each picture {least} to {most} times, and {pictures:,} pictures in all where that lies between"
+    rule = f"so many that the network sees {pictures:,} pictures in all, but each {least} to {most} times"
     if limit is None:
         return wanted, f"{wanted} epochs ({rule})"
     if limit.epochs >= wanted:
@@ -207,7 +207,7 @@ def scale_rate(rate: float, batch: int) -> float:
 
 
 def _explain_batch(batch: int) -> str:
-    return f"batches of {batch}: as many pictures as leave 16 steps of an epoch, but 8 to 128, and one on each device"
+    return f"batches of {batch}: the largest that make 16 steps an epoch, from 8 to 128, and one on each device"
 
 
 def _explain_optimizer(optimizer: Optimizer) -> str:
