@@ -9,7 +9,7 @@ from tiny_runs import TIMES, read_rows, small
 
 from tljax.config import Optimizer
 from tljax.networks.cut import Cut
-from tljax.runs import checkpoints, journal
+from tljax.runs import checkpoints, journal, readers
 from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING
 from tljax.stages.from_config import run
@@ -139,3 +139,22 @@ def test_a_run_that_seldom_saves_comes_to_the_same(tmp_path, monkeypatch, an_epo
     run(SEVERAL, tmp_path / "run")
     assert digests(tmp_path / "run") == digests(an_epoch_a_checkpoint)
     assert rows_without_times(tmp_path / "run") == rows_without_times(an_epoch_a_checkpoint)
+
+
+def test_a_run_keeps_the_order_that_it_began_with(tmp_path, monkeypatch, an_epoch_a_checkpoint):
+    """An older version left the padding last, and did not say so: 60 pictures are three batches of 16 and one of 12."""
+    config = small("from_scratch", epochs=2)
+    before = checkpoints.META_BEFORE["spread"]
+    for name, epochs in (("run", 1), ("whole", 2)):
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "Progress", lambda earlier: Progress(earlier, spread=before))
+            config.epochs = epochs
+            run(config, tmp_path / name)
+    run(config, tmp_path / "run")
+    assert rows_without_times(tmp_path / "run") == rows_without_times(tmp_path / "whole")
+    assert [readers.read_run(folder)[1]["spread"] for folder in (tmp_path / "run", an_epoch_a_checkpoint)] == [
+        False,
+        True,
+    ]
+    run(config, tmp_path / "new")
+    assert rows_without_times(tmp_path / "new") != rows_without_times(tmp_path / "whole")
