@@ -301,7 +301,7 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     monitors["tuned"] = "val_accuracy"
     better, worse = tuned | many, tuned | many | {"accuracy": 0.1, "loss": 0.0}
     before = STAGES[0] | {"accuracy": 0.5, "loss": 0.5}
-    assert notes(before, better) == []
+    assert notes(before, better) == notes(before | {"accuracy": None}, worse) == []
     assert notes(before, worse) == [
         "tuned is not better than head: its accuracy on the validation pictures is not higher"
     ]

@@ -330,11 +330,12 @@ def stages_notes(
 
 
 def _why_not_better(summary: Row, before: Row, monitor: Monitor) -> str:
-    """What on the validation pictures did not get better, by what chooses the stage's best epoch; empty if it did."""
-    if monitor == "val_loss":
-        return "loss on the validation pictures is not lower" if summary["loss"] >= before["loss"] else ""
-    worse = summary["accuracy"] <= before["accuracy"]
-    return "accuracy on the validation pictures is not higher" if worse else ""
+    """What on the validation pictures did not get better, by what chooses the stage's best epoch; empty if it did, or
+    if a number is not there."""
+    name, gain, sign = ("loss", "lower", -1) if monitor == "val_loss" else ("accuracy", "higher", 1)
+    if None in (summary[name], before[name]) or sign * summary[name] > sign * before[name]:
+        return ""
+    return f"{name} on the validation pictures is not {gain}"
 
 
 def _loss(measured: Row) -> str:
