@@ -202,6 +202,7 @@ SUMMARIES = [
     ("loss", "low"), ("accuracy", 7), ("accuracy", GONE), ("seconds", None), ("stage", 5), ("epochs", GONE),
     ("test", 5), ("params", GONE), ("params.trainable", "x"), ("labels", []), ("data.splits", 5),
     ("data.splits.validation.images", 0), ("data.splits", {"validation": {"classes": {"cat": "x"}}}),
+    ("data.splits", {"train": {"images": None}}),
     ("balanced_accuracy", "x"), ("test", {"loss": 1.0, "accuracy": 1.0, "balanced_accuracy": "x"}),
     ("solved", {"held_out": {"loss": 1.0, "accuracy": 0.5, "pictures": 5, "worst_class": 5}}),
     ("class_names", [5]), ("class_accuracy", {"cat": 2}), ("calibration", {}), ("calibration", {

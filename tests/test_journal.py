@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING
 from tljax.stages.from_config import run
 from tljax.training.progress import PartialEpoch, Progress, finish_epoch
-from tljax.training.state import TrainState
+from tljax.training.state import Diverged, TrainState
 
 SEVERAL = small(
     "from_scratch", epochs=6, monitor="val_accuracy", optimizer=Optimizer(learning_rate=0.01, ema_decay=0.5)
@@ -94,6 +95,18 @@ def test_a_part_of_an_epoch_is_saved_with_the_best_epoch_before_it(tmp_path, kep
     assert kept.order == [10]
     written.save(state_after(3), progress)
     assert kept.order == [10, 20, 34] and kept.numbers[20] == 2.0
+
+
+@pytest.mark.parametrize(("error", "processes", "saved"), [(OSError, 1, [10, 40]), (Diverged, 2, [10, 40]),
+                                                           (OSError, 2, [10])])  # fmt: skip
+def test_an_error_does_not_cost_the_best_epoch(tmp_path, kept, monkeypatch, error, processes, saved):
+    """Unless it may be that of one process, which the others would wait for."""
+    monkeypatch.setattr(journal, "jax", SimpleNamespace(tree=jax.tree, process_count=lambda: processes))
+    written = begin(kept, tmp_path)
+    with pytest.raises(error, match="wrong"), written.keeping_best():
+        run_epochs(kept, written, [3, 2.5, 2.2, 1, 2], 1)
+        raise error("wrong")
+    assert kept.order == saved
 
 
 def test_nothing_is_saved_before_the_first_step(tmp_path, kept):

@@ -108,6 +108,9 @@ def test_fine_tuning_is_not_measured_on_what_its_source_learned_from(tmp_path, c
         said = capsys.readouterr().out
         assert f"has learned from {known} of the {count} validation pictures" in said
         assert f"its source had learned from {known} of the {count} validation pictures" in said
+        # A head that is solved again is judged on pictures that the source has learned from.
+        again = small("feature_extraction", pretrained=str(tmp_path / "all"), head=SOLVED, epochs=0, data=data)
+        assert run(again, tmp_path / "again")["known_to_source"] == {"train": 60 - known, "validation": known}
         # What it learned from is known to those who start from it.
         found, before = read_learned(tmp_path / "tuned"), read_learned(tmp_path / "all")
         assert found and before and len(found.files) > len(before.files) == 60

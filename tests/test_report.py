@@ -207,7 +207,7 @@ JUDGED = (
 
 def solved_head(there: int | None, **change) -> dict:
     """The summary of a head that was solved from 25 pictures of five classes; `there` are the validation pictures."""
-    splits = {"train": {"classes": dict.fromkeys("abcde", 5)}}
+    splits = {"train": {"images": 25, "classes": dict.fromkeys("abcde", 5)}}
     if there is not None:
         splits["validation"] = {"images": there, "classes": {"a": there}}
     summary = {"stage": "feature_extraction", "loss": 0.4, "accuracy": 0.9213, "seconds": 8.0, "best_epoch": 0}
@@ -236,16 +236,30 @@ EXPECTED_COUNTS = "which counts: the expected accuracy, from 25 pictures; "
             solved_head(89, epochs=2, best_epoch=2),
             "the expected accuracy is that of the solved head, not of epoch 2, which is kept",
         ),
+        (solved_head(89, known_to_source={"validation": 1, "train": 0}), SAYS.format(89)),
+        (
+            solved_head(89, known_to_source={"validation": 30, "train": 0}),
+            EXPECTED_COUNTS + "its source had learned from the validation pictures",
+        ),
+        (
+            solved_head(3, known_to_source={"validation": 0, "train": 25}),
+            "which counts: what the 3 validation pictures say; its source had learned from the others",
+        ),
+        (
+            solved_head(89, known_to_source={"validation": 30, "train": 25}),
+            "which counts: neither, its source had learned from these pictures",
+        ),
         # The accuracy is the expected one.
         (solved_head(None), JUDGED),
     ],
 )
 def test_an_accuracy_and_an_expected_one_stand_together_with_a_sentence_on_which_counts(summary, said):
     lines = printed.summary_line(summary).splitlines()
+    lines = [line for line in lines if not line.startswith("its source had learned from")]
     assert "accuracy 0.9213" in lines[0] and lines[-1] == said
     assert lines.count(EXPECTED) == lines.count(JUDGED) == 1
     notes = printed.stages_notes({"head": summary}, None, {}, {})
-    assert notes == [f"head: {line}" for line in lines[1:]]
+    assert set(notes) >= {f"head: {line}" for line in lines[1:]}
 
 
 def test_where_classes_are_of_different_sizes_the_balanced_accuracy_counts():
@@ -287,7 +301,7 @@ def test_a_lesson_says_how_far_its_table_can_be_believed():
     monitors["tuned"] = "val_accuracy"
     better, worse = tuned | many, tuned | many | {"accuracy": 0.1, "loss": 0.0}
     before = STAGES[0] | {"accuracy": 0.5, "loss": 0.5}
-    assert notes(before, better) == []
+    assert notes(before, better) == notes(before | {"accuracy": None}, worse) == []
     assert notes(before, worse) == [
         "tuned is not better than head: its accuracy on the validation pictures is not higher"
     ]

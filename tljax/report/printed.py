@@ -134,9 +134,13 @@ def expected_lines(summary: Row) -> list[str]:
 FEW_OF_A_CLASS = 5
 
 
+# Pictures that are known to the source change an accuracy by their share at most.
+FEW_KNOWN = 0.02
+
+
 def _which_counts(summary: Row, held_out: Row) -> list[str]:
-    """One sentence, where there are validation pictures too: those count who are more and chose nothing. The balanced
-    accuracy is the one to go by where the classes of those that count are of different sizes."""
+    """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
+    nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
     splits = summary.get("data", {}).get("splits", {})
     there, out = splits.get("validation", {}).get("images"), held_out["pictures"]
     if there is None:
@@ -146,12 +150,18 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
             f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
         ]
     chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
-    if there >= out and not chose:
+    known = summary.get("known_to_source") or {}
+    there_known, out_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
+    if there_known and out_known:
+        return ["which counts: neither, its source had learned from these pictures"]
+    if out_known or (there >= out and not chose and not there_known):
         found = find_imbalance(summary, "validation")
-        counts = f"what the {there:,} validation pictures say; the expected accuracy is from {out:,}"
+        other = "its source had learned from the others" if out_known else f"the expected accuracy is from {out:,}"
+        counts = f"what the {there:,} validation pictures say; {other}"
     else:
         found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
         why = "the validation pictures chose the epoch" if chose else f"validation has {there:,}"
+        why = "its source had learned from the validation pictures" if there_known else why
         counts = f"the expected accuracy, from {out:,} pictures; {why}"
         if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
             counts += "; with so few of a class it is too low"
@@ -293,7 +303,7 @@ def known_lines(summary: Row) -> list[str]:
         f"its source had learned from {count:,} of the {splits[name]['images']:,} {name} pictures: the accuracy there "
         "says too much"
         for name, count in known.items()
-        if count and name in splits
+        if count and "images" in splits.get(name, {})
     ]
 
 
@@ -320,11 +330,12 @@ def stages_notes(
 
 
 def _why_not_better(summary: Row, before: Row, monitor: Monitor) -> str:
-    """What on the validation pictures did not get better, by what chooses the stage's best epoch; empty if it did."""
-    if monitor == "val_loss":
-        return "loss on the validation pictures is not lower" if summary["loss"] >= before["loss"] else ""
-    worse = summary["accuracy"] <= before["accuracy"]
-    return "accuracy on the validation pictures is not higher" if worse else ""
+    """What on the validation pictures did not get better, by what chooses the stage's best epoch; empty if it did, or
+    if a number is not there."""
+    name, gain, sign = ("loss", "lower", -1) if monitor == "val_loss" else ("accuracy", "higher", 1)
+    if None in (summary[name], before[name]) or sign * summary[name] > sign * before[name]:
+        return ""
+    return f"{name} on the validation pictures is not {gain}"
 
 
 def _loss(measured: Row) -> str:

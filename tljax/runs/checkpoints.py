@@ -26,7 +26,7 @@ from tljax.networks.cut import Cut
 from tljax.networks.resnet import abstract_variables, build_network
 from tljax.runs.integrity import Damaged, agree, check_files, finding_damage, list_files
 from tljax.runs.saved_values import check_meta
-from tljax.training.state import TrainState
+from tljax.training.state import Diverged, TrainState
 from tljax.trees import Tree, digest_json, digest_leaves, find_differences, flatten, unflatten
 
 # The JSON part of a checkpoint: what the run is about, its progress, the digests of the arrays.
@@ -97,7 +97,7 @@ class Checkpoints:
         state.
 
         Raises:
-          ValueError: if a value in the state is not finite.
+          Diverged: if a value in the state is not finite.
           OSError: if the checkpoint cannot be written; those written before stay.
         """
         if number in self._manager.all_steps() or number == FROZEN:
@@ -106,7 +106,7 @@ class Checkpoints:
         leaves = jax.tree.map(on_host, variables | progress)
         for path, leaf in flatten(leaves).items():
             if not np.isfinite(leaf).all():
-                raise ValueError(
+                raise Diverged(
                     f"{path} is not finite any more after step {int(leaves['step'])} of this run: the training "
                     "diverged; what was saved before stands. Try a smaller --config.optimizer.learning_rate"
                 )

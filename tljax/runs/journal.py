@@ -1,6 +1,8 @@
 """What a training run writes as its epochs end, and what it resumes from."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tljax.runs.learned import Learned, find_learned, write_learned
 from tljax.runs.saved_values import PROGRESS_KEYS, check_kept
 from tljax.runs.workdir import METRICS
 from tljax.training.progress import Progress, progress_from_json, progress_to_json
-from tljax.training.state import TrainState
+from tljax.training.state import Diverged, TrainState
 from tljax.trees import Row, Tree
 
 # Seconds from one checkpoint to the next, at least. One of ResNet50 with Adam's moments, 280 MB, takes two, an epoch on
@@ -28,7 +30,7 @@ class Journal:
     """Checkpoints and `metrics.jsonl` of one run.
 
     The first epoch has a checkpoint, then the first one that ends `SAVE_SECONDS` after the last checkpoint, and so on.
-    If the best epoch has none, its state is copied, and the next save writes it too.
+    If the best epoch has none, its state is copied, and the next save writes it too, or an error that ends the run.
 
     It keeps the newest checkpoint and the best epoch's. While the run is at work, it also keeps those that were the
     newest and the best before the last save.
@@ -107,6 +109,19 @@ class Journal:
             self.checkpoints.read_back(now)
         self.checkpoints.prune({now, best} | self._kept)
         self._kept, self._best, self._saved_at = {now, best}, None, time.monotonic()
+
+    @contextmanager
+    def keeping_best(self) -> Iterator[None]:
+        """A block with the epochs. If an error ends it, the best one is written before, unless it has a checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            # All processes save together, and another error may be that of one alone.
+            if self._best is not None and (jax.process_count() == 1 or isinstance(error, Diverged)):
+                # What went wrong first is what to say.
+                with suppress(OSError, Diverged):
+                    self._write(*self._best)
+            raise
 
     def _is_time(self) -> bool:
         return self._saved_at is None or time.monotonic() - self._saved_at >= SAVE_SECONDS

@@ -114,7 +114,9 @@ def _is_worst_class(value: Any) -> bool:
 
 def _is_split(value: Any) -> bool:
     """Whether `value` is what a summary says about a split. Earlier versions did not count its classes."""
-    classes = value.get("classes") if isinstance(value, dict) else []
+    if not isinstance(value, dict) or not is_whole(value.get("images", 0)):
+        return False
+    classes = value.get("classes")
     return classes is None or (isinstance(classes, dict) and all_are(is_whole, classes))
 
 
@@ -247,7 +249,9 @@ SUMMARY_RULES: dict[str, Rule] = {
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),
-    "data.splits": _dict(_is_split, "must be a dict for each split, with the numbers of pictures of its classes"),
+    "data.splits": _dict(
+        _is_split, "must be a dict for each split, with its number of pictures and those of its classes"
+    ),
     "data.splits.validation.images": _whole(1),
     "known_to_source": Rule(
         _either(lambda counts: isinstance(counts, dict) and all_are(is_whole, counts)),

@@ -14,12 +14,13 @@ def is_new(workdir: Path) -> bool:
     return all(number == FROZEN for number in numbers)
 
 
-def count_known(dataset: Dataset, learned: Learned | None) -> Row | None:
-    """How many pictures of validation and test weights that have `learned` from others know. None if that is not known:
-    a run has not kept it, or has kept pixels where these are files. All processes call this together."""
+def count_known(dataset: Dataset, learned: Learned | None, *, of_train: bool = False) -> Row | None:
+    """How many pictures of validation and test weights that have `learned` from others know, and `of_train`, on which a
+    solved head is judged. None if that is not known: a run has not kept it, or has kept pixels where these are files.
+    All processes call this together."""
     if learned is None:
         return None
-    measured = {name: split for name, split in dataset.splits.items() if name != "train"}
+    measured = {name: split for name, split in dataset.splits.items() if of_train or name != "train"}
     if not all(learned.can_tell(of_files=split.of_files) for split in measured.values()):
         return None
     return {

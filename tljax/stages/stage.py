@@ -178,7 +178,7 @@ def run_stage(
     print(f"\n== {config.stage} in {workdir}")
     known = None
     if source is not None and source.is_run:
-        known = count_known(dataset, source.learned)
+        known = count_known(dataset, source.learned, of_train=config.head.init == "ridge")
         if overwrite or is_new(workdir):
             refuse_known(known, dataset, source.name)
         warn_of_known(known, dataset, source.name, source.learned)

@@ -141,7 +141,9 @@ def open_journal(made: Assembly, workdir: Path, dataset: Dataset, source: Weight
     with open_checkpoints(workdir, own=True) as checkpoints:
         about = identify_run(setup, dataset, from_activations=made.activations is not None)
         learned = learn_from(dataset, source)
-        yield Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
+        journal = Journal(workdir, checkpoints, setup.cut, made.frozen, about, earlier, steps, learned)
+        with journal.keeping_best():
+            yield journal
 
 
 def resume(journal: Journal, made: Assembly, before: Printed | None) -> tuple[TrainState, Progress]:

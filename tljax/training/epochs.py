@@ -15,7 +15,7 @@ from tljax.devices.environment import describe_memory
 from tljax.devices.processes import max_over_processes
 from tljax.training import metrics
 from tljax.training.progress import PartialEpoch
-from tljax.training.state import TrainState
+from tljax.training.state import Diverged, TrainState
 
 # Target time of one dispatch of many steps: the time between two updates of the progress bar, and until a signal is
 # noticed. On a CPU the first step of a dispatch is the slowest, because Linux fills its working memory with zeros: a
@@ -108,7 +108,7 @@ def train_epoch(
     Keras reports too.
 
     Raises:
-      ValueError: if the loss of a step is not finite; the message names the step.
+      Diverged: if the loss of a step is not finite; the message names the step.
     """
     if done.steps >= examples.steps:
         return state, done
@@ -167,7 +167,7 @@ def _check_finite(sums: metrics.Sums, done: int, name: str) -> None:
     wrong = np.flatnonzero(~np.isfinite(sums.loss))
     if len(wrong):
         step = done + int(wrong[0]) + 1
-        raise ValueError(
+        raise Diverged(
             f"{name}: the loss of step {step} is {sums.loss[wrong[0]]}: there, or in the gradients of the step before, "
             "the training diverged; what was saved before stands. Try a smaller --config.optimizer.learning_rate"
         )

@@ -13,6 +13,10 @@ from tljax.networks.cut import Cut, merge
 from tljax.trees import Tree
 
 
+class Diverged(ValueError):
+    """A loss or a state that is not finite: all processes of a run meet it together."""
+
+
 class TrainState(NamedTuple):
     """The state of a training.
 
