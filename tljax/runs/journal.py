@@ -88,8 +88,8 @@ class Journal:
         if max_over_processes(leads() and self._is_time()):
             self.save(state, progress)
         elif now == best:
-            # The next step may use the memory of this state for its own.
-            trained = state._replace(variables=self.cut.split(state.variables)[1])
+            # The next step may use the memory of this state for its own; the copy before this one is not needed.
+            trained, self._best = state._replace(variables=self.cut.split(state.variables)[1]), None
             self._best = jax.tree.map(jnp.copy, trained), progress
         self._write_rows(progress)
 
