@@ -99,7 +99,17 @@ def test_a_quarter_of_the_classes_decides_about_fine_tuning():
     assert stages(500, 500, 500, 3) == stages(20, 20, 20, 20) == ["feature_extraction", "fine_tune"]
     assert stages(500, 500, 19, 19) == stages(19, 20, 20, 20) == ["feature_extraction"]
     reasons = choose_stages(Extent(1038, 10, 4, 32, (500, 500, 19, 19)), RESNET50, 1).reasons
-    assert reasons[-1].startswith("no fine-tuning: a quarter of the classes have at most 19 pictures, fewer than 20")
+    assert reasons[-1] == (
+        "no fine-tuning: whether it helps shows from 20 pictures a class on, and a quarter of the classes have at most 19"
+    )
+
+
+def test_where_no_epoch_fits_a_head_is_solved_alone_and_from_scratch_one_is_run():
+    extent = Extent(10_000, 1_000, 10, 32, (1_000,) * 10)
+    solved = choose_stages(extent, RESNET50, 1, Limit(0, "a minute"))
+    assert list(solved.stages) == ["feature_extraction"]
+    assert solved.reasons[-1] == "no fine-tuning: not one epoch fits into a minute"
+    assert choose_stages(extent, None, 1, Limit(0, "a minute")).stages["from_scratch"].epochs == 1
 
 
 def test_a_head_is_weighted_where_classes_are_uneven():

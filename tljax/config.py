@@ -547,8 +547,8 @@ class Recipe(Shared):
 
     data: Data = field(default_factory=lambda: Data(augment=AUTO))
     time_limit: float | None = None
-    """Minutes that the run may take. A few steps are timed before it begins, and it gets as many epochs as fit. None:
-    as many as the rules say."""
+    """Minutes that the run may take. Steps are timed before it begins, and it gets as many epochs as fit. If not one
+    fits, a head is solved alone; from scratch there is one all the same. None: as many epochs as the rules say."""
 
     def check(self) -> None:
         """Raises ValueError for a setting with which no stages can be chosen. The stages check all others."""

@@ -60,7 +60,7 @@ class AugmentationChoice(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """At most so many epochs, and why."""
+    """At most so many epochs, 0 if not one fits, and why."""
 
     epochs: int
     why: str
@@ -79,14 +79,14 @@ def choose_augmentation(stages: dict[str, Stage], images: int) -> AugmentationCh
     scratch = stages.get("from_scratch")
     if scratch is None and images <= FEW_PICTURES:
         why = (
-            "each picture goes through the frozen network in eight views, mirrored and shifted, computed once: no cost "
-            f"an epoch; {MIRRORED}shift --config.data.views=8"
+            "each picture goes through the frozen network in eight views, mirrored and shifted, once where "
+            f"config.cache has room; {MIRRORED}shift --config.data.views=8"
         )
         return AugmentationChoice({"augment": "flip,shift", "views": 8}, why)
     if scratch is None:
         why = (
-            "each picture and its mirror image go through the frozen network once: two views, and no cost an epoch; "
-            f"{MIRRORED}none"
+            "each picture and its mirror image go through the frozen network, once where config.cache has room: two "
+            f"views; {MIRRORED}none"
         )
         return AugmentationChoice({"augment": "flip", "views": 2}, why)
     if scratch.epochs < AUGMENT_EPOCHS:
@@ -119,12 +119,13 @@ def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit |
     batch = choose_batch(extent.images, devices)
     solved, why_solved = _solve(extent, batch)
     a_class = find_quartile(extent)
-    few = (
-        f"a quarter of the classes have at most {a_class:.3g} pictures, fewer than {FEW_LABELS}, and it takes more to "
-        "tell whether it helps"
-    )
-    why_not = few if a_class < FEW_LABELS else None if extent.validation else "no pictures are left to validate on"
-    if why_not:
+    obstacles = {
+        f"whether it helps shows from {FEW_LABELS} pictures a class on, and a quarter of the classes have at most "
+        f"{a_class:.3g}": a_class < FEW_LABELS,
+        "no pictures are left to validate on": not extent.validation,
+        f"not one epoch fits into {limit.why if limit else ''}": limit is not None and limit.epochs < 1,
+    }
+    if why_not := next((why for why, holds in obstacles.items() if holds), None):
         return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
     cut = choose_cut(source)
@@ -188,7 +189,8 @@ def _choose_epochs(images: int, pictures: int, bounds: tuple[int, int], limit: L
         return wanted, f"{wanted} epochs ({rule})"
     if limit.epochs >= wanted:
         return wanted, f"{wanted} epochs ({rule}), which fit into {limit.why}"
-    return limit.epochs, f"epochs: {limit.epochs} instead of {wanted}, since more do not fit into {limit.why}"
+    fit = max(limit.epochs, 1)
+    return fit, f"epochs: {fit} instead of {wanted}, since more do not fit into {limit.why}"
 
 
 def choose_batch(images: int, devices: int) -> int:
@@ -207,7 +209,7 @@ def scale_rate(rate: float, batch: int) -> float:
 
 
 def _explain_batch(batch: int) -> str:
-    return f"batches of {batch}: the largest that make 16 steps an epoch, from 8 to 128, and one on each device"
+    return f"batches of {batch}: from 8 to 128 pictures, so that an epoch has 16 steps, and one on each device at least"
 
 
 def _explain_optimizer(optimizer: Optimizer) -> str:

@@ -71,8 +71,8 @@ class Sum(NamedTuple):
 def find_limit(
     recipe: Recipe, lesson: Lesson, source: Weights | None, extent: Extent, began: float, choose: Choose
 ) -> Limit:
-    """The number of epochs of the last stage of `lesson` that fit into the time limit; one if none does, and then a
-    printed line says what would fit. `began` is when the run was started, in the seconds of `time.perf_counter`."""
+    """The number of epochs of the last stage of `lesson` that fit into the time limit. If none does, printed lines say
+    what would fit. `began` is when the run was started, in the seconds of `time.perf_counter`."""
     assert recipe.time_limit is not None, "it is asked for a limit"
     limit, until = 60 * recipe.time_limit, time.perf_counter()
     print(f"timing the steps of {list_configs(lesson)[-1].stage}; compiling takes a minute or two ...", flush=True)
@@ -81,9 +81,21 @@ def find_limit(
     found = agree(add_up(rates, extent, lesson, limit, spent))
     name = f"config.time_limit={recipe.time_limit:g} minutes"
     if found.epochs < 1:
-        print(f"WARNING {name} is too short for one epoch, the run takes about {found.shortest:.0f} s: {found}")
+        print(f"WARNING {name} is too short for one epoch: {found}")
+        print(say_instead(rates, extent, lesson, found))
         print("\n".join(f"- this would fit: {each}" for each in suggest(rates, extent, lesson, found, choose)))
-    return Limit(max(found.epochs, 1), f"{name}: {found}")
+    return Limit(max(found.epochs, 0), f"{name}: {found}")
+
+
+def say_instead(rates: Rates, extent: Extent, lesson: Lesson, found: Sum) -> str:
+    """A line about what the run does where not one epoch fits, as `rules.choose_stages` chooses."""
+    if len(lesson.stages) == 1:
+        return f"it runs one epoch all the same, which takes about {found.shortest:.0f} s in all"
+    seconds = solve_alone(rates, extent, lesson.data, found) + list_spent(found)["timing and its compiling"]
+    return (
+        f"so it solves a head and does not fine-tune: about {seconds:.0f} s in all; with one epoch of fine-tuning it "
+        f"would be about {found.shortest:.0f} s"
+    )
 
 
 def agree(found: Sum) -> Sum:
@@ -180,12 +192,12 @@ def suggest(rates: Rates, extent: Extent, lesson: Lesson, found: Sum, choose: Ch
         if one is not None:
             yield f"--config.data.{flag}={value} (about {one.shortest:.0f} s with an epoch of {one.epoch:g} s)"
     if len(lesson.stages) > 1:
-        seconds = solve_alone(rates, extent, lesson, found)
+        seconds = solve_alone(rates, extent, replace(lesson.data, views=None, augment="none"), found)
         if seconds <= SURE * found.limit:
             source = shlex.quote(str(lesson.pretrained))
             yield (
-                f"a solved head alone (about {seconds:.0f} s): --config feature_extraction --config.head.init=ridge "
-                f"--config.epochs=0 --config.pretrained={source} instead of the recipe and its limit"
+                f"a solved head alone, from each picture as it is (about {seconds:.0f} s): --config feature_extraction "
+                f"--config.head.init=ridge --config.epochs=0 --config.pretrained={source} and no limit"
             )
     yield f"--config.time_limit={find_longer(found)} (minutes) for one epoch"
 
@@ -257,9 +269,8 @@ def scale(rates: Rates, batch: float, side: float) -> Rates:
     )
 
 
-def solve_alone(rates: Rates, extent: Extent, lesson: Lesson, found: Sum) -> float:
-    """Seconds of a run that solves a head on the pictures as they are, and trains nothing."""
-    data = replace(lesson.data, views=None, augment="none")
-    pictures, before = count_pictures(extent), list_spent(found)["until the timing"]
-    computing = pictures * (rates.reading + rates.frozen) + solve_seconds(rates, extent, data)
-    return before + rates.compiling + computing
+def solve_alone(rates: Rates, extent: Extent, data: Data, found: Sum) -> float:
+    """Seconds of a run that solves a head on the views of `data`, and trains nothing."""
+    passes = features.count_passes(extent.images, extent.validation + extent.test, data.views)
+    computing = count_pictures(extent) * rates.reading + passes * rates.frozen + solve_seconds(rates, extent, data)
+    return list_spent(found)["until the timing"] + rates.compiling + computing
