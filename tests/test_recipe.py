@@ -99,9 +99,8 @@ def test_a_quarter_of_the_classes_decides_about_fine_tuning():
     assert stages(500, 500, 500, 3) == stages(20, 20, 20, 20) == ["feature_extraction", "fine_tune"]
     assert stages(500, 500, 19, 19) == stages(19, 20, 20, 20) == ["feature_extraction"]
     reasons = choose_stages(Extent(1038, 10, 4, 32, (500, 500, 19, 19)), RESNET50, 1).reasons
-    assert reasons[-1] == (
-        "no fine-tuning: whether it helps shows from 20 pictures a class on, and a quarter of the classes have at most 19"
-    )
+    few = "a quarter of the classes have at most 19"
+    assert reasons[-1] == f"no fine-tuning: whether it helps shows from 20 pictures a class on, and {few}"
 
 
 def test_where_no_epoch_fits_a_head_is_solved_alone_and_from_scratch_one_is_run():

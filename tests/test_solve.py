@@ -193,7 +193,7 @@ def test_a_lesson_transfers_to_few_labels(tmp_path, capsys):
         {"train": 12, "validation": 54},
     ]
     rows = [[cell.strip() for cell in line.split("|")] for line in (tmp_path / "report.md").read_text().splitlines()]
-    columns = {row[1]: row[4] for row in rows if len(row) == 8}
+    columns = {row[1]: row[5] for row in rows if len(row) == 9}
     assert columns == {"stage": "labels", ":-----": "-----:", "solved": "12", "tuned": "66"} | {
         key: value for key, value in columns.items() if key.startswith(":")
     }

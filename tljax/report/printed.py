@@ -138,6 +138,26 @@ FEW_OF_A_CLASS = 5
 FEW_KNOWN = 0.02
 
 
+class Doubts(NamedTuple):
+    """Why validation pictures, or the training pictures that were left out, may say too much."""
+
+    chose: bool
+    """The validation pictures chose the epoch, and how much that says too much is not known."""
+    validation_known: bool
+    """The source had learned from them."""
+    train_known: bool
+
+
+def _judge(summary: Row, held_out: Row) -> Doubts:
+    there = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", 0)
+    chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
+    known = summary.get("known_to_source") or {}
+    return Doubts(
+        chose,
+        *(known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", held_out["pictures"]))),
+    )
+
+
 def _which_counts(summary: Row, held_out: Row) -> list[str]:
     """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
     nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
@@ -149,9 +169,7 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
         return [
             f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
         ]
-    chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
-    known = summary.get("known_to_source") or {}
-    there_known, out_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
+    chose, there_known, out_known = _judge(summary, held_out)
     if there_known and out_known:
         return ["which counts: neither, its source had learned from these pictures"]
     if out_known or (there >= out and not chose and not there_known):
@@ -278,13 +296,37 @@ def _doubt(summary: Row) -> str:
             f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
             f"{_unchosen(summary, '95%: ')}"
         )
-    if summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1:
+    if _has_chosen(summary):
         return (
             f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
             "by how much is not known"
         )
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"measured on {images:,} validation pictures, which chose nothing: {low:.2f} to {high:.2f} (95%)"
+
+
+def _on_new(summary: Row) -> str:
+    """The accuracy to expect on new pictures, by the pictures that count; - where nothing is known or, with many
+    pictures, the accuracy itself says it."""
+    held_out = (summary.get("solved") or {}).get("held_out")
+    splits = summary.get("data", {}).get("splits", {})
+    images = splits.get("validation", {}).get("images", MANY)
+    if "unchosen" in summary:
+        return _unchosen(summary)
+    if held_out is not None and not summary.get("best_epoch"):
+        doubts = _judge(summary, held_out)
+        if "validation" not in splits or images < held_out["pictures"] or doubts.chose or doubts.validation_known:
+            at_least = held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"]))
+            return "-" if doubts.train_known else f"{held_out['accuracy']:.2f} (at least {at_least:.2f})"
+    if summary["accuracy"] is None or images >= MANY or _has_chosen(summary) or known_lines(summary):
+        return "-"
+    low, high = accuracy_interval(summary["accuracy"], images)
+    return f"{summary['accuracy']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _has_chosen(summary: Row) -> bool:
+    """Whether validation pictures chose among epochs and a solved head."""
+    return summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1
 
 
 def _unchosen(summary: Row, promise: str = "") -> str:
@@ -354,14 +396,14 @@ def _labels(summary: Row) -> str:
 
 def stages_table(summaries: Mapping[str, Row]) -> str:
     """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Where a
-    stage has it, also the accuracy on pictures that did not choose the epoch; and where its classes are of different
-    sizes, the balanced accuracies and the largest class's share."""
+    stage has it, also the accuracy to expect on new pictures; and where its classes are of different sizes, the
+    balanced accuracies and the largest class's share."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("loss", _loss),
         ("accuracy", lambda s: _number(s["accuracy"])),
     ]
-    if any("unchosen" in summary for summary in summaries.values()):
-        columns.append(("on others (95%)", _unchosen))
+    if any(_on_new(summary) != "-" for summary in summaries.values()):
+        columns.append(("on new pictures (95%)", _on_new))
     if any(find_imbalance(summary, "validation") for summary in summaries.values()):
         columns += [("balanced", lambda s: _number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]
     columns += [
