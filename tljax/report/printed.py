@@ -158,6 +158,14 @@ def _judge(summary: Row, held_out: Row) -> Doubts:
     )
 
 
+def _expects(summary: Row, held_out: Row) -> bool:
+    """Whether to go by training pictures that were left out of a solved head, and not by the validation pictures."""
+    splits = summary.get("data", {}).get("splits", {})
+    doubts = _judge(summary, held_out)
+    fewer = splits.get("validation", {}).get("images", 0) < held_out["pictures"]
+    return not doubts.train_known and (fewer or doubts.chose or doubts.validation_known)
+
+
 def _which_counts(summary: Row, held_out: Row) -> list[str]:
     """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
     nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
@@ -172,7 +180,7 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
     chose, there_known, out_known = _judge(summary, held_out)
     if there_known and out_known:
         return ["which counts: neither, its source had learned from these pictures"]
-    if out_known or (there >= out and not chose and not there_known):
+    if not _expects(summary, held_out):
         found = find_imbalance(summary, "validation")
         other = "its source had learned from the others" if out_known else f"the expected accuracy is from {out:,}"
         counts = f"what the {there:,} validation pictures say; {other}"
@@ -309,16 +317,14 @@ def _on_new(summary: Row) -> str:
     """The accuracy to expect on new pictures, by the pictures that count; - where nothing is known or, with many
     pictures, the accuracy itself says it."""
     held_out = (summary.get("solved") or {}).get("held_out")
-    splits = summary.get("data", {}).get("splits", {})
-    images = splits.get("validation", {}).get("images", MANY)
+    images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
     if "unchosen" in summary:
         return _unchosen(summary)
-    if held_out is not None and not summary.get("best_epoch"):
-        doubts = _judge(summary, held_out)
-        if "validation" not in splits or images < held_out["pictures"] or doubts.chose or doubts.validation_known:
-            at_least = held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"]))
-            return "-" if doubts.train_known else f"{held_out['accuracy']:.2f} (at least {at_least:.2f})"
-    if summary["accuracy"] is None or images >= MANY or _has_chosen(summary) or known_lines(summary):
+    if held_out is not None and not summary.get("best_epoch") and _expects(summary, held_out):
+        at_least = held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"]))
+        return f"{held_out['accuracy']:.2f} (at least {at_least:.2f})"
+    known = (summary.get("known_to_source") or {}).get("validation")
+    if summary["accuracy"] is None or images >= MANY or _has_chosen(summary) or known:
         return "-"
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"{summary['accuracy']:.2f} ({low:.2f} to {high:.2f})"
