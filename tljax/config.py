@@ -577,6 +577,11 @@ class Recipe(Shared):
 AnyConfig = Config | Lesson
 
 
+def data_flags(settings: Mapping[str, Any]) -> str:
+    """What to type for these settings of the data."""
+    return " ".join(f"--config.data.{name}={value}" for name, value in settings.items())
+
+
 def as_json(config: Any) -> Any:
     """A config as `config.json` holds it."""
     return json.loads(json.dumps(jsonable(asdict(config))))

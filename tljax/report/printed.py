@@ -132,8 +132,6 @@ def expected_lines(summary: Row) -> list[str]:
 
 # With fewer pictures a class, heads that have one less are worse by more than 0.02 (docs/numbers.md).
 FEW_OF_A_CLASS = 5
-
-
 # Pictures that are known to the source change an accuracy by their share at most.
 FEW_KNOWN = 0.02
 
@@ -141,53 +139,57 @@ FEW_KNOWN = 0.02
 class Doubts(NamedTuple):
     """Why validation pictures, or the training pictures that were left out, may say too much."""
 
+    fewer: bool
+    """There are fewer validation pictures, or none."""
     chose: bool
     """The validation pictures chose the epoch, and how much that says too much is not known."""
     validation_known: bool
     """The source had learned from them."""
     train_known: bool
 
+    @property
+    def left_out_count(self) -> bool:
+        """Whether to go by the training pictures that were left out, and not by the validation pictures."""
+        return not self.train_known and (self.fewer or self.chose or self.validation_known)
+
 
 def _judge(summary: Row, held_out: Row) -> Doubts:
-    there = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", 0)
+    there, out = _count_validation(summary) or 0, held_out["pictures"]
     chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
     known = summary.get("known_to_source") or {}
-    return Doubts(
-        chose,
-        *(known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", held_out["pictures"]))),
-    )
+    are_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
+    return Doubts(there < out, chose, *are_known)
 
 
-def _expects(summary: Row, held_out: Row) -> bool:
-    """Whether to go by training pictures that were left out of a solved head, and not by the validation pictures."""
-    splits = summary.get("data", {}).get("splits", {})
-    doubts = _judge(summary, held_out)
-    fewer = splits.get("validation", {}).get("images", 0) < held_out["pictures"]
-    return not doubts.train_known and (fewer or doubts.chose or doubts.validation_known)
+def _count_validation(summary: Row) -> int | None:
+    """The number of validation pictures; None where there are none, or an earlier version did not say."""
+    images: int | None = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images")
+    return images
 
 
 def _which_counts(summary: Row, held_out: Row) -> list[str]:
     """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
     nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
-    splits = summary.get("data", {}).get("splits", {})
-    there, out = splits.get("validation", {}).get("images"), held_out["pictures"]
+    there, out = _count_validation(summary), held_out["pictures"]
     if there is None:
         return []
     if summary.get("best_epoch"):
         return [
             f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
         ]
-    chose, there_known, out_known = _judge(summary, held_out)
-    if there_known and out_known:
+    doubts = _judge(summary, held_out)
+    if doubts.validation_known and doubts.train_known:
         return ["which counts: neither, its source had learned from these pictures"]
-    if not _expects(summary, held_out):
+    if not doubts.left_out_count:
         found = find_imbalance(summary, "validation")
-        other = "its source had learned from the others" if out_known else f"the expected accuracy is from {out:,}"
+        other = (
+            "its source had learned from the others" if doubts.train_known else f"the expected accuracy is from {out:,}"
+        )
         counts = f"what the {there:,} validation pictures say; {other}"
     else:
         found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
-        why = "the validation pictures chose the epoch" if chose else f"validation has {there:,}"
-        why = "its source had learned from the validation pictures" if there_known else why
+        why = "the validation pictures chose the epoch" if doubts.chose else f"validation has {there:,}"
+        why = "its source had learned from the validation pictures" if doubts.validation_known else why
         counts = f"the expected accuracy, from {out:,} pictures; {why}"
         if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
             counts += "; with so few of a class it is too low"
@@ -198,11 +200,9 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
 def _held_out(held_out: Row) -> list[str]:
     """What is expected of a solved head, and what that is taken from."""
     accuracy, pictures = held_out["accuracy"], held_out["pictures"]
-    # Earlier versions had an interval instead, which did not hold.
-    at_least = held_out.get("at_least", least_accuracy(accuracy, pictures))
     lines = [
-        f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about {at_least:.2f} "
-        "(95%); less where pictures belong together, as those of one writer do",
+        f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about "
+        f"{_at_least(held_out):.2f} (95%); less where pictures belong together, as those of one writer do",
         f"judged on {pictures:,} training pictures, each by a head that did not see it",
     ]
     if "worst_class" in held_out:
@@ -212,6 +212,11 @@ def _held_out(held_out: Row) -> list[str]:
             f"{round(worst['accuracy'] * worst['pictures']):,} of {worst['pictures']:,} right"
         )
     return lines
+
+
+def _at_least(held_out: Row) -> float:
+    """What the accuracy is at least. Earlier versions had an interval instead, which did not hold."""
+    return float(held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"])))
 
 
 class Imbalance(NamedTuple):
@@ -296,8 +301,8 @@ def _doubt(summary: Row) -> str:
 
     Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
     """
-    images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
-    if summary["accuracy"] is None or images >= MANY:
+    images = _count_validation(summary)
+    if summary["accuracy"] is None or images is None or images >= MANY:
         return ""
     if "unchosen" in summary:
         return (
@@ -317,14 +322,13 @@ def _on_new(summary: Row) -> str:
     """The accuracy to expect on new pictures, by the pictures that count; - where nothing is known or, with many
     pictures, the accuracy itself says it."""
     held_out = (summary.get("solved") or {}).get("held_out")
-    images = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images", MANY)
+    images = _count_validation(summary)
     if "unchosen" in summary:
         return _unchosen(summary)
-    if held_out is not None and not summary.get("best_epoch") and _expects(summary, held_out):
-        at_least = held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"]))
-        return f"{held_out['accuracy']:.2f} (at least {at_least:.2f})"
+    if held_out is not None and not summary.get("best_epoch") and _judge(summary, held_out).left_out_count:
+        return f"{held_out['accuracy']:.2f} (at least {_at_least(held_out):.2f})"
     known = (summary.get("known_to_source") or {}).get("validation")
-    if summary["accuracy"] is None or images >= MANY or _has_chosen(summary) or known:
+    if summary["accuracy"] is None or images is None or images >= MANY or _has_chosen(summary) or known:
         return "-"
     low, high = accuracy_interval(summary["accuracy"], images)
     return f"{summary['accuracy']:.2f} ({low:.2f} to {high:.2f})"

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json
+from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json, data_flags
 from tljax.data.decoding import USUAL_FIT
 
 ConfigT = TypeVar("ConfigT", Config, Lesson, Recipe)
@@ -33,7 +33,7 @@ def go_on_as_begun(config: ConfigT, saved: Any) -> ConfigT:
         missing = [name for name in OF_SOURCE if getattr(config.data, name) is None]
         kept = {name: known[name] for name in missing if known.get(name) is not None}
         if kept:
-            print(f"as when this run began: {' '.join(f'--config.data.{n}={value}' for n, value in kept.items())}")
+            print(f"as when this run began: {data_flags(kept)}")
     elif config.data.fit is None:
         kept = {"fit": USUAL_FIT}
     data = dataclasses.replace(config.data, **before | kept)

@@ -118,14 +118,7 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
 def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit | None) -> Choice:
     batch = choose_batch(extent.images, devices)
     solved, why_solved = _solve(extent, batch)
-    a_class = find_quartile(extent)
-    obstacles = {
-        f"whether it helps shows from {FEW_LABELS} pictures a class on, and a quarter of the classes have at most "
-        f"{a_class:.3g}": a_class < FEW_LABELS,
-        "no pictures are left to validate on": not extent.validation,
-        f"not one epoch fits into {limit.why if limit else ''}": limit is not None and limit.epochs < 1,
-    }
-    if why_not := next((why for why, holds in obstacles.items() if holds), None):
+    if why_not := _find_obstacle(extent, limit):
         return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
     cut = choose_cut(source)
@@ -139,6 +132,19 @@ def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit |
     )
     tuned = _train("fine_tune", cut, epochs, batch, optimizer)
     return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def _find_obstacle(extent: Extent, limit: Limit | None) -> str | None:
+    """Why the last blocks are not fine-tuned; None if they are."""
+    a_class = find_quartile(extent)
+    if a_class < FEW_LABELS:
+        return (
+            f"whether it helps shows from {FEW_LABELS} pictures a class on, and a quarter of the classes have at most "
+            f"{a_class:.3g}"
+        )
+    if not extent.validation:
+        return "no pictures are left to validate on"
+    return f"not one epoch fits into {limit.why}" if limit and limit.epochs < 1 else None
 
 
 def choose_cut(source: Architecture) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Data, Stage
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Config, Data, Stage, data_flags
 from tljax.data import datasets, sources
 from tljax.data.datasets import Dataset
 from tljax.data.decoding import USUAL_FIT
@@ -84,11 +84,9 @@ def settle_images(data: Data, source: Weights | None) -> Data:
     fit = data.fit or USUAL_FIT
     if source is None or not source.is_run:
         return replace(data, fit=fit)
-    of_source = {"image_size": source.input_size, "fit": source.fit}
-    taken: Any = {name: value for name, value in of_source.items() if getattr(data, name) is None}
+    taken = {name: value for name, value in source.pictures.items() if getattr(data, name) is None}
     if taken:
-        flags = " ".join(f"--config.data.{name}={value}" for name, value in taken.items())
-        print(printable(f"{flags}, as {source.name} had them: none were given"))
+        print(printable(f"{data_flags(taken)}, as {source.name} had them: none were given"))
     return replace(data, **{"fit": fit, **taken})
 
 

@@ -12,8 +12,8 @@ from tljax.data.datasets import Extent
 from tljax.devices.processes import max_over_processes
 from tljax.runs import journal
 from tljax.stages.rules import Limit
-from tljax.stages.timing import Rates, list_configs, measure_rates
-from tljax.training import features, ridge
+from tljax.stages.timing import Rates, count_passes, list_configs, measure_rates
+from tljax.training import ridge
 from tljax.weights.pretrained import Weights
 
 # Share of a time limit that is timed for at most, and the share that is kept back: nobody else may use the machine
@@ -123,7 +123,7 @@ def add_up(rates: Rates, extent: Extent, lesson: Lesson, limit: float, spent: Ma
 def sum_transfer(rates: Rates, extent: Extent, config: Config) -> dict[str, float]:
     """Seconds of what comes before the stage `config`: the frozen units over all pictures, and the solved head."""
     data, disk = config.data, config.cache.disk_bytes
-    passes = features.count_passes(extent.images, extent.validation + extent.test, data.views)
+    passes = count_passes(extent, data)
     # What is kept in memory alone is computed in each of the two stages.
     again = rates.activations is not None and passes * rates.activations > disk
     return {
@@ -134,10 +134,9 @@ def sum_transfer(rates: Rates, extent: Extent, config: Config) -> dict[str, floa
 
 def solve_seconds(rates: Rates, extent: Extent, data: Data) -> float:
     """Seconds of the stage that solves a head, without the units before the cut of the next one."""
-    passes = features.count_passes(extent.images, extent.validation + extent.test, data.views)
     products = ridge.count_products(extent.images, rates.features, extent.classes, data.views or 1)
     writing = stage_seconds(rates) + save_seconds(rates.weights)
-    return passes * rates.rest + products / 1e9 * rates.multiplying + writing
+    return count_passes(extent, data) * rates.rest + products / 1e9 * rates.multiplying + writing
 
 
 def finish_seconds(rates: Rates, extent: Extent, config: Config) -> float:
@@ -271,6 +270,6 @@ def scale(rates: Rates, batch: float, side: float) -> Rates:
 
 def solve_alone(rates: Rates, extent: Extent, data: Data, found: Sum) -> float:
     """Seconds of a run that solves a head on the views of `data`, and trains nothing."""
-    passes = features.count_passes(extent.images, extent.validation + extent.test, data.views)
-    computing = count_pictures(extent) * rates.reading + passes * rates.frozen + solve_seconds(rates, extent, data)
+    frozen = count_passes(extent, data) * rates.frozen
+    computing = count_pictures(extent) * rates.reading + frozen + solve_seconds(rates, extent, data)
     return list_spent(found)["until the timing"] + rates.compiling + computing

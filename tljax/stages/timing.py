@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import ShapeDtypeStruct
 
-from tljax.config import Config, Lesson
+from tljax.config import Config, Data, Lesson
 from tljax.data.augmentation import find_kept_side
 from tljax.data.batches import Examples, draw_order, place_examples
 from tljax.data.datasets import Extent, choose_pictures
@@ -181,8 +181,12 @@ def shape_images(setup: Setup, extent: Extent) -> ShapeDtypeStruct:
 
 def can_keep(config: Config, extent: Extent, few: ShapeDtypeStruct) -> bool:
     """Whether the activations of all images are computed once; `few` are those of a few."""
-    passes = features.count_passes(extent.images, extent.validation + extent.test, config.data.views)
-    return features.find_obstacle(config.data, config.cache, passes, few) is None
+    return features.find_obstacle(config.data, config.cache, count_passes(extent, config.data), few) is None
+
+
+def count_passes(extent: Extent, data: Data) -> int:
+    """The images that go through the frozen units, where each view does once."""
+    return features.count_passes(extent.images, extent.validation + extent.test, data.views)
 
 
 def place_some(setup: Setup, shape: ShapeDtypeStruct, number: int, views: int = 1) -> Examples:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.config import Config
+from tljax.config import Config, data_flags
 from tljax.data.batches import draw_order
 from tljax.data.datasets import Dataset
 from tljax.data.decoding import USUAL_FIT, Fit
@@ -100,11 +100,11 @@ def warn_of_other_images(source: Weights | None, image_size: int, fit: Fit) -> N
     """Prints a line if a run that the weights come from had images of another size, or made square otherwise."""
     if source is None or not source.is_run:
         return
-    theirs, ours = {"image_size": source.input_size, "fit": source.fit}, {"image_size": image_size, "fit": fit}
+    theirs, ours = source.pictures, {"image_size": image_size, "fit": fit}
     others = [name for name in theirs if theirs[name] != ours[name]]
     if others:
         before, now = (" and ".join(f"{name}={values[name]}" for name in others) for values in (theirs, ours))
-        alike = " ".join(f"--config.data.{name}={theirs[name]}" for name in others)
+        alike = data_flags({name: theirs[name] for name in others})
         print(f"WARNING {source.name} learned from pictures with {before}, these have {now}: {alike} makes them alike")
 
 

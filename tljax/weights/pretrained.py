@@ -66,6 +66,11 @@ class Weights(NamedTuple):
     learned: Learned | None = None
     """What a run's weights have learned from; None if that is not known."""
 
+    @property
+    def pictures(self) -> dict[str, Any]:
+        """The settings of the data that say what a run's pictures became."""
+        return {"image_size": self.input_size, "fit": self.fit}
+
 
 def load_weights(
     pretrained: str, network: str | None = None, variant: str | None = None, setting: str = "config.pretrained"
