@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import study_flags
+from protocol import SOURCE, TARGET, study_flags
 
 import tljax
 from tljax.__main__ import use_huge_pages
 from tljax.config import Config, Data, Head
 
-SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
-TARGET = ("dog", "frog", "horse", "ship", "truck")
 VALIDATION = "train[95%:]"
 SEEDS = (0, 1)
 RESULTS = Path(__file__).with_suffix(".json")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from protocol import SOURCE, TARGET
 
 import tljax
 from tljax.config import Config, Data
@@ -36,8 +37,6 @@ FRESH = 5_000
 # Pictures of a writer stand together in scikit-learn's digits: 13 of them (UCI, Optical Recognition of Digits, test).
 WRITERS = 13
 COVERAGES = (0.8, 0.9, 0.95)
-SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
-TARGET = ("dog", "frog", "horse", "ship", "truck")
 
 
 class Pictures(NamedTuple):

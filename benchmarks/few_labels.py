@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from protocol import study_flags
+from protocol import SOURCE, TARGET, study_flags
 
 import tljax
 from tljax.config import Config, Data, Head, Optimizer
 from tljax.data import datasets
 
-SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
-TARGET = ("dog", "frog", "horse", "ship", "truck")
 UNITS = ("conv3_block1", "conv4_block1", "conv4_block4", "conv5_block1", "head")
 ALL = 5000
 # How often the labelled pictures are drawn.

@@ -20,15 +20,13 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from protocol import study_flags
+from protocol import SOURCE, TARGET, study_flags
 
 import tljax
 from tljax.__main__ import use_huge_pages
 from tljax.config import Config, Data, Optimizer
 from tljax.training.progress import Progress
 
-SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
-TARGET = ("dog", "frog", "horse", "ship", "truck")
 SEEDS = range(5)
 RESULTS = Path(__file__).with_suffix(".json")
 

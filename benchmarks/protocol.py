@@ -31,6 +31,9 @@ WARM_UP = 2
 BATCH_NORM_JOB = "step_all_batch_norm"
 STEP_CUTS = {"step_head": "head", "step_conv5": "conv5_block1", "step_all": "conv1", BATCH_NORM_JOB: "conv1"}
 JOB_CUTS = {"job_feature_extraction": "head", "job_fine_tune": "conv5_block1"}
+# The classes of CIFAR-10 that a study's source network learns, and those that it is transferred to.
+SOURCE = ("airplane", "automobile", "bird", "cat", "deer")
+TARGET = ("dog", "frog", "horse", "ship", "truck")
 
 
 class Stopwatch:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import TARGET, VALIDATION, train_source
-from protocol import study_flags
+from ablation import VALIDATION, train_source
+from protocol import TARGET, study_flags
 
 import tljax
 from tljax.__main__ import use_huge_pages
