@@ -1,0 +1,92 @@
+"""A page as one file of HTML: the template, the style and the script beside this file, and what is shown as JSON.
+
+The page fetches nothing. Its Content-Security-Policy lets this script and this style run by their hashes, and no other.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from tljax.report.blocks import Page, Sheet
+from tljax.text import printable
+
+# Characters that could end the JSON's element, or a line of it, for a reader of HTML.
+_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+
+
+def render(page: Page) -> str:
+    """The whole HTML document of a page, which UTF-8 can write whatever stands in its texts."""
+    script, style = _read("page.js"), _read("page.css")
+    return Template(_read("page.html")).substitute(
+        policy=_make_policy(script, style),
+        title=html.escape(_clean(page.title)),
+        style=style,
+        script=script,
+        content=_to_json(page),
+    )
+
+
+def _read(name: str) -> str:
+    return Path(__file__).with_name(name).read_text("utf-8")
+
+
+def _make_policy(script: str, style: str) -> str:
+    allowed = f"script-src {_hash(script)}; style-src {_hash(style)}; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _to_json(page: Page) -> str:
+    text = json.dumps(_simplify(page), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPES)
+
+
+def _simplify(value: Any) -> Any:
+    """Values as JSON has them: a block is a dict with its `kind`, a text is `printable`, and NaN is null."""
+    if isinstance(value, str):
+        return _clean(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_clean(key): _simplify(entry) for key, entry in value.items()}
+    if is_dataclass(value):
+        return {"kind": type(value).__name__} | {f.name: _simplify(_read_field(value, f.name)) for f in fields(value)}
+    return _simplify_all(value)
+
+
+def _simplify_all(values: Iterable[Any]) -> list[Any]:
+    return [_simplify(value) for value in values]
+
+
+def _read_field(block: Any, name: str) -> Any:
+    """A field of a block; numbers in sheets that are none are words."""
+    value = getattr(block, name)
+    if isinstance(block, Sheet) and name == "rows":
+        return [[_name_number(cell) for cell in row] for row in value]
+    return value
+
+
+def _name_number(cell: str | float | None) -> str | float | None:
+    if not isinstance(cell, Real) or math.isfinite(cell):
+        return cell
+    return "not a number" if math.isnan(cell) else "infinite"
+
+
+def _clean(text: str) -> str:
+    # Data URIs are long, and nearly all texts are fine.
+    return text if text.isprintable() else printable(text)
