@@ -122,7 +122,11 @@ def _introduce(pictures: Pictures) -> str:
 def _describe_pair(pair: Pair, pairs: int, pictures: Pictures) -> str:
     if not pair.better_only:
         return f"{pair.better} and {pair.worse} are right on the same pictures"
-    wrong = f"and wrong on {pair.worse_only:,} that it gets right" if pair.worse_only else "and wrong on none that it gets right"
+    wrong = (
+        f"and wrong on {pair.worse_only:,} that it gets right"
+        if pair.worse_only
+        else "and wrong on none that it gets right"
+    )
     counts = (
         f"{pair.better} is right on {count_words(pair.better_only, 'picture')} that {pair.worse} gets wrong, {wrong}"
     )
