@@ -74,9 +74,9 @@ def test_the_most_frequent_confusions_come_first_then_those_of_earlier_classes()
     matrix = metrics.confusion_matrix(labels, predicted, labels=range(6))
     cells = [(-matrix[i, j], i, j) for i in range(6) for j in range(6) if i != j and matrix[i, j]]
     found = classes.most_confused(labels, predicted, 6, most=20)
-    assert len({pair.count for pair in found}) < len(found) == 20
-    assert [(-pair.count, pair.true, pair.taken_for) for pair in found] == sorted(cells)[:20]
-    assert all(pair.share == pair.count / matrix[pair.true].sum() for pair in found)
+    assert len({pair.pictures for pair in found}) < len(found) == 20
+    assert [(-pair.pictures, pair.true, pair.taken_for) for pair in found] == sorted(cells)[:20]
+    assert all(pair.share == pair.pictures / matrix[pair.true].sum() for pair in found)
     assert classes.most_confused(labels, labels, 6) == []
 
 

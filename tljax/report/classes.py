@@ -75,7 +75,11 @@ def _f1(overlap: Share | None) -> Share | None:
     """F1, from which share of the pictures that are of a class, or predicted so, are both. F1 = 2x / (1 + x) rises with
     this share x, so the ends of its interval become those of F1's: Lam, Gopal and Qian, Confidence intervals for the F1
     score: a comparison of four methods (2023), "Wilson indirect"."""
-    return None if overlap is None else Share(*(None if x is None else 2 * x / (1 + x) for x in overlap))
+    if overlap is None:
+        return None
+    value, low, high = (None if x is None else 2 * x / (1 + x) for x in overlap)
+    assert value is not None
+    return Share(value, low, high)
 
 
 class Confusion(NamedTuple):
@@ -84,7 +88,7 @@ class Confusion(NamedTuple):
 
     true: int
     taken_for: int
-    count: int
+    pictures: int
     share: float
 
 

@@ -38,7 +38,7 @@ class Pictures(NamedTuple):
     """The pictures on which networks are compared."""
 
     split: str
-    count: int
+    number: int
     chose: Collection[str] = ()
     """The networks whose epoch was chosen on them."""
 
@@ -114,7 +114,7 @@ def describe(pairs: Sequence[Pair], pictures: Pictures) -> list[str]:
 def _introduce(pictures: Pictures) -> str:
     chose = f", on which the epoch of {join_names(pictures.chose)} was chosen" if pictures.chose else ""
     return printable(
-        f"compared on {count_words(pictures.count, f'{pictures.split} picture')}{chose}, by McNemar's exact test: this "
+        f"compared on {count_words(pictures.number, f'{pictures.split} picture')}{chose}, by McNemar's exact test: this "
         "compares trained networks of one seed, not methods"
     )
 
