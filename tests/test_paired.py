@@ -95,7 +95,7 @@ def test_a_comparison_says_on_which_pictures_and_that_it_is_of_networks():
     pairs = [Pair("tu\nned", "head", 14, 3, 0.0127, 0.0127)]
     first, second = paired.describe(pairs, Pictures("validation", 1089, ["tu\nned"]))
     assert first == (
-        "compared on 1,089 validation pictures, on which the epoch of tu\\nned was chosen, by McNemar's exact test: "
+        "compared on 1,089 validation pictures, which chose the epoch of tu\\nned, by McNemar's exact test: "
         "this compares trained networks of one seed, not methods"
     )
     assert second.startswith(r"tu\nned is right on 14 pictures")

@@ -112,10 +112,11 @@ def describe(pairs: Sequence[Pair], pictures: Pictures) -> list[str]:
 
 
 def _introduce(pictures: Pictures) -> str:
-    chose = f", on which the epoch of {join_names(pictures.chose)} was chosen" if pictures.chose else ""
+    where, chose = count_words(pictures.number, f"{pictures.split} picture"), list(pictures.chose)
+    if chose:
+        where += f", which chose the epoch{'s' * (len(chose) > 1)} of {join_names(chose)}"
     return printable(
-        f"compared on {count_words(pictures.number, f'{pictures.split} picture')}{chose}, by McNemar's exact test: this "
-        "compares trained networks of one seed, not methods"
+        f"compared on {where}, by McNemar's exact test: this compares trained networks of one seed, not methods"
     )
 
 
