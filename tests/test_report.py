@@ -14,7 +14,7 @@ from tiny_runs import TINY
 from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
-from tljax.report import figures, fonts, printed
+from tljax.report import belief, figures, fonts, printed
 
 NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
@@ -351,12 +351,12 @@ def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
     ]
     # As an earlier version wrote it.
     old = {"held_out": {"accuracy": 0.5, "low": 0.31, "high": 0.69, "pictures": 25}}
-    assert printed.expected_lines(solved_head(None, solved=old)) == [EXPECTED, JUDGED.partition(": ")[0]]
+    assert belief.expected_lines(solved_head(None, solved=old)) == [EXPECTED, JUDGED.partition(": ")[0]]
     alone = {"held_out": None}
     said = ["one picture a class, and none to leave out: the penalty is the default"]
-    assert printed.expected_lines(solved_head(3, solved=alone)) == said
+    assert belief.expected_lines(solved_head(3, solved=alone)) == said
     nothing = "one picture a class, and none to leave out: nothing says how good it is, and the penalty is the default"
-    assert printed.expected_lines(solved_head(None, solved=alone, accuracy=None)) == [nothing]
+    assert belief.expected_lines(solved_head(None, solved=alone, accuracy=None)) == [nothing]
 
 
 def test_a_run_ends_with_the_accuracy_of_each_class_and_the_calibration():

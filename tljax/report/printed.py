@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.config import SOURCE, Monitor
-from tljax.data.layouts import describe_left_out, join_names
+from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut, ParameterCounts
+from tljax.report.belief import expect_on_new, find_imbalance, reservations
 from tljax.text import join_lines, printable
-from tljax.training.calibration import FEWEST, accuracy_interval, is_uneven, least_accuracy
-from tljax.training.unchosen import MANY, Unchosen
+from tljax.training.calibration import FEWEST
 from tljax.trees import Row, Tree
 
 # The most classes of which each is named, in counts and in confusions.
@@ -111,136 +111,6 @@ def solved_line(row: Row) -> str:
     return line
 
 
-def expected_lines(summary: Row) -> list[str]:
-    """What is expected of the solved head of a run, what that is taken from, and whether to believe that or the
-    validation pictures. Empty if none was solved."""
-    solved = summary.get("solved")
-    if not solved:
-        return []
-    held_out = solved.get("held_out")
-    if held_out is None:
-        nothing = "nothing says how good it is, and " * (summary["accuracy"] is None)
-        return [f"one picture a class, and none to leave out: {nothing}the penalty is the default"]
-    lines = _held_out(held_out)
-    if single := solved.get("single"):
-        classes = "1 class has" if single == 1 else f"{single:,} classes have"
-        lines.append(f"{classes} one picture, which stays: this says nothing about it")
-    if solved.get("copies"):
-        lines.append(f"{solved['copies']:,} of the pictures are copies of others, which makes that too good")
-    return [*lines, *_which_counts(summary, held_out)]
-
-
-# With fewer pictures a class, heads that have one less are worse by more than 0.02 (docs/numbers.md).
-FEW_OF_A_CLASS = 5
-# Pictures that are known to the source change an accuracy by their share at most.
-FEW_KNOWN = 0.02
-
-
-class Doubts(NamedTuple):
-    """Why validation pictures, or the training pictures that were left out, may say too much."""
-
-    fewer: bool
-    """There are fewer validation pictures, or none."""
-    chose: bool
-    """The validation pictures chose the epoch, and how much that says too much is not known."""
-    validation_known: bool
-    """The source had learned from them."""
-    train_known: bool
-
-    @property
-    def left_out_count(self) -> bool:
-        """Whether to go by the training pictures that were left out, and not by the validation pictures."""
-        return not self.train_known and (self.fewer or self.chose or self.validation_known)
-
-
-def _judge(summary: Row, held_out: Row) -> Doubts:
-    there, out = _count_validation(summary) or 0, held_out["pictures"]
-    chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
-    known = summary.get("known_to_source") or {}
-    are_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
-    return Doubts(there < out, chose, *are_known)
-
-
-def _count_validation(summary: Row) -> int | None:
-    """The number of validation pictures; None where there are none, or an earlier version did not say."""
-    images: int | None = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images")
-    return images
-
-
-def _which_counts(summary: Row, held_out: Row) -> list[str]:
-    """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
-    nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
-    there, out = _count_validation(summary), held_out["pictures"]
-    if there is None:
-        return []
-    if summary.get("best_epoch"):
-        return [
-            f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
-        ]
-    doubts = _judge(summary, held_out)
-    if doubts.validation_known and doubts.train_known:
-        return ["which counts: neither, its source had learned from these pictures"]
-    if not doubts.left_out_count:
-        found = find_imbalance(summary, "validation")
-        other = (
-            "its source had learned from the others" if doubts.train_known else f"the expected accuracy is from {out:,}"
-        )
-        counts = f"what the {there:,} validation pictures say; {other}"
-    else:
-        found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
-        why = "the validation pictures chose the epoch" if doubts.chose else f"validation has {there:,}"
-        why = "its source had learned from the validation pictures" if doubts.validation_known else why
-        counts = f"the expected accuracy, from {out:,} pictures; {why}"
-        if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
-            counts += "; with so few of a class it is too low"
-    balanced = "; the classes are of different sizes, so go by the balanced one" * (found is not None)
-    return [f"which counts: {counts}{balanced}"]
-
-
-def _held_out(held_out: Row) -> list[str]:
-    """What is expected of a solved head, and what that is taken from."""
-    accuracy, pictures = held_out["accuracy"], held_out["pictures"]
-    lines = [
-        f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about "
-        f"{_at_least(held_out):.2f} (95%); less where pictures belong together, as those of one writer do",
-        f"judged on {pictures:,} training pictures, each by a head that did not see it",
-    ]
-    if "worst_class" in held_out:
-        worst = held_out["worst_class"]
-        lines[1] += (
-            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']}: "
-            f"{round(worst['accuracy'] * worst['pictures']):,} of {worst['pictures']:,} right"
-        )
-    return lines
-
-
-def _at_least(held_out: Row) -> float:
-    """What the accuracy is at least. Earlier versions had an interval instead, which did not hold."""
-    return float(held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"])))
-
-
-class Imbalance(NamedTuple):
-    """What an accuracy on classes of different sizes is to be compared with."""
-
-    balanced: float | None
-    """The balanced accuracy; None if a run of an earlier version did not write it."""
-    largest: str
-    share: float
-    """The largest class, and which part of the pictures are of it: as many are right where all are taken for it."""
-
-
-def find_imbalance(summary: Row, split: str) -> Imbalance | None:
-    """What to compare the accuracy on `split` with, test or else what the stage is measured on: validation or, without
-    it, training pictures that were left out. None where its classes are of about the same size."""
-    splits = summary.get("data", {}).get("splits", {})
-    counts = splits.get(split if split in splits else "train", {}).get("classes")
-    if not counts or not is_uneven(counts.values()):
-        return None
-    largest = max(counts, key=counts.__getitem__)
-    measured = summary["test"] if split == "test" else summary
-    return Imbalance(measured.get("balanced_accuracy"), largest, counts[largest] / sum(counts.values()))
-
-
 def _accuracy(summary: Row, split: str) -> str:
     """Loss and accuracy on a split in words, and what else there is to say about the accuracy."""
     measured = summary["test"] if split == "test" else summary
@@ -262,7 +132,7 @@ def summary_line(summary: Row) -> str:
     elif "best_epoch" in summary:
         epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] != 1)}"
         lines[0] += f" (best epoch {summary['best_epoch']}, {epochs} run)"
-    lines += _reservations(summary)
+    lines += reservations(summary)
     if "test" in summary:
         lines.append(f"test split: {_accuracy(summary, 'test')}")
     if "unmapped_mass" in summary and summary["accuracy"] is not None:
@@ -283,82 +153,6 @@ def results(summary: Row) -> str:
     return "\n".join(lines)
 
 
-def _reservations(summary: Row) -> list[str]:
-    """How far the accuracy of a stage can be believed, in lines."""
-    doubt = _doubt(summary)
-    return [*[doubt] * bool(doubt), *expected_lines(summary), *known_lines(summary), *_unmapped_lines(summary)]
-
-
-def _unmapped_lines(summary: Row) -> list[str]:
-    unmapped = summary.get("unmapped_classes")
-    if unmapped and summary["accuracy"] is None:
-        return ["none of the classes has a counterpart in the source: there is no accuracy, and a loss means nothing"]
-    return [f"classes without a counterpart in the source: {join_names(unmapped)}"] if unmapped else []
-
-
-def _doubt(summary: Row) -> str:
-    """How far an accuracy on few validation pictures can be believed; empty where there are many or none.
-
-    Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
-    """
-    images = _count_validation(summary)
-    if summary["accuracy"] is None or images is None or images >= MANY:
-        return ""
-    if "unchosen" in summary:
-        return (
-            f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
-            f"{_unchosen(summary, '95%: ')}"
-        )
-    if _has_chosen(summary):
-        return (
-            f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
-            "by how much is not known"
-        )
-    low, high = accuracy_interval(summary["accuracy"], images)
-    return f"measured on {images:,} validation pictures, which chose nothing: {low:.2f} to {high:.2f} (95%)"
-
-
-def _on_new(summary: Row) -> str:
-    """The accuracy to expect on new pictures, by the pictures that count; - where nothing is known or, with many
-    pictures, the accuracy itself says it."""
-    held_out = (summary.get("solved") or {}).get("held_out")
-    images = _count_validation(summary)
-    if "unchosen" in summary:
-        return _unchosen(summary)
-    if held_out is not None and not summary.get("best_epoch") and _judge(summary, held_out).left_out_count:
-        return f"{held_out['accuracy']:.2f} (at least {_at_least(held_out):.2f})"
-    known = (summary.get("known_to_source") or {}).get("validation")
-    if summary["accuracy"] is None or images is None or images >= MANY or _has_chosen(summary) or known:
-        return "-"
-    low, high = accuracy_interval(summary["accuracy"], images)
-    return f"{summary['accuracy']:.2f} ({low:.2f} to {high:.2f})"
-
-
-def _has_chosen(summary: Row) -> bool:
-    """Whether validation pictures chose among epochs and a solved head."""
-    return summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1
-
-
-def _unchosen(summary: Row, promise: str = "") -> str:
-    """The accuracy on pictures that did not choose the epoch, with its interval; - where it is not known."""
-    if "unchosen" not in summary:
-        return "-"
-    accuracy, low, high = (summary["unchosen"][name] for name in Unchosen._fields)
-    return f"{accuracy:.2f} ({promise}{low:.2f} to {high:.2f})"
-
-
-def known_lines(summary: Row) -> list[str]:
-    """Which pictures that the accuracy was measured on the stage's source had learned from, a line for each split."""
-    splits = summary.get("data", {}).get("splits", {})
-    known = summary.get("known_to_source") or {}
-    return [
-        f"its source had learned from {count:,} of the {splits[name]['images']:,} {name} pictures: the accuracy there "
-        "says too much"
-        for name, count in known.items()
-        if count and "images" in splits.get(name, {})
-    ]
-
-
 def stages_notes(
     summaries: Mapping[str, Row],
     source: Row | None,
@@ -370,7 +164,7 @@ def stages_notes(
     `source` is the summary of the stage that made the source weights, if there is one. `origins` has the stage from
     which each takes its weights, `monitors` what makes an epoch of it the best; both are empty where that is not known.
     """
-    notes = [printable(f"{name}: {line}") for name, summary in summaries.items() for line in _reservations(summary)]
+    notes = [printable(f"{name}: {line}") for name, summary in summaries.items() for line in reservations(summary)]
     if source is not None and SOURCE in origins:
         number = f", {_labels(source)} of other classes" * ("labels" in source)
         notes.append(f"labels: those of {SOURCE} are not counted{number}")
@@ -399,6 +193,11 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _on_new(summary: Row) -> str:
+    expected = expect_on_new(summary)
+    return "-" if expected is None else expected.write()
+
+
 def _labels(summary: Row) -> str:
     """How many labels a stage used; summaries of earlier versions do not say."""
     return f"{sum(summary['labels'].values()):,}" if "labels" in summary else "-"
@@ -412,7 +211,7 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
         ("loss", _loss),
         ("accuracy", lambda s: _number(s["accuracy"])),
     ]
-    if any(_on_new(summary) != "-" for summary in summaries.values()):
+    if any(map(expect_on_new, summaries.values())):
         columns.append(("on new pictures (95%)", _on_new))
     if any(find_imbalance(summary, "validation") for summary in summaries.values()):
         columns += [("balanced", lambda s: _number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]

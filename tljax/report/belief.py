@@ -1,0 +1,226 @@
+"""How far the numbers of a stage can be believed: what they were measured on, what chose on it, and what to expect on
+new pictures.
+
+Functions take the content of `summary.json`, in which keys are lacking that earlier versions did not write.
+"""
+
+from typing import NamedTuple
+
+from tljax.data.layouts import join_names
+from tljax.training.calibration import accuracy_interval, is_uneven, least_accuracy
+from tljax.training.unchosen import MANY, Unchosen
+from tljax.trees import Row
+
+# With fewer pictures a class, heads that have one less are worse by more than 0.02 (docs/numbers.md).
+FEW_OF_A_CLASS = 5
+# Pictures that are known to the source change an accuracy by their share at most.
+FEW_KNOWN = 0.02
+
+
+class Expected(NamedTuple):
+    """The accuracy to expect on new pictures, with an interval of 95%; that of a solved head has no upper end."""
+
+    accuracy: float
+    low: float
+    high: float | None
+
+    def write(self, promise: str = "") -> str:
+        """It in words, the interval after a `promise`."""
+        ends = f"at least {self.low:.2f}" if self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.accuracy:.2f} ({promise}{ends})"
+
+
+def expect_on_new(summary: Row) -> Expected | None:
+    """The accuracy to expect on new pictures, by the pictures that count; None where nothing is known or, with many
+    pictures, the accuracy itself says it."""
+    held_out = (summary.get("solved") or {}).get("held_out")
+    images = count_validation(summary)
+    if "unchosen" in summary:
+        return _expect_unchosen(summary)
+    if held_out is not None and not summary.get("best_epoch") and find_doubts(summary, held_out).left_out_count:
+        return Expected(held_out["accuracy"], _at_least(held_out), None)
+    known = (summary.get("known_to_source") or {}).get("validation")
+    if summary["accuracy"] is None or images is None or images >= MANY or has_chosen(summary) or known:
+        return None
+    return Expected(summary["accuracy"], *accuracy_interval(summary["accuracy"], images))
+
+
+def _expect_unchosen(summary: Row) -> Expected:
+    return Expected(*(summary["unchosen"][name] for name in Unchosen._fields))
+
+
+def has_chosen(summary: Row) -> bool:
+    """Whether validation pictures chose among epochs and a solved head."""
+    return summary.get("best_epoch") is not None and summary["epochs"] + ("solved" in summary) > 1
+
+
+def count_validation(summary: Row) -> int | None:
+    """The number of validation pictures; None where there are none, or an earlier version did not say."""
+    images: int | None = summary.get("data", {}).get("splits", {}).get("validation", {}).get("images")
+    return images
+
+
+class Doubts(NamedTuple):
+    """Why validation pictures, or the training pictures that were left out, may say too much."""
+
+    fewer: bool
+    """There are fewer validation pictures, or none."""
+    chose: bool
+    """The validation pictures chose the epoch, and how much that says too much is not known."""
+    validation_known: bool
+    """The source had learned from them."""
+    train_known: bool
+
+    @property
+    def left_out_count(self) -> bool:
+        """Whether to go by the training pictures that were left out, and not by the validation pictures."""
+        return not self.train_known and (self.fewer or self.chose or self.validation_known)
+
+
+def find_doubts(summary: Row, held_out: Row) -> Doubts:
+    """The doubts about a stage whose solved head was judged on `held_out` pictures."""
+    there, out = count_validation(summary) or 0, held_out["pictures"]
+    chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
+    known = summary.get("known_to_source") or {}
+    are_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
+    return Doubts(there < out, chose, *are_known)
+
+
+class Imbalance(NamedTuple):
+    """What an accuracy on classes of different sizes is to be compared with."""
+
+    balanced: float | None
+    """The balanced accuracy; None if a run of an earlier version did not write it."""
+    largest: str
+    share: float
+    """The largest class, and which part of the pictures are of it: as many are right where all are taken for it."""
+
+
+def find_imbalance(summary: Row, split: str) -> Imbalance | None:
+    """What to compare the accuracy on `split` with, test or else what the stage is measured on: validation or, without
+    it, training pictures that were left out. None where its classes are of about the same size."""
+    splits = summary.get("data", {}).get("splits", {})
+    counts = splits.get(split if split in splits else "train", {}).get("classes")
+    if not counts or not is_uneven(counts.values()):
+        return None
+    largest = max(counts, key=counts.__getitem__)
+    measured = summary["test"] if split == "test" else summary
+    return Imbalance(measured.get("balanced_accuracy"), largest, counts[largest] / sum(counts.values()))
+
+
+def reservations(summary: Row) -> list[str]:
+    """How far the accuracy of a stage can be believed, in lines."""
+    doubt = _doubt(summary)
+    return [*[doubt] * bool(doubt), *expected_lines(summary), *_known_lines(summary), *_unmapped_lines(summary)]
+
+
+def _doubt(summary: Row) -> str:
+    """How far an accuracy on few validation pictures can be believed; empty where there are many or none.
+
+    Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
+    """
+    images = count_validation(summary)
+    if summary["accuracy"] is None or images is None or images >= MANY:
+        return ""
+    if "unchosen" in summary:
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
+            f"{_expect_unchosen(summary).write('95%: ')}"
+        )
+    if has_chosen(summary):
+        return (
+            f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
+            "by how much is not known"
+        )
+    low, high = accuracy_interval(summary["accuracy"], images)
+    return f"measured on {images:,} validation pictures, which chose nothing: {low:.2f} to {high:.2f} (95%)"
+
+
+def expected_lines(summary: Row) -> list[str]:
+    """What is expected of the solved head of a run, what that is taken from, and whether to believe that or the
+    validation pictures. Empty if none was solved."""
+    solved = summary.get("solved")
+    if not solved:
+        return []
+    held_out = solved.get("held_out")
+    if held_out is None:
+        nothing = "nothing says how good it is, and " * (summary["accuracy"] is None)
+        return [f"one picture a class, and none to leave out: {nothing}the penalty is the default"]
+    lines = _held_out(held_out)
+    if single := solved.get("single"):
+        classes = "1 class has" if single == 1 else f"{single:,} classes have"
+        lines.append(f"{classes} one picture, which stays: this says nothing about it")
+    if solved.get("copies"):
+        lines.append(f"{solved['copies']:,} of the pictures are copies of others, which makes that too good")
+    return [*lines, *_which_counts(summary, held_out)]
+
+
+def _held_out(held_out: Row) -> list[str]:
+    """What is expected of a solved head, and what that is taken from."""
+    accuracy, pictures = held_out["accuracy"], held_out["pictures"]
+    lines = [
+        f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about "
+        f"{_at_least(held_out):.2f} (95%); less where pictures belong together, as those of one writer do",
+        f"judged on {pictures:,} training pictures, each by a head that did not see it",
+    ]
+    if "worst_class" in held_out:
+        worst = held_out["worst_class"]
+        lines[1] += (
+            f": balanced accuracy {held_out['balanced_accuracy']:.4f}, worst class {worst['name']}: "
+            f"{round(worst['accuracy'] * worst['pictures']):,} of {worst['pictures']:,} right"
+        )
+    return lines
+
+
+def _at_least(held_out: Row) -> float:
+    """What the accuracy is at least. Earlier versions had an interval instead, which did not hold."""
+    return float(held_out.get("at_least", least_accuracy(held_out["accuracy"], held_out["pictures"])))
+
+
+def _which_counts(summary: Row, held_out: Row) -> list[str]:
+    """One sentence, where there are validation pictures too: those count who are new to the source, more, and chose
+    nothing. The balanced accuracy is the one to go by where the classes of those that count are of different sizes."""
+    there, out = count_validation(summary), held_out["pictures"]
+    if there is None:
+        return []
+    if summary.get("best_epoch"):
+        return [
+            f"the expected accuracy is that of the solved head, not of epoch {summary['best_epoch']}, which is kept"
+        ]
+    doubts = find_doubts(summary, held_out)
+    if doubts.validation_known and doubts.train_known:
+        return ["which counts: neither, its source had learned from these pictures"]
+    if not doubts.left_out_count:
+        found = find_imbalance(summary, "validation")
+        other = (
+            "its source had learned from the others" if doubts.train_known else f"the expected accuracy is from {out:,}"
+        )
+        counts = f"what the {there:,} validation pictures say; {other}"
+    else:
+        found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
+        why = "the validation pictures chose the epoch" if doubts.chose else f"validation has {there:,}"
+        why = "its source had learned from the validation pictures" if doubts.validation_known else why
+        counts = f"the expected accuracy, from {out:,} pictures; {why}"
+        if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
+            counts += "; with so few of a class it is too low"
+    balanced = "; the classes are of different sizes, so go by the balanced one" * (found is not None)
+    return [f"which counts: {counts}{balanced}"]
+
+
+def _known_lines(summary: Row) -> list[str]:
+    """Which pictures that the accuracy was measured on the stage's source had learned from, a line for each split."""
+    splits = summary.get("data", {}).get("splits", {})
+    known = summary.get("known_to_source") or {}
+    return [
+        f"its source had learned from {count:,} of the {splits[name]['images']:,} {name} pictures: the accuracy there "
+        "says too much"
+        for name, count in known.items()
+        if count and "images" in splits.get(name, {})
+    ]
+
+
+def _unmapped_lines(summary: Row) -> list[str]:
+    unmapped = summary.get("unmapped_classes")
+    if unmapped and summary["accuracy"] is None:
+        return ["none of the classes has a counterpart in the source: there is no accuracy, and a loss means nothing"]
+    return [f"classes without a counterpart in the source: {join_names(unmapped)}"] if unmapped else []
