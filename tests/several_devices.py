@@ -112,7 +112,11 @@ report = {
 # A head that is solved from features of which each process has its own.
 own = mesh.own_rows(DEVICES, BATCH, TRAIN)
 features, labels = rng.normal(size=(TRAIN, 9)).astype(np.float32), rng.integers(0, 3, TRAIN, np.int32)
-split = Split(features[own], labels[own], tuple(map(str, own)), own, TRAIN, np.zeros((len(own), 4), np.uint32))
+# Names of files may be no text in UTF-8.
+names = tuple("caf\udce9" * (row % 3) + f"{row}.jpg" for row in range(TRAIN))
+own_names = tuple(names[row] for row in own)
+split = Split(features[own], labels[own], own_names, own, TRAIN, np.zeros((len(own), 4), np.uint32))
+report["ids_gathered"] = split.all_ids() == names
 solution = solve(Dataset(("a", "b", "c"), 32, split, None, None, {}), features[own])
 head = put_head(state, solution.head, setup).variables["params"]["head"]
 report["solved"] = np.asarray(head["kernel"]).tolist(), np.asarray(head["bias"]).tolist()

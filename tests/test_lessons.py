@@ -13,16 +13,27 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_together
-from tiny_runs import DIGITS, drawing, make_lesson, make_source, read_rows, read_summary, small, train_on_views
+from tiny_runs import (
+    DIGITS,
+    check_predictions,
+    drawing,
+    make_lesson,
+    make_source,
+    read_rows,
+    read_summary,
+    small,
+    train_on_views,
+)
 
 from tljax.cli import main
 from tljax.commands.show import show
 from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
 from tljax.data import batches
+from tljax.data.datasets import load_dataset
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
 from tljax.model import load
-from tljax.runs import checkpoints, readers, workdir
+from tljax.runs import checkpoints, files, readers, workdir
 from tljax.stages import lessons
 from tljax.stages.from_config import run
 from tljax.training.progress import progress_from_json
@@ -80,9 +91,18 @@ def test_four_stages_leave_what_the_readme_names(lesson):
             np.testing.assert_allclose([x.right.mean() for x in judged], [r["val_accuracy"] for r in rows], rtol=1e-6)
             undone = undo_choice(judged, "val_loss", summary["accuracy"])
             assert undone and summary["unchosen"] == undone._asdict()
+            check_predictions(folder / "predictions.jsonl", summary)
+            assert not (folder / "test_predictions.jsonl").exists()
     report = (lesson / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
     assert (lesson / "figures" / "curves.png").is_file()
+
+
+def test_rows_of_predictions_are_the_pictures_of_the_split(lesson):
+    split = load_dataset(DIGITS, seed=0).validation
+    for name in STAGES:
+        rows = files.read_rows(lesson / name / "predictions.jsonl")
+        assert [(row["id"], row["label"]) for row in rows] == list(zip(split.ids, split.labels.tolist(), strict=True))
 
 
 # Two processes train all units in test_mesh.py.
@@ -93,11 +113,15 @@ def test_two_processes_run_the_lesson_as_one(lesson, tmp_path, stages):
     assert "activations at head of 32 images" in outputs[0]
     assert "activations at head of 28 images" in outputs[1]
     for name in stages:
-        files = {path.relative_to(lesson) for path in (lesson / name).glob("*")}
-        assert {path.relative_to(tmp_path) for path in (tmp_path / name).glob("*")} == files
+        left = {path.relative_to(lesson) for path in (lesson / name).glob("*")}
+        assert {path.relative_to(tmp_path) for path in (tmp_path / name).glob("*")} == left
         one, two = read_summary(lesson / name), read_summary(tmp_path / name)
         np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-4)
         assert one["accuracy"] == two["accuracy"] and one["params"] == two["params"]
+        theirs, ours = (files.read_rows(place / name / "predictions.jsonl") for place in (lesson, tmp_path))
+        assert [row["id"] for row in ours] == [row["id"] for row in theirs]
+        assert [row["predicted"] for row in ours] == [row["predicted"] for row in theirs]
+        np.testing.assert_allclose([row["loss"] for row in ours], [row["loss"] for row in theirs], rtol=1e-3)
         if name != "zero_shot":
             pairs = list(zip(read_rows(lesson / name), read_rows(tmp_path / name), strict=True))
             np.testing.assert_allclose([b["loss"] for _, b in pairs], [a["loss"] for a, _ in pairs], rtol=1e-4)
@@ -167,7 +191,7 @@ def test_zero_shot_uses_the_sources_own_head_and_names(lesson):
     assert len(rows) == summary["images"]
     assert {name for row in rows for _, name, _ in row["top5"]} == {"0", "1", "2"}
     for row in rows:
-        assert set(row) == {"id", "label", "loss", "top5"}
+        assert set(row) == {"id", "label", "predicted", "loss", "top5"} and row["predicted"] == -1
         by_name = {name: p for _, name, p in row["top5"]}
         np.testing.assert_allclose(row["loss"], -np.log(by_name[str(row["label"])]), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(summary["loss"], np.mean([row["loss"] for row in rows]), rtol=1e-5)
@@ -180,6 +204,7 @@ def test_zero_shot_accuracy_through_the_classes_that_both_sides_have(lesson, tmp
     summary = read_summary(tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert summary["mapping"] == {"1": ["1"], "0": ["0"], "7": []}
+    assert summary["accuracy"] == np.mean([row["predicted"] == row["label"] for row in rows])
     names = ("1", "0", "7")
     right: dict[str, list[bool]] = {name: [] for name in names}
     for row in rows:

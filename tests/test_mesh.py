@@ -94,6 +94,10 @@ def test_a_head_is_solved_from_the_features_of_all_processes(run, layout):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6 * np.abs(theirs).max())
 
 
+def test_every_process_gets_all_ids(run):
+    assert run("1x1")["ids_gathered"] and run("2x2")["ids_gathered"]
+
+
 @pytest.mark.parametrize("layout", ["2x2", long("1x8"), long("2x4")])
 def test_what_several_devices_left_is_read_on_one(run, folder, layout):
     digest = run(layout)["digest"]

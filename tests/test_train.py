@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from tiny_runs import DIGITS, TIMES, make_source, read_rows, read_summary, small
+from tiny_runs import DIGITS, TIMES, check_predictions, make_source, read_rows, read_summary, small
 
 from tljax.config import STAGES, Config, Data, Head, Optimizer
 from tljax.data.preprocessing import CAFFE
@@ -84,6 +84,8 @@ def test_a_slice_of_train_as_validation_evaluates_the_test_split_once(tmp_path):
         "5",
         "6",
     }
+    check_predictions(tmp_path / "run" / "test_predictions.jsonl", test)
+    check_predictions(tmp_path / "run" / "predictions.jsonl", read_summary(tmp_path / "run"))
     _, meta = readers.read_run(tmp_path / "run")
     assert set(meta["data"]) == {"train", "validation", "test"}
 

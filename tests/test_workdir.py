@@ -66,15 +66,6 @@ def test_a_name_that_is_no_text_is_written_and_read(tmp_path):
     assert b'"a/caf\\udce9.jpg"' in (tmp_path / "rows.jsonl").read_bytes()
 
 
-def test_predictions_are_a_line_an_image(tmp_path):
-    top5 = [[["n01440764", "tench", 0.5]], [[None, "cat", 1.0]]]
-    files.write_predictions(tmp_path, ["a", "b"], np.array([3, 4], np.int32), np.array([0.5, math.inf]), top5)
-    assert (tmp_path / "predictions.jsonl").read_text().splitlines() == [
-        '{"id": "a", "label": 3, "loss": 0.5, "top5": [["n01440764", "tench", 0.5]]}',
-        '{"id": "b", "label": 4, "loss": null, "top5": [[null, "cat", 1.0]]}',
-    ]
-
-
 def test_a_file_is_written_whole(tmp_path):
     path = tmp_path / "report.md"
     files.write_text(path, "größer\n")

@@ -60,6 +60,17 @@ def read_summary(folder: Path) -> dict:
     return files.read_json(folder / "summary.json")
 
 
+def check_predictions(path: Path, measured: dict) -> None:
+    """Checks that loss, accuracy and accuracy of each class are those of the rows of a file."""
+    rows = files.read_rows(path)
+    assert all(row["top5"][0][1] == list(measured["class_accuracy"])[row["predicted"]] for row in rows)
+    np.testing.assert_allclose(np.mean([row["loss"] for row in rows]), measured["loss"], rtol=1e-5)
+    right = [(row["label"], row["predicted"] == row["label"]) for row in rows]
+    assert measured["accuracy"] == pytest.approx(np.mean([found for _, found in right]))
+    for i, accuracy in enumerate(measured["class_accuracy"].values()):
+        assert accuracy == pytest.approx(np.mean([found for label, found in right if label == i]))
+
+
 def make_lesson() -> Lesson:
     config = Lesson(source_classes=("0", "1", "2"), data=DIGITS, network="tiny")
     for stage in config.stages.values():

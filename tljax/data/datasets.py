@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -19,7 +20,7 @@ from tljax.data.reading import list_images, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
-from tljax.devices.processes import leader_first
+from tljax.devices.processes import leader_first, max_over_processes
 from tljax.storage.file_index import Digests, FileIndex, open_index
 from tljax.trees import Row, digest_json, sha256
 
@@ -50,6 +51,17 @@ class Split:
     def all_labels(self) -> Int[np.ndarray, " count"]:
         """The labels of the whole split. All processes call this together."""
         return gather(self.labels, self.rows, self.count)
+
+    def all_ids(self) -> tuple[str, ...]:
+        """The ids of the whole split. All processes call this together."""
+        if jax.process_count() == 1:
+            return self.ids
+        # Names of files may be no text in UTF-8.
+        own = [name.encode("utf-8", "surrogateescape") for name in self.ids]
+        width = max_over_processes(max(map(len, own), default=0))
+        table = np.array(own, f"S{width or 1}").view(np.uint8).reshape(len(own), width or 1)
+        everything = gather(table, self.rows, self.count)
+        return tuple(bytes(row).rstrip(b"\0").decode("utf-8", "surrogateescape") for row in everything)
 
     def all_digests(self) -> Digests:
         """The digests of the whole split. All processes call this together."""

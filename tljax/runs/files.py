@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,10 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Writes `rows` as JSON Lines, one row per line."""
-    write_text(path, "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows))
+    if leads():
+        write_text(path, "".join(json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -137,15 +138,3 @@ def read_rows(path: Path) -> list[Row]:
             f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
         ) from error
     return rows
-
-
-def write_predictions(
-    workdir: Path, ids: Sequence[str], labels: np.ndarray, losses: np.ndarray, top5: Sequence[list]
-) -> None:
-    """Writes `predictions.jsonl`, one line per image: its id, label (int), cross-entropy (nats) and five most probable
-    outputs (from `imagenet.top_k`)."""
-    rows = zip(ids, labels, losses, top5, strict=True)
-    write_rows(
-        workdir / "predictions.jsonl",
-        [{"id": i, "label": int(n), "loss": float(loss), "top5": best} for i, n, loss, best in rows],
-    )

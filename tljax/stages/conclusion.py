@@ -9,6 +9,8 @@ from tljax.config import Config
 from tljax.data.datasets import Dataset
 from tljax.networks.cut import Cut
 from tljax.report import figures
+from tljax.runs.files import write_rows
+from tljax.runs.predictions import PREDICTIONS, describe_logits
 from tljax.stages.assembly import Assembly
 from tljax.stages.calibrate import calibrate
 from tljax.stages.solve import Solution
@@ -42,16 +44,31 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     the training part of `summary.json`. Without validation the training images are evaluated too: they are shown.
 
     Raises:
-      OSError: if `reference.npz` cannot be written.
+      OSError: if `reference.npz` or the predictions cannot be written.
     """
     config, progress = made.setup.config, outcome.progress
     evaluated = [name for name in made.examples if name != "train" or made.validation is None]
     found = {name: epochs.evaluate(outcome.best, made.examples[name], made.programs.evaluate) for name in evaluated}
     calibration = calibrate(made.setup, workdir, dataset, found, outcome.checkpoint, outcome.solution)
+    write_predictions(workdir, dataset, found)
     draw(config, workdir, dataset, found, progress)
     judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
     return summarize(outcome, judged, made.setup.cut) | describe_unchosen(outcome, config, judged) | more
+
+
+def write_predictions(workdir: Path, dataset: Dataset, found: dict[str, Evaluation]) -> None:
+    """Writes a row for each picture of validation and test. Training pictures, which a run without validation is
+    evaluated on too, say nothing.
+
+    Raises:
+      OSError: if a file cannot be written.
+    """
+    for name, file in PREDICTIONS.items():
+        if name in found:
+            split = dataset.splits[name]
+            pictures = split.all_ids(), split.all_labels(), found[name].logits
+            write_rows(workdir / file, describe_logits(*pictures, dataset.class_names))
 
 
 def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:

@@ -12,7 +12,8 @@ from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
 from tljax.report import figures
 from tljax.report.printed import Printed
-from tljax.runs.files import write_predictions
+from tljax.runs.files import write_rows
+from tljax.runs.predictions import PREDICTIONS, choose_rows, describe_pictures
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.programs import describe_setup, make_setup
 from tljax.training.calibration import balanced_accuracy, count_confusions
@@ -63,7 +64,8 @@ def zero_shot(
     confusions = count_confusions(np.asarray(split.labels), mapped.predicted, len(names) + 1)
     top5 = imagenet.top_k(probabilities, weights.labels)
 
-    write_predictions(workdir, split.ids, split.labels, losses, top5)
+    pictures = list(describe_pictures(split.ids, split.labels, mapped.predicted, losses, top5))
+    write_rows(workdir / PREDICTIONS["validation"], (pictures[row] for row in choose_rows(len(pictures))))
     chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
     guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
     figures.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from tljax.training.calibration import find_best
+
 # The class of one output of a head: (WordNet id or None, name).
 Label = tuple[str | None, str]
 
@@ -99,7 +101,7 @@ def predict_mapped(
 def top_k(probabilities: Float[np.ndarray, "n outputs"], source: Sequence[Label], k: int = 5) -> list[list[list]]:
     """`[wordnet_id, name, probability]` of the k most probable outputs of each image, the most probable first; fewer
     than k if the head has fewer outputs."""
-    best = np.argsort(probabilities, axis=1)[:, ::-1][:, :k]
+    best = find_best(probabilities, k)
     return [[[*source[i], float(row[i])] for i in order] for row, order in zip(probabilities, best, strict=True)]
 
 
