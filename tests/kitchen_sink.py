@@ -30,7 +30,7 @@ from tljax.report.blocks import (
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
-    '"quotes" and \'more\' & <b>',
+    "\"quotes\" and 'more' & <b>",
     "two\nlines\tand a tab",
     "חתול and قطة",
     "\u202egnp.tac",
@@ -71,7 +71,9 @@ def make_charts() -> list[Chart]:
         make_curves(20),
         Chart("Reliability", "confidence", "share that is right", reliability, diagonal=True),
         Chart("Learning rate", "epoch", "rate", rates),
-        Chart("Sizes", "labels in a set", "pictures", [Series("sets", [(1, 60), (2, 30), (3, None), (4, 2)], 4, "bars")]),
+        Chart(
+            "Sizes", "labels in a set", "pictures", [Series("sets", [(1, 60), (2, 30), (3, None), (4, 2)], 4, "bars")]
+        ),
         Chart("One point", "epoch", "loss", [Series("loss", [(1, 0.5)])]),
         Chart("None", "epoch", "loss", [Series("loss", [(1, math.nan), (2, math.inf)])]),
         Chart(HOSTILE[0], HOSTILE[1], HOSTILE[4], many, (Mark(20, HOSTILE[0]),), y_range=(-0.5, 0.5)),
@@ -90,7 +92,10 @@ def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
     table = [[name, 10.0 * i, 1 / (i + 1), f"{100 - i}.5% (90 to 99)", None] for i, name in enumerate(NAMES)]
     numbers = [["not a number", math.nan, np.float32(0.25), "-", 3], ["infinite", math.inf, np.int64(7), "1,200", None]]
     columns = ["class", "pictures", "share", "accuracy", "nothing"]
-    items = [Item([f"p{i}"], f"label {NAMES[i % 40]}, called {NAMES[(i + 1) % 40]}", ["97.1% sure"], "") for i in range(cards)]
+    items = [
+        Item([f"p{i}"], f"label {NAMES[i % 40]}, called {NAMES[(i + 1) % 40]}", ["97.1% sure"], "")
+        for i in range(cards)
+    ]
     special = [
         Item(["p0", "p1"], "right, with its map", ["91.3%"], "good"),
         Item(["absent", None], HOSTILE[6], [HOSTILE[6]], "warning"),

@@ -2,16 +2,15 @@
 // Draws the page from the JSON beside it. Texts only ever become text: nothing here parses HTML.
 
 const page = JSON.parse(document.getElementById("page").textContent);
-const NO_PICTURE = { name: "", src: "", width: 96, height: 96, alt: "" };
 let lastId = 0;
 const newId = () => `id-${++lastId}`;
 
-function build(node, attributes, children) {
+function build(node, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name, value);
     else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(2).filter((child) => child != null && child !== ""));
+  node.append(...children.flat(3).filter((child) => child != null && child !== ""));
   return node;
 }
 const el = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
@@ -32,7 +31,7 @@ const percent = (share) => (share > 0 && share < 0.005 ? "<1%" : `${Math.round(s
 // What a cell is sorted by: its number, or that which its text begins with.
 function readNumber(cell) {
   if (typeof cell === "number") return cell;
-  return /^[-+]?[\d.]/.test(cell ?? "") ? parseFloat(cell.replace(/,(?=\d{3})/g, "")) : NaN;
+  return /^[-+]?[\d.,]+(e[-+]?\d+)?%?( |$)/.test(cell ?? "") ? parseFloat(cell.replace(/,/g, "")) : NaN;
 }
 
 function compareCells(a, b) {
@@ -58,21 +57,22 @@ async function copyText(text, source) {
 }
 
 function copyButton(text, source) {
-  const button = el("button", { type: "button", class: "copy", "aria-label": `Copy ${text}` }, "Copy");
-  button.addEventListener("click", async () => {
+  const button = el("button", { type: "button", class: "copy", "aria-label": `Copy ${text}`, click: copy }, "Copy");
+  async function copy() {
     button.textContent = await copyText(text, source);
     said.textContent = `${button.textContent}: ${text}`;
     setTimeout(() => (button.textContent = "Copy"), 1500);
-  });
+  }
   return button;
 }
 
-// A line that scrolls by itself when it is wider than the page, and then by the keyboard, too.
+// What is wider than the page scrolls by itself, by the keyboard too.
 const region = (label, ...children) =>
   el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);
 
 const heading = (title) => title && el("h3", {}, title);
 const note = (text) => text && el("p", { class: "note" }, text);
+const titled = (title, name, ...children) => el("div", { class: name }, heading(title), children);
 
 // Arrow keys move the focus along `next(from, key)`, which gives a node or nothing.
 function moveFocus(next) {
@@ -87,121 +87,85 @@ function moveFocus(next) {
 }
 
 function drawPicture(key) {
-  const { name, src, width, height, alt } = page.pictures[key] ?? { ...NO_PICTURE, name: key };
-  const factor = Math.max(1, Math.round(96 / Math.max(width, height, 1)));
+  const { name, src, width, height, alt } = page.pictures[key] ?? { name: key };
   if (!src) return el("span", { class: "absent", role: "img", "aria-label": alt || name }, "no picture");
-  const size = { width: width * factor, height: height * factor };
-  return el("img", { src, alt: alt || name, ...size, class: factor > 1 && "small", decoding: "async", loading: "lazy" });
+  const factor = Math.max(1, Math.round(96 / Math.max(width, height, 1)));
+  const size = { width: width * factor, height: height * factor, class: factor > 1 && "small" };
+  return el("img", { src, alt: alt || name, ...size, decoding: "async", loading: "lazy" });
 }
 
 function drawCard({ pictures, title, lines, tone }) {
   const keys = pictures.filter((key) => key != null);
-  const name = keys.length ? (page.pictures[keys[0]]?.name ?? keys[0]) : "";
+  const name = page.pictures[keys[0]]?.name ?? keys[0];
   const code = name && el("code", { title: name }, name);
-  return el(
-    "li",
-    { class: `card ${tone}` },
+  return el("li", { class: `card ${tone}` },
     el("div", { class: "pictures" }, keys.map(drawPicture)),
     title && el("p", { class: "title", title }, title),
-    lines.map((line) => el("p", {}, line)),
-    name && el("div", { class: "name" }, code, copyButton(name, code)),
-  );
+    lines.map((line) => el("p", { title: line }, line)),
+    name && el("div", { class: "name" }, code, copyButton(name, code)));
 }
 
 const drawCards = (items) => el("ul", { class: "cards" }, items.map(drawCard));
 
 // ---- Tables
 
-function drawTable(columns, rows, caption, wide) {
-  const numeric = columns.map((_, i) => rows.every((row) => row[i] == null || !isNaN(readNumber(row[i]))));
-  const cells = (row) =>
-    row.map((cell, i) =>
-      i ? el("td", { class: numeric[i] && "number" }, write(cell)) : el("th", { scope: "row" }, write(cell)),
-    );
-  const lines = rows.map((row) => ({ row, node: el("tr", {}, cells(row)) }));
+function drawTable({ columns, rows, caption, wide }) {
+  const isNumeric = (cells) => 2 * cells.filter((cell) => !isNaN(readNumber(cell))).length > cells.length;
+  const known = (i) => rows.map((row) => row[i]).filter((cell) => cell != null);
+  const names = columns.map((_, i) => i > 0 && isNumeric(known(i)) && "number");
+  const draw = (cell, i) => (i ? el("td", { class: names[i] }, write(cell)) : el("th", { scope: "row" }, write(cell)));
+  const lines = rows.map((row) => ({ row, node: el("tr", {}, row.map(draw)) }));
   const body = el("tbody", {}, lines.map(({ node }) => node));
-  const heads = columns.map((column, i) => {
-    const button = el("button", { type: "button", click: () => sort(i) }, column || "name");
-    return el("th", { scope: "col", class: numeric[i] && i > 0 && "number" }, button);
-  });
+  const button = (column, i) => el("button", { type: "button", click: () => sort(i) }, column || "name");
+  const heads = columns.map((column, i) => el("th", { scope: "col", class: names[i] }, button(column, i)));
   function sort(i) {
     const down = heads[i].getAttribute("aria-sort") === "ascending";
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
     const has = ({ row }) => row[i] != null;
     const sorted = lines.filter(has).sort((a, b) => compareCells(a.row[i], b.row[i]) * (down ? -1 : 1));
-    body.append(...[...sorted, ...lines.filter((line) => !has(line))].map(({ node }) => node));
+    body.append(...sorted.concat(lines.filter((line) => !has(line))).map(({ node }) => node));
   }
-  const named = caption && el("caption", {}, caption);
-  const table = el("table", { class: wide && "wide" }, named, el("thead", {}, el("tr", {}, heads)), body);
+  const head = el("thead", {}, el("tr", {}, heads));
+  const table = el("table", { class: wide && "wide" }, caption && el("caption", {}, caption), head, body);
   return region(caption || columns.join(", "), table);
 }
 
 // ---- Charts
 
-const MARGIN = { left: 58, right: 16, top: 28, bottom: 34 };
-const HEIGHT = 280;
+const [LEFT, RIGHT, TOP, BOTTOM, HEIGHT] = [58, 16, 28, 246, 280];
 
-// About `count` round numbers from `low` to `high`; powers of ten, with 2 and 5 between few of them, on a log axis.
-function chooseTicks(low, high, count, log) {
+const countFrom = (first, last) => Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
+
+// About `count` round numbers in a range; on a log axis powers of ten, with 2 and 5 between few of them.
+function chooseTicks([low, high], count, log) {
   if (log) {
-    const powers = [];
-    for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high); p++) powers.push(p);
-    const skip = Math.ceil(powers.length / count);
-    const digits = powers.length > 3 ? [1] : [1, 2, 5];
-    const ticks = powers.filter((_, i) => i % skip === 0).flatMap((p) => digits.map((d) => d * 10 ** p));
-    return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+    const powers = countFrom(Math.floor(Math.log10(low)), Math.floor(Math.log10(high)));
+    const some = powers.filter((_, i) => i % Math.ceil(powers.length / count) === 0).map((power) => 10 ** power);
+    const ticks = some.flatMap((power) => (powers.length > 3 ? [power] : [power, 2 * power, 5 * power]));
+    return ticks.filter((tick) => tick >= low && tick <= high);
   }
-  const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((digit) => digit * power >= rough * 0.999) * power;
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
+  const power = 10 ** Math.floor(Math.log10((high - low) / count));
+  const step = [1, 2, 5, 10].map((digit) => digit * power).find((step) => step >= ((high - low) / count) * 0.999);
+  return countFrom(Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9)).map((i) => i * step);
 }
 
-// From values to pixels.
-function makeScale(low, high, from, to, log) {
+// From values to pixels, at most as many as SVG takes.
+function makeScale([low, high], from, to, log) {
   const turn = log ? Math.log10 : Number;
-  const [a, b] = [turn(low), turn(high)];
-  return (value) => from + ((turn(value) - a) / (b - a)) * (to - from);
+  const part = (value) => (turn(value) - turn(low)) / (turn(high) - turn(low));
+  return (value) => Math.max(-1e5, Math.min(1e5, Math.round((from + part(value) * (to - from)) * 10) / 10));
 }
 
-function findRange(values, log) {
-  const [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
-  if (low === high) return log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
-  return log ? [low / 1.1, high * 1.1] : [low, high];
-}
-
-function chooseRanges(chart, points) {
-  const hasBars = chart.series.some(({ style }) => style === "bars");
-  const square = chart.y_range ?? [0, 1];
-  const ys = points.map(([, y]) => y).concat(hasBars && !chart.log_y ? [0] : []);
-  const [low, high] = findRange(ys, chart.log_y);
-  const pad = chart.log_y ? 0 : (high - low) * 0.05;
-  const y = chart.y_range ?? (chart.diagonal ? square : [low === 0 ? 0 : low - pad, high + pad]);
-  const half = hasBars ? barWidth(chart) / 2 : 0;
-  const x = findRange(points.map(([x]) => x).concat(chart.marks.map((mark) => mark.x).filter((x) => x != null)), false);
-  return { x: chart.diagonal ? square : [x[0] - half, x[1] + half], y };
-}
-
-function barWidth(chart) {
-  const xs = listXs(chart.series.filter(({ style }) => style === "bars"));
-  const gaps = xs.slice(1).map((x, i) => x - xs[i]);
-  return gaps.length ? Math.min(...gaps) : chart.diagonal ? 0.1 : 1;
-}
-
-const listXs = (series) =>
-  [...new Set(series.flatMap(({ points }) => points.map(([x]) => x)))].filter((x) => x != null).sort((a, b) => a - b);
-
-// A path through points of pixels, with gaps where there is none.
-function tracePath(points, steps) {
-  let pen = "M";
-  return points.reduce((path, point, i) => {
-    if (!point) return (pen = "M"), path;
-    const corner = steps && pen === "L" ? `L${point[0]} ${points[i - 1][1]}` : "";
-    const next = `${path}${corner}${pen}${point[0]} ${point[1]}`;
-    return (pen = "L"), next;
-  }, "");
+// A path through points of pixels; where there is none it begins anew. A point between two gaps is a dot.
+function traceLine(points, name, steps) {
+  const path = points.map((point, i) => {
+    const before = points[i - 1];
+    const corner = steps && before ? `L${point?.[0]} ${before[1]}` : "";
+    return point ? `${corner}${before ? "L" : "M"}${point[0]} ${point[1]}` : "";
+  });
+  const alone = points.filter((point, i) => point && !points[i - 1] && !points[i + 1]);
+  return [svg("path", { d: path.join(""), class: name }), DRAW_SERIES.dots(alone)];
 }
 
 const DRAW_SERIES = {
@@ -209,199 +173,169 @@ const DRAW_SERIES = {
   dashed: (points) => traceLine(points, "line dashed", false),
   steps: (points) => traceLine(points, "line", true),
   dots: (points) => points.filter(Boolean).map(([cx, cy]) => svg("circle", { cx, cy, r: 3.5, class: "dot" })),
-  bars: (points, base, width, shift) =>
-    points.filter(Boolean).map(([x, y]) =>
-      svg("rect", { x: x - width / 2 + shift, width, y: Math.min(y, base), height: Math.abs(base - y), class: "bar" }),
-    ),
+  bars: (points, width, shift) => points.filter(Boolean).map(([x, y]) =>
+    svg("rect", { x: x - width / 2 + shift, width, y, height: Math.max(0, BOTTOM - y), class: "bar" })),
 };
 
-// A point between two gaps has no line: it is a dot.
-function traceLine(points, name, steps) {
-  const alone = points.filter((point, i) => point && !points[i - 1] && !points[i + 1]);
-  return [svg("path", { d: tracePath(points, steps), class: name }), ...DRAW_SERIES.dots(alone)];
+function drawLegend(series) {
+  const sample = ({ color, style }) =>
+    svg("svg", { viewBox: "0 0 28 12", width: 28, height: 12, class: `c${color % 8}`, "aria-hidden": "true" },
+      DRAW_SERIES[style]([[3, 6], [25, 6]], 10, 0));
+  return el("ul", { class: "legend" }, series.map((one) => el("li", {}, sample(one), el("span", {}, one.name))));
 }
 
-function drawMarks(marks, scale, width, top, bottom) {
-  return marks.map(({ x, text }, i) => {
-    const at = scale(x);
-    const right = at > width * 0.6;
-    const label = { x: at + (right ? -4 : 4), y: top + 12 + 14 * (i % 4), "text-anchor": right ? "end" : "start" };
-    const room = Math.max(8, Math.floor((right ? at - MARGIN.left : width - at) / 7));
-    const short = text.length > room ? `${text.slice(0, room - 1)}…` : text;
-    return [
-      svg("line", { x1: at, x2: at, y1: top, y2: bottom, class: "mark" }),
-      svg("text", { ...label, class: "mark-text" }, svg("title", {}, text), short),
-    ];
-  });
+function drawMark({ x, text }, i, toX, right) {
+  const at = toX(x);
+  const left = at < right * 0.6;
+  const place = { x: left ? at + 4 : at - 4, y: TOP + 12 + 14 * (i % 4), "text-anchor": left ? "start" : "end" };
+  const line = svg("line", { x1: at, x2: at, y1: TOP, y2: BOTTOM, class: "mark" });
+  return [line, svg("text", { ...place, class: "mark-text" }, svg("title", {}, text), text)];
 }
 
-function drawAxes(chart, ranges, toX, toY, width) {
-  const [right, bottom] = [width - MARGIN.right, HEIGHT - MARGIN.bottom];
-  const whole = listXs(chart.series).every(Number.isInteger);
-  const xs = chooseTicks(...ranges.x, Math.max(2, width / 110), false).filter((x) => !whole || Number.isInteger(x));
+function drawAxes(chart, toX, toY, right) {
+  const { x: across, y: upright, xs: places } = chart.axes;
+  const whole = places.every(Number.isInteger);
+  const xs = chooseTicks(across, Math.max(2, right / 110), false).filter((x) => !whole || Number.isInteger(x));
   return [
-    chooseTicks(...ranges.y, 6, chart.log_y).map((y) => [
-      svg("line", { x1: MARGIN.left, x2: right, y1: toY(y), y2: toY(y), class: "grid" }),
-      svg("text", { x: MARGIN.left - 6, y: toY(y) + 4, "text-anchor": "end" }, write(y)),
+    chooseTicks(upright, 6, chart.log_y).map((y) => [
+      svg("path", { d: `M${LEFT} ${toY(y)}H${right}`, class: "grid" }),
+      svg("text", { x: LEFT - 6, y: toY(y) + 4, "text-anchor": "end" }, write(y)),
     ]),
     xs.map((x) => [
-      svg("line", { x1: toX(x), x2: toX(x), y1: bottom, y2: bottom + 5, class: "axis" }),
-      svg("text", { x: toX(x), y: bottom + 18, "text-anchor": "middle" }, write(x)),
+      svg("path", { d: `M${toX(x)} ${BOTTOM}v5`, class: "axis" }),
+      svg("text", { x: toX(x), y: BOTTOM + 18, "text-anchor": "middle" }, write(x)),
     ]),
-    svg("line", { x1: MARGIN.left, x2: right, y1: bottom, y2: bottom, class: "axis" }),
+    svg("path", { d: `M${LEFT} ${BOTTOM}H${right}`, class: "axis" }),
     svg("text", { x: 4, y: 14 }, chart.y_label + (chart.log_y ? " (logarithmic axis)" : "")),
     svg("text", { x: right, y: HEIGHT - 3, "text-anchor": "end" }, chart.x_label),
   ];
 }
 
-// The drawing at a width in pixels, so that letters keep their size on a telephone. Gives the function from x to pixels.
-function drawPlot(root, chart, ranges, width) {
-  const [right, bottom] = [width - MARGIN.right, HEIGHT - MARGIN.bottom];
-  const toX = makeScale(...ranges.x, MARGIN.left, right, false);
-  const toY = makeScale(...ranges.y, bottom, MARGIN.top, chart.log_y);
-  const has = ([x, y]) => x != null && y != null && (!chart.log_y || y > 0);
-  const round = (number) => Math.round(Math.max(-1e5, Math.min(1e5, number)) * 10) / 10;
+// Draws at a width in pixels, so that letters keep their size on a telephone. Gives the function from x to pixels.
+function drawPlot(root, chart, width) {
+  const { x: across, y: upright, bar } = chart.axes;
+  const right = width - RIGHT;
+  const toX = makeScale(across, LEFT, right, false);
+  const toY = makeScale(upright, BOTTOM, TOP, chart.log_y);
   const bars = chart.series.filter(({ style }) => style === "bars");
-  const wide = (Math.abs(toX(barWidth(chart)) - toX(0)) * 0.85) / Math.max(1, bars.length);
+  const thick = (((right - LEFT) * bar) / (across[1] - across[0])) * (0.85 / Math.max(1, bars.length));
+  const has = ([x, y]) => x != null && y != null && (!chart.log_y || y > 0);
   const lines = chart.series.map((series) => {
-    const points = series.points.map((point) => (has(point) ? [round(toX(point[0])), round(toY(point[1]))] : null));
-    const shift = (bars.indexOf(series) - (bars.length - 1) / 2) * wide;
-    return svg("g", { class: `c${series.color % 8}` }, DRAW_SERIES[series.style](points, bottom, wide, shift));
+    const points = series.points.map((point) => (has(point) ? [toX(point[0]), toY(point[1])] : null));
+    const shift = (bars.indexOf(series) - (bars.length - 1) / 2) * thick;
+    return svg("g", { class: `c${series.color % 8}` }, DRAW_SERIES[series.style](points, thick, shift));
   });
   const clip = newId();
-  const [low, high] = [Math.max(ranges.x[0], ranges.y[0]), Math.min(ranges.x[1], ranges.y[1])];
-  const ends = chart.diagonal && { x1: toX(low), y1: toY(low), x2: toX(high), y2: toY(high), class: "mark" };
-  const area = { x: MARGIN.left, y: MARGIN.top - 4, width: right - MARGIN.left, height: bottom - MARGIN.top + 5 };
-  root.replaceChildren(
-    svg("clipPath", { id: clip }, svg("rect", area)),
-    ...drawAxes(chart, ranges, toX, toY, width).flat(2),
-    svg("g", { "clip-path": `url(#${clip})` }, ends ? svg("line", ends) : "", lines),
-    ...drawMarks(chart.marks.filter(({ x }) => x != null), toX, width, MARGIN.top, bottom).flat(),
-    svg("line", { y1: MARGIN.top, y2: bottom, class: "pointer", visibility: "hidden" }),
-  );
-  build(root, { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT }, []);
+  const area = { x: LEFT, y: TOP - 4, width: right - LEFT, height: BOTTOM - TOP + 5 };
+  const marks = chart.marks.filter(({ x }) => x != null).map((mark, i) => drawMark(mark, i, toX, right));
+  const diagonal = chart.diagonal && svg("path", { d: `M${LEFT} ${BOTTOM}L${right} ${TOP}`, class: "mark" });
+  root.replaceChildren();
+  build(root, { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT },
+    svg("clipPath", { id: clip }, svg("rect", area)), drawAxes(chart, toX, toY, right),
+    svg("g", { "clip-path": `url(#${clip})` }, lines, diagonal || "", marks),
+    svg("line", { y1: TOP, y2: BOTTOM, class: "pointer", visibility: "hidden" }));
   return toX;
 }
 
-function drawLegend(series) {
-  const sample = ({ color, style }) =>
-    svg("svg", { viewBox: "0 0 28 12", width: 28, height: 12, class: `c${color % 8}`, "aria-hidden": "true" },
-      style === "dots" ? svg("circle", { cx: 14, cy: 6, r: 4, class: "dot" })
-        : style === "bars" ? svg("rect", { x: 6, y: 1, width: 16, height: 10, class: "bar" })
-          : svg("line", { x1: 1, x2: 27, y1: 6, y2: 6, class: style === "dashed" ? "line dashed" : "line" }));
-  return el("ul", { class: "legend" }, series.map((one) => el("li", {}, sample(one), el("span", {}, one.name))));
-}
-
 function drawChart(chart) {
-  const has = ([x, y]) => x != null && y != null && (!chart.log_y || y > 0);
-  const points = chart.series.flatMap((series) => series.points.filter(has));
-  if (!points.length) return el("div", { class: "block" }, heading(chart.title), note("There are no numbers to draw."), note(chart.note));
-  const ranges = chooseRanges(chart, points);
-  const xs = listXs(chart.series);
-  const values = chart.series.map((series) => new Map(series.points));
-  const row = (x) => [x, ...values.map((value) => value.get(x) ?? null)];
-  const tell = (x) => row(x).slice(1).map((y, i) => `${chart.series[i].name}: ${write(y)}`).join(" · ");
-  let [toX, at] = [null, 0];
-  const root = svg("svg", {
-    class: "plot", role: "slider", tabindex: 0, "aria-label": chart.title || chart.y_label,
-    "aria-valuemin": 0, "aria-valuemax": xs.length - 1, "aria-valuenow": 0,
-  });
+  if (!chart.axes) return titled(chart.title, "chart", note("There are no numbers to draw."), note(chart.note));
+  const xs = chart.axes.xs;
+  const values = chart.series.map(({ points }) => new Map(points));
+  const rows = xs.map((x) => [x, ...values.map((value) => value.get(x) ?? null)]);
+  const told = rows.map(([x, ...ys]) =>
+    [`${chart.x_label} ${write(x)}`, ...ys.map((y, i) => `${chart.series[i].name}: ${write(y)}`)].join(" · "));
   const readout = el("p", { class: "readout" });
-  function show(i) {
+  const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -Infinity, End: Infinity };
+  const root = svg("svg", {
+    class: "plot", preserveAspectRatio: "xMinYMid", role: "slider", tabindex: 0, "aria-label": chart.title || chart.y_label,
+    "aria-valuemin": 0, "aria-valuemax": xs.length - 1, pointermove: point, pointerdown: point, focus: () => show(at),
+    keydown: (event) => event.key in moves && (event.preventDefault(), show(at + moves[event.key])),
+  });
+  let [toX, at, width] = [Number, xs.length - 1, 0];
+  function show(i, visibility = "visible") {
     at = Math.max(0, Math.min(xs.length - 1, i));
-    const text = `${chart.x_label} ${write(xs[at])} · ${tell(xs[at])}`;
-    build(root, { "aria-valuenow": at, "aria-valuetext": text }, []);
-    readout.textContent = text;
-    build(root.querySelector(".pointer") ?? root, { x1: toX(xs[at]), x2: toX(xs[at]), visibility: "visible" }, []);
+    build(root, { "aria-valuenow": at, "aria-valuetext": told[at] });
+    readout.textContent = told[at];
+    build(root.lastChild, { x1: toX(xs[at]), x2: toX(xs[at]), visibility });
   }
   function point(event) {
     const box = root.getBoundingClientRect();
-    const left = ((event.clientX - box.left) / box.width) * root.viewBox.baseVal.width;
-    const far = xs.map((x) => Math.abs(toX(x) - left));
+    const far = xs.map((x) => Math.abs(toX(x) - ((event.clientX - box.left) / box.width) * width));
     show(far.indexOf(Math.min(...far)));
   }
-  const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: 10, PageDown: -10, Home: -1e9, End: 1e9 };
-  build(root, {
-    pointermove: point, pointerdown: point, focus: () => show(at),
-    keydown: (event) => event.key in moves && (event.preventDefault(), show(at + moves[event.key])),
-  }, []);
-  const holder = el("div", { class: "plot-holder" }, root);
-  let width = 0;
+  const holder = el("div", {}, root);
   new ResizeObserver(([{ contentRect }]) => {
     if (!contentRect.width || contentRect.width === width) return;
     width = contentRect.width;
-    toX = drawPlot(root, chart, ranges, width);
+    toX = drawPlot(root, chart, width);
+    show(at, "hidden");
   }).observe(holder);
-  const numbers = drawDetails("The numbers", () => [
-    drawTable([chart.x_label, ...chart.series.map(({ name }) => name)], xs.map(row), chart.title, false),
-  ]);
-  return el("div", { class: "block" }, heading(chart.title), drawLegend(chart.series), holder, readout, note(chart.note), numbers);
+  const columns = [chart.x_label, ...chart.series.map(({ name }) => name)];
+  const marks = chart.marks.map(({ x, text }) => `${text}: ${chart.x_label} ${write(x)}`).join(" · ");
+  const numbers = drawDetails("The numbers", () => [drawTable({ columns, rows, caption: chart.title })]);
+  const below = [readout, note(marks), note(chart.note), numbers];
+  return titled(chart.title, "chart", drawLegend(chart.series), holder, below);
 }
 
 // ---- The confusion matrix
 
 function drawMatrix({ names, counts, pictures, title }) {
-  const sums = counts.map((row) => row.reduce((sum, count) => sum + count, 0));
-  const shown = el("div", { class: "shown", "aria-live": "polite" }, note("Choose a cell to see its pictures."));
+  const shares = counts.map((row) => row.map((count) => count / row.reduce((sum, other) => sum + other, 0)));
+  const shown = el("div", { "aria-live": "polite" }, note("Choose a cell to see its pictures."));
   const cells = counts.map((row, i) => row.map((count, j) => (count ? drawCell(i, j) : null)));
   const buttons = cells.flat().filter(Boolean);
   function drawCell(i, j) {
-    const [count, share] = [counts[i][j], counts[i][j] / sums[i]];
-    const told = `${names[i]} called ${names[j]}: ${write(count)}, ${percent(share)}`;
-    const button = el("button", { type: "button", tabindex: -1, class: i === j ? "right" : "wrong", "aria-label": told });
-    button.style.setProperty("--share", `${Math.round(100 * Math.sqrt(share))}%`);
-    button.addEventListener("click", () => choose(button, told, pictures[`${i},${j}`] ?? [], count));
+    const told = `${names[i]} called ${names[j]}: ${write(counts[i][j])}, ${percent(shares[i][j])}`;
+    const button = el("button", {
+      type: "button", tabindex: -1, class: i === j ? "right" : "wrong", "aria-label": told, "aria-pressed": "false",
+      click: () => choose(button, told, pictures[`${i},${j}`] ?? [], counts[i][j]),
+    });
+    button.style.setProperty("--share", `${Math.round(100 * Math.sqrt(shares[i][j]))}%`);
     return button;
   }
   function choose(button, told, keys, count) {
-    buttons.forEach((other) => other.removeAttribute("aria-pressed"));
-    button.setAttribute("aria-pressed", "true");
-    const few = keys.length < count ? `${keys.length || "None"} of them ${keys.length === 1 ? "is" : "are"} shown.` : "";
+    buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+    const few = keys.length < count ? `; ${keys.length || "none"} shown here` : "";
     const items = keys.map((key) => ({ pictures: [key], title: "", lines: [], tone: "" }));
-    shown.replaceChildren(el("p", {}, `${told}. ${few}`), drawCards(items));
+    shown.replaceChildren(el("p", {}, told, few), drawCards(items));
   }
-  const fill = (shares) =>
-    cells.forEach((row, i) => row.forEach((cell, j) => {
-      if (cell) cell.textContent = shares ? percent(counts[i][j] / sums[i]) : write(counts[i][j]);
-    }));
+  const fill = (values, how) =>
+    cells.forEach((row, i) => row.forEach((cell, j) => cell && (cell.textContent = how(values[i][j]))));
   const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-  const next = (from, key) => {
-    const step = steps[key];
-    const row = cells.findIndex((line) => line.includes(from));
-    let [i, j] = [row, cells[row]?.indexOf(from)];
-    do [i, j] = [i + (step?.[0] ?? NaN), j + (step?.[1] ?? NaN)];
+  function next(from, key) {
+    let i = cells.findIndex((row) => row.includes(from));
+    let j = cells[i]?.indexOf(from);
+    do [i, j] = [i + steps[key]?.[0], j + steps[key]?.[1]];
     while (cells[i]?.[j] === null);
     return cells[i]?.[j];
-  };
+  }
   if (buttons.length) buttons[0].tabIndex = 0;
-  fill(false);
+  fill(counts, write);
   const group = newId();
-  const radio = (label, shares) =>
-    el("label", {}, el("input", { type: "radio", name: group, checked: !shares, change: () => fill(shares) }), label);
+  const radio = (label, checked, change) =>
+    el("label", {}, el("input", { type: "radio", name: group, checked, change }), label);
   const heads = names.map((name) => el("th", { scope: "col", title: name }, el("span", {}, name)));
   const body = cells.map((row, i) =>
-    el("tr", {}, el("th", { scope: "row", title: names[i] }, names[i]), row.map((cell) => el("td", {}, cell ?? ""))));
-  const corner = el("td", { class: "corner" }, "label ↓ called →");
-  const table = el("table", { class: "matrix", keydown: moveFocus(next) },
-    el("thead", {}, el("tr", {}, corner, heads)), el("tbody", {}, body));
-  return el("div", { class: "block" }, heading(title),
-    note("A row is a label, a column what the network calls it; shares are of the row."),
-    el("fieldset", {}, el("legend", { class: "unseen" }, "What cells show"), radio("counts", false), radio("shares", true)),
+    el("tr", {}, el("th", { scope: "row", title: names[i] }, names[i]), row.map((cell) => el("td", {}, cell))));
+  const head = el("tr", {}, el("td", { class: "corner" }, "label ↓ called →"), heads);
+  const size = names.length > 16 ? "matrix large" : "matrix";
+  const table = el("table", { class: size, keydown: moveFocus(next) }, el("thead", {}, head), el("tbody", {}, body));
+  return titled(title, "block", note("A row is a label, a column what the network calls it; shares are of the row."),
+    el("fieldset", {}, el("legend", { class: "unseen" }, "What cells show"),
+      radio("counts", true, () => fill(counts, write)), radio("shares", false, () => fill(shares, percent))),
     region(title || "Confusion matrix", table), shown);
 }
 
 // ---- The other blocks
 
 function drawGrid({ title, heads, rows, row_titles }) {
-  const named = row_titles.length > 0;
-  const cells = (row, i) => [
-    named && el("th", { scope: "row" }, row_titles[i] ?? ""),
-    row.map((key) => el("td", {}, key == null ? "" : drawPicture(key))),
-  ].filter(Boolean);
-  const head = [named && el("td", {}), heads.map((text) => el("th", { scope: "col" }, text))].filter(Boolean);
-  const body = rows.map((row, i) => el("tr", {}, cells(row, i)));
-  const table = el("table", { class: "pictures" }, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
-  return el("div", { class: "block" }, heading(title), region(title || heads.join(", "), table));
+  const name = (i) => (row_titles.length ? el("th", { scope: "row" }, row_titles[i]) : null);
+  const cell = (key) => el("td", {}, key == null ? "" : drawPicture(key));
+  const body = rows.map((row, i) => el("tr", {}, name(i), row.map(cell)));
+  const corner = row_titles.length ? el("td") : null;
+  const head = el("tr", {}, corner, heads.map((text) => el("th", { scope: "col" }, text)));
+  const table = el("table", { class: "pictures" }, el("thead", {}, head), el("tbody", {}, body));
+  return titled(title, "block", region(title || heads.join(", "), table));
 }
 
 // What is behind a title is drawn when it is opened.
@@ -413,12 +347,14 @@ function drawDetails(title, draw) {
 
 function drawTabs({ label, options }) {
   const panels = options.map(() => el("div", { role: "tabpanel", id: newId(), tabindex: 0, hidden: true }));
-  const tabs = options.map(([name], i) =>
-    el("button", { type: "button", role: "tab", id: newId(), "aria-controls": panels[i].id, click: () => choose(i) }, name));
+  const tabs = options.map(([name], i) => {
+    const leads = { "aria-controls": panels[i].id, click: () => choose(i) };
+    return el("button", { type: "button", role: "tab", id: `of-${panels[i].id}`, ...leads }, name);
+  });
   panels.forEach((panel, i) => panel.setAttribute("aria-labelledby", tabs[i].id));
   function choose(chosen) {
     tabs.forEach((tab, i) => {
-      build(tab, { "aria-selected": String(i === chosen), tabindex: i === chosen ? 0 : -1 }, []);
+      build(tab, { "aria-selected": String(i === chosen), tabindex: i === chosen ? 0 : -1 });
       panels[i].hidden = i !== chosen;
     });
     if (panels[chosen] && !panels[chosen].childNodes.length) panels[chosen].append(...drawBlocks(options[chosen][1]));
@@ -435,19 +371,17 @@ function drawTabs({ label, options }) {
 }
 
 function drawCode({ lines, label }) {
-  const items = lines.map((line) => {
-    const code = el("code", {}, line);
-    return el("li", {}, code, copyButton(line, code));
-  });
+  const codes = lines.map((line) => el("code", {}, line));
+  const items = codes.map((code, i) => el("li", {}, code, copyButton(lines[i], code)));
   return el("div", { class: "block" }, label && el("p", {}, label), el("ul", { class: "code" }, items));
 }
 
 const DRAW = {
   Text: ({ lines, tone }) => el("div", { class: `text ${tone}` }, lines.map((line) => el("p", {}, line))),
-  Sheet: ({ columns, rows, caption, wide }) => drawTable(columns, rows, caption, wide),
+  Sheet: drawTable,
   Chart: drawChart,
   Matrix: drawMatrix,
-  Gallery: ({ title, items, note: text }) => el("div", { class: "block" }, heading(title), note(text), drawCards(items)),
+  Gallery: ({ title, items, note: text }) => titled(title, "block", note(text), drawCards(items)),
   Grid: drawGrid,
   Code: drawCode,
   Facts: ({ pairs }) =>
@@ -458,10 +392,12 @@ const DRAW = {
 
 const drawBlocks = (blocks) => blocks.map((block) => DRAW[block.kind](block));
 
+const drawSection = ({ id, title, blocks }) => el("section", { id }, el("h2", {}, title), drawBlocks(blocks));
+
 document.body.append(
   el("header", {}, el("h1", {}, page.title), page.lead.map((line) => el("p", { class: "lead" }, line))),
   el("nav", { "aria-label": "Contents" },
     el("ul", {}, page.sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title))))),
-  el("main", {}, page.sections.map(({ id, title, blocks }) => el("section", { id }, el("h2", {}, title), drawBlocks(blocks)))),
+  el("main", {}, page.sections.map(drawSection)),
   said,
 );

@@ -8,14 +8,15 @@ import hashlib
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from tljax.report.blocks import Page, Sheet
+from tljax.report.axes import choose_axes
+from tljax.report.blocks import Chart, Page, Sheet
 from tljax.text import printable
 
 # Characters that could end the JSON's element, or a line of it, for a reader of HTML.
@@ -65,20 +66,19 @@ def _simplify(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_clean(key): _simplify(entry) for key, entry in value.items()}
     if is_dataclass(value):
-        return {"kind": type(value).__name__} | {f.name: _simplify(_read_field(value, f.name)) for f in fields(value)}
-    return _simplify_all(value)
+        return {"kind": type(value).__name__} | {name: _simplify(entry) for name, entry in _list_fields(value).items()}
+    return [_simplify(entry) for entry in value]
 
 
-def _simplify_all(values: Iterable[Any]) -> list[Any]:
-    return [_simplify(value) for value in values]
-
-
-def _read_field(block: Any, name: str) -> Any:
-    """A field of a block; numbers in sheets that are none are words."""
-    value = getattr(block, name)
-    if isinstance(block, Sheet) and name == "rows":
-        return [[_name_number(cell) for cell in row] for row in value]
-    return value
+def _list_fields(block: Any) -> dict[str, Any]:
+    """The fields of a block. Numbers in sheets that are none are words, and a chart has its `axes`."""
+    named = {field.name: getattr(block, field.name) for field in fields(block)}
+    if isinstance(block, Sheet):
+        return named | {"rows": [[_name_number(cell) for cell in row] for row in block.rows]}
+    if isinstance(block, Chart):
+        axes = choose_axes(block)
+        return named | {"axes": axes and axes._asdict()}
+    return named
 
 
 def _name_number(cell: str | float | None) -> str | float | None:
