@@ -136,6 +136,29 @@ def test_the_calibration_error_of_known_bins():
     assert calibration_error(probabilities, labels) == pytest.approx((10 * 0.3 + 10 * 0.05) / 20)
 
 
+@pytest.mark.parametrize(("classes", "temperature"), [(2, 1.0), (5, 3.0), (40, 0.3)])
+def test_bins_are_those_of_the_calibration_error(classes, temperature):
+    """And those of scikit-learn, which leaves out bins without pictures too."""
+    from sklearn.calibration import calibration_curve
+
+    logits, labels = simulate(500, 0, temperature=2.0, classes=classes)
+    probabilities = softmax(logits, temperature)
+    counts, confidence, right = np.array(calibration.describe_bins(probabilities, labels)).T
+    assert counts.sum() == 500
+    assert (counts * np.abs(confidence - right)).sum() / 500 == pytest.approx(calibration_error(probabilities, labels))
+    hits, highest = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+    expected = calibration_curve(hits, highest, n_bins=calibration.BINS)
+    np.testing.assert_allclose((right, confidence), expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes", "counts"),
+    [(3, [1, 1, 2, 3], [2, 1, 1]), (10, [1, 10], [1, *[0] * 8, 1]), (12, [9, 10, 11, 12], [*[0] * 8, 1, 3])],
+)
+def test_sizes_of_sets_are_counted(classes, sizes, counts):
+    assert calibration.count_sizes(np.arange(classes) < np.array(sizes)[:, None]) == counts
+
+
 def test_balanced_accuracy_counts_classes_alike():
     assert balanced_accuracy(np.array([[90, 10, 0], [1, 1, 0], [0, 0, 0]])) == pytest.approx((0.9 + 0.5) / 2)
 

@@ -25,6 +25,7 @@ from tljax.runs import checkpoints, files, saved_values, workdir
 from tljax.runs.integrity import CHECKSUMS, Damaged, check_files, list_files
 from tljax.runs.journal import Journal
 from tljax.runs.learned import NOTHING
+from tljax.runs.saved_values import check_summary
 from tljax.stages.from_config import run
 from tljax.training.state import create_state
 from tljax.trees import digest_json
@@ -198,6 +199,10 @@ SUMMARY = {
     "params": {"trainable": 9}, "test": {"loss": None, "accuracy": 0.5}, "labels": {"train": 60},
     "data": {"splits": {"validation": {"images": 60}}},
 }  # fmt: skip
+CALIBRATION = {
+    "temperature": 1.0, "fitted_on": {"split": "validation", "images": 60}, "measured_on": {"split": "test"},
+}  # fmt: skip
+BINS = {"with_temperature": [[3, 0.5, 1.0]], "without_temperature": []}
 SUMMARIES = [
     ("loss", "low"), ("accuracy", 7), ("accuracy", GONE), ("seconds", None), ("stage", 5), ("epochs", GONE),
     ("test", 5), ("params", GONE), ("params.trainable", "x"), ("labels", []), ("data.splits", 5),
@@ -208,6 +213,11 @@ SUMMARIES = [
     ("class_names", [5]), ("class_accuracy", {"cat": 2}), ("calibration", {}), ("calibration", {
         "temperature": 1.0, "fitted_on": {"split": "validation", "images": "x"}, "measured_on": {"split": "test"}}),
     ("solved", {"copies": "x"}), ("unmapped_classes", [5]), ("unmapped_mass", "x"), ("solved", {"held_out": 5}),
+    ("calibration", CALIBRATION | {"bins": 5}), ("calibration", CALIBRATION | {"bins": {"with_temperature": []}}),
+    ("calibration", CALIBRATION | {"bins": BINS | {"without_temperature": [[0, 0.5, 0.5]]}}),
+    ("calibration", CALIBRATION | {"bins": BINS | {"without_temperature": [[1, 0.5, 2]]}}),
+    ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 1.0, "labels": 1.5, "sizes": [1, "x"]}}}),
+    ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 2, "labels": 1.5}}}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
 ]  # fmt: skip
 
@@ -223,6 +233,16 @@ def test_an_edited_summary_is_one_line(tmp_path, key, value):
     with pytest.raises(ValueError, match=rf"stage/summary\.json is no summary of a run, or damaged .*{key}") as error:
         show(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [CALIBRATION, CALIBRATION | {"coverage": {"0.9": {"covered": 0.9, "labels": 1.5}}},
+     CALIBRATION | {"bins": BINS, "coverage": {"0.9": {"covered": 0.9, "labels": 1.5, "sizes": [3, 0, 1]}}}],
+    ids=["without others", "before bins", "now"],
+)  # fmt: skip
+def test_calibrations_of_all_versions_are_read(calibration):
+    check_summary(SUMMARY | {"calibration": calibration}, in_lesson=True)
 
 
 def put_pipe(path: Path) -> None:

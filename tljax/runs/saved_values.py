@@ -155,7 +155,8 @@ def _is_judged(value: Any) -> bool:
 
 
 def _is_calibration(value: Any) -> bool:
-    """Whether `value` has what is printed of a calibration. Without other pictures, there is no calibration error."""
+    """Whether `value` has what is shown of a calibration. Without other pictures, there is no calibration error.
+    Earlier versions wrote neither bins nor sizes of sets."""
     if not isinstance(value, dict) or not is_number(value.get("temperature")):
         return False
     error = value.get("calibration_error", {"with_temperature": 0.0, "without_temperature": 0.0})
@@ -164,7 +165,30 @@ def _is_calibration(value: Any) -> bool:
         and is_whole(_find(value, "fitted_on.images"))
         and isinstance(error, dict)
         and all(is_number(error.get(name)) for name in ("with_temperature", "without_temperature"))
+        and _are_bins(value.get("bins", {"with_temperature": [], "without_temperature": []}))
+        and isinstance(value.get("coverage", {}), dict)
+        and all_are(_is_coverage, value.get("coverage", {}))
     )
+
+
+def _are_bins(value: Any) -> bool:
+    """Whether `value` has the bins of a calibration error, with and without a temperature."""
+
+    def is_bin(row: Any) -> bool:
+        if not isinstance(row, list) or len(row) != 3:
+            return False
+        return is_whole(row[0], 1) and all(is_number(share, 0, 1) for share in row[1:])
+
+    named = [value.get(name) for name in ("with_temperature", "without_temperature")] if isinstance(value, dict) else []
+    return len(named) == 2 and all(isinstance(rows, list) and all_are(is_bin, rows) for rows in named)
+
+
+def _is_coverage(value: Any) -> bool:
+    """Whether `value` says how often sets of labels have the right one, and how large they are."""
+    if not isinstance(value, dict) or not is_number(value.get("covered"), 0, 1) or not is_number(value.get("labels")):
+        return False
+    sizes = value.get("sizes", [])
+    return isinstance(sizes, list) and all_are(is_whole, sizes)
 
 
 def _is_unchosen(value: Any) -> bool:

@@ -120,22 +120,26 @@ def draw_half(contents: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
 
 def measure(pictures: Graded, temperature: float, scores: Float[np.ndarray, " n"]) -> Row:
-    """The calibration error before and after; and, for each of `REPORTED_COVERAGES` that can be promised, how many sets
-    have the right label and how many labels they have on average. Empty without pictures."""
+    """The calibration error before and after, with its bins; and, for each of `REPORTED_COVERAGES` that can be
+    promised, how many sets have the right label, how many labels they have on average, and how many sets have one
+    label, two and so on. Empty without pictures."""
     labels = pictures.labels
     if not len(labels):
         return {}
     before, after = (calibration.softmax(pictures.logits, t) for t in (1.0, temperature))
+    named = {"without_temperature": before, "with_temperature": after}
     sets: Row = {}
     for coverage in REPORTED_COVERAGES:
         if len(scores) + 1 >= round(1 / (1 - coverage), 9):
             chosen = calibration.choose_sets(after, calibration.find_threshold(scores, coverage))
             covered = chosen[np.arange(len(labels)), labels].mean()
-            sets[str(coverage)] = {"covered": float(covered), "labels": float(chosen.sum(axis=1).mean())}
+            sets[str(coverage)] = {
+                "covered": float(covered),
+                "labels": float(chosen.sum(axis=1).mean()),
+                "sizes": calibration.count_sizes(chosen),
+            }
     return {
-        "calibration_error": {
-            "without_temperature": calibration.calibration_error(before, labels),
-            "with_temperature": calibration.calibration_error(after, labels),
-        },
+        "calibration_error": {name: calibration.calibration_error(p, labels) for name, p in named.items()},
+        "bins": {name: calibration.describe_bins(p, labels) for name, p in named.items()},
         "coverage": sets,
     }

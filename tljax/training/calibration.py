@@ -17,6 +17,8 @@ TEMPERATURES = (0.05, 20.0)
 # The parts into which pictures are divided to try a temperature on those that it was not fitted on.
 FOLDS = 10
 BINS = 15
+# Sets of labels of this size and larger are counted together.
+LARGEST_SIZE = 10
 # Where the largest class has more than so many times the pictures of the smallest, an accuracy alone says too little.
 UNEVEN = 2
 
@@ -148,10 +150,35 @@ def choose_sets(probabilities: Probabilities, threshold: float) -> Bool[np.ndarr
 def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
     """The expected calibration error (Guo et al., 2017): by how much the highest probabilities differ from the share
     of right predictions, on average over `BINS` bins of equal width."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    places, confidence, right = _put_in_bins(probabilities, labels)
     gaps = np.bincount(places, right - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def describe_bins(probabilities: Probabilities, labels: Labels) -> list[tuple[int, float, float]]:
+    """Of each bin of `calibration_error` that has pictures: their number, the mean of their highest probabilities, and
+    the share of right predictions. Bins of low probabilities come first."""
+    places, confidence, right = _put_in_bins(probabilities, labels)
+    return [
+        (int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean()))
+        for inside in (places == i for i in np.unique(places))
+    ]
+
+
+def _put_in_bins(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The bin of each picture, its highest probability, and whether that is the one of its label."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return np.minimum((confidence * BINS).astype(int), BINS - 1), confidence, right
+
+
+def count_sizes(chosen: Bool[np.ndarray, "n classes"]) -> list[int]:
+    """How many sets of labels (of `choose_sets`) have one label, two, and so on; the last number, the `LARGEST_SIZE`th
+    if there are so many classes, counts larger sets too."""
+    largest = min(LARGEST_SIZE, chosen.shape[1])
+    sizes = np.minimum(chosen.sum(axis=1), largest)
+    return [int(n) for n in np.bincount(sizes, minlength=largest + 1)[1:]]
 
 
 def balanced_accuracy(confusions: Int[np.ndarray, "classes classes"]) -> float:
