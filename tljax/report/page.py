@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tljax.report.axes import choose_axes
+from tljax.report.chart_axes import choose_axes
 from tljax.report.blocks import Chart, Page, Sheet
 from tljax.text import printable
 

@@ -1,11 +1,14 @@
 """What a run predicts for each picture that it did not learn from: `predictions.jsonl`, `test_predictions.jsonl`."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tljax.runs.files import read_rows
 from tljax.training.calibration import find_best, log_softmax
 from tljax.trees import Row
 
@@ -15,6 +18,30 @@ PREDICTIONS = {"validation": "predictions.jsonl", "test": "test_predictions.json
 MOST_ROWS, MOST_LABELS = 100_000, 5
 # The most logits that are ranked at a time.
 LOGITS_AT_ONCE = 2**21
+
+
+class Predictions(NamedTuple):
+    """What a network says of the pictures of a split, in their order."""
+
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, " n"]
+    predicted: Int[np.ndarray, " n"]
+    """Indices into the class names; -1 where zero_shot names no class."""
+    losses: Float[np.ndarray, " n"]
+    """Cross-entropies in nats."""
+    top: tuple[tuple[tuple[str, float], ...], ...]
+    """The most probable labels of each picture with their probabilities, at temperature 1."""
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each picture is right, bool [n]."""
+        found: np.ndarray = self.predicted == self.labels
+        return found
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The highest probability of each picture, float [n]."""
+        return np.array([best[0][1] if best else 0.0 for best in self.top])
 
 
 def choose_rows(count: int) -> Int[np.ndarray, " rows"]:
@@ -53,3 +80,26 @@ def describe_logits(
         )
         losses = -logs[np.arange(len(some)), labels[some]]
         yield from describe_pictures([ids[i] for i in some], labels[some], best[:, 0], losses, top)
+
+
+def read_predictions(path: Path, classes: int) -> Predictions:
+    """Reads a file of predictions. Rows of earlier versions do not say what was `predicted`: that is not known then, -1.
+
+    Raises:
+      ValueError, TypeError, KeyError: if it is damaged.
+      OSError: if it cannot be read.
+    """
+    rows = read_rows(path)
+    labels, predicted = (
+        np.array([_index(row.get(key, -1), classes, path) for row in rows], int)
+        for key in ("label", "predicted")
+    )
+    losses = np.array([math.nan if row["loss"] is None else float(row["loss"]) for row in rows], float)
+    top = tuple(tuple((str(name), float(p)) for _, name, p in row["top5"]) for row in rows)
+    return Predictions(tuple(str(row["id"]) for row in rows), labels, predicted, losses, top)
+
+
+def _index(value: Any, classes: int, path: Path) -> int:
+    if not isinstance(value, int) or not -1 <= value < classes:
+        raise ValueError(f"{path} is damaged: {value!r} is the number of no class")
+    return value

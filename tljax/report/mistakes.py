@@ -1,0 +1,215 @@
+"""What a network gets wrong: its confusions, each class, and pictures."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tljax.report.blocks import Block, Chart, Code, Details, Gallery, Item, Matrix, Series, Sheet, Text
+from tljax.report.choice import changed
+from tljax.report.classes import (
+    CHOSEN_THRESHOLD,
+    ClassScore,
+    Share,
+    choose_threshold,
+    most_confused,
+    precision_recall_curve,
+    score_classes,
+    top_k_accuracy,
+)
+from tljax.report.shown import IN_GALLERY, Shown
+from tljax.runs.predictions import Predictions
+from tljax.text import count_words
+from tljax.training.calibration import count_confusions
+
+# A matrix has so many classes at most; from so many on, the accuracy among the five most probable labels is given.
+MOST_IN_MATRIX, FEWEST_FOR_TOP = 40, 10
+# How many confused pairs are named, and how many points a curve has at most.
+MOST_PAIRS, MOST_POINTS = 20, 400
+
+
+def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
+    """The confusion matrix of a stage or, with many classes, its most confused pairs; and what it makes of each class.
+    `on_page` are the keys of the pictures that the page has."""
+    found, names = shown.predictions, shown.names
+    if found is None:
+        return [Text([shown.lacking])]
+    if (found.predicted < 0).all():
+        return [Text([f"{shown.label} predicts none of these classes: none has a counterpart in its source."])]
+    blocks: list[Block] = [Text(_introduce(shown, found))]
+    if len(names) <= MOST_IN_MATRIX:
+        blocks.append(_make_matrix(shown, found, on_page))
+    blocks += [_list_pairs(found, names), *_chart_two_classes(found, names), _list_classes(found, names)]
+    return blocks
+
+
+def _introduce(shown: Shown, found: Predictions) -> list[str]:
+    right, count = int(found.right.sum()), len(found.ids)
+    lines = [f"On {count_words(count, f'{shown.part} picture')}: {right:,} right, {count - right:,} wrong."]
+    if count < shown.count:
+        lines[0] += f" They are spread evenly over all {shown.count:,}; a file keeps no more."
+    if none := int((found.predicted < 0).sum()):
+        lines.append(f"{count_words(none, 'picture')} of these got no class, and are not in the matrix.")
+    if len(shown.names) > MOST_IN_MATRIX:
+        lines.append(f"With {len(shown.names):,} classes there is no matrix; these are the most frequent confusions.")
+    if len(shown.names) >= FEWEST_FOR_TOP and (top := top_five(found, shown.names)) is not None:
+        lines.append(f"The label is among the five most probable of {top:.2%} of the pictures (top-5 accuracy).")
+    return lines
+
+
+def top_five(found: Predictions, names: Sequence[str]) -> float | None:
+    """The share of the pictures whose label is among the five most probable; None where labels are not those of the
+    source's classes."""
+    if (found.predicted < 0).any():
+        return None
+    places = {name: i for i, name in enumerate(names)}
+    ranked = np.array([[places.get(name, -1) for name, _ in best] for best in found.top], int)
+    return top_k_accuracy(found.labels, ranked, 5) if ranked.ndim == 2 else None
+
+
+def _make_matrix(shown: Shown, found: Predictions, on_page: set[str]) -> Matrix:
+    known = found.predicted >= 0
+    counts = count_confusions(found.labels[known], found.predicted[known], len(shown.names))
+    pictures: dict[str, list[str]] = {}
+    for (label, predicted), rows in (shown.chosen.cells if shown.chosen else {}).items():
+        keys = [key for row in rows if (key := shown.key(int(row))) in on_page and key is not None]
+        if keys and predicted >= 0:
+            pictures[f"{label},{predicted}"] = keys
+    return Matrix(shown.names, counts.tolist(), pictures, f"Confusion matrix of {shown.label}")
+
+
+def _list_pairs(found: Predictions, names: Sequence[str]) -> Block:
+    pairs = most_confused(found.labels, found.predicted, len(names), MOST_PAIRS)
+    if not pairs:
+        return Text(["No picture is taken for another class."], "good")
+    rows = [(f"{names[p.true]} taken for {names[p.taken_for]}", p.count, f"{p.share:.1%}") for p in pairs]
+    return Sheet(["the most frequent confusions", "pictures", "share of the class"], rows)
+
+
+def _list_classes(found: Predictions, names: Sequence[str]) -> Block:
+    scores = score_classes(found.labels, found.predicted, len(names))
+    rows = [(name, *_describe_score(score)) for name, score in zip(names, scores, strict=True)]
+    columns = ["class", "pictures", "predicted", "precision", "recall", "F1"]
+    caption = "In brackets the interval of 95%, where there are enough pictures for one. - is 0 of 0."
+    return Sheet(columns, rows, caption)
+
+
+def _describe_score(score: ClassScore) -> tuple[int | str, ...]:
+    return (score.support, score.predicted, *map(_write_share, (score.precision, score.recall, score.f1)))
+
+
+def _write_share(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    interval = "" if share.low is None or share.high is None else f" ({share.low:.2f} to {share.high:.2f})"
+    return f"{share.value:.2f}{interval}"
+
+
+def _chart_two_classes(found: Predictions, names: Sequence[str]) -> list[Block]:
+    """For two classes the precision and recall of each, by the threshold from which on it is predicted."""
+    if len(names) != 2 or (found.predicted < 0).any():
+        return []
+    return [block for positive in (1, 0) for block in _chart_class(found, names, positive)]
+
+
+def _chart_class(found: Predictions, names: Sequence[str], positive: int) -> list[Block]:
+    scores = np.array([dict(best).get(names[positive], 0.0) for best in found.top])
+    curve = precision_recall_curve(scores, found.labels == positive)
+    if curve is None:
+        return [Text([f"No picture is of {names[positive]}: there is no recall."])]
+    some = np.unique(np.linspace(0, len(curve.recall) - 1, MOST_POINTS).astype(int))
+    points = [(float(curve.recall[i]), float(curve.precision[i])) for i in some]
+    chosen = choose_threshold(curve)
+    told = (
+        f"Call a picture {names[positive]} from a probability of {chosen.value:g} on: precision {chosen.precision:.3f}, "
+        f"recall {chosen.recall:.3f}, F1 {chosen.f1:.3f}, the best F1 here; {CHOSEN_THRESHOLD}."
+    )
+    title = f"Precision and recall of {names[positive]} (average precision {curve.average_precision:.3f})"
+    series = [Series("precision", points, 0, "steps")]
+    return [
+        Chart(title, "recall", "precision", series, y_range=(0.0, 1.02)),
+        Text([told]),
+        Code([f"{chosen.value:g}"], f"threshold for {names[positive]}"),
+    ]
+
+
+def show_pictures(shown: Shown, on_page: set[str], maps: Mapping[int, str]) -> list[Block]:
+    """The most confident mistakes of a stage, and the right ones of which it is least certain. `maps` are the keys of
+    contribution maps by row."""
+    found, chosen = shown.predictions, shown.chosen
+    if found is None or chosen is None:
+        return [Text([shown.lacking])]
+    if (found.predicted < 0).all():
+        return [Text([f"{shown.label} predicts none of these classes, so nothing is right or wrong."])]
+    mistakes = [_make_item(shown, int(row), on_page, maps) for row in chosen.mistakes]
+    unsure = [_make_item(shown, int(row), on_page, maps) for row in chosen.unsure]
+    wrong = int((~found.right).sum())
+    blocks: list[Block] = [Text([shown.album.why], "warning")] if shown.album.why else []
+    if mistakes:
+        some = f"{len(mistakes)} of {wrong:,}" if len(mistakes) < wrong else f"all {wrong:,}"
+        note = "Red speaks for what was predicted, blue against it." if maps else ""
+        blocks.append(Gallery(f"The most confident mistakes: {some}", mistakes, note))
+    else:
+        blocks.append(Text(["No mistake on these pictures."], "good"))
+    return [*blocks, Gallery("Right, and least certain", unsure)] if unsure else blocks
+
+
+def _make_item(shown: Shown, row: int, on_page: set[str], maps: Mapping[int, str]) -> Item:
+    found = shown.predictions
+    assert found is not None, "it has the row"
+    key, right = shown.key(row), bool(found.right[row])
+    lines = [] if right else [f"is {shown.names[found.labels[row]]}"]
+    lines += [f"{name} {p:.1%}" for name, p in found.top[row][1:3]]
+    is_there = key in on_page
+    return Item(
+        [key if is_there else None, maps.get(row)],
+        say(shown, row),
+        lines if is_there else [*lines, found.ids[row]],
+        "good" if right else "warning",
+    )
+
+
+def say(shown: Shown, row: int) -> str:
+    """What a stage says of a picture. zero_shot names the output of its source too."""
+    found = shown.predictions
+    assert found is not None, "it has the row"
+    name, probability = found.top[row][0]
+    label = shown.names[found.predicted[row]] if found.predicted[row] >= 0 else name
+    return f"{label} {probability:.1%}" if label == name else f"{label}: {name} {probability:.1%}"
+
+
+def find_turned(before: Shown, after: Shown) -> tuple[np.ndarray, np.ndarray] | None:
+    """The rows that a later stage has right and the one before it wrong, and the other way round, at most so many of
+    each as a gallery shows; None where they are not known on the same pictures."""
+    first, second = before.predictions, after.predictions
+    if first is None or second is None or before.part != after.part or first.ids != second.ids:
+        return None
+    return changed(first.right, second.right)
+
+
+def show_turned(before: Shown, after: Shown, on_page: set[str]) -> list[Block]:
+    """Pictures that a later stage fixed, and those that it broke."""
+    turned = find_turned(before, after)
+    if turned is None:
+        return []
+    return [_show_turned(before, after, *pair, on_page) for pair in zip(turned, ("fixed", "broke"), strict=True)]
+
+
+def _show_turned(before: Shown, after: Shown, rows: np.ndarray, word: str, on_page: set[str]) -> Block:
+    title = f"What {after.label} {word} of {before.label}'s"
+    if not len(rows):
+        return Text([f"{title}: no picture."])
+    items = [_make_turn(before, after, int(row), on_page) for row in rows[:IN_GALLERY]]
+    return Gallery(f"{title}: {len(items)} of {count_words(len(rows), 'picture')}", items)
+
+
+def _make_turn(before: Shown, after: Shown, row: int, on_page: set[str]) -> Item:
+    found, key = after.predictions, after.key(row)
+    assert found is not None, "it has the row"
+    lines = [f"is {after.names[found.labels[row]]}", f"{before.label}: {say(before, row)}"]
+    is_there = key in on_page
+    return Item(
+        [key if is_there else None],
+        f"{after.label}: {say(after, row)}",
+        lines if is_there else [*lines, found.ids[row]],
+        "good" if found.right[row] else "warning",
+    )

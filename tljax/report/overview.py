@@ -1,0 +1,124 @@
+"""What stages came to, in words and in a table, and whether one is better than another."""
+
+from collections.abc import Mapping, Sequence
+
+from tljax.report import paired, printed
+from tljax.report.belief import has_chosen
+from tljax.report.blocks import Block, Code, Details, Sheet, Text
+from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
+from tljax.report.shown import Shown
+from tljax.runs.predictions import Predictions
+from tljax.trees import Row
+
+
+def describe_stages(stages: Sequence[Shown], notes: Sequence[str]) -> list[Block]:
+    """One sentence for each stage, the table, which one is better, and `notes`: how far the numbers can be believed."""
+    finished = {shown.label: summary for shown in stages if (summary := shown.record.summary) is not None}
+    left = [shown for shown in stages if shown.record.summary is None]
+    blocks: list[Block] = []
+    if finished:
+        blocks += [Text([printed.plain_sentence(name, row) for name, row in finished.items()]), _tabulate(stages, finished)]
+    if left:
+        blocks.append(Text([_describe_unfinished(shown) for shown in left], "warning"))
+    blocks += compare_stages(stages)
+    return [*blocks, Details("How far these numbers go", [Text(notes)])] if notes else blocks
+
+
+def _tabulate(stages: Sequence[Shown], finished: Mapping[str, Row]) -> Sheet:
+    columns = printed.stages_columns(finished)
+    tops = {shown.label: _find_top_five(shown) for shown in stages}
+    more = [("top-5 accuracy", tops)] if any(tops.values()) else []
+    rows = [
+        (name, *(read(row) for _, read in columns), *(values[name] for _, values in more))
+        for name, row in finished.items()
+    ]
+    return Sheet(["stage", *(name for name, _ in columns), *(name for name, _ in more)], rows, wide=True)
+
+
+def _find_top_five(shown: Shown) -> str | None:
+    if shown.predictions is None or len(shown.names) < FEWEST_FOR_TOP:
+        return None
+    found = top_five(shown.predictions, shown.names)
+    return None if found is None else f"{found:.4f}"
+
+
+def _describe_unfinished(shown: Shown) -> str:
+    word = "is in training" if shown.record.at_work else "is not finished"
+    epochs = [row["epoch"] for row in shown.record.history]
+    far = f"after epoch {epochs[-1]}" if epochs else "before its first epoch ended"
+    return f"{shown.label} {word}: this was written {far}."
+
+
+def compare_stages(stages: Sequence[Shown]) -> list[Block]:
+    """Whether one stage is better than another on the same pictures, for those that were tried on the same ones; and
+    which were not."""
+    known = [shown for shown in stages if _is_comparable(shown)]
+    groups: list[list[Shown]] = []
+    for shown in known:
+        same = next((group for group in groups if _are_alike(group[0], shown)), None)
+        groups.append([shown]) if same is None else same.append(shown)
+    lines = [line for group in groups if len(group) > 1 for line in _compare(group)]
+    if len(groups) > 1:
+        apart = "; ".join(", ".join(shown.label for shown in group) for group in groups)
+        lines.append(f"Not compared with each other, since their classes or pictures differ: {apart}.")
+    return [Text(lines)] if lines else []
+
+
+def _is_comparable(shown: Shown) -> bool:
+    found = _find_judged(shown)
+    return found is not None and bool((found.predicted >= 0).any())
+
+
+def _find_judged(shown: Shown) -> Predictions | None:
+    """What a stage says of the test split, or of validation where there is none."""
+    return shown.record.test or shown.record.validation
+
+
+def _are_alike(a: Shown, b: Shown) -> bool:
+    """Whether two stages were tried on the same pictures, with the same classes."""
+    first, second = _find_judged(a), _find_judged(b)
+    assert first is not None and second is not None, "both are known"
+    same = a.names == b.names and _content(a) == _content(b) and first.ids == second.ids
+    return same and bool((first.labels == second.labels).all())
+
+
+def _content(shown: Shown) -> str | None:
+    splits = ((shown.record.summary or {}).get("data") or {}).get("splits", {})
+    found: str | None = splits.get(_judged_on(shown), {}).get("content")
+    return found
+
+
+def _judged_on(shown: Shown) -> str:
+    return "test" if shown.record.test is not None else "validation"
+
+
+def _compare(group: Sequence[Shown]) -> list[str]:
+    rights = {shown.label: found.right for shown in group if (found := _find_judged(shown)) is not None}
+    split, count = _judged_on(group[0]), len(next(iter(rights.values())))
+    chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
+    return paired.describe(paired.compare(rights), paired.Pictures(split, count, chose))
+
+
+def find_best(stages: Sequence[Shown]) -> Shown | None:
+    """The stage that trained and has the highest accuracy, of equal ones that with the lowest loss; None if none has
+    one."""
+    found = [shown for shown in stages if _rank(shown) is not None]
+    return min(found, key=lambda shown: _rank(shown) or (0.0, 0.0)) if found else None
+
+
+def _rank(shown: Shown) -> tuple[float, float] | None:
+    summary = shown.record.summary or {}
+    measured = summary.get("test", summary)
+    if summary.get("stage") in (None, "zero_shot") or None in (measured.get("accuracy"), measured.get("loss")):
+        return None
+    return -measured["accuracy"], measured["loss"]
+
+
+def list_commands(stages: Sequence[Shown], folders: Sequence[str], program: str) -> list[Block]:
+    """What to type to classify new pictures with the best stage, to export it, and to make the page anew."""
+    best = find_best(stages)
+    lines = [f"{program} report {' '.join(folders)}{' --out report.html' if len(folders) > 1 else ''}"]
+    if best is None:
+        return [Code(lines, "make this page anew")]
+    use = [f"{program} predict {best.folder} PICTURES", f"{program} export {best.folder} model.onnx"]
+    return [Code([*use, *lines], f"use {best.label}, the most accurate one here; export it; make this page anew")]
