@@ -26,6 +26,7 @@ from tljax.report import figures
 from tljax.runs import checkpoints, files
 from tljax.runs.integrity import CHECKSUMS
 from tljax.stages import conclusion, lessons, zero_shot
+from tljax.stages import stage as one_stage
 from tljax.stages.from_config import run
 from tljax.training import progress
 from tljax.training.state import create_state
@@ -39,8 +40,12 @@ NARROW = RESNET50._replace(width=8)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
 TIMES = {"seconds", "images_per_second"}
 # The modules that draw figures, and what conftest.py puts in the place of the module that draws them.
-FIGURES = conclusion, lessons, zero_shot
-NO_FIGURES = SimpleNamespace(draw_samples=lambda *_: None, draw_curves=lambda *_: None)
+FIGURES = conclusion, lessons, one_stage, zero_shot
+NO_FIGURES = SimpleNamespace(
+    **{name: lambda *_: None for name in ("draw_samples", "draw_predictions", "draw_curves")},
+    CURVES=figures.CURVES,
+    DRAWN=figures.DRAWN,
+)
 
 
 @contextmanager

@@ -4,7 +4,17 @@ from collections.abc import Iterable, Mapping
 
 from tljax.report.axes import Axis, name_hidden
 from tljax.report.blocks import Block, Chart, Mark, Series, Text
-from tljax.report.curves import METRICS, Course, Line, changes_rate, find_axis, keep_trained, list_changes, list_lines, rates
+from tljax.report.curves import (
+    METRICS,
+    Course,
+    Line,
+    changes_rate,
+    find_axis,
+    keep_trained,
+    list_changes,
+    list_lines,
+    rates,
+)
 
 TITLES = {"loss": "loss (cross-entropy in nats)", "accuracy": "accuracy"}
 NO_EPOCHS = "No stage here trained by epochs, so there is no curve."

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tljax.report.blocks import Block, Chart, Code, Details, Gallery, Item, Matrix, Series, Sheet, Text
+from tljax.report.blocks import Block, Chart, Code, Gallery, Item, Matrix, Series, Sheet, Text
 from tljax.report.choice import changed
 from tljax.report.classes import (
     CHOSEN_THRESHOLD,

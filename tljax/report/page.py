@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tljax.report.chart_axes import choose_axes
 from tljax.report.blocks import Chart, Page, Sheet
+from tljax.report.chart_axes import choose_axes
 from tljax.text import printable
 
 # Characters that could end the JSON's element, or a line of it, for a reader of HTML.

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import UInt8
 
-from tljax.data.decoding import Encoded
 from tljax.data.datasets import Split
+from tljax.data.decoding import Encoded
 from tljax.report.blocks import Thumbnail
 from tljax.trees import Row
 

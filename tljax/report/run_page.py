@@ -7,12 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from tljax.report import printed
-from tljax.report.blocks import Block, Page, Section, Tabs, Text, Thumbnail
+from tljax.report.blocks import Block, Page, Section, Tabs, Thumbnail
 from tljax.report.curve_charts import chart_courses, find_chains
 from tljax.report.curves import Course
 from tljax.report.maps import paint
 from tljax.report.mistakes import describe_mistakes, find_turned, say, show_pictures, show_turned
-from tljax.report.origin import describe_data, describe_machines, describe_proofs, describe_settings, find_program, show_views
+from tljax.report.origin import (
+    describe_data,
+    describe_machines,
+    describe_proofs,
+    describe_settings,
+    find_program,
+    show_views,
+)
 from tljax.report.overview import describe_stages, list_commands
 from tljax.report.pictures import MOST_PICTURES, Album, make_picture, make_thumbnails, read_images
 from tljax.report.shown import IN_GALLERY, Shown, choose_predictions, choose_shown, rank_rows, take_turns

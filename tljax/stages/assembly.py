@@ -34,6 +34,8 @@ class Others(NamedTuple):
     """Those of later stages: their activations are computed in the same pass."""
     table: printed.Printed | None = None
     """The table of the units of the same network; None if that was not printed yet."""
+    drawn: bool = False
+    """Whether the lesson shows samples of its pictures."""
 
 
 # A stage that is no part of a lesson.

@@ -9,13 +9,15 @@ from tljax.config import Config
 from tljax.data.datasets import Dataset
 from tljax.networks.cut import Cut
 from tljax.report import figures
+from tljax.report.curves import Course
+from tljax.report.worst import Guesses
 from tljax.runs.files import write_rows
 from tljax.runs.predictions import PREDICTIONS, describe_logits
 from tljax.stages.assembly import Assembly
 from tljax.stages.calibrate import calibrate
 from tljax.stages.solve import Solution
 from tljax.training import epochs
-from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions
+from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions, softmax
 from tljax.training.epochs import Evaluation
 from tljax.training.progress import Progress, last_epoch
 from tljax.training.state import TrainState
@@ -72,17 +74,17 @@ def write_predictions(workdir: Path, dataset: Dataset, found: dict[str, Evaluati
 
 
 def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evaluation], progress: Progress) -> None:
-    """Draws some validation images with their predictions, and the curves of all epochs, if there were any. Without
-    a validation split there are no predictions but those for images that were learned from, and none are drawn."""
+    """Draws the worst validation images with their predictions, and the curves of all epochs, if there were any.
+    Without a validation split there are no predictions but those for images that were learned from, and none are
+    drawn."""
     folder, names = workdir / "figures", dataset.class_names
     if dataset.validation is not None:
-        predicted = found["validation"].predicted
-        guesses = [names[i] for i in predicted]
-        figures.draw_samples(folder, config.seed, dataset.validation, names, predicted, guesses)
-    if progress.epoch == 1:
-        return
+        evaluation = found["validation"]
+        probabilities = softmax(evaluation.logits).max(axis=1)
+        guesses = Guesses(evaluation.predicted, [names[i] for i in evaluation.predicted], probabilities)
+        figures.draw_predictions(folder, dataset.validation, "validation", names, guesses)
     run = "transfer" if progress.history[0]["stage"] != config.stage else config.stage
-    figures.draw_curves(folder / "curves.png", {run: progress.history})
+    figures.draw_curves(folder / "curves.png", {run: Course(progress.history, progress.stopper.best_epoch)})
 
 
 def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:

@@ -16,6 +16,7 @@ from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed
+from tljax.report.curves import Course
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
@@ -37,6 +38,7 @@ from tljax.stages.stage import (
     check_classes,
     check_overwrite,
     check_stage,
+    draw_samples,
     load_data,
     load_source,
     naming_stage,
@@ -81,6 +83,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
             for name in configs:
                 with claim(workdir / name):
                     clear(workdir / name)
+        draw_target({name: left[name] for name in left if name != SOURCE}, workdir, datasets)
         summaries = {}
         # The tables of units that were printed, by network.
         shown: dict[str, printed.Printed] = {}
@@ -95,7 +98,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                     continue
                 source, dataset = load_source(config), datasets[name]
                 network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
-                others = Others(cuts.get(name, ()), shown.get(network))
+                others = Others(cuts.get(name, ()), shown.get(network), drawn=True)
                 summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
                 shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
         if leads():
@@ -280,27 +283,39 @@ def find_other_pictures(before: Row, now: Row) -> str:
     return f"as many, but with other {' and '.join(others)}" if others else ""
 
 
+def draw_target(configs: Mapping[str, Config], workdir: Path, datasets: Mapping[str, Dataset]) -> None:
+    """Draws some of the pictures that the stages of `configs` are measured on, unless that was done before."""
+    if configs and not (workdir / "figures" / figures.DRAWN).exists():
+        # zero_shot may have fewer of them than the others.
+        name = max(configs, key=lambda name: configs[name].stage != "zero_shot")
+        draw_samples(configs[name], workdir, datasets[name])
+
+
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
-    """Writes `report.md`, a table of the stages, their curves, and the `reasons` of a recipe."""
+    """Writes `report.md`: a table of the stages, their curves, samples of the pictures, and the `reasons` of a
+    recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
-    figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
+    figures.draw_curves(workdir / "figures" / figures.CURVES, read_curves(lesson, workdir, summaries))
     monitors = {name: stage.monitor for name, stage in lesson.active.items()}
     found = printed.stages_notes(shown, summaries.get(SOURCE), lesson.origins(), monitors)
     notes = "\n".join(f"- {note}" for note in found)
     text = f"{table}\n\n{notes}" if notes else table
-    sections = [f"# Stages of {printable(workdir.resolve().name)}", text, "![curves](figures/curves.png)"]
+    pictures = [f"figures/{name}" for name in (figures.CURVES, figures.DRAWN) if (workdir / "figures" / name).is_file()]
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", text]
+    sections += [f"![{Path(picture).stem}]({picture})" for picture in pictures]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
     write_text(workdir / "report.md", "\n\n".join(sections) + "\n")
-    print(f"\n{text}\n\nwritten to {workdir}: report.md, figures/curves.png and a folder a stage")
+    written = ", ".join(["report.md", *pictures])
+    print(f"\n{text}\n\nwritten to {workdir}: {written} and a folder a stage")
 
 
-def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:
+def read_curves(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row]) -> dict[str, Course]:
     """A curve for each training stage from which no other goes on: its epochs, after those of the stages that it goes
     on from."""
     origins = lesson.origins()
-    curves: dict[str, list[Row]] = {}
+    curves: dict[str, Course] = {}
     for name, stage in lesson.active.items():
         if stage.stage == "zero_shot" or name == SOURCE or name in origins.values():
             continue
@@ -308,5 +323,6 @@ def read_curves(lesson: Lesson, workdir: Path) -> dict[str, list[Row]]:
         while before not in (None, SOURCE):
             chain, before = [str(before), *chain], origins[str(before)]
         label = "transfer" if len(chain) > 1 and "transfer" not in curves else name
-        curves[label] = [row for one in chain for row in read_rows(workdir / one / METRICS)]
+        rows = [row for one in chain for row in read_rows(workdir / one / METRICS)]
+        curves[label] = Course(rows, summaries[name].get("best_epoch"))
     return curves

@@ -18,7 +18,7 @@ from tljax.data.decoding import USUAL_FIT
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import find_cut, find_head
-from tljax.report import printed
+from tljax.report import figures, printed
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
 from tljax.stages.assembly import ALONE, Others
@@ -186,12 +186,22 @@ def run_stage(
     else:
         found = train(config, workdir, dataset, source, others=others, overwrite=overwrite)
     seconds = round(time.perf_counter() - started, 2)
+    if not others.drawn:
+        draw_samples(config, workdir, dataset)
     summary = {"stage": config.stage, **found, "data": dataset.description, "seconds": seconds}
     if source is not None and source.is_run:
         summary["known_to_source"] = known
     write_json(workdir / SUMMARY, summary)
     print(printed.results(summary))
     return summary
+
+
+def draw_samples(config: Config, workdir: Path, dataset: Dataset) -> None:
+    """Draws some validation images with their labels; for zero_shot, which learns from none, training images if there
+    are no others."""
+    split = dataset.shown if config.stage == "zero_shot" else dataset.validation
+    if split is not None:
+        figures.draw_samples(workdir / "figures", config.seed, split, dataset.class_names)
 
 
 def read_finished(workdir: Path) -> Row:

@@ -12,6 +12,7 @@ from tljax.devices.mesh import gather, make_mesh, own_rows, put, whole
 from tljax.networks.resnet import abstract_variables
 from tljax.report import figures
 from tljax.report.printed import Printed
+from tljax.report.worst import Guesses
 from tljax.runs.files import write_rows
 from tljax.runs.predictions import PREDICTIONS, choose_rows, describe_pictures
 from tljax.runs.workdir import begin_run, mark_running
@@ -67,8 +68,10 @@ def zero_shot(
     pictures = list(describe_pictures(split.ids, split.labels, mapped.predicted, losses, top5))
     write_rows(workdir / PREDICTIONS["validation"], (pictures[row] for row in choose_rows(len(pictures))))
     chosen = ["" if i < 0 else f"{names[i]}: " for i in mapped.predicted]
-    guesses = [f"{name}{best[0][1]} {best[0][2]:.0%}" for name, best in zip(chosen, top5, strict=True)]
-    figures.draw_samples(workdir / "figures", config.seed, split, names, mapped.predicted, guesses)
+    guessed = [f"{name}{best[0][1]}" for name, best in zip(chosen, top5, strict=True)]
+    guesses = Guesses(mapped.predicted, guessed, np.array([best[0][2] for best in top5]))
+    kind = "validation" if dataset.validation is not None else "training"
+    figures.draw_predictions(workdir / "figures", split, kind, names, guesses)
     return {
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,
