@@ -43,3 +43,10 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", type=Path, metavar="DIR", help="draw into this folder where in each picture its label comes from"
     )
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="workdirs of runs and lessons, side by side")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the page to write; without it report.html in the folder of the run"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from tljax.report.axes import Axis, name_hidden
 from tljax.report.blocks import Block, Chart, Mark, Series, Text
 from tljax.report.curves import (
-    METRICS,
+    LIMITS,
     Course,
     Line,
     changes_rate,
@@ -39,14 +39,14 @@ def chart_courses(courses: Mapping[str, Course]) -> list[Block]:
     if not trained:
         return [Text([NO_EPOCHS])]
     marks = [Mark(epoch, f"{stage} begins") for epoch, stage in list_changes(trained)]
-    charts = [_chart_metric(trained, metric, marks) for metric in METRICS]
+    charts = [_chart_metric(trained, metric, marks) for metric in LIMITS]
     return [*charts, *([_chart_rates(trained, marks)] if any(map(changes_rate, trained.values())) else [])]
 
 
 def _chart_metric(courses: Mapping[str, Course], metric: str, marks: list[Mark]) -> Chart:
     lines = list_lines(courses, metric)
     axis = find_axis(lines, metric)
-    best = [Mark(line.best[0], f"best epoch of {line.name.removesuffix(', validation')}") for line in lines if line.best]
+    best = [Mark(line.best, f"best epoch of {line.name.removesuffix(', validation')}") for line in lines if line.best]
     return Chart(
         title=TITLES[metric],
         x_label="epoch",

@@ -45,8 +45,8 @@ def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
 def _introduce(shown: Shown, found: Predictions) -> list[str]:
     right, count = int(found.right.sum()), len(found.ids)
     lines = [f"On {count_words(count, f'{shown.part} picture')}: {right:,} right, {count - right:,} wrong."]
-    if count < shown.count:
-        lines[0] += f" They are spread evenly over all {shown.count:,}; a file keeps no more."
+    if count < shown.images:
+        lines[0] += f" They are spread evenly over all {shown.images:,}; a file keeps no more."
     if none := int((found.predicted < 0).sum()):
         lines.append(f"{count_words(none, 'picture')} of these got no class, and are not in the matrix.")
     if len(shown.names) > MOST_IN_MATRIX:
@@ -81,7 +81,9 @@ def _list_pairs(found: Predictions, names: Sequence[str]) -> Block:
     pairs = most_confused(found.labels, found.predicted, len(names), MOST_PAIRS)
     if not pairs:
         return Text(["No picture is taken for another class."], "good")
-    rows = [(f"{names[p.true]} taken for {names[p.taken_for]}", p.count, f"{p.share:.1%}") for p in pairs]
+    rows = [
+        (f"{names[pair.true]} taken for {names[pair.taken_for]}", pair.pictures, f"{pair.share:.1%}") for pair in pairs
+    ]
     return Sheet(["the most frequent confusions", "pictures", "share of the class"], rows)
 
 
@@ -120,8 +122,8 @@ def _chart_class(found: Predictions, names: Sequence[str], positive: int) -> lis
     points = [(float(curve.recall[i]), float(curve.precision[i])) for i in some]
     chosen = choose_threshold(curve)
     told = (
-        f"Call a picture {names[positive]} from a probability of {chosen.value:g} on: precision {chosen.precision:.3f}, "
-        f"recall {chosen.recall:.3f}, F1 {chosen.f1:.3f}, the best F1 here; {CHOSEN_THRESHOLD}."
+        f"Call a picture {names[positive]} from a probability of {chosen.value:g} on: precision "
+        f"{chosen.precision:.3f}, recall {chosen.recall:.3f}, F1 {chosen.f1:.3f}, the best F1 here; {CHOSEN_THRESHOLD}."
     )
     title = f"Precision and recall of {names[positive]} (average precision {curve.average_precision:.3f})"
     series = [Series("precision", points, 0, "steps")]

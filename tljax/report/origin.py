@@ -50,7 +50,10 @@ def describe_data(stages: Sequence[Shown]) -> list[Block]:
             groups.setdefault(text, []).append(shown.label)
             warnings |= dict.fromkeys(data.get("warnings", ()))
     facts: list[Block] = [Details(", ".join(labels), [Code(text.split("\n"))]) for text, labels in groups.items()]
-    return [*([Text(list(warnings), "warning")] if warnings else []), *(facts or [Text(["Nothing is known of the data."])])]
+    return [
+        *([Text(list(warnings), "warning")] if warnings else []),
+        *(facts or [Text(["Nothing is known of the data."])]),
+    ]
 
 
 def describe_settings(runs: Sequence[RunRecord]) -> list[Block]:

@@ -17,7 +17,10 @@ def describe_stages(stages: Sequence[Shown], notes: Sequence[str]) -> list[Block
     left = [shown for shown in stages if shown.record.summary is None]
     blocks: list[Block] = []
     if finished:
-        blocks += [Text([printed.plain_sentence(name, row) for name, row in finished.items()]), _tabulate(stages, finished)]
+        blocks += [
+            Text([printed.plain_sentence(name, row) for name, row in finished.items()]),
+            _tabulate(stages, finished),
+        ]
     if left:
         blocks.append(Text([_describe_unfinished(shown) for shown in left], "warning"))
     blocks += compare_stages(stages)
@@ -120,5 +123,5 @@ def list_commands(stages: Sequence[Shown], folders: Sequence[str], program: str)
     lines = [f"{program} report {' '.join(folders)}{' --out report.html' if len(folders) > 1 else ''}"]
     if best is None:
         return [Code(lines, "make this page anew")]
-    use = [f"{program} predict {best.folder} PICTURES", f"{program} export {best.folder} model.onnx"]
+    use = [f"{program} predict {best.record.folder} PICTURES", f"{program} export {best.record.folder} model.onnx"]
     return [Code([*use, *lines], f"use {best.label}, the most accurate one here; export it; make this page anew")]

@@ -2,18 +2,21 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import UInt8
 
-from tljax.data.datasets import Split
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Data
+from tljax.data.datasets import Dataset, Split, load_dataset
 from tljax.data.decoding import Encoded
 from tljax.report.blocks import Thumbnail
+from tljax.runs.records import StageRecord
 from tljax.trees import Row
 
+NO_PICTURES = "there are names and no pictures"
 # How many pictures a page shows at most, the longest side of one in pixels, and WebP's quality: a page of photographs
 # stays below 3 MB.
 MOST_PICTURES, SIDE, QUALITY = 600, 96, 70
@@ -40,18 +43,56 @@ class Album:
         return np.asarray(self.split.digests[place]).tobytes().hex()
 
 
-def find_album(splits: Mapping[str, Split], described: Row, recorded: Row | None, part: str) -> Album:
-    """The pictures of the split `part`, validation or test, if they are those that a run has `recorded`. `splits` are
-    those that were read just now, and `described` is what a summary would say about them."""
-    before = ((recorded or {}).get("splits") or {}).get(part)
-    now = described.get("splits", {}).get(part)
-    if before is None or "content" not in before:
-        return Album(None, "the run is of a version that kept no digests, so these may be others")
-    if now is None or part not in splits:
-        return Album(None, f"the data has no {part} split any more")
+def find_album(dataset: Dataset, recorded: Row | None, part: str) -> Album:
+    """The pictures of the split `part`, validation or test, if they are those that a run has `recorded`: its summary
+    describes its data so."""
+    before = ((recorded or {}).get("splits") or {}).get(part) or {}
+    now = dataset.description["splits"].get(part)
+    if "content" not in before:
+        return Album(None, f"{NO_PICTURES}: the run is of a version that kept no digests of them")
+    if now is None:
+        return Album(None, f"{NO_PICTURES}: the data has no {part} split any more")
     if now["content"] != before["content"]:
-        return Album(None, "the data has changed since the run was made")
-    return Album(splits[part])
+        return Album(None, f"{NO_PICTURES}: they have changed since")
+    return Album(dataset.splits[part])
+
+
+class Albums:
+    """Finds the pictures of stages: in data sets that were read for a run, or by reading them once more."""
+
+    def __init__(self, datasets: Iterable[Dataset] = (), *, may_read: bool = True):
+        self.known = list(datasets)
+        self.may_read = may_read
+        self.read: dict[str, Dataset | Album] = {}
+
+    def find(self, record: StageRecord, part: str) -> Album:
+        """The pictures of a stage's split `part`, validation or test."""
+        recorded = (record.summary or {}).get("data")
+        for dataset in self.known:
+            if (album := find_album(dataset, recorded, part)).split is not None:
+                return album
+        if not self.may_read or record.config is None:
+            return Album(None, f"{NO_PICTURES}: they are not at hand")
+        found = self._read_once(record.config.data, record, part)
+        return found if isinstance(found, Album) else find_album(found, recorded, part)
+
+    def _read_once(self, data: Data, record: StageRecord, part: str) -> Dataset | Album:
+        assert record.config is not None and record.summary is not None, "it has predictions"
+        if record.summary["stage"] == "zero_shot":
+            data = replace(data, max_images=data.max_images or ZERO_SHOT_MAX_IMAGES)
+        key = repr((data, record.config.seed, part == "test"))
+        if key not in self.read:
+            self.read[key] = read_dataset(data, record.config.seed, record.config.cache.disk_bytes, test=part == "test")
+        return self.read[key]
+
+
+def read_dataset(data: Data, seed: int, disk_bytes: int, *, test: bool) -> Dataset | Album:
+    """The validation split of some data, and with `test` all splits; or an album that says why they cannot be read.
+    What a run has decoded is found in the cache."""
+    try:
+        return load_dataset(data, seed=seed, training=test, disk_bytes=disk_bytes)
+    except (ValueError, OSError) as error:
+        return Album(None, f"{NO_PICTURES}: {error}")
 
 
 def shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

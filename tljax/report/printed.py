@@ -203,10 +203,10 @@ def _labels(summary: Row) -> str:
     return f"{sum(summary['labels'].values()):,}" if "labels" in summary else "-"
 
 
-def stages_table(summaries: Mapping[str, Row]) -> str:
-    """A Markdown table with a row for each stage: loss, accuracy, labels used, trainable parameters, seconds. Where a
-    stage has it, also the accuracy to expect on new pictures; and where its classes are of different sizes, the
-    balanced accuracies and the largest class's share."""
+def stages_columns(summaries: Mapping[str, Row]) -> list[tuple[str, Callable[[Row], str]]]:
+    """The columns of a table of stages, each with what reads its cell from a summary: loss, accuracy, labels used,
+    trainable parameters, seconds. Where a stage has it, also the accuracy to expect on new pictures; and where its
+    classes are of different sizes, the balanced accuracies and the largest class's share."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("loss", _loss),
         ("accuracy", lambda s: _number(s["accuracy"])),
@@ -215,11 +215,17 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
         columns.append(("on new pictures (95%)", _on_new))
     if any(find_imbalance(summary, "validation") for summary in summaries.values()):
         columns += [("balanced", lambda s: _number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]
-    columns += [
+    return [
+        *columns,
         ("labels", _labels),
         ("trainable parameters", lambda s: f"{s['params']['trainable']:,}"),
         ("seconds", lambda s: f"{s['seconds']:.1f}"),
     ]
+
+
+def stages_table(summaries: Mapping[str, Row]) -> str:
+    """A Markdown table with a row for each stage, and with the `stages_columns`."""
+    columns = stages_columns(summaries)
     head = ("stage", *(name for name, _ in columns))
     rows = [
         (printable(name).replace("|", r"\|"), *(read(summary) for _, read in columns))
@@ -279,3 +285,7 @@ def calibration_line(calibration: Row) -> str:
     compared = "" if calibration["temperature"] == 1 else f", without {before:.3f}"
     worse = ": here it is no better" if after > before else ""
     return f"{line}; on {calibration['measured_on']['split']} the calibration error is {after:.3f}{compared}{worse}"
+
+
+def plain_sentence(name: str, summary: Row) -> str:
+    return f"{name}: {summary_line(summary).splitlines()[0]}"

@@ -1,7 +1,9 @@
 """The page of runs: what they came to, what they get wrong, how far their numbers go, what they were made of."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +23,18 @@ from tljax.report.origin import (
     show_views,
 )
 from tljax.report.overview import describe_stages, list_commands
-from tljax.report.pictures import MOST_PICTURES, Album, make_picture, make_thumbnails, read_images
+from tljax.report.page import render
+from tljax.report.pictures import MOST_PICTURES, Album, Albums, make_picture, make_thumbnails, read_images
 from tljax.report.shown import IN_GALLERY, Shown, choose_predictions, choose_shown, rank_rows, take_turns
 from tljax.report.trust import describe_trust
+from tljax.runs.files import open_file, write_text
 from tljax.runs.predictions import choose_rows
-from tljax.runs.records import RunRecord, StageRecord
+from tljax.runs.records import RunRecord, StageRecord, read_records
+from tljax.runs.workdir import REPORT
 from tljax.text import count_words
 
+# What makes a file a report, and in how many of its first bytes that stands.
+MARK, MARKED_WITHIN = b'<meta name="generator" content="tljax report">', 4096
 FindAlbum = Callable[[StageRecord, str], Album]
 
 
@@ -45,18 +52,19 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
     stages = list_stages(runs, find_album)
     pool = collect_pictures(stages)
     on_page = set(pool.pictures)
-    maps: Mapping[str, Mapping[int, str]] = pool.maps
+    notes = list_notes(runs, stages)
     sections = [
-        Section("stages", "What they came to", [*describe_stages(stages, list_notes(runs, stages)), *_use(runs, stages)]),
+        Section("stages", "What they came to", [*describe_stages(stages, notes), *_use(runs, stages)]),
         Section("curves", "Curves", chart_courses(list_courses(runs, stages))),
-        Section("confusions", "Which classes it takes for which", by_stage(stages, lambda s: describe_mistakes(s, on_page))),
+        Section("confusions", "Which classes it takes for which",
+                by_stage(stages, lambda s: describe_mistakes(s, on_page))),
         Section("pictures", "Pictures", [
-            *by_stage(stages, lambda s: show_pictures(s, on_page, maps.get(s.label, {}))),
+            *by_stage(stages, lambda s: show_pictures(s, on_page, pool.maps[s.label])),
             *(block for pair in list_steps(stages) for block in show_turned(*pair, on_page)),
         ]),
         Section("probabilities", "How far its probabilities go", by_stage(stages, describe_trust)),
         Section("training-pictures", "What it learned from, as the network gets it",
-                by_stage(stages, lambda s: show_views(s, pool.views.get(s.label, ())))),
+                by_stage(stages, lambda s: show_views(s, pool.views[s.label]))),
         Section("frozen", "What trained, and what stayed", describe_proofs(stages)),
         Section("data", "The data, as it was read", describe_data(stages)),
         Section("settings", "Settings", describe_settings(runs)),
@@ -65,12 +73,45 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
     return Page(name_page(runs), _lead(runs, pool), [section for section in sections if section.blocks], pool.pictures)
 
 
+def write_page(folders: Sequence[Path], out: Path | None, albums: Albums) -> Path:
+    """Writes the page of the runs and lessons in `folders` to `out`, or into the folder of a single run. Returns where
+    it is.
+
+    Raises:
+      ValueError: if `out` is missing for several runs, or is no name of a page.
+      FileExistsError: if a file is there that is no report.
+      OSError: if a folder is no run, or the page cannot be written.
+    """
+    place = check_place(folders, out)
+    page = make_page([read_records(folder) for folder in folders], albums.find)
+    write_text(place, render(page))
+    return place
+
+
+def check_place(folders: Sequence[Path], out: Path | None) -> Path:
+    """Where a page is to be written; the errors are those of `write_page`."""
+    if out is None and len(folders) > 1:
+        raise ValueError("--out FILE is needed for several runs: the file that the page is written to")
+    place = folders[0] / REPORT if out is None else out
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {place}: a page is a file ending in .html")
+    if not place.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{place}: there is no folder {place.parent}; make it first")
+    if os.path.lexists(place) and not is_report(place):
+        raise FileExistsError(f"{place} is there and is no report; give another --out")
+    return place
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a page of runs."""
+    with open_file(path) as file:
+        return MARK in file.read(MARKED_WITHIN)
+
+
 def list_stages(runs: Sequence[RunRecord], find_album: FindAlbum) -> list[Shown]:
     """All stages in their order, with names that tell them apart."""
     names = name_runs(runs)
-    return [
-        _show(record, run, names[i], find_album) for i, run in enumerate(runs) for record in run.stages
-    ]
+    return [_show(record, run, names[i], find_album) for i, run in enumerate(runs) for record in run.stages]
 
 
 def _show(record: StageRecord, run: RunRecord, prefix: str, find_album: FindAlbum) -> Shown:
@@ -195,13 +236,14 @@ def _draw_maps(shown: Shown) -> tuple[dict[str, Thumbnail], dict[int, str]]:
     evidence, found = shown.record.evidence, shown.predictions
     if evidence is None or found is None or shown.part != "validation" or shown.album.split is None:
         return {}, {}
-    places = np.searchsorted(choose_rows(shown.count), evidence.rows)
+    places = np.searchsorted(choose_rows(shown.images), evidence.rows)
     rows = [int(row) for row in places if row < len(found.ids)]
     there = [(i, row) for i, row in enumerate(rows) if found.ids[row] in shown.album.places and i < len(evidence.maps)]
     if not there:
         return {}, {}
     images = read_images(shown.album.split, [shown.album.places[found.ids[row]] for _, row in there])
-    pictures, keys = {}, {}
+    pictures: dict[str, Thumbnail] = {}
+    keys: dict[int, str] = {}
     for image, (i, row) in zip(images, there, strict=True):
         keys[row] = f"map-{shown.label}-{row}"
         alt = f"what speaks for {say(shown, row)} in {found.ids[row]}"
@@ -214,7 +256,8 @@ def _draw_views(shown: Shown) -> tuple[dict[str, Thumbnail], list[list[str]]]:
     evidence = shown.record.evidence
     if evidence is None:
         return {}, []
-    pictures, keys = {}, []
+    pictures: dict[str, Thumbnail] = {}
+    keys: list[list[str]] = []
     for r, images in enumerate(evidence.views):
         keys.append([f"view-{shown.label}-{r}-{c}" for c in range(len(images))])
         names = [f"training picture {r + 1}, {title}" for title in evidence.view_titles]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from tljax.report.pictures import Album
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import RunRecord, StageRecord
 
+T = TypeVar("T")
 # How many of each kind a gallery shows, and how many a cell of the confusion matrix.
 IN_GALLERY, IN_CELL = 12, 12
 
@@ -51,7 +52,7 @@ class Shown(NamedTuple):
         return tuple((self.record.summary or {}).get("class_names", ()))
 
     @property
-    def count(self) -> int:
+    def images(self) -> int:
         """The number of pictures in the split that is shown."""
         found = self.predictions
         recorded = ((self.record.summary or {}).get("data") or {}).get("splits", {}).get(self.part, {})
@@ -113,6 +114,6 @@ def rank_rows(chosen: Chosen) -> tuple[list[int], list[int], list[int]]:
     return [*chosen.mistakes.tolist(), *chosen.unsure.tolist()], list(take_turns(wrong)), list(take_turns(right))
 
 
-def take_turns(groups: Iterable[Sequence[int]]) -> Iterator[int]:
+def take_turns(groups: Iterable[Sequence[T]]) -> Iterator[T]:
     """The first of each group, then the second of each, and so on."""
     return (one for one in chain.from_iterable(zip_longest(*groups)) if one is not None)

@@ -83,7 +83,7 @@ def describe_logits(
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
-    """Reads a file of predictions. Rows of earlier versions do not say what was `predicted`: that is not known then, -1.
+    """Reads a file of predictions. Rows of earlier versions do not say what was `predicted`: it is -1 then.
 
     Raises:
       ValueError, TypeError, KeyError: if it is damaged.
@@ -91,8 +91,7 @@ def read_predictions(path: Path, classes: int) -> Predictions:
     """
     rows = read_rows(path)
     labels, predicted = (
-        np.array([_index(row.get(key, -1), classes, path) for row in rows], int)
-        for key in ("label", "predicted")
+        np.array([_index(row.get(key, -1), classes, path) for row in rows], int) for key in ("label", "predicted")
     )
     losses = np.array([math.nan if row["loss"] is None else float(row["loss"]) for row in rows], float)
     top = tuple(tuple((str(name), float(p)) for _, name, p in row["top5"]) for row in rows)

@@ -1,5 +1,7 @@
-"""What a run or a lesson has left in its folder, for a reader: finished or not, of this version or an earlier one. A file
-that is missing or damaged is a line in `troubles`, and everything else is still there."""
+"""What a run or a lesson has left in its folder, for a reader: finished or not, of this version or an earlier one.
+
+A file that is missing or damaged is a line in `troubles`, and everything else is still there.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -68,7 +70,9 @@ def read_records(folder: Path) -> RunRecord:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give the workdir of a run or of a lesson")
     if not (folder / CONFIG).exists():
-        raise FileNotFoundError(f"{folder} holds no {CONFIG}, so it is no run; give the workdir of a run or of a lesson")
+        raise FileNotFoundError(
+            f"{folder} holds no {CONFIG}, so it is no run; give the workdir of a run or of a lesson"
+        )
     saved = read_json(folder / CONFIG)
     troubles: list[str] = []
     try:
@@ -97,7 +101,7 @@ def read_records(folder: Path) -> RunRecord:
 def read_stage(name: str, folder: Path) -> StageRecord:
     """What the run of one stage in `folder` has left, which has a config."""
     troubles: list[str] = []
-    saved = _try(lambda: read_json(folder / CONFIG), {}, troubles)
+    saved: Row = _try(lambda: read_json(folder / CONFIG), {}, troubles)
     settings = _try(lambda: build_settings(Config, fill_in(saved, Config)), None, troubles)
     summary = _try(lambda: _read_summary(folder / SUMMARY), None, troubles)
     names = summary.get("class_names") if summary else None
@@ -160,9 +164,8 @@ def find_changed(saved: Row, settings: Any) -> dict[str, Any]:
 
 
 def _differ(now: Any, default: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(now, Mapping) and (isinstance(default, Mapping) or not path):
-        known = default if isinstance(default, Mapping) else {}
-        return [
-            pair for name, value in now.items() for pair in _differ(value, known.get(name), f"{path}.{name}".lstrip("."))
-        ]
-    return [] if now == default else [(path, now)]
+    if not isinstance(now, Mapping) or not (isinstance(default, Mapping) or not path):
+        return [] if now == default else [(path, now)]
+    known = default if isinstance(default, Mapping) else {}
+    nested = (_differ(value, known.get(name), f"{path}.{name}".lstrip(".")) for name, value in now.items())
+    return [pair for pairs in nested for pair in pairs]

@@ -19,11 +19,13 @@ from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.trees import Row
 
 CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary.json", "environment.jsonl"
+# The page of a run.
+REPORT = "report.html"
 # What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
 RECIPE = "recipe.json"
 # What a run writes into its workdir; --overwrite deletes these and `RECIPE`, and nothing else.
 OTHERS = (
-    *predictions.PREDICTIONS.values(), "report.md", "report.html", "figures", "checkpoints",
+    *predictions.PREDICTIONS.values(), "report.md", REPORT, "figures", "checkpoints",
     reference.REFERENCE, learned.LEARNED,
 )  # fmt: skip
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
