@@ -1,6 +1,8 @@
 """What stages came to, in words and in a table, and whether one is better than another."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from tljax.report import paired, printed
 from tljax.report.belief import has_chosen
@@ -8,6 +10,7 @@ from tljax.report.blocks import Block, Code, Details, Sheet, Text
 from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
 from tljax.report.shown import Shown
 from tljax.runs.predictions import Predictions
+from tljax.runs.records import StageRecord
 from tljax.trees import Row
 
 
@@ -102,26 +105,30 @@ def _compare(group: Sequence[Shown]) -> list[str]:
     return paired.describe(paired.compare(rights), paired.Pictures(split, count, chose))
 
 
-def find_best(stages: Sequence[Shown]) -> Shown | None:
+def find_best(records: Iterable[StageRecord]) -> StageRecord | None:
     """The stage that trained and has the highest accuracy, of equal ones that with the lowest loss; None if none has
     one."""
-    found = [shown for shown in stages if _rank(shown) is not None]
-    return min(found, key=lambda shown: _rank(shown) or (0.0, 0.0)) if found else None
+    ranks = [(rank, record) for record in records if (rank := _rank(record)) is not None]
+    return min(ranks, key=lambda pair: pair[0])[1] if ranks else None
 
 
-def _rank(shown: Shown) -> tuple[float, float] | None:
-    summary = shown.record.summary or {}
+def _rank(record: StageRecord) -> tuple[float, float] | None:
+    summary = record.summary or {}
     measured = summary.get("test", summary)
     if summary.get("stage") in (None, "zero_shot") or None in (measured.get("accuracy"), measured.get("loss")):
         return None
     return -measured["accuracy"], measured["loss"]
 
 
-def list_commands(stages: Sequence[Shown], folders: Sequence[str], program: str) -> list[Block]:
+def list_commands(stages: Sequence[Shown], folders: Sequence[Path], program: str) -> list[Block]:
     """What to type to classify new pictures with the best stage, to export it, and to make the page anew."""
-    best = find_best(stages)
-    lines = [f"{program} report {' '.join(folders)}{' --out report.html' if len(folders) > 1 else ''}"]
-    if best is None:
-        return [Code(lines, "make this page anew")]
-    use = [f"{program} predict {best.record.folder} PICTURES", f"{program} export {best.record.folder} model.onnx"]
-    return [Code([*use, *lines], f"use {best.label}, the most accurate one here; export it; make this page anew")]
+    best = find_best(shown.record for shown in stages)
+    out = ["--out", "report.html"] if len(folders) > 1 else []
+    lines = [shlex.join(["report", *map(str, folders), *out])]
+    about = "make this page anew"
+    if best is not None:
+        label = next(shown.label for shown in stages if shown.record is best)
+        about = f"use {label}, the most accurate stage here; export it; {about}"
+        folder = shlex.quote(str(best.folder))
+        lines = [f"predict {folder} PICTURES", f"export {folder} model.onnx", *lines]
+    return [Code([f"{program} {line}" for line in lines], about)]

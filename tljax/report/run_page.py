@@ -2,12 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from tljax.data.datasets import Dataset
+from tljax.devices.processes import leads
 from tljax.report import printed
 from tljax.report.blocks import Block, Page, Section, Tabs, Thumbnail
 from tljax.report.curve_charts import chart_courses, find_chains
@@ -22,7 +25,7 @@ from tljax.report.origin import (
     find_program,
     show_views,
 )
-from tljax.report.overview import describe_stages, list_commands
+from tljax.report.overview import describe_stages, find_best, list_commands
 from tljax.report.page import render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums, make_picture, make_thumbnails, read_images
 from tljax.report.shown import IN_GALLERY, Shown, choose_predictions, choose_shown, rank_rows, take_turns
@@ -31,7 +34,7 @@ from tljax.runs.files import open_file, write_text
 from tljax.runs.predictions import choose_rows
 from tljax.runs.records import RunRecord, StageRecord, read_records
 from tljax.runs.workdir import REPORT
-from tljax.text import count_words
+from tljax.text import count_words, printable
 
 # What makes a file a report, and in how many of its first bytes that stands.
 MARK, MARKED_WITHIN = b'<meta name="generator" content="tljax report">', 4096
@@ -86,6 +89,30 @@ def write_page(folders: Sequence[Path], out: Path | None, albums: Albums) -> Pat
     page = make_page([read_records(folder) for folder in folders], albums.find)
     write_text(place, render(page))
     return place
+
+
+def leave_page(workdir: Path, datasets: Iterable[Dataset]) -> None:
+    """Writes the page of a run or a lesson that has ended, whose `datasets` were read, and says where it is and how to
+    go on. If that fails, it says so in one line: a page is not worth a run."""
+    place = workdir / REPORT
+    if not leads():
+        return
+    try:
+        run = read_records(workdir)
+        # Other processes would have to read with this one.
+        albums = Albums(datasets, may_read=jax.process_count() == 1)
+        page = make_page([run], albums.find)
+        write_text(place, render(page))
+        print(printable(f"to look at it, open {place}"))
+        if best := find_best(list_stages([run], albums.find)):
+            print(
+                printable(
+                    f"to classify pictures: {find_program(run.environment)} predict {best.record.folder} PICTURES"
+                )
+            )
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        print(printable(f"{place} is not written ({reason}); the run is as it was"))
 
 
 def check_place(folders: Sequence[Path], out: Path | None) -> Path:
@@ -183,7 +210,7 @@ def by_stage(stages: Sequence[Shown], describe: Callable[[Shown], Sequence[Block
 
 def _use(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[Block]:
     environment = runs[0].environment or next((s.record.environment for s in stages if s.record.environment), {})
-    return list_commands(stages, [str(run.folder) for run in runs], find_program(environment))
+    return list_commands(stages, [run.folder for run in runs], find_program(environment))
 
 
 def collect_pictures(stages: Sequence[Shown]) -> Pool:

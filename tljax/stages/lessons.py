@@ -17,11 +17,13 @@ from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_arc
 from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed
 from tljax.report.curves import Course
+from tljax.report.run_page import leave_page
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
     FILES,
     METRICS,
+    REPORT,
     STAGE_NAME,
     SUMMARY,
     as_begun,
@@ -103,6 +105,8 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
                 shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
+            if left or not (workdir / REPORT).exists():
+                leave_page(workdir, datasets.values())
     return summaries
 
 

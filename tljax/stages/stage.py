@@ -19,8 +19,9 @@ from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import find_cut, find_head
 from tljax.report import figures, printed
+from tljax.report.run_page import leave_page
 from tljax.runs.files import read_json, write_json
-from tljax.runs.workdir import SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
+from tljax.runs.workdir import REPORT, SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
 from tljax.stages.assembly import ALONE, Others
 from tljax.stages.overlap import count_known, is_new, refuse_known, warn_of_known
 from tljax.stages.train import train
@@ -152,14 +153,19 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
         config = config if overwrite else as_begun(workdir, config)
         known = "none" if overwrite else find_run(workdir, config)
         if known == "finished":
-            return read_finished(workdir)
+            summary = read_finished(workdir)
+            if not (workdir / REPORT).exists():
+                leave_page(workdir, ())
+            return summary
         source = load_source(config)
         if known == "none":
             config = replace(config, data=settle_images(config.data, source))
         dataset = load_data(config)
         print(printed.data_summary(dataset.description))
         check_classes(config, dataset)
-        return run_stage(config, workdir, dataset, source, overwrite=overwrite)
+        summary = run_stage(config, workdir, dataset, source, overwrite=overwrite)
+        leave_page(workdir, [dataset])
+        return summary
 
 
 def run_stage(
