@@ -104,12 +104,8 @@ def leave_page(workdir: Path, datasets: Iterable[Dataset]) -> None:
         page = make_page([run], albums.find)
         write_text(place, render(page))
         print(printable(f"to look at it, open {place}"))
-        if best := find_best(list_stages([run], albums.find)):
-            print(
-                printable(
-                    f"to classify pictures: {find_program(run.environment)} predict {best.record.folder} PICTURES"
-                )
-            )
+        if best := find_best(run.stages):
+            print(printable(f"to classify pictures: {find_program(run.environment)} predict {best.folder} PICTURES"))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(printable(f"{place} is not written ({reason}); the run is as it was"))
