@@ -49,12 +49,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def few_figures():
-    """Runs in a test's own process draw no figures but in `tiny_runs.drawing`: they take a quarter of a tiny run."""
-    from tiny_runs import FIGURES, NO_FIGURES
+    """Runs in a test's own process draw no figures and leave no pages but in `tiny_runs.drawing`: these take a quarter
+    of a tiny run."""
+    from tiny_runs import FIGURES, NO_FIGURES, NO_PAGES, PAGES
 
     with pytest.MonkeyPatch.context() as patch:
         for module in FIGURES:
             patch.setattr(module, "figures", NO_FIGURES)
+        for module in PAGES:
+            patch.setattr(module, "run_page", NO_PAGES)
         yield
 
 

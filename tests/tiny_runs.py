@@ -22,7 +22,7 @@ from tljax.data.preprocessing import CAFFE, Preprocessing
 from tljax.networks.architectures import NETWORKS, RESNET50, Architecture, Network
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
-from tljax.report import figures
+from tljax.report import figures, run_page
 from tljax.runs import checkpoints, files
 from tljax.runs.integrity import CHECKSUMS
 from tljax.stages import conclusion, lessons, zero_shot
@@ -46,14 +46,19 @@ NO_FIGURES = SimpleNamespace(
     CURVES=figures.CURVES,
     DRAWN=figures.DRAWN,
 )
+# The modules that leave a page, and what conftest.py puts in the place of the module that makes it.
+PAGES = lessons, one_stage
+NO_PAGES = SimpleNamespace(leave_page=lambda *_: None)
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """A block whose runs draw their figures."""
+    """A block whose runs draw their figures and leave their pages."""
     with pytest.MonkeyPatch.context() as patch:
         for module in FIGURES:
             patch.setattr(module, "figures", figures)
+        for module in PAGES:
+            patch.setattr(module, "run_page", run_page)
         yield
 
 

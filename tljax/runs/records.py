@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tljax.config import SOURCE, Config, Lesson, as_json
+from tljax.config import SOURCE, Config, Lesson, Stage, as_json
 from tljax.runs.evidence import Evidence, read_evidence
 from tljax.runs.files import read_file, read_json, read_rows
 from tljax.runs.predictions import PREDICTIONS, Predictions, read_predictions
@@ -159,8 +159,13 @@ def _read_epochs(path: Path) -> list[Row]:
 
 
 def find_changed(saved: Row, settings: Any) -> dict[str, Any]:
-    """The settings of a saved config that differ from the defaults, by path; without its stages' names."""
-    return dict(_differ(saved, as_json(type(settings)()), ""))
+    """The settings of a saved config that differ from the defaults, by path; those of a lesson's stage from the stage
+    of this name in `four_stages` or, without one, from a stage's own."""
+    default = as_json(type(settings)())
+    if isinstance(settings, Lesson):
+        own = {name: as_json(Stage(stage.stage)) for name, stage in settings.stages.items()}
+        default["stages"] = own | default["stages"]
+    return dict(_differ(saved, default, ""))
 
 
 def _differ(now: Any, default: Any, path: str) -> list[tuple[str, Any]]:

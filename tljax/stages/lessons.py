@@ -15,9 +15,8 @@ from tljax.devices.mesh import make_mesh
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
-from tljax.report import figures, printed
+from tljax.report import figures, printed, run_page
 from tljax.report.curves import Course
-from tljax.report.run_page import leave_page
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
@@ -106,7 +105,7 @@ def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | Non
         if leads():
             write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
             if left or not (workdir / REPORT).exists():
-                leave_page(workdir, datasets.values())
+                run_page.leave_page(workdir, datasets.values())
     return summaries
 
 

@@ -18,8 +18,7 @@ from tljax.data.decoding import USUAL_FIT
 from tljax.devices.mesh import check_batch_size, make_mesh, own_rows
 from tljax.networks.architectures import find_architecture
 from tljax.networks.cut import find_cut, find_head
-from tljax.report import figures, printed
-from tljax.report.run_page import leave_page
+from tljax.report import figures, printed, run_page
 from tljax.runs.files import read_json, write_json
 from tljax.runs.workdir import REPORT, SUMMARY, as_begun, claim, find_run, find_stages, refuse_other_folders
 from tljax.stages.assembly import ALONE, Others
@@ -155,7 +154,7 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
         if known == "finished":
             summary = read_finished(workdir)
             if not (workdir / REPORT).exists():
-                leave_page(workdir, ())
+                run_page.leave_page(workdir, ())
             return summary
         source = load_source(config)
         if known == "none":
@@ -164,7 +163,7 @@ def run_one(config: Config, workdir: Path, overwrite: bool) -> Row:
         print(printed.data_summary(dataset.description))
         check_classes(config, dataset)
         summary = run_stage(config, workdir, dataset, source, overwrite=overwrite)
-        leave_page(workdir, [dataset])
+        run_page.leave_page(workdir, [dataset])
         return summary
 
 

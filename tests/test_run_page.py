@@ -1,0 +1,251 @@
+"""The page of runs: read from their folders alone, whole or half-finished, of this version or an earlier one."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import leave_lesson, leave_run
+from PIL import Image
+from tiny_runs import DIGITS, save_digits, small
+
+from tljax.cli import main
+from tljax.config import Data, Lesson, Stage
+from tljax.report.curve_charts import find_chains
+from tljax.report.mistakes import top_five
+from tljax.report.overview import compare_stages, find_best
+from tljax.report.pictures import SIDE, Albums, shrink
+from tljax.report.run_page import MARK, check_place, leave_page, list_stages, name_runs
+from tljax.report.shown import choose_shown, rank_rows, take_turns
+from tljax.runs.predictions import Predictions
+from tljax.runs.records import read_records
+
+STAGES = ("feature_extraction", "fine_tune", "from_scratch")
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory) -> Path:
+    """A lesson of three stages, with its page."""
+    config = Lesson(data=DIGITS, stages={name: Stage(name) for name in STAGES}, network="tiny")
+    config.stages["fine_tune"].patience = 3
+    folder = leave_lesson(tmp_path_factory.mktemp("lesson") / "a lesson", config)
+    leave_page(folder, ())
+    return folder
+
+
+def read_page(path: Path) -> dict:
+    """What a page shows, as JSON."""
+    text = path.read_text("utf-8")
+    assert MARK.decode() in text
+    found = re.search(r'<script type="application/json" id="page">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def find_blocks(blocks: list, kind: str) -> list[dict]:
+    """All blocks of a kind, those behind tabs and details too."""
+    found = []
+    for block in blocks:
+        inner = [b for _, blocks in block.get("options", ()) for b in blocks] + list(block.get("blocks", ()))
+        found += [block] * (block["kind"] == kind) + find_blocks(inner, kind)
+    return found
+
+
+def find_section(page: dict, name: str) -> list[dict]:
+    return next(section["blocks"] for section in page["sections"] if section["id"] == name)
+
+
+def texts(blocks: list) -> str:
+    return "\n".join(line for block in find_blocks(blocks, "Text") for line in block["lines"])
+
+
+def test_a_lesson_leaves_a_page_of_its_stages(lesson):
+    page = read_page(lesson / "report.html")
+    assert [s["id"] for s in page["sections"]] == [
+        "stages", "curves", "confusions", "pictures", "probabilities", "training-pictures", "frozen", "data",
+        "settings", "machine",
+    ]  # fmt: skip
+    (table,) = find_blocks(find_section(page, "stages"), "Sheet")
+    assert [row[0] for row in table["rows"]] == [*STAGES]
+    assert not (lesson / "fine_tune" / "report.html").exists()
+
+
+def test_pictures_are_those_of_the_data(lesson):
+    page = read_page(lesson / "report.html")
+    matrices = find_blocks(find_section(page, "confusions"), "Matrix")
+    assert len(matrices) == 3 and all(sum(map(sum, matrix["counts"])) == 54 for matrix in matrices)
+    shown = {key for matrix in matrices for keys in matrix["pictures"].values() for key in keys}
+    assert shown and all(page["pictures"][key]["src"].startswith("data:image/webp;base64,") for key in shown)
+    # The pictures of a cell are of the class of its row.
+    alts = {page["pictures"][key]["alt"].split(", ")[-1] for place, keys in matrices[0]["pictures"].items()
+            for key in keys if place.startswith("0,")}  # fmt: skip
+    assert alts == {"5"}
+
+
+def test_the_best_stage_is_named_with_what_to_type(lesson):
+    codes = find_blocks(find_section(read_page(lesson / "report.html"), "stages"), "Code")
+    best = find_best(read_records(lesson).stages)
+    assert best and codes[0]["lines"][0].endswith(f"predict '{best.folder}' PICTURES")
+    assert codes[0]["lines"][1].endswith("model.onnx") and codes[0]["lines"][2].endswith(f"report '{lesson}'")
+
+
+def test_stages_are_compared_on_the_same_pictures_alone(lesson):
+    albums = Albums()
+    stages = list_stages([read_records(lesson)], albums.find)
+    (text,) = compare_stages(stages)
+    assert len(text.lines) == 1 + 3 and text.lines[0].startswith("compared on 54 validation pictures")
+    record = stages[-1].record
+    other = stages[-1]._replace(
+        label="other", record=record._replace(summary=record.summary | {"class_names": list("abc")})
+    )
+    (text,) = compare_stages([*stages, other])
+    assert text.lines[-1].endswith("feature_extraction, fine_tune, from_scratch; other.") and len(text.lines) == 5
+
+
+def test_the_command_makes_the_same_page(lesson, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    main(["report", str(lesson), "--out", str(out)])
+    assert capsys.readouterr().out == f"written: {out}\n"
+    assert out.read_bytes() == (lesson / "report.html").read_bytes()
+
+
+def test_several_runs_stand_side_by_side(lesson, tmp_path):
+    other, out = tmp_path / "other", tmp_path / "both.html"
+    leave_run(other, small("from_scratch", data=replace(DIGITS, classes=("0", "1"))))
+    main(["report", str(lesson), str(other), "--out", str(out)])
+    page = read_page(out)
+    table, *_ = find_blocks(find_section(page, "stages"), "Sheet")
+    assert [row[0] for row in table["rows"]][-2:] == ["a lesson/from_scratch", "other"]
+    assert "Not compared with each other" in texts(find_section(page, "stages"))
+    # Two classes have a curve each.
+    titles = [chart["title"] for chart in find_blocks(find_section(page, "confusions"), "Chart")]
+    assert len(titles) == 2 and titles[0].startswith("Precision and recall of 1")
+
+
+@pytest.mark.parametrize(
+    ("runs", "out", "wrong"),
+    [
+        (["a", "b"], None, "--out FILE is needed"),
+        (["a"], "notes.txt", "a page is a file ending in .html"),
+        (["a"], "mine.html", "is there and is no report"),
+        (["a"], "gone/page.html", "there is no folder"),
+    ],
+)
+def test_a_page_replaces_only_a_page(tmp_path, monkeypatch, runs, out, wrong):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.html").write_text("<p>mine</p>")
+    with pytest.raises((ValueError, OSError), match=wrong):
+        check_place(list(map(Path, runs)), out and Path(out))
+    Path("old.html").write_bytes(b"<html>" + MARK)
+    assert check_place([Path("a")], Path("old.html")) == Path("old.html")
+
+
+def test_data_that_changed_shows_names(tmp_path):
+    pictures = save_digits(tmp_path / "digits")
+    config = small("from_scratch", data=Data(name=f"folder:{pictures}", image_size=32))
+    leave_run(tmp_path / "run", config)
+    main(["report", str(tmp_path / "run")])
+    assert find_keys(tmp_path / "run")
+    for path in pictures.rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    main(["report", str(tmp_path / "run")])
+    assert not find_keys(tmp_path / "run") and "they have changed since" in (tmp_path / "run/report.html").read_text()
+    shutil.rmtree(pictures)
+    main(["report", str(tmp_path / "run")])
+    page = read_page(tmp_path / "run" / "report.html")
+    assert not find_keys(tmp_path / "run") and "there are names and no pictures: " in texts(
+        find_section(page, "pictures")
+    )
+    # A card has the name of its picture instead.
+    (item, *_) = find_blocks(find_section(page, "pictures"), "Gallery")[0]["items"]
+    assert item["pictures"] == [None, None] and item["lines"][-1].endswith(".png")
+
+
+def find_keys(folder: Path) -> list[str]:
+    """The pictures in the confusion matrix of a run's page."""
+    matrices = find_blocks(find_section(read_page(folder / "report.html"), "confusions"), "Matrix")
+    return [key for matrix in matrices for keys in matrix["pictures"].values() for key in keys]
+
+
+def test_half_finished_and_damaged_runs_show_what_is_there(lesson, tmp_path):
+    folder = Path(shutil.copytree(lesson, tmp_path / "half"))
+    (folder / "from_scratch" / "summary.json").unlink()
+    (folder / "fine_tune" / "predictions.jsonl").write_text('{"id": "x"}\n')
+    (folder / "fine_tune" / "metrics.jsonl").write_text("{")
+    (folder / "feature_extraction" / "summary.json").write_text("[]")
+    main(["report", str(folder)])
+    page = read_page(folder / "report.html")
+    said = texts(find_section(page, "stages"))
+    assert "from_scratch is not finished: this was written after epoch 2." in said
+    assert "feature_extraction is not finished" in said
+    assert sum(line.startswith("left out: ") for line in page["lead"]) == 3
+    assert "Nothing is known of single pictures of fine_tune" in texts(find_section(page, "confusions"))
+
+
+def test_names_are_text_whatever_they_hold(tmp_path):
+    nasty = ["<img src=x onerror=alert(1)>", "a'b\"c & </script>", "\u202efdp", "x" * 200]
+    for i, name in enumerate(nasty):
+        folder = tmp_path / "data" / name.replace("/", "\u2215")
+        folder.mkdir(parents=True)
+        for j in range(4):
+            pixels = np.random.default_rng(10 * i + j).integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{j}\n<b>.png")
+    config = small("from_scratch", data=Data(name=f"folder:{tmp_path / 'data'}", image_size=32))
+    leave_run(tmp_path / "run", config)
+    main(["report", str(tmp_path / "run")])
+    text = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "<img" not in text and "<b>" not in text and text.count("</script>") == 2
+
+
+# ---- Pure functions
+
+
+def test_chains_end_at_stages_from_which_no_other_goes_on():
+    origins = {"zero_shot": None, "first": None, "second": "first", "third": "second", "alone": None}
+    assert find_chains(origins, ["first", "second", "third", "alone"]) == [["first", "second", "third"], ["alone"]]
+    assert find_chains(origins, ["second", "third"]) == [["second", "third"]]
+    assert find_chains({}, []) == []
+
+
+def make_predictions(labels, predicted, probabilities, names="abc") -> Predictions:
+    labels, predicted = np.array(labels), np.array(predicted)
+    top = tuple(((names[k], p), (names[(k + 1) % 3], 1 - p)) for k, p in zip(predicted, probabilities, strict=True))
+    return Predictions(tuple(map(str, range(len(labels)))), labels, predicted, np.ones(len(labels)), top)
+
+
+def test_mistakes_come_before_right_ones_and_cells_take_turns():
+    found = make_predictions([0, 0, 0, 1, 1, 2], [1, 1, 2, 1, 1, 2], [0.6, 0.9, 0.7, 0.8, 0.55, 0.99])
+    chosen = choose_shown(found)
+    assert chosen.mistakes.tolist() == [1, 2, 0] and chosen.unsure.tolist() == [4, 3, 5]
+    galleries, wrong, right = rank_rows(chosen)
+    assert galleries == [1, 2, 0, 4, 3, 5] and wrong == [1, 2, 0] and right == [5, 3, 4]
+
+
+def test_turns_go_round_until_all_are_taken():
+    assert list(take_turns([[1, 2, 3], [], [4], [0, 6]])) == [1, 4, 0, 2, 6, 3]
+
+
+def test_top_five_counts_labels_among_the_most_probable():
+    assert top_five(make_predictions([0, 1, 2], [0, 0, 0], [0.9, 0.9, 0.9]), "abc") == pytest.approx(2 / 3)
+    assert top_five(make_predictions([0], [0], [0.9])._replace(predicted=np.array([-1])), "abc") is None
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(lesson):
+    record = read_records(lesson)
+    assert name_runs([record]) == [""]
+    assert name_runs([record, record._replace(name="b")]) == ["a lesson", "b"]
+    assert name_runs([record, record._replace(folder=Path("x"))]) == [str(lesson), "x"]
+
+
+def test_settings_that_differ_are_found_by_their_paths(lesson):
+    changed = read_records(lesson).changed
+    assert changed["data.max_images"] == 60 and changed["stages.fine_tune.patience"] == 3
+    assert "stages.fine_tune.batch_size" not in changed and "seed" not in changed
+
+
+@pytest.mark.parametrize(("shape", "small"), [((32, 32), (32, 32)), ((200, 100), (96, 48)), ((1, 500), (1, 96))])
+def test_pictures_are_made_small_and_keep_their_shape(shape, small):
+    assert shrink(np.zeros((*shape, 3), np.uint8)).shape == (*small, 3) and max(small) <= SIDE
