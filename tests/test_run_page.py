@@ -17,7 +17,7 @@ from tljax.config import Data, Lesson, Stage
 from tljax.report.curve_charts import find_chains
 from tljax.report.mistakes import top_five
 from tljax.report.overview import compare_stages, find_best
-from tljax.report.pictures import SIDE, Albums, shrink
+from tljax.report.pictures import THUMBNAIL_SIDE, Albums, shrink
 from tljax.report.run_page import MARK, check_place, leave_page, list_stages, name_runs
 from tljax.report.shown import choose_shown, rank_rows, take_turns
 from tljax.runs.predictions import Predictions
@@ -248,4 +248,4 @@ def test_settings_that_differ_are_found_by_their_paths(lesson):
 
 @pytest.mark.parametrize(("shape", "small"), [((32, 32), (32, 32)), ((200, 100), (96, 48)), ((1, 500), (1, 96))])
 def test_pictures_are_made_small_and_keep_their_shape(shape, small):
-    assert shrink(np.zeros((*shape, 3), np.uint8)).shape == (*small, 3) and max(small) <= SIDE
+    assert shrink(np.zeros((*shape, 3), np.uint8)).shape == (*small, 3) and max(small) <= THUMBNAIL_SIDE

@@ -19,7 +19,7 @@ from tljax.trees import Row
 NO_PICTURES = "there are names and no pictures"
 # How many pictures a page shows at most, the longest side of one in pixels, and WebP's quality: a page of photographs
 # stays below 3 MB.
-MOST_PICTURES, SIDE, QUALITY = 600, 96, 70
+MOST_PICTURES, THUMBNAIL_SIDE, QUALITY = 600, 96, 70
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def read_dataset(data: Data, seed: int, disk_bytes: int, *, test: bool) -> Datas
 
 
 def shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image whose longest side is at most `SIDE` pixels."""
+    """An image whose longest side is at most `THUMBNAIL_SIDE` pixels."""
     from PIL import Image
 
-    factor = SIDE / max(image.shape[:2])
+    factor = THUMBNAIL_SIDE / max(image.shape[:2])
     if factor >= 1:
         return image
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))

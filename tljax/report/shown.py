@@ -12,12 +12,12 @@ from tljax.report.pictures import Album
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import RunRecord, StageRecord
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 # How many of each kind a gallery shows, and how many a cell of the confusion matrix.
 IN_GALLERY, IN_CELL = 12, 12
 
 
-class Chosen(NamedTuple):
+class ShownRows(NamedTuple):
     """Which pictures of a stage a page shows, as rows of its predictions."""
 
     mistakes: Int[np.ndarray, " k"]
@@ -34,7 +34,7 @@ class Shown(NamedTuple):
     record: StageRecord
     run: RunRecord
     album: Album
-    chosen: Chosen | None
+    chosen: ShownRows | None
     """None where nothing is known of single pictures."""
 
     @property
@@ -83,12 +83,12 @@ def choose_predictions(record: StageRecord) -> Predictions | None:
     return record.test if choose_part(record) == "test" else record.validation
 
 
-def choose_shown(predictions: Predictions | None) -> Chosen | None:
+def choose_shown(predictions: Predictions | None) -> ShownRows | None:
     """The most confident mistakes, the least confident right ones, and some of each cell of the confusion matrix."""
     if predictions is None:
         return None
     confidence, right = predictions.confidence, predictions.right
-    return Chosen(
+    return ShownRows(
         most_confident_mistakes(confidence, right, IN_GALLERY),
         least_confident_right(confidence, right, IN_GALLERY),
         _fill_cells(predictions, confidence),
@@ -107,13 +107,13 @@ def _fill_cells(
     return {place: np.array(rows) for place, rows in found.items()}
 
 
-def rank_rows(chosen: Chosen) -> tuple[list[int], list[int], list[int]]:
+def rank_rows(chosen: ShownRows) -> tuple[list[int], list[int], list[int]]:
     """The rows of a stage that its galleries show, those of its confusions, and right ones: cells take turns."""
     wrong = [rows.tolist() for (label, predicted), rows in chosen.cells.items() if label != predicted]
     right = [rows.tolist() for (label, predicted), rows in chosen.cells.items() if label == predicted]
     return [*chosen.mistakes.tolist(), *chosen.unsure.tolist()], list(take_turns(wrong)), list(take_turns(right))
 
 
-def take_turns(groups: Iterable[Sequence[T]]) -> Iterator[T]:
+def take_turns(groups: Iterable[Sequence[_T]]) -> Iterator[_T]:
     """The first of each group, then the second of each, and so on."""
     return (one for one in chain.from_iterable(zip_longest(*groups)) if one is not None)

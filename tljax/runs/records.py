@@ -17,7 +17,7 @@ from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.runs.workdir import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, is_at_work
 from tljax.trees import Row
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class StageRecord(NamedTuple):
@@ -125,7 +125,7 @@ def read_stage(name: str, folder: Path) -> StageRecord:
     )
 
 
-def _try(read: Callable[[], T], default: T, troubles: list[str]) -> T:
+def _try(read: Callable[[], _T], default: _T, troubles: list[str]) -> _T:
     """What is read; `default` where the file is not there, or damaged, which is added to the `troubles`."""
     try:
         return read()
