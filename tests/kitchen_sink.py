@@ -101,6 +101,7 @@ def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
         Item(["absent", None], HOSTILE[6], [HOSTILE[6]], "warning"),
         Item([None], "no picture at all"),
     ]
+    views = [["p0", "p1", "p2"], ["p3", None, "absent"]]
     return [
         Text(["A sentence in plain words.", *HOSTILE]),
         Text(["This is good.", "And that."], "good"),
@@ -110,13 +111,12 @@ def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
         *make_charts(),
         make_matrix(classes),
         Gallery("The most confident mistakes", [*special, *items], f"{cards} of 1,000 are shown."),
-        Grid("As the network gets them", ["as it is", "a draw", HOSTILE[6]], [["p0", "p1", "p2"], ["p3", None, "absent"]],
-             ["first", HOSTILE[6]]),
+        Grid("As the network gets them", ["as it is", "a draw", HOSTILE[6]], views, ["first", HOSTILE[6]]),
         Grid("Without titles of rows", ["one", "two"], [["p0", "p1"]]),
         Code(["python main.py predict runs/demo photo.png", *HOSTILE], "What uses it"),
         Facts([("seconds", "12.3"), ("machine", "two cores"), *((name, name) for name in HOSTILE)]),
         Details("More", [Text(["Hidden until asked."]), Facts([("a", "b")]), Code([HOSTILE[1]])]),
-    ]  # fmt: skip
+    ]
 
 
 def make_pictures(number: int) -> dict[str, Thumbnail]:
