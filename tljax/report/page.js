@@ -376,7 +376,7 @@ const DRAW = {
   Chart: drawChart,
   Matrix: drawMatrix,
   Gallery: ({ title, items, note: text }) => titled(title, "block", note(text), drawCards(items)),
-  Grid: drawGrid,
+  PictureGrid: drawGrid,
   Code: drawCode,
   Facts: ({ pairs }) =>
     el("dl", {}, pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, write(value))))),
