@@ -84,12 +84,12 @@ def make_matrix(classes: int) -> Matrix:
     draws = np.random.default_rng(0)
     counts = draws.poisson(0.4, (classes, classes)) + np.diag(draws.integers(20, 120, classes))
     pictures = {"0,0": ["p0", "p1", "p2"], f"{classes - 1},{classes - 1}": ["absent"]}
-    return Matrix(NAMES[:classes] if classes < 40 else NAMES, counts.tolist(), pictures)
+    return Matrix(NAMES[-classes:], counts.tolist(), pictures)
 
 
 def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
     """Every block but tabs, with `cards` of the page's pictures."""
-    table = [[name, 10.0 * i, 1 / (i + 1), f"{100 - i}.5% (90 to 99)", None] for i, name in enumerate(NAMES)]
+    table = [[name, 10.0 * i, 1 / (i + 1), f"{100 - i}.5% (90 to 99)", None] for i, name in enumerate(NAMES[24:])]
     numbers = [["not a number", math.nan, np.float32(0.25), "-", 3], ["infinite", math.inf, np.int64(7), "1,200", None]]
     columns = ["class", "pictures", "share", "accuracy", "nothing"]
     items = [
@@ -125,7 +125,7 @@ def make_pictures(number: int) -> dict[str, Thumbnail]:
     return pictures | {"absent": Thumbnail("no file here.png", "", 0, 0, "a picture that is gone")}
 
 
-def make_page(classes: int = 12, cards: int = 12, rows: int = 12) -> Page:
+def make_page(classes: int = 12, cards: int = 12, rows: int = 3) -> Page:
     """The page: blocks by themselves, and blocks in tabs."""
     stages = [
         (name, [Text([f"Stage {name}."]), make_curves(10), make_matrix(5), Tabs("Inner", [("a", []), ("b", [])])])

@@ -65,8 +65,8 @@ function copyButton(text, source) {
 }
 
 // What is wider than the page scrolls by itself, by the keyboard too.
-const region = (label, ...children) =>
-  el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);
+const scrolling = (label, ...children) =>
+  el("div", { class: "scroll", role: "group", tabindex: 0, "aria-label": label }, ...children);
 
 const heading = (title) => title && el("h3", {}, title);
 const note = (text) => text && el("p", { class: "note" }, text);
@@ -125,7 +125,7 @@ function drawTable({ columns, rows, caption, wide }) {
   }
   const head = el("thead", {}, el("tr", {}, heads));
   const table = el("table", { class: wide && "wide" }, caption && el("caption", {}, caption), head, body);
-  return region(caption || columns.join(", "), table);
+  return scrolling(caption || columns.join(", "), table);
 }
 
 // ---- Charts
@@ -319,7 +319,7 @@ function drawMatrix({ names, counts, pictures, title }) {
   return titled(title, "block", note("A row is a label, a column what the network calls it; shares are of the row."),
     el("fieldset", {}, el("legend", { class: "unseen" }, "What cells show"),
       radio("counts", true, () => fill(counts, write)), radio("shares", false, () => fill(shares, percent))),
-    region(title || "Confusion matrix", table), shown);
+    scrolling(title || "Confusion matrix", table), shown);
 }
 
 // ---- The other blocks
@@ -331,7 +331,7 @@ function drawGrid({ title, heads, rows, row_titles }) {
   const corner = row_titles.length ? el("td") : null;
   const head = el("tr", {}, corner, heads.map((text) => named("col", text)));
   const table = el("table", { class: "pictures" }, el("thead", {}, head), el("tbody", {}, body));
-  return titled(title, "block", region(title || heads.join(", "), table));
+  return titled(title, "block", scrolling(title || heads.join(", "), table));
 }
 
 // What is behind a title is drawn when it is opened.
