@@ -14,11 +14,11 @@ from tljax.report.blocks import (
     Details,
     Facts,
     Gallery,
-    Grid,
     Item,
     Mark,
     Matrix,
     Page,
+    PictureGrid,
     Section,
     Series,
     Sheet,
@@ -84,12 +84,12 @@ def make_matrix(classes: int) -> Matrix:
     draws = np.random.default_rng(0)
     counts = draws.poisson(0.4, (classes, classes)) + np.diag(draws.integers(20, 120, classes))
     pictures = {"0,0": ["p0", "p1", "p2"], f"{classes - 1},{classes - 1}": ["absent"]}
-    return Matrix(NAMES[:classes] if classes < 40 else NAMES, counts.tolist(), pictures)
+    return Matrix(NAMES[-classes:], counts.tolist(), pictures)
 
 
 def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
     """Every block but tabs, with `cards` of the page's pictures."""
-    table = [[name, 10.0 * i, 1 / (i + 1), f"{100 - i}.5% (90 to 99)", None] for i, name in enumerate(NAMES)]
+    table = [[name, 10.0 * i, 1 / (i + 1), f"{100 - i}.5% (90 to 99)", None] for i, name in enumerate(NAMES[24:])]
     numbers = [["not a number", math.nan, np.float32(0.25), "-", 3], ["infinite", math.inf, np.int64(7), "1,200", None]]
     columns = ["class", "pictures", "share", "accuracy", "nothing"]
     items = [
@@ -101,6 +101,7 @@ def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
         Item(["absent", None], HOSTILE[6], [HOSTILE[6]], "warning"),
         Item([None], "no picture at all"),
     ]
+    views = [["p0", "p1", "p2"], ["p3", None, "absent"]]
     return [
         Text(["A sentence in plain words.", *HOSTILE]),
         Text(["This is good.", "And that."], "good"),
@@ -110,13 +111,12 @@ def make_blocks(classes: int, cards: int, rows: int) -> list[Block]:
         *make_charts(),
         make_matrix(classes),
         Gallery("The most confident mistakes", [*special, *items], f"{cards} of 1,000 are shown."),
-        Grid("As the network gets them", ["as it is", "a draw", HOSTILE[6]], [["p0", "p1", "p2"], ["p3", None, "absent"]],
-             ["first", HOSTILE[6]]),
-        Grid("Without titles of rows", ["one", "two"], [["p0", "p1"]]),
+        PictureGrid("As the network gets them", ["as it is", "a draw", HOSTILE[6]], views, ["first", HOSTILE[6]]),
+        PictureGrid("Without titles of rows", ["one", "two"], [["p0", "p1"]]),
         Code(["python main.py predict runs/demo photo.png", *HOSTILE], "What uses it"),
         Facts([("seconds", "12.3"), ("machine", "two cores"), *((name, name) for name in HOSTILE)]),
         Details("More", [Text(["Hidden until asked."]), Facts([("a", "b")]), Code([HOSTILE[1]])]),
-    ]  # fmt: skip
+    ]
 
 
 def make_pictures(number: int) -> dict[str, Thumbnail]:
@@ -125,7 +125,7 @@ def make_pictures(number: int) -> dict[str, Thumbnail]:
     return pictures | {"absent": Thumbnail("no file here.png", "", 0, 0, "a picture that is gone")}
 
 
-def make_page(classes: int = 12, cards: int = 12, rows: int = 12) -> Page:
+def make_page(classes: int = 12, cards: int = 12, rows: int = 3) -> Page:
     """The page: blocks by themselves, and blocks in tabs."""
     stages = [
         (name, [Text([f"Stage {name}."]), make_curves(10), make_matrix(5), Tabs("Inner", [("a", []), ("b", [])])])

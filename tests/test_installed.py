@@ -44,3 +44,4 @@ def test_a_stage_runs_from_another_folder(installed, tmp_path):
 def test_the_wheel_has_what_is_no_python(installed):
     assert (installed / "tljax" / "py.typed").is_file()
     assert (installed / "tljax" / "weights" / "imagenet_classes.txt").is_file()
+    assert all((installed / "tljax" / "report" / f"page.{ending}").is_file() for ending in ("html", "css", "js"))

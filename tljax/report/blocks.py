@@ -107,7 +107,7 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Grid:
+class PictureGrid:
     """Pictures by their keys in rows and columns with titles."""
 
     title: str
@@ -147,7 +147,7 @@ class Tabs:
     options: Sequence[tuple[str, Sequence["Block"]]]
 
 
-Block = Text | Sheet | Chart | Matrix | Gallery | Grid | Code | Facts | Details | Tabs
+Block = Text | Sheet | Chart | Matrix | Gallery | PictureGrid | Code | Facts | Details | Tabs
 
 
 @dataclass(frozen=True)

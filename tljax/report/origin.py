@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tljax.report import printed
-from tljax.report.blocks import Block, Code, Details, Facts, Grid, Sheet, Text
+from tljax.report.blocks import Block, Code, Details, Facts, PictureGrid, Sheet, Text
 from tljax.report.shown import Shown
 from tljax.runs.records import RunRecord
 from tljax.text import count_words
@@ -111,7 +111,7 @@ def show_views(shown: Shown, keys: Sequence[Sequence[str]]) -> list[Block]:
     evidence = shown.record.evidence
     if evidence is None or not keys:
         return []
-    return [Grid(f"Training pictures as {shown.label} gets them", evidence.view_titles, keys)]
+    return [PictureGrid(f"Training pictures as {shown.label} gets them", evidence.view_titles, keys)]
 
 
 def find_program(environment: Row) -> str:

@@ -18,7 +18,6 @@ const svg = (tag, attributes = {}, ...children) =>
   build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
 // ---- Words and numbers
-
 function write(number) {
   if (number == null) return "–";
   if (typeof number === "string") return number;
@@ -42,7 +41,6 @@ function compareCells(a, b) {
 }
 
 // ---- Small pieces
-
 const said = el("p", { class: "unseen", role: "status" });
 
 // Browsers give pages from disk no clipboard, or ask: then the text is selected and copied as by a keyboard.
@@ -67,8 +65,8 @@ function copyButton(text, source) {
 }
 
 // What is wider than the page scrolls by itself, by the keyboard too.
-const region = (label, ...children) =>
-  el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);
+const scrolling = (label, ...children) =>
+  el("div", { class: "scroll", role: "group", tabindex: 0, "aria-label": label }, ...children);
 
 const heading = (title) => title && el("h3", {}, title);
 const note = (text) => text && el("p", { class: "note" }, text);
@@ -108,7 +106,6 @@ function drawCard({ pictures, title, lines, tone }) {
 const drawCards = (items) => el("ul", { class: "cards" }, items.map(drawCard));
 
 // ---- Tables
-
 function drawTable({ columns, rows, caption, wide }) {
   const isNumeric = (cells) => 2 * cells.filter((cell) => !isNaN(readNumber(cell))).length > cells.length;
   const known = (i) => rows.map((row) => row[i]).filter((cell) => cell != null);
@@ -128,11 +125,10 @@ function drawTable({ columns, rows, caption, wide }) {
   }
   const head = el("thead", {}, el("tr", {}, heads));
   const table = el("table", { class: wide && "wide" }, caption && el("caption", {}, caption), head, body);
-  return region(caption || columns.join(", "), table);
+  return scrolling(caption || columns.join(", "), table);
 }
 
 // ---- Charts
-
 const [LEFT, RIGHT, TOP, BOTTOM, HEIGHT] = [58, 16, 28, 246, 280];
 
 const countFrom = (first, last) => Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
@@ -180,7 +176,7 @@ const DRAW_SERIES = {
 function drawLegend(series) {
   const sample = ({ color, style }) =>
     svg("svg", { viewBox: "0 0 28 12", width: 28, height: 12, class: `c${color % 8}`, "aria-hidden": "true" },
-      DRAW_SERIES[style]([[3, 6], [25, 6]], 10, 0));
+      DRAW_SERIES[style]([[6, 6], [22, 6]], 8, 0));
   return el("ul", { class: "legend" }, series.map((one) => el("li", {}, sample(one), el("span", {}, one.name))));
 }
 
@@ -247,8 +243,9 @@ function drawChart(chart) {
   const readout = el("p", { class: "readout" });
   const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -Infinity, End: Infinity };
   const root = svg("svg", {
-    class: "plot", preserveAspectRatio: "xMinYMid", role: "slider", tabindex: 0, "aria-label": chart.title || chart.y_label,
-    "aria-valuemin": 0, "aria-valuemax": xs.length - 1, pointermove: point, pointerdown: point, focus: () => show(at),
+    class: "plot", preserveAspectRatio: "xMinYMid", role: "slider", tabindex: 0,
+    "aria-label": chart.title || chart.y_label, "aria-valuemin": 0, "aria-valuemax": xs.length - 1,
+    pointermove: point, pointerdown: point, focus: () => show(at),
     keydown: (event) => event.key in moves && (event.preventDefault(), show(at + moves[event.key])),
   });
   let [toX, at, width] = [Number, xs.length - 1, 0];
@@ -278,7 +275,6 @@ function drawChart(chart) {
 }
 
 // ---- The confusion matrix
-
 function drawMatrix({ names, counts, pictures, title }) {
   const shares = counts.map((row) => row.map((count) => count / row.reduce((sum, other) => sum + other, 0)));
   const shown = el("div", { "aria-live": "polite" }, note("Choose a cell to see its pictures."));
@@ -323,19 +319,19 @@ function drawMatrix({ names, counts, pictures, title }) {
   return titled(title, "block", note("A row is a label, a column what the network calls it; shares are of the row."),
     el("fieldset", {}, el("legend", { class: "unseen" }, "What cells show"),
       radio("counts", true, () => fill(counts, write)), radio("shares", false, () => fill(shares, percent))),
-    region(title || "Confusion matrix", table), shown);
+    scrolling(title || "Confusion matrix", table), shown);
 }
 
 // ---- The other blocks
-
 function drawGrid({ title, heads, rows, row_titles }) {
-  const name = (i) => (row_titles.length ? el("th", { scope: "row" }, row_titles[i]) : null);
+  const named = (scope, text) => el("th", { scope }, el("span", { title: text }, text));
+  const name = (i) => (row_titles.length ? named("row", row_titles[i]) : null);
   const cell = (key) => el("td", {}, key == null ? "" : drawPicture(key));
   const body = rows.map((row, i) => el("tr", {}, name(i), row.map(cell)));
   const corner = row_titles.length ? el("td") : null;
-  const head = el("tr", {}, corner, heads.map((text) => el("th", { scope: "col" }, text)));
+  const head = el("tr", {}, corner, heads.map((text) => named("col", text)));
   const table = el("table", { class: "pictures" }, el("thead", {}, head), el("tbody", {}, body));
-  return titled(title, "block", region(title || heads.join(", "), table));
+  return titled(title, "block", scrolling(title || heads.join(", "), table));
 }
 
 // What is behind a title is drawn when it is opened.
@@ -353,10 +349,8 @@ function drawTabs({ label, options }) {
   });
   panels.forEach((panel, i) => panel.setAttribute("aria-labelledby", tabs[i].id));
   function choose(chosen) {
-    tabs.forEach((tab, i) => {
-      build(tab, { "aria-selected": String(i === chosen), tabindex: i === chosen ? 0 : -1 });
-      panels[i].hidden = i !== chosen;
-    });
+    tabs.forEach((tab, i) => build(tab, { "aria-selected": String(i === chosen), tabindex: i === chosen ? 0 : -1 }));
+    panels.forEach((panel, i) => (panel.hidden = i !== chosen));
     if (panels[chosen] && !panels[chosen].childNodes.length) panels[chosen].append(...drawBlocks(options[chosen][1]));
   }
   const next = (from, key) => {
@@ -382,7 +376,7 @@ const DRAW = {
   Chart: drawChart,
   Matrix: drawMatrix,
   Gallery: ({ title, items, note: text }) => titled(title, "block", note(text), drawCards(items)),
-  Grid: drawGrid,
+  PictureGrid: drawGrid,
   Code: drawCode,
   Facts: ({ pairs }) =>
     el("dl", {}, pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, write(value))))),
