@@ -141,10 +141,11 @@ class Details:
 
 @dataclass(frozen=True)
 class Tabs:
-    """Titles with blocks, one of which is shown, such as stages."""
+    """Titles with blocks, one of which is shown, such as stages; the one with the number `chosen` at first."""
 
     label: str
     options: Sequence[tuple[str, Sequence["Block"]]]
+    chosen: int = 0
 
 
 Block = Text | Sheet | Chart | Matrix | Gallery | PictureGrid | Code | Facts | Details | Tabs

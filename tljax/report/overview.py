@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tljax.data.layouts import join_names
 from tljax.report import paired, printed
 from tljax.report.belief import has_chosen
 from tljax.report.blocks import Block, Code, Details, Sheet, Text
@@ -58,16 +59,40 @@ def _describe_unfinished(shown: Shown) -> str:
 def compare_stages(stages: Sequence[Shown]) -> list[Block]:
     """Whether one stage is better than another on the same pictures, for those that were tried on the same ones; and
     which were not."""
-    known = [shown for shown in stages if _is_comparable(shown)]
-    groups: list[list[Shown]] = []
-    for shown in known:
-        same = next((group for group in groups if _are_alike(group[0], shown)), None)
-        groups.append([shown]) if same is None else same.append(shown)
+    groups = group_alike(stages)
     lines = [line for group in groups if len(group) > 1 for line in _compare(group)]
     if len(groups) > 1:
         apart = "; ".join(", ".join(shown.label for shown in group) for group in groups)
         lines.append(f"Not compared with each other, since their classes or pictures differ: {apart}.")
     return [Text(lines)] if lines else []
+
+
+def group_alike(stages: Sequence[Shown]) -> list[list[Shown]]:
+    """Stages that were tried on the same pictures, together; those of which single answers are not known in none."""
+    groups: list[list[Shown]] = []
+    for shown in filter(_is_comparable, stages):
+        same = next((group for group in groups if _are_alike(group[0], shown)), None)
+        groups.append([shown]) if same is None else same.append(shown)
+    return groups
+
+
+def say_best(stages: Sequence[Shown]) -> list[str]:
+    """Which stage is the most accurate, and whether that may be chance; nothing where there is but one, or where they
+    were tried on different pictures."""
+    groups, finished = group_alike(stages), [shown for shown in stages if shown.record.summary is not None]
+    best = find_best(shown.record for shown in finished)
+    group = next((group for group in groups if any(shown.record is best for shown in group)), [])
+    if len(groups) != 1 or len(group) < 2:
+        return []
+    label = next(shown.label for shown in group if shown.record is best)
+    pairs = [pair for pair in paired.compare(_find_rights(group)) if label in (pair.better, pair.worse)]
+    sure = [pair.worse for pair in pairs if pair.better == label and pair.adjusted < paired.SIGNIFICANT]
+    others = [shown.label for shown in group if shown.label not in (label, *sure)]
+    verdicts = [f"it is better than {join_names(sure)}, and not by chance"] if sure else []
+    verdicts += [f"that it is better than {join_names(others)} may be chance"] if others else []
+    right = _find_rights(group)[label]
+    on = f"{right.mean():.1%} of the {len(right):,} {_judged_on(group[0])} pictures"
+    return [f"The most accurate stage is {label}, which is right on {on}: {'; '.join(verdicts)}."]
 
 
 def _is_comparable(shown: Shown) -> bool:
@@ -98,8 +123,12 @@ def _judged_on(shown: Shown) -> str:
     return "test" if shown.record.test is not None else "validation"
 
 
+def _find_rights(group: Sequence[Shown]) -> dict[str, paired.Right]:
+    return {shown.label: found.right for shown in group if (found := _find_judged(shown)) is not None}
+
+
 def _compare(group: Sequence[Shown]) -> list[str]:
-    rights = {shown.label: found.right for shown in group if (found := _find_judged(shown)) is not None}
+    rights = _find_rights(group)
     split, count = _judged_on(group[0]), len(next(iter(rights.values())))
     chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
     return paired.describe(paired.compare(rights), paired.Pictures(split, count, chose))

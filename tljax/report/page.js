@@ -341,7 +341,7 @@ function drawDetails(title, draw) {
   return el("details", { toggle: open }, el("summary", {}, title), body);
 }
 
-function drawTabs({ label, options }) {
+function drawTabs({ label, options, chosen: first }) {
   const panels = options.map(() => el("div", { role: "tabpanel", id: newId(), tabindex: 0, hidden: true }));
   const tabs = options.map(([name], i) => {
     const leads = { "aria-controls": panels[i].id, click: () => choose(i) };
@@ -359,7 +359,7 @@ function drawTabs({ label, options }) {
     if (to != null) choose(to);
     return tabs[to];
   };
-  choose(0);
+  choose(first);
   return el("div", { class: "block" },
     el("div", { role: "tablist", "aria-label": label, keydown: moveFocus(next) }, tabs), panels);
 }

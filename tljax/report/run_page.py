@@ -25,7 +25,7 @@ from tljax.report.origin import (
     find_program,
     show_views,
 )
-from tljax.report.overview import describe_stages, find_best, list_commands
+from tljax.report.overview import describe_stages, find_best, list_commands, say_best
 from tljax.report.page import render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums, make_picture, make_thumbnails, read_images
 from tljax.report.shown import IN_GALLERY, Shown, choose_predictions, choose_shown, rank_rows, take_turns
@@ -64,6 +64,7 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
         Section("pictures", "Pictures", [
             *by_stage(stages, lambda s: show_pictures(s, on_page, pool.maps[s.label])),
             *(block for pair in list_steps(stages) for block in show_turned(*pair, on_page)),
+            Text([f"This page has {count_words(len(on_page), 'picture')}, at most {MOST_PICTURES:,}."]),
         ]),
         Section("probabilities", "How far its probabilities go", by_stage(stages, describe_trust)),
         Section("training-pictures", "What it learned from, as the network gets it",
@@ -73,7 +74,9 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
         Section("settings", "Settings", describe_settings(runs)),
         Section("machine", "Time, versions, machine", describe_machines(stages, runs)),
     ]  # fmt: skip
-    return Page(name_page(runs), _lead(runs, pool), [section for section in sections if section.blocks], pool.pictures)
+    return Page(
+        name_page(runs), _lead(runs, stages), [section for section in sections if section.blocks], pool.pictures
+    )
 
 
 def write_page(folders: Sequence[Path], out: Path | None, albums: Albums) -> Path:
@@ -156,10 +159,9 @@ def name_page(runs: Sequence[RunRecord]) -> str:
     return ", ".join(run.name for run in runs)
 
 
-def _lead(runs: Sequence[RunRecord], pool: Pool) -> list[str]:
-    lines = [f"{count_words(len(pool.pictures), 'picture')} are shown, at most {MOST_PICTURES:,} of a page."]
+def _lead(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:
     troubles = [trouble for run in runs for trouble in (*run.troubles, *(t for s in run.stages for t in s.troubles))]
-    return [*lines, *troubles]
+    return [*say_best(stages), *troubles]
 
 
 def list_notes(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:
@@ -201,7 +203,9 @@ def by_stage(stages: Sequence[Shown], describe: Callable[[Shown], Sequence[Block
     found = [(shown.label, blocks) for shown in stages if (blocks := describe(shown))]
     if len(found) < 2:
         return [block for _, blocks in found for block in blocks]
-    return [Tabs("stage", found)]
+    best = find_best(shown.record for shown in stages)
+    label = next((shown.label for shown in stages if shown.record is best), "")
+    return [Tabs("stage", found, max((i for i, (name, _) in enumerate(found) if name == label), default=0))]
 
 
 def _use(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[Block]:
