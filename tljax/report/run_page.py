@@ -12,7 +12,7 @@ import numpy as np
 from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads
 from tljax.report import printed
-from tljax.report.blocks import Block, Page, Section, Tabs, Thumbnail
+from tljax.report.blocks import Block, Page, Section, Tabs, Text, Thumbnail
 from tljax.report.curve_charts import chart_courses, find_chains
 from tljax.report.curves import Course
 from tljax.report.maps import paint
