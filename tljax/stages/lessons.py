@@ -16,6 +16,7 @@ from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
 from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed
+from tljax.report.sentences import plain_sentence
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
@@ -281,7 +282,7 @@ def find_other_pictures(before: Row, now: Row) -> str:
 
 
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
-    """Writes `report.md`, a table of the stages, their curves, and the `reasons` of a recipe."""
+    """Writes `report.md`: a sentence a stage, a table of the stages, their curves, and the `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / "curves.png", read_curves(lesson, workdir))
@@ -289,7 +290,8 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     found = printed.stages_notes(shown, summaries.get(SOURCE), lesson.origins(), monitors)
     notes = "\n".join(f"- {note}" for note in found)
     text = f"{table}\n\n{notes}" if notes else table
-    sections = [f"# Stages of {printable(workdir.resolve().name)}", text, "![curves](figures/curves.png)"]
+    sentences = "\n".join(f"- {plain_sentence(name, summary)}" for name, summary in shown.items())
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", sentences, text, "![curves](figures/curves.png)"]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
     write_text(workdir / "report.md", "\n\n".join(sections) + "\n")
