@@ -441,7 +441,8 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     assert [line.removeprefix("- ") for line in lists[1]] == notes
     # Above the table stands a sentence a stage.
     assert lists[0] == [f"- {plain_sentence(name, read_summary(lesson / name))}" for name in STAGES]
-    assert report.index(lists[0][0]) < report.index("\n| stage") and "- fine_tune trained conv5_block1 to head (" in report
+    assert report.index(lists[0][0]) < report.index("\n| stage")
+    assert "\n- fine_tune trained conv5_block1 to head (" in report
     assert "labels: those of source are not counted, 114 of other classes" in notes
     shutil.copytree(lesson, tmp_path / "stopped", ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "stopped" / "fine_tune" / "summary.json").unlink()
