@@ -7,8 +7,8 @@
 where classes are of different sizes. Both on simulated features and on scikit-learn's digits: a few minutes on two
 cores. With TFDS's data_dir the first also on CIFAR-10, on what a network reads that has learned five other classes of
 it, which is trained in FOLDER first: a minute more. `sets`: what sets of labels hold, as they are and for the mean over
-mirror images, of a network that is trained in FOLDER. `--tables` names some, `--draws` says how often pictures are
-drawn. The seeds are 0, 1, 2 and so on.
+mirror images, of a network that is trained in FOLDER. `classes`: intervals of the scores of a class. `--tables`
+names some, `--draws` says how often pictures are drawn. The seeds are 0, 1, 2 and so on.
 """
 
 import os
@@ -27,6 +27,7 @@ from protocol import SOURCE, TARGET
 import tljax
 from tljax.config import Config, Data
 from tljax.data import datasets
+from tljax.report.classes import ClassScore, score_class
 from tljax.training import calibration, ridge
 from tljax.training.regularization import balance
 
@@ -267,7 +268,67 @@ def sets(flags: argparse.Namespace) -> Iterator[str]:
     yield from table(("fitted on", "promised", "held", "with mirror images"), rows)
 
 
-TABLES: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {"solved": solved, "weights": weights, "sets": sets}
+class Kind(NamedTuple):
+    """A class, and how it is predicted: the share of its own pictures, that of others, and their number beside one of
+    its own. Where sizes are `drawn`, each picture is of the class by chance."""
+
+    recall: float
+    others: float
+    ratio: int
+    drawn: bool
+
+
+def draw_scores(kind: Kind, pictures: int, draws: int) -> Iterator[tuple[ClassScore, int]]:
+    """The scores of a class of so many pictures, each with the number of its draws."""
+    rng = np.random.default_rng(0)
+    total = pictures * (1 + kind.ratio)
+    support = rng.binomial(total, 1 / (1 + kind.ratio), draws) if kind.drawn else np.full(draws, pictures)
+    right = rng.binomial(support, kind.recall)
+    found, counts = np.unique(
+        [support, right + rng.binomial(total - support, kind.others), right], axis=1, return_counts=True
+    )
+    for numbers, count in zip(found.T, counts, strict=True):
+        yield score_class(*map(int, numbers)), int(count)
+
+
+def measure_class(kind: Kind, pictures: int, draws: int) -> list[float]:
+    """How often the intervals of precision, recall and F1 hold, of those that are given."""
+    precision = kind.recall / (kind.recall + kind.ratio * kind.others)
+    true = (precision, kind.recall, 2 * precision * kind.recall / (precision + kind.recall))
+    held, given = np.zeros(3), np.zeros(3)
+    for score, count in draw_scores(kind, pictures, draws):
+        for i, share in enumerate((score.precision, score.recall, score.f1)):
+            if share is not None and share.low is not None and share.high is not None:
+                given[i] += count
+                held[i] += count * (share.low <= true[i] <= share.high)
+    return list(held / np.maximum(given, 1))
+
+
+def classes(flags: argparse.Namespace) -> Iterator[str]:
+    """How often the intervals of a class's precision, recall and F1 hold, the least and the mean over recalls from 0.5
+    to 0.99, precisions from 0.5 to 0.99, once or nine times as many other pictures, and sizes that are fixed or drawn;
+    50 times as many draws a case."""
+    kinds = [
+        Kind(recall, recall * (1 - precision) / precision / ratio, ratio, drawn)
+        for recall in (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+        for precision in (0.5, 0.8, 0.95, 0.99)
+        for ratio in (1, 9)
+        for drawn in (False, True)
+    ]
+    held = {
+        n: np.array([measure_class(kind, n, 50 * flags.draws) for kind in kinds]) for n in (5, 10, 20, 50, 100, 500)
+    }
+    rows = ([str(n), *_round(*np.stack([of.min(axis=0), of.mean(axis=0)], axis=1).ravel())] for n, of in held.items())
+    names = [f"{name}{what}" for name in ("precision", "recall", "F1") for what in (", least", ", mean")]
+    yield from table(("pictures of the class", *names), rows)
+
+
+TABLES: dict[str, Callable[[argparse.Namespace], Iterator[str]]] = {
+    "solved": solved,
+    "weights": weights,
+    "sets": sets,
+    "classes": classes,
+}
 
 
 def main() -> None:

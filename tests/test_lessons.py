@@ -33,6 +33,7 @@ from tljax.data.datasets import load_dataset
 from tljax.data.decoding import Encoded
 from tljax.data.preprocessing import CAFFE
 from tljax.model import load
+from tljax.report.sentences import plain_sentence
 from tljax.runs import checkpoints, files, readers, workdir
 from tljax.stages import lessons
 from tljax.stages.from_config import run
@@ -461,7 +462,12 @@ def test_show_says_what_a_finished_run_or_lesson_came_to(lesson, tmp_path, capsy
     notes = [line for line in lines if "|" not in line and not line.startswith("source: ")]
     report = (lesson / "report.md").read_text()
     assert report.startswith("# Stages of lesson\n")
-    assert [line.removeprefix("- ") for line in report.splitlines() if line.startswith("- ")] == notes
+    lists = [part.splitlines() for part in report.split("\n\n") if part.startswith("- ")]
+    assert [line.removeprefix("- ") for line in lists[1]] == notes
+    # Above the table stands a sentence a stage.
+    assert lists[0] == [f"- {plain_sentence(name, read_summary(lesson / name))}" for name in STAGES]
+    assert report.index(lists[0][0]) < report.index("\n| stage")
+    assert "\n- fine_tune trained conv5_block1 to head (" in report
     assert "labels: those of source are not counted, 114 of other classes" in notes
     shutil.copytree(lesson, tmp_path / "stopped", ignore=shutil.ignore_patterns("checkpoints"))
     (tmp_path / "stopped" / "fine_tune" / "summary.json").unlink()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from kitchen_sink import HOSTILE, make_page
 
-from tljax.report.chart_axes import choose_axes
 from tljax.report.blocks import Chart, Mark, Page, Section, Series, Sheet, Text
+from tljax.report.chart_axes import choose_axes
 from tljax.report.page import render
 from tljax.text import printable
 

@@ -8,7 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from tljax.report import paired
-from tljax.report.paired import Pair, Pictures
+from tljax.report.paired import Compared, Pair
 
 
 def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,12 +60,12 @@ def test_all_pairs_are_compared_the_better_one_first():
         paired.compare({"a": rights["a"], "b": rights["b"][:100]})
 
 
-TEST, CHOSE = Pictures("test", 1200), Pictures("validation", 89, ["tuned"])
+TEST, CHOSE = Compared("test", 1200), Compared("validation", 89, ["tuned"])
 FOURTEEN = "tuned is right on 14 pictures that head gets wrong, and wrong on 3 that it gets right: "
 
 
 def test_a_pair_is_said_in_words():
-    def say(first: int, second: int, adjusted: float, pairs: int = 1, pictures: Pictures = TEST) -> str:
+    def say(first: int, second: int, adjusted: float, pairs: int = 1, pictures: Compared = TEST) -> str:
         pair = Pair("tuned", "head", first, second, adjusted, adjusted)
         return paired.describe([pair] * pairs, pictures)[-1]
 
@@ -86,14 +86,14 @@ def test_a_pair_is_said_in_words():
     )
     # What was chosen was too good, and came out worse all the same; or both were.
     for others in (["head"], ["head", "tuned"]):
-        said = say(14, 3, 0.0127, pictures=Pictures("validation", 89, others))
+        said = say(14, 3, 0.0127, pictures=Compared("validation", 89, others))
         assert said == FOURTEEN + "better, and not by chance (p 0.013)"
     assert say(14, 3, 0.06, pictures=CHOSE) == FOURTEEN + "that may be chance (p 0.060)"
 
 
 def test_a_comparison_says_on_which_pictures_and_that_it_is_of_networks():
     pairs = [Pair("tu\nned", "head", 14, 3, 0.0127, 0.0127)]
-    first, second = paired.describe(pairs, Pictures("validation", 1089, ["tu\nned"]))
+    first, second = paired.describe(pairs, Compared("validation", 1089, ["tu\nned"]))
     assert first == (
         "compared on 1,089 validation pictures, which chose the epoch of tu\\nned, by McNemar's exact test: "
         "this compares trained networks of one seed, not methods"

@@ -60,6 +60,11 @@ def count_validation(summary: Row) -> int | None:
     return images
 
 
+def is_left_out(summary: Row) -> bool:
+    """Whether loss and accuracy are those of training pictures that were left out, as without validation pictures."""
+    return "validation" not in summary.get("data", {}).get("splits", ("validation",))
+
+
 class Doubts(NamedTuple):
     """Why validation pictures, or the training pictures that were left out, may say too much."""
 

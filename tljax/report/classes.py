@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from tljax.training.calibration import accuracy_interval
 
 # With fewer pictures a share has no interval: one of 95% would hold in as few as 79 of 100 cases. From so many on it
-# holds in 88 to 98 (docs/numbers.md).
+# holds in 87 or more, 95 on average (docs/numbers.md).
 FEWEST_OF_A_SHARE = 5
 
 Classes = Int[np.ndarray, " n"]
@@ -46,7 +46,7 @@ def score_classes(labels: Classes, predicted: Classes, classes: int) -> list[Cla
     support = np.bincount(labels, minlength=classes)
     taken = np.bincount(predicted[predicted >= 0], minlength=classes)
     right = np.bincount(labels[labels == predicted], minlength=classes)
-    return [_score(int(n), int(k), int(hits)) for n, k, hits in zip(support, taken, right, strict=True)]
+    return [score_class(int(n), int(k), int(hits)) for n, k, hits in zip(support, taken, right, strict=True)]
 
 
 def _check(labels: Classes, predicted: Classes, classes: int) -> None:
@@ -58,7 +58,9 @@ def _check(labels: Classes, predicted: Classes, classes: int) -> None:
             raise ValueError(f"a {name} is {wrong}; with {classes:,} classes it must be from {least} to {classes - 1}")
 
 
-def _score(support: int, predicted: int, right: int) -> ClassScore:
+def score_class(support: int, predicted: int, right: int) -> ClassScore:
+    """The score of a class of so many pictures (`support`), which is predicted for so many, of which so many are of it
+    (`right`)."""
     recall, precision = _share(right, support), _share(right, predicted)
     return ClassScore(support, predicted, precision, recall, _f1(_share(right, support + predicted - right)))
 

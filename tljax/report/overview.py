@@ -9,6 +9,7 @@ from tljax.report import paired, printed
 from tljax.report.belief import has_chosen
 from tljax.report.blocks import Block, Code, Details, Sheet, Text
 from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
+from tljax.report.sentences import plain_sentence
 from tljax.report.shown import Shown
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import StageRecord
@@ -22,7 +23,7 @@ def describe_stages(stages: Sequence[Shown], notes: Sequence[str]) -> list[Block
     blocks: list[Block] = []
     if finished:
         blocks += [
-            Text([printed.plain_sentence(name, row) for name, row in finished.items()]),
+            Text([plain_sentence(name, row) for name, row in finished.items()]),
             _tabulate(stages, finished),
         ]
     if left:
@@ -131,7 +132,7 @@ def _compare(group: Sequence[Shown]) -> list[str]:
     rights = _find_rights(group)
     split, count = _judged_on(group[0]), len(next(iter(rights.values())))
     chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
-    return paired.describe(paired.compare(rights), paired.Pictures(split, count, chose))
+    return paired.describe(paired.compare(rights), paired.Compared(split, count, chose))
 
 
 def find_best(records: Iterable[StageRecord]) -> StageRecord | None:

@@ -15,7 +15,7 @@ from tljax.text import count_words, printable
 SIGNIFICANT = 0.05
 # How often one of two equal networks comes out better where its epoch was chosen on the pictures on which both are
 # compared; at most 0.05 where none was. Measured by `benchmarks/equal_networks.py`.
-CHOSEN_BETTER = "8 to 12%"
+CHOSEN_BETTER = "3 to 19%"
 
 Right = Bool[np.ndarray, " n"]
 
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     """`p` after Holm's correction for all pairs that were compared."""
 
 
-class Pictures(NamedTuple):
+class Compared(NamedTuple):
     """The pictures on which networks are compared."""
 
     split: str
@@ -103,16 +103,16 @@ def _order(names: tuple[str, str], counts: tuple[int, int], p: float, adjusted: 
     return Pair(second, first, second_only, first_only, p, adjusted)
 
 
-def describe(pairs: Sequence[Pair], pictures: Pictures) -> list[str]:
+def describe(pairs: Sequence[Pair], compared: Compared) -> list[str]:
     """What a comparison says, in sentences: on which pictures, what chose an epoch on them, then one for each pair.
     Empty without a pair."""
     if not pairs:
         return []
-    return [_introduce(pictures), *(printable(_describe_pair(pair, len(pairs), pictures)) for pair in pairs)]
+    return [_introduce(compared), *(printable(_describe_pair(pair, len(pairs), compared)) for pair in pairs)]
 
 
-def _introduce(pictures: Pictures) -> str:
-    where, chose = count_words(pictures.number, f"{pictures.split} picture"), list(pictures.chose)
+def _introduce(compared: Compared) -> str:
+    where, chose = count_words(compared.number, f"{compared.split} picture"), list(compared.chose)
     if chose:
         where += f", which chose the epoch{'s' * (len(chose) > 1)} of {join_names(chose)}"
     return printable(
@@ -120,7 +120,7 @@ def _introduce(pictures: Pictures) -> str:
     )
 
 
-def _describe_pair(pair: Pair, pairs: int, pictures: Pictures) -> str:
+def _describe_pair(pair: Pair, pairs: int, compared: Compared) -> str:
     if not pair.better_only:
         return f"{pair.better} and {pair.worse} are right on the same pictures"
     wrong = (
@@ -136,12 +136,12 @@ def _describe_pair(pair: Pair, pairs: int, pictures: Pictures) -> str:
     holm_over = f", Holm over {pairs} pairs" * (pairs > 1)
     if pair.adjusted >= SIGNIFICANT:
         return f"{counts}: that may be chance (p {_write(pair.adjusted)}{holm_over})"
-    return f"{counts}: better, and not by chance (p {_write(pair.adjusted)}{holm_over}){_warn(pair, pictures)}"
+    return f"{counts}: better, and not by chance (p {_write(pair.adjusted)}{holm_over}){_warn(pair, compared)}"
 
 
-def _warn(pair: Pair, pictures: Pictures) -> str:
+def _warn(pair: Pair, compared: Compared) -> str:
     """What to subtract from a verdict whose pictures chose the epoch of the better one alone."""
-    if pair.better not in pictures.chose or pair.worse in pictures.chose:
+    if pair.better not in compared.chose or pair.worse in compared.chose:
         return ""
     return (
         f"; the epoch of {pair.better} was chosen on these pictures: of two equal networks one comes out 'better' in "

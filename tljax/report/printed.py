@@ -9,7 +9,7 @@ from jaxtyping import Int
 from tljax.config import SOURCE, Monitor
 from tljax.data.layouts import describe_left_out
 from tljax.networks.cut import Cut, ParameterCounts
-from tljax.report.belief import expect_on_new, find_imbalance, reservations
+from tljax.report.belief import expect_on_new, find_imbalance, is_left_out, reservations
 from tljax.text import join_lines, printable
 from tljax.training.calibration import FEWEST
 from tljax.trees import Row, Tree
@@ -124,8 +124,7 @@ def _accuracy(summary: Row, split: str) -> str:
 def summary_line(summary: Row) -> str:
     """The results of a stage, on some lines. `summary` is the content of `summary.json`."""
     lines = [f"{summary['stage']}: {_accuracy(summary, 'validation')}, {summary['seconds']:.1f} s"]
-    held_out = "validation" not in summary.get("data", {}).get("splits", ("validation",))
-    if held_out and summary["accuracy"] is not None:
+    if is_left_out(summary) and summary["accuracy"] is not None:
         lines[0] += " (on training pictures, each left out)"
     elif summary.get("best_epoch") == 0 and not summary["epochs"]:
         lines[0] += " (the solved head)"
@@ -285,7 +284,3 @@ def calibration_line(calibration: Row) -> str:
     compared = "" if calibration["temperature"] == 1 else f", without {before:.3f}"
     worse = ": here it is no better" if after > before else ""
     return f"{line}; on {calibration['measured_on']['split']} the calibration error is {after:.3f}{compared}{worse}"
-
-
-def plain_sentence(name: str, summary: Row) -> str:
-    return f"{name}: {summary_line(summary).splitlines()[0]}"

@@ -141,6 +141,7 @@ def summarize(outcome: Outcome, judged: dict[str, Row], cut: Cut) -> Row:
         "last": {"loss": last["val_loss"], "accuracy": last["val_accuracy"]},
         "best_epoch": progress.stopper.best_epoch,
         "epochs": progress.epoch - 1 - last_epoch(outcome.earlier),
+        "cut": cut.position,
         "params": cut.count(outcome.best.variables)._asdict(),
         "frozen_leaves_unchanged": proved,
         **({"solved": first["solved"]} if "solved" in first else {}),

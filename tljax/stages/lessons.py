@@ -17,6 +17,7 @@ from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_arc
 from tljax.networks.cut import Cut, ParameterCounts, find_cut, find_head
 from tljax.report import figures, printed, run_page
 from tljax.report.curves import Course
+from tljax.report.sentences import plain_sentence
 from tljax.runs.files import read_json, read_rows, write_text
 from tljax.runs.learned import find_learned
 from tljax.runs.workdir import (
@@ -295,8 +296,8 @@ def draw_target(configs: Mapping[str, Config], workdir: Path, datasets: Mapping[
 
 
 def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
-    """Writes `report.md`: a table of the stages, their curves, samples of the pictures, and the `reasons` of a
-    recipe."""
+    """Writes `report.md`: a sentence a stage, a table of the stages, their curves, samples of the pictures, and the
+    `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / figures.CURVES, read_curves(lesson, workdir, summaries))
@@ -304,8 +305,9 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     found = printed.stages_notes(shown, summaries.get(SOURCE), lesson.origins(), monitors)
     notes = "\n".join(f"- {note}" for note in found)
     text = f"{table}\n\n{notes}" if notes else table
+    sentences = "\n".join(f"- {plain_sentence(name, summary)}" for name, summary in shown.items())
     pictures = [f"figures/{name}" for name in (figures.CURVES, figures.DRAWN) if (workdir / "figures" / name).is_file()]
-    sections = [f"# Stages of {printable(workdir.resolve().name)}", text]
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", sentences, text]
     sections += [f"![{Path(picture).stem}]({picture})" for picture in pictures]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]
