@@ -96,7 +96,7 @@ def test_stages_are_compared_on_the_same_pictures_alone(lesson):
     albums = Albums()
     stages = list_stages([read_records(lesson)], albums.find)
     (text,) = compare_stages(stages)
-    assert len(text.lines) == 1 + 3 and text.lines[0].startswith("compared on 54 validation pictures")
+    assert len(text.lines) == 1 + 3 and text.lines[0].startswith("Compared on 54 validation pictures")
     record = stages[-1].record
     other = stages[-1]._replace(
         label="other", record=record._replace(summary=record.summary | {"class_names": list("abc")})

@@ -132,7 +132,8 @@ def _compare(group: Sequence[Shown]) -> list[str]:
     rights = _find_rights(group)
     split, count = _judged_on(group[0]), len(next(iter(rights.values())))
     chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
-    return paired.describe(paired.compare(rights), paired.Compared(split, count, chose))
+    introduced, *verdicts = paired.describe(paired.compare(rights), paired.Compared(split, count, chose))
+    return [f"{introduced[:1].upper()}{introduced[1:]}:", *verdicts]
 
 
 def find_best(records: Iterable[StageRecord]) -> StageRecord | None:
