@@ -36,6 +36,7 @@ from tljax.model import load
 from tljax.report.sentences import plain_sentence
 from tljax.runs import checkpoints, files, readers, workdir
 from tljax.stages import lessons
+from tljax.stages import stage as one_stage
 from tljax.stages.from_config import run
 from tljax.training.progress import progress_from_json
 from tljax.training.unchosen import undo_choice
@@ -72,7 +73,7 @@ def test_four_stages_leave_what_the_readme_names(lesson):
         assert json.loads((folder / "config.json").read_text())["data"]["name"] == "digits"
         start = json.loads((folder / "environment.jsonl").read_text())
         assert start["versions"]["jax"] == version("jax") and "cpu" in start["devices"] and start["command"]
-        pictures = {"samples.png", "predictions.png"} | ({"curves.png"} if name != "zero_shot" else set())
+        pictures = {"predictions.png"} | ({"curves.png"} if name != "zero_shot" else set())
         assert {path.name for path in (folder / "figures").iterdir()} == pictures
         for picture in pictures:
             assert min(Image.open(folder / "figures" / picture).size) > 100
@@ -96,7 +97,9 @@ def test_four_stages_leave_what_the_readme_names(lesson):
             assert not (folder / "test_predictions.jsonl").exists()
     report = (lesson / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
-    assert (lesson / "figures" / "curves.png").is_file()
+    assert {path.name for path in (lesson / "figures").iterdir()} == {"curves.png", "samples.png"}
+    assert "\n\n![curves](figures/curves.png)\n\n![samples](figures/samples.png)\n" in report
+    assert "report.md, figures/curves.png, figures/samples.png and a folder" in (lesson / "output.txt").read_text()
 
 
 def test_rows_of_predictions_are_the_pictures_of_the_split(lesson):
@@ -378,6 +381,37 @@ def test_a_stage_that_another_run_finished_meanwhile_is_not_run_again(copy, monk
     monkeypatch.setattr(lessons, "load_datasets", finish_it)
     run(make_lesson(), copy)
     assert capsys.readouterr().out.count("finished before") == 5
+
+
+def test_samples_of_the_target_are_drawn_once(tmp_path, monkeypatch):
+    """zero_shot has fewer pictures than the others; what is there stays."""
+    drawn = []
+    monkeypatch.setattr(one_stage, "figures", SimpleNamespace(draw_samples=lambda *given: drawn.append(given)))
+    configs = {name: small(name, seed=3) for name in ("zero_shot", "feature_extraction")}
+    datasets = {
+        n: SimpleNamespace(shown=f"{n}: shown", validation=f"{n}: validation", class_names="ab") for n in configs
+    }
+    lessons.draw_target(configs, tmp_path, datasets)
+    lessons.draw_target({"zero_shot": configs["zero_shot"]}, tmp_path, datasets)
+    folder = tmp_path / "figures"
+    assert drawn == [(folder, 3, "feature_extraction: validation", "ab"), (folder, 3, "zero_shot: shown", "ab")]
+    lessons.draw_target({}, tmp_path, {})
+    folder.mkdir()
+    (folder / "samples.png").write_bytes(b"")
+    lessons.draw_target(configs, tmp_path, datasets)
+    assert len(drawn) == 2
+
+
+def test_without_an_epoch_a_report_has_no_curves(copy, capsys):
+    path = copy / "feature_extraction" / "metrics.jsonl"
+    files.write_rows(path, [read_rows(path.parent)[0] | {"epoch": 0}])
+    alone = replace(make_lesson(), source_classes=(), stages={"feature_extraction": Stage("feature_extraction")})
+    with drawing():
+        lessons.write_report(alone, copy, {"feature_extraction": read_summary(path.parent)}, ())
+    report = (copy / "report.md").read_text()
+    assert "curves" not in report and report.endswith("\n\n![samples](figures/samples.png)\n")
+    assert [path.name for path in (copy / "figures").iterdir()] == ["samples.png"]
+    assert "report.md, figures/samples.png and a folder a stage" in capsys.readouterr().out
 
 
 def test_source_classes_fewer_than_the_target_are_refused_before_training(tmp_path):

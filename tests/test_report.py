@@ -15,6 +15,8 @@ from tljax.data.datasets import Split
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, abstract_variables
 from tljax.report import belief, figures, fonts, printed
+from tljax.report.curves import Course
+from tljax.report.worst import Guesses
 
 NETWORK = ResNet(3, architecture=TINY._replace(width=2))
 
@@ -394,11 +396,17 @@ def row(stage: str, epoch: int, val_loss: float | None) -> dict:
     ids=["one epoch", "two stages and a loss that is no number", "two runs"],
 )
 def test_curves_are_a_picture(tmp_path, runs):
-    figures.draw_curves(tmp_path / "figures" / "curves.png", runs)
+    figures.draw_curves(tmp_path / "figures" / "curves.png", {name: Course(rows, 1) for name, rows in runs.items()})
     picture = read_picture(tmp_path / "figures" / "curves.png")
     assert picture.shape == (440, 1100, 3)
-    # matplotlib's first colour, with which the first run is drawn.
-    assert (np.abs(picture - [31, 119, 180]).sum(axis=-1) < 6).sum() > 20
+    # matplotlib's first colors: validation and train of the first run.
+    assert all((np.abs(picture - color).sum(axis=-1) < 6).sum() > 20 for color in ([31, 119, 180], [255, 127, 14]))
+
+
+def test_without_an_epoch_there_are_no_curves(tmp_path):
+    (tmp_path / "curves.png").write_bytes(b"of an older version")
+    figures.draw_curves(tmp_path / "curves.png", {"feature_extraction": Course([row("feature_extraction", 0, 0.6)])})
+    assert not list(tmp_path.iterdir())
 
 
 def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
@@ -406,7 +414,9 @@ def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
     split = Split(
         np.zeros((n, 8, 8, 3), np.uint8), np.array(labels), ("id",) * n, np.arange(n), n, np.zeros((n, 4), np.uint32)
     )
-    figures.draw_samples(folder, 0, split, ("cat", "dog"), np.array(predicted), ["cat 90%"] * n)
+    figures.draw_samples(folder, 0, split, ("cat", "dog"))
+    guesses = Guesses(np.array(predicted, int), ["cat"] * n, np.full(n, 0.9))
+    figures.draw_predictions(folder, split, "validation", ("cat", "dog"), guesses)
 
 
 @pytest.mark.parametrize(
@@ -414,8 +424,10 @@ def draw(folder: Path, labels: list[int], predicted: list[int]) -> None:
 )
 def test_samples_are_a_grid_of_up_to_five_columns(tmp_path, n, side):
     draw(tmp_path, [0] * n, [0] * n)
-    for name in ("samples.png", "predictions.png"):
-        assert read_picture(tmp_path / name).shape == (*side, 3)
+    assert read_picture(tmp_path / "samples.png").shape == (*side, 3)
+    # The lines above take about one line's height each: fewer of them where there is more room.
+    above = read_picture(tmp_path / "predictions.png").shape[0] - side[0]
+    assert 120 < above < 220 if n == 1 else 50 < above < 80
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -424,19 +436,26 @@ def test_names_are_text_and_what_cannot_be_drawn_is_a_line(tmp_path, capsys, mon
         np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1]), ("a", "b"), np.arange(2), 2, np.zeros((2, 4), np.uint32)
     )
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    arguments = tmp_path, 0, split, ("Ba$$in", "猫"), np.array([0, 1]), ["Ba$$in \udce9", r"$\wrong{"]
+    names = "Ba$$in", "猫"
+    guesses = Guesses(np.array([0, 1]), ["Ba$$in \udce9", r"$\wrong{"], np.array([0.5, np.nan]))
+
+    def draw_both() -> None:
+        figures.draw_samples(tmp_path, 0, split, names)
+        figures.draw_predictions(tmp_path, split, "validation", names, guesses)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.draw_samples(*arguments)
+        draw_both()
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "predictions.png"}
+    said = "no font here has the letters of 猫: {}/{}.png has them in Latin letters\n"
     assert capsys.readouterr().out == (
-        f"no font here has the letters of 猫: {tmp_path} has them in Latin letters\n" * ("猫" in lacking("猫"))
+        (said.format(tmp_path, "samples") + said.format(tmp_path, "predictions")) * ("猫" in lacking("猫"))
     )
     monkeypatch.setattr(figures, "_save", lambda *_: 1 / 0)
-    figures.draw_samples(*arguments)
-    figures.draw_curves(tmp_path / "curves.png", {"a": [row("a", 1, 0.6)]})
+    draw_both()
+    figures.draw_curves(tmp_path / "curves.png", {"a": Course([row("a", 1, 0.6)])})
     lines = [line for line in capsys.readouterr().out.splitlines() if "no font here" not in line]
-    assert len(lines) == 2 and all("is not drawn (ZeroDivisionError: division by zero)" in line for line in lines)
+    assert len(lines) == 3 and all("is not drawn (ZeroDivisionError: division by zero)" in line for line in lines)
 
 
 def lacking(text: str) -> frozenset[str]:
@@ -483,7 +502,7 @@ def test_a_font_that_has_the_letters_draws_them(tmp_path, monkeypatch, capsys):
     split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.array([0]), ("a",), np.arange(1), 1, np.zeros((1, 4), np.uint32))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.draw_samples(tmp_path, 0, split, (drawn,), np.array([0]), [drawn])
+        figures.draw_samples(tmp_path, 0, split, (drawn,))
     assert not capsys.readouterr().out
     # The title is a black square, and nothing else.
     title = np.argwhere((read_picture(tmp_path / "samples.png")[:45] < 128).all(axis=-1))
@@ -521,6 +540,31 @@ def test_without_examples_nothing_is_drawn(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_the_worst_pictures_are_read_of_those_that_this_process_has(tmp_path, monkeypatch):
+    """This process has every other one of 80 pictures."""
+    read, drawn = [], []
+
+    class Streamed:
+        def __getitem__(self, places):
+            read.append(places)
+            return np.zeros((len(places), 8, 8, 3))
+
+    rows, labels = np.arange(0, 80, 2), np.arange(40) % 2
+    split = Split(Streamed(), labels, ("id",) * 40, rows, 80, np.zeros((40, 4), np.uint32))
+    # The other process' pictures are all wrong with certainty, those of this one the less certain the later they come.
+    predicted, probabilities = np.zeros(80, int), np.ones(80)
+    predicted[rows], probabilities[rows] = np.where(np.arange(40) < 2, 1 - labels, labels), np.linspace(0.9, 0.5, 40)
+    guesses = Guesses(predicted, [f"name {i}" for i in range(80)], probabilities)
+    monkeypatch.setattr(figures, "_draw_grid", lambda *arguments: drawn.append(arguments))
+    figures.draw_predictions(tmp_path, split, "validation", ("cat", "dog"), guesses)
+    assert [places.tolist() for places in read] == [[0, 1, *range(39, 16, -1)]]
+    ((path, pictures, titles, colors, _, legend),) = drawn
+    assert path == tmp_path / "predictions.png" and len(pictures) == 25
+    assert titles[:3] == ["name 0 90% (is cat)", "name 2 89% (is dog)", "name 78 50% (is dog)"]
+    assert colors == ["tab:red"] * 2 + ["tab:green"] * 23
+    assert legend[0].startswith("2 mistakes on 40 of the 80 validation pictures, those that the first process reads, ")
+
+
 GREEN, RED = [44, 160, 44], [214, 39, 40]
 
 
@@ -533,17 +577,6 @@ def test_what_was_predicted_is_green_where_right_and_red_where_wrong(tmp_path, p
 
     assert [color for color in (GREEN, RED) if shows("predictions.png", color)] == colors
     assert not shows("samples.png", GREEN) and not shows("samples.png", RED)
-
-
-def test_rates_are_drawn_where_they_change_within_a_stage():
-    def rows(*rates):
-        return [{"stage": "a", "epoch": i, "learning_rate": rate} for i, rate in enumerate(rates)]
-
-    assert figures._rate_changes(rows(0.1, 0.05))
-    # A solved head is a row without a rate.
-    assert not figures._rate_changes(rows(None, 0.1, 0.1))
-    assert not figures._rate_changes([*rows(0.1), rows(0.05)[0] | {"stage": "b"}])
-    assert not figures._rate_changes([*rows(0.1), rows(0.05)[0] | {"cut": "conv4_block1"}])
 
 
 def test_weights_of_many_classes_are_the_least_and_the_most():

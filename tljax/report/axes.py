@@ -12,7 +12,7 @@ FEW, APART = 0.1, 2.0
 # What a logarithmic axis shows at most: four powers of ten, with most of the values in them.
 DECADES, MOST = 4, 0.75
 # How much wider than its values an axis is at each end, and how wide at least, as shares.
-MARGIN, NARROWEST = 0.05, 0.01
+SPARE, NARROWEST = 0.05, 0.01
 
 
 class Axis(NamedTuple):
@@ -71,12 +71,12 @@ def _linear(found: Sequence[float]) -> Axis:
     low = 0.0 if 0 <= low < high / 2 else low
     low = min(low, high - NARROWEST * abs(high))
     high = high if high > low else low + 1
-    margin = MARGIN * (high - low)
+    margin = SPARE * (high - low)
     return Axis(low - margin, high + margin)
 
 
 def _logarithmic(found: Sequence[float]) -> Axis:
-    margin = (found[-1] / found[0]) ** MARGIN
+    margin = (found[-1] / found[0]) ** SPARE
     return Axis(found[0] / margin, found[-1] * margin, log=True)
 
 

@@ -46,7 +46,7 @@ PREDICTED, DRAWN, CURVES = "predictions.png", "samples.png", "curves.png"
 COLUMNS = 5
 # The side of a picture in inches; as fractions of it, the room for two lines of text above it, and the margin around
 # it.
-SIDE, TITLE, MARGIN = 2.1, 0.22, 0.05
+INCHES, TITLE, AROUND = 2.1, 0.22, 0.05
 # A line of text, in points, and how much of it is about as wide as a picture.
 FONT_SIZE, LINE_HEIGHT, LETTERS = 9, 12.5, 27
 
@@ -111,7 +111,7 @@ def _measure(fonts: Sequence[str]) -> Fits:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = figure_class()
-    renderer, widest = FigureCanvasAgg(figure).get_renderer(), (1 - MARGIN) * SIDE * figure.dpi
+    renderer, widest = FigureCanvasAgg(figure).get_renderer(), (1 - AROUND) * INCHES * figure.dpi
     text = figure.text(0, 0, "", **_look(fonts))
 
     def fits(words: str) -> bool:
@@ -133,15 +133,15 @@ def _draw_grid(
     rows = -(-len(images) // columns)
     lines = [part for line in legend for part in textwrap.wrap(line, LETTERS * columns)]
     # In sides of a picture.
-    above = (len(lines) + 1) * LINE_HEIGHT / 72 / SIDE if lines else 0.0
+    above = (len(lines) + 1) * LINE_HEIGHT / 72 / INCHES if lines else 0.0
     height = above + rows * (1 + TITLE)
-    figure = _figure_class()(figsize=(SIDE * columns, SIDE * height))
+    figure = _figure_class()(figsize=(INCHES * columns, INCHES * height))
     # All pictures share one Axes: with one Axes each, most of the time goes into ticks that nobody sees.
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.text(MARGIN, MARGIN, "\n".join(lines), va="top", linespacing=1.2, **_look(fonts))
+    axes.text(AROUND, AROUND, "\n".join(lines), va="top", linespacing=1.2, **_look(fonts))
     for i, (image, text, color) in enumerate(zip(images, titles, colors, strict=True)):
         left, top = i % columns, above + i // columns * (1 + TITLE) + TITLE
-        extent = (left + MARGIN, left + 1 - MARGIN, top + 1 - 2 * MARGIN, top)
+        extent = (left + AROUND, left + 1 - AROUND, top + 1 - 2 * AROUND, top)
         axes.imshow(image, extent=extent)
         position = left + 0.5, top - 0.01
         axes.text(*position, text, ha="center", va="bottom", color=color, **_look(fonts))
