@@ -69,9 +69,7 @@ def outcome(folder: Path) -> dict[str, str]:
         rows = files.read_rows(stage / "metrics.jsonl")
         summary = files.read_json(stage / "summary.json")
         kept = {name: sha256(np.asarray(value)) for name, value in read_reference(stage)._asdict().items()}
-        said = {
-            path.name: sha256(np.frombuffer(path.read_bytes(), np.uint8)) for path in stage.glob("*predictions.jsonl")
-        }
+        predicted = {path.name: files.read_rows(path) for path in stage.glob("*predictions.jsonl")}
         evidence = {name: sha256(np.asarray(value)) for name, value in read_evidence(stage)._asdict().items()}
         parts = without_times([meta, best["digest"], rows, summary, kept, predicted, evidence])
         found[str(stage.relative_to(folder))] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
