@@ -26,6 +26,7 @@ from tiny_runs import TIMES
 
 from tljax.config import STAGES
 from tljax.runs import checkpoints, files
+from tljax.runs.evidence import read_evidence
 from tljax.runs.reference import read_reference
 from tljax.trees import sha256
 
@@ -51,8 +52,8 @@ def environment(cache: Path, **more: str) -> dict[str, str]:
 def outcome(folder: Path) -> dict[str, str]:
     """SHA-256 of the results of a finished run, by stage.
 
-    It covers every leaf of the newest and the best checkpoint, progress, metrics, summary and reference, all without
-    times.
+    It covers every leaf of the newest and the best checkpoint, progress, metrics, summary, reference, predictions and
+    evidence, all without times.
     """
 
     def without_times(value: Any) -> Any:
@@ -68,7 +69,9 @@ def outcome(folder: Path) -> dict[str, str]:
         rows = files.read_rows(stage / "metrics.jsonl")
         summary = files.read_json(stage / "summary.json")
         kept = {name: sha256(np.asarray(value)) for name, value in read_reference(stage)._asdict().items()}
-        parts = without_times([meta, best["digest"], rows, summary, kept])
+        predicted = {path.name: files.read_rows(path) for path in stage.glob("*predictions.jsonl")}
+        evidence = {name: sha256(np.asarray(value)) for name, value in read_evidence(stage)._asdict().items()}
+        parts = without_times([meta, best["digest"], rows, summary, kept, predicted, evidence])
         found[str(stage.relative_to(folder))] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return found
 

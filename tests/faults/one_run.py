@@ -4,6 +4,7 @@ It says `PHASE name` as it enters a phase, and `STEPS n` after each dispatch, n 
 
     python tests/faults/one_run.py --config tests/faults/tiny.py --workdir DIR [...]
 
+KILLED_AT=name in the environment kills it when half of the file of this name is written.
 SLOW=seconds in the environment makes every phase take that much longer, so that a signal can come in it. Every epoch
 has a checkpoint, or with SAVE_SECONDS=seconds those that end so long after the last one. With STATUS in
 the environment it says after each epoch how much memory (MiB) and how many open files it has, and how often each kind
@@ -11,6 +12,7 @@ of step was compiled.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +31,7 @@ import tiny_runs  # noqa: F401, adds the network of the configs beside this file
 
 from tljax import cli
 from tljax.data import datasets
-from tljax.runs import checkpoints, journal
+from tljax.runs import checkpoints, files, journal
 from tljax.training import epochs, features
 
 SLOW = float(os.environ.get("SLOW", 0))
@@ -85,6 +87,21 @@ def report_status(train_epoch: Callable[..., Any], try_evaluate: Callable[..., A
     return trained, evaluated
 
 
+def die_at(name: str) -> Callable[[Path, bytes], None]:
+    """What kills this process when half of a file is written, in place of `files.write_through`."""
+    plain = files.write_through
+
+    def write(path: Path, content: bytes) -> None:
+        if path.name != f"{name}.tmp":
+            return plain(path, content)
+        plain(path, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return write
+
+
+if "KILLED_AT" in os.environ:
+    files.write_through = die_at(os.environ["KILLED_AT"])
 phase("reading", datasets, "load_dataset")
 phase("computing", features, "compute")
 phase("compiling", epochs, "warm_up")

@@ -3,7 +3,9 @@
 Where a small disk can be mounted: `pytest tests/faults/test_disk.py -m long -s`
 """
 
+import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,8 @@ from harness import HERE, Run, command, environment, newest, outcome
 from tiny_runs import make_source, small
 
 from tljax import startup
-from tljax.runs import checkpoints, workdir
+from tljax.config import Data
+from tljax.runs import checkpoints, files, workdir
 from tljax.runs.integrity import Damaged
 from tljax.stages import from_config
 
@@ -47,6 +50,33 @@ def test_files_that_cannot_be_written(tmp_path):
     run = Run([sys.executable, "-c", wrapper, *arguments], environment(tmp_path / "cache"))
     assert run.wait() == 1
     assert "cannot be written" in last_line(run) and str(tmp_path / "run") in last_line(run)
+
+
+def test_a_disk_that_is_full_at_the_end(tmp_path, monkeypatch, capsys):
+    """Each file of the end is named in a line, and the evidence that is lacking ends no run. With room it goes on."""
+    data = Data(name="digits", classes=("5", "6"), validation_split="train[80%:]", test_split="val", max_images=20)
+    source = str(make_source(tmp_path / "source"))
+    config = small("feature_extraction", pretrained=source, data=data)
+    from_config.run(config, tmp_path / "whole")
+    full, plain = {"none"}, files.write_through
+
+    def write(path, content):
+        if path.name.removesuffix(".tmp") in full:
+            plain(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(path, content)
+
+    monkeypatch.setattr(files, "write_through", write)
+    for name in ("predictions.jsonl", "test_predictions.jsonl", "summary.json"):
+        full = {name, "evidence.npz"}
+        said = re.escape(f"{tmp_path / 'run' / name} cannot be written (No space left on device)")
+        with pytest.raises(OSError, match=said):
+            from_config.run(config, tmp_path / "run")
+        assert not (tmp_path / "run" / name).exists() and not list((tmp_path / "run").glob("*.tmp"))
+    assert "evidence.npz cannot be written (No space left on device)); the run goes on" in capsys.readouterr().out
+    full = {"none"}
+    from_config.run(config, tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The long form kills a hundred times: `pytest tests/faults/test_kills.py -m long 
 """
 
 import random
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,19 @@ def test_a_killed_run_comes_to_the_same(tmp_path, epochs, seed):
     # What the solved head and each epoch made of each validation picture is a part of that.
     kept = read_run(tmp_path / "run")[1]
     assert len(kept["judged"]) == len(kept["history"]) > epochs // 2
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_in_each_file_of_its_end_comes_to_the_same(tmp_path, undisturbed):
+    """The state of the folder is that between two files, with a part of the next. In test_disk.py the disk is full."""
+    expected, _, env = undisturbed("augmented.py")
+    for name in ("reference.npz", "predictions.jsonl", "evidence.npz", "summary.json"):
+        run = Process(command("augmented.py", tmp_path / "run"), env | {"KILLED_AT": name})
+        assert run.wait() == -signal.SIGKILL, run.lines
+        assert (tmp_path / "run" / f"{name}.tmp").exists() and not (tmp_path / "run" / name).exists()
+    again = Process(command("augmented.py", tmp_path / "run"), env)
+    assert again.wait() == 0, again.lines
+    assert outcome(tmp_path / "run") == expected and not list((tmp_path / "run").glob("*.tmp"))
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num, UInt8
 
 from tljax.config import Data
 from tljax.data.trivial_augment import blend, gray, trivial_augment
@@ -270,3 +270,31 @@ def _mix(batch: Batch, draws: list[Draw], key: Key[Array, ""], classes: int) -> 
         )
         mixed = mixed | {"image": image, "label": jnp.where(chosen.reshape(-1, 1), other["label"], mixed["label"])}
     return mixed
+
+
+def show_views(named: tuple[tuple[str, float], ...], count: int, seed: int) -> View:
+    """The function that makes so many views of each image, [n count h w 3], as `make_view` does."""
+    views = [make_view(named, number, seed) for number in range(count)]
+    return lambda images, rows: jnp.stack([to_pixels(view(images, rows)) for view in views], axis=1)
+
+
+def show_draws(named: tuple[tuple[str, float], ...], count: int, key: Key[Array, ""], classes: int) -> View:
+    """The function that gives each image as it is, and as the first `count` steps of a run with this `key` would change
+    it if the images were their batch: [n 1+count h w 3]."""
+    as_it_is, augment = make_view(named, 0, 0), compose(named)
+
+    def draw(images: Images, rows: Int[Array, " n"]) -> Images:
+        batch = {"image": images, "label": jnp.zeros(len(rows), jnp.int32), "mask": jnp.ones(len(rows), bool)}
+
+        def change(step: Array) -> Array:
+            return to_pixels(augment(batch, jax.random.fold_in(key, step), classes)["image"])
+
+        drawn = jnp.moveaxis(jax.lax.map(change, jnp.arange(count)), 0, 1)
+        return jnp.concatenate([to_pixels(as_it_is(images, rows))[:, None], drawn], axis=1)
+
+    return draw
+
+
+def to_pixels(images: Images) -> UInt8[Array, "n h w 3"]:
+    """Images as they can be shown."""
+    return jnp.clip(jnp.round(images.astype(jnp.float32)), 0, 255).astype(jnp.uint8)

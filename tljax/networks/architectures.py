@@ -31,6 +31,13 @@ class Architecture(NamedTuple):
         """Number of features that the head reads."""
         return 4 * self.width * 2 ** (len(self.stage_sizes) - 1) if self.stage_sizes else self.width
 
+    def map_side(self, side: int) -> int:
+        """The side of the last map, of which the head reads the average, for images of this `side`."""
+        # The stem halves it twice, each stage but the first once.
+        for _ in range(2 + max(0, len(self.stage_sizes) - 1)):
+            side = -(-side // 2)
+        return side
+
     @property
     def keras_layer_starts(self) -> dict[int, str]:
         """The unit that starts at each layer index of `model.layers` in Keras's headless network.

@@ -68,9 +68,7 @@ def describe_logits(
 ) -> Iterator[Row]:
     """The rows of `describe_pictures` for pictures with these logits, as they are, without a temperature. Of those
     pictures that `choose_rows` leaves out there is none."""
-    rows = choose_rows(len(labels))
-    at_once = max(1, LOGITS_AT_ONCE // len(names))
-    for some in np.split(rows, range(at_once, len(rows), at_once)):
+    for some in _divide(choose_rows(len(labels)), len(names)):
         logs = log_softmax(np.asarray(logits[some], np.float64))
         best = find_best(logits[some], MOST_LABELS)
         probabilities = np.exp(np.take_along_axis(logs, best, axis=1))
@@ -80,6 +78,18 @@ def describe_logits(
         )
         losses = -logs[np.arange(len(some)), labels[some]]
         yield from describe_pictures([ids[i] for i in some], labels[some], best[:, 0], losses, top)
+
+
+def find_confidences(logits: Float[np.ndarray, "n classes"], rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """The highest probability of each of these `rows`, as it is written."""
+    parts = [log_softmax(np.asarray(logits[some], np.float64)).max(axis=1) for some in _divide(rows, logits.shape[1])]
+    return np.exp(np.concatenate(parts))
+
+
+def _divide(rows: Int[np.ndarray, " k"], classes: int) -> list[Int[np.ndarray, " few"]]:
+    """`rows` in parts of at most `LOGITS_AT_ONCE` logits."""
+    at_once = max(1, LOGITS_AT_ONCE // classes)
+    return np.split(rows, range(at_once, len(rows), at_once))
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:

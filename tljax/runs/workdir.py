@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tljax.config import AnyConfig, as_json
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
-from tljax.runs import learned, predictions, reference
+from tljax.runs import evidence, learned, predictions, reference
 from tljax.runs.files import open_without_waiting, read_json, read_rows, write_json, write_rows
 from tljax.runs.saved_configs import ConfigT, explain_changes, fill_in, find_changes, go_on_as_begun, growing
 from tljax.runs.saved_values import are_epochs, check_summary
@@ -26,7 +26,7 @@ RECIPE = "recipe.json"
 # What a run writes into its workdir; --overwrite deletes these and `RECIPE`, and nothing else.
 OTHERS = (
     *predictions.PREDICTIONS.values(), "report.md", REPORT, "figures", "checkpoints",
-    reference.REFERENCE, learned.LEARNED,
+    reference.REFERENCE, evidence.EVIDENCE, learned.LEARNED,
 )  # fmt: skip
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.

@@ -15,6 +15,7 @@ from tljax.runs.files import write_rows
 from tljax.runs.predictions import PREDICTIONS, describe_logits
 from tljax.stages.assembly import Assembly
 from tljax.stages.calibrate import calibrate
+from tljax.stages.evidence import keep_evidence
 from tljax.stages.solve import Solution
 from tljax.training import epochs
 from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions, softmax
@@ -53,6 +54,7 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     found = {name: epochs.evaluate(outcome.best, made.examples[name], made.programs.evaluate) for name in evaluated}
     calibration = calibrate(made.setup, workdir, dataset, found, outcome.checkpoint, outcome.solution)
     write_predictions(workdir, dataset, found)
+    keep_evidence(made, workdir, dataset, found, outcome.best.variables, outcome.checkpoint)
     draw(config, workdir, dataset, found, progress)
     judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}

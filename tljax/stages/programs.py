@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tljax.config import Config
-from tljax.data.augmentation import View, compose, make_view
+from tljax.data.augmentation import View, compose, make_view, show_draws, show_views
 from tljax.data.preprocessing import OF_VARIANT, Preprocessing
 from tljax.devices.environment import describe_devices
 from tljax.devices.mesh import compute_dtype, whole
@@ -119,6 +119,16 @@ def compile_view(setup: Setup) -> Callable[[int], View]:
     """number -> the program that makes this view of training images, given with their rows in the split."""
     data, seed = setup.config.data, setup.config.seed
     return lambda number: jax.jit(make_view(data.augmentations, number, seed))
+
+
+def compile_variants(setup: Setup, count: int, key: jax.Array, *, from_activations: bool) -> View:
+    """The program that makes at most `count` variants of training images, [n variants h w 3]: the views that
+    activations were computed of or, without activations, the images as they are and as steps with this `key` change
+    them."""
+    data = setup.config.data
+    if from_activations:
+        return jax.jit(show_views(data.augmentations, min(count, data.views or 1), setup.config.seed))
+    return jax.jit(show_draws(data.augmentations, count - 1, key, setup.model.num_classes))
 
 
 class Programs(NamedTuple):

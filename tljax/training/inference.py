@@ -122,15 +122,40 @@ def contributions(
     Deep Features for Discriminative Localization, 2016)."""
 
     def contribute(images: Array) -> Array:
-        last = model.units[-2]
-        h = run_prefix(folded, images, model=model, end=last, preprocessing=preprocessing)
-        features: Any = model.folded.apply(folded, h, last, method="last_map")
-        positions = features.shape[1] * features.shape[2]
-        kernel = folded["params"]["head"]["kernel"]
-        return jnp.dot(features.astype(kernel.dtype), kernel, precision=jax.lax.Precision.HIGHEST) / positions
+        features = read_last_map(folded, images, model=model, preprocessing=preprocessing)
+        sums = jnp.dot(features, folded["params"]["head"]["kernel"], precision=jax.lax.Precision.HIGHEST)
+        return sums / (features.shape[1] * features.shape[2])
 
     plain = contribute(images)
     return (plain + contribute(images[:, :, ::-1])[:, :, ::-1]) / 2 if mirror else plain
+
+
+def contribute_to(
+    folded: Tree,
+    x: Num[Array, "n ..."],
+    labels: Int[Array, " n"],
+    *,
+    model: ResNet,
+    preprocessing: Preprocessing,
+    start: str | None,
+) -> Float[Array, "n h w"]:
+    """What each position contributes to the logit of the label of each image, as `contributions` has it for all labels.
+    It is computed from images or, with `start`, from activations there."""
+    features = read_last_map(folded, x, model=model, preprocessing=preprocessing, start=start)
+    own = folded["params"]["head"]["kernel"][:, labels]
+    sums = jnp.einsum("nhwf,fn->nhw", features, own, precision=jax.lax.Precision.HIGHEST)
+    return sums / (features.shape[1] * features.shape[2])
+
+
+def read_last_map(
+    folded: Tree, x: Num[Array, "n ..."], *, model: ResNet, preprocessing: Preprocessing, start: str | None = None
+) -> Float[Array, "n h w f"]:
+    """The activations at all positions whose average the head reads, in the dtype of its kernel: computed from images
+    or, with `start`, from activations there."""
+    last = model.units[-2]
+    h = run_prefix(folded, x, model=model, end=last, preprocessing=preprocessing, start=start)
+    features: Any = model.folded.apply(folded, h, last, method="last_map")
+    return features.astype(folded["params"]["head"]["kernel"].dtype)
 
 
 def classify(
