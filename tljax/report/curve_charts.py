@@ -51,8 +51,8 @@ def _chart_metric(courses: Mapping[str, Course], metric: str, marks: list[Mark])
         title=TITLES[metric],
         x_label="epoch",
         y_label=axis.label(metric),
-        series=[_draw_line(line) for line in lines],
-        marks=[*marks, *best],
+        series=[*map(_draw_line, lines), *(_draw_best(line) for line in lines if line.best is not None)],
+        marks=marks,
         log_y=axis.log,
         y_range=(axis.low, axis.high),
         note="; ".join(_describe_axis(axis, lines)),
@@ -61,6 +61,11 @@ def _chart_metric(courses: Mapping[str, Course], metric: str, marks: list[Mark])
 
 def _draw_line(line: Line) -> Series:
     return Series(line.name, line.points, line.color % 8, "line" if line.train else "dashed")
+
+
+def _draw_best(line: Line) -> Series:
+    name = f"best epoch of {line.name.removesuffix(', validation')}"
+    return Series(name, [point for point in line.points if point[0] == line.best], line.color % 8, "dots")
 
 
 def _describe_axis(axis: Axis, lines: list[Line]) -> list[str]:

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tljax.data.layouts import join_names
 from tljax.report import paired, printed
 from tljax.report.belief import has_chosen
 from tljax.report.blocks import Block, Code, Details, Sheet, Text
@@ -88,9 +87,11 @@ def say_best(stages: Sequence[Shown]) -> list[str]:
     label = next(shown.label for shown in group if shown.record is best)
     pairs = [pair for pair in paired.compare(_find_rights(group)) if label in (pair.better, pair.worse)]
     sure = [pair.worse for pair in pairs if pair.better == label and pair.adjusted < paired.SIGNIFICANT]
-    others = [shown.label for shown in group if shown.label not in (label, *sure)]
-    verdicts = [f"it is better than {join_names(sure)}, and not by chance"] if sure else []
-    verdicts += [f"that it is better than {join_names(others)} may be chance"] if others else []
+    even = [shown.label for shown in group if shown.label != label and _is_even(pairs, shown.label)]
+    others = [shown.label for shown in group if shown.label not in (label, *sure, *even)]
+    verdicts = [f"it is better than {_join(sure)}, and not by chance"] if sure else []
+    verdicts += [f"that it is better than {_join(others)} may be chance"] if others else []
+    verdicts += [f"{_join(even)} is right on as many"] if even else []
     right = _find_rights(group)[label]
     on = f"{right.mean():.1%} of the {len(right):,} {_judged_on(group[0])} pictures"
     return [f"The most accurate stage is {label}, which is right on {on}: {'; '.join(verdicts)}."]
@@ -124,6 +125,14 @@ def _judged_on(shown: Shown) -> str:
     return "test" if shown.record.test is not None else "validation"
 
 
+def _is_even(pairs: Sequence[paired.Pair], label: str) -> bool:
+    return any(label in (pair.better, pair.worse) and pair.better_only == pair.worse_only for pair in pairs)
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def _find_rights(group: Sequence[Shown]) -> dict[str, paired.Right]:
     return {shown.label: found.right for shown in group if (found := _find_judged(shown)) is not None}
 
@@ -133,7 +142,7 @@ def _compare(group: Sequence[Shown]) -> list[str]:
     split, count = _judged_on(group[0]), len(next(iter(rights.values())))
     chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
     introduced, *verdicts = paired.describe(paired.compare(rights), paired.Compared(split, count, chose))
-    return [f"{introduced[:1].upper()}{introduced[1:]}:", *verdicts]
+    return [f"{introduced[:1].upper()}{introduced[1:]}.", *(f"{verdict}." for verdict in verdicts)]
 
 
 def find_best(records: Iterable[StageRecord]) -> StageRecord | None:
