@@ -46,7 +46,6 @@ def chart_courses(courses: Mapping[str, Course]) -> list[Block]:
 def _chart_metric(courses: Mapping[str, Course], metric: str, marks: list[Mark]) -> Chart:
     lines = list_lines(courses, metric)
     axis = find_axis(lines, metric)
-    best = [Mark(line.best, f"best epoch of {line.name.removesuffix(', validation')}") for line in lines if line.best]
     return Chart(
         title=TITLES[metric],
         x_label="epoch",

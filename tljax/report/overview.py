@@ -7,6 +7,7 @@ from pathlib import Path
 from tljax.report import paired, printed
 from tljax.report.belief import has_chosen
 from tljax.report.blocks import Block, Code, Details, Sheet, Text
+from tljax.report.choice import Right
 from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
 from tljax.report.sentences import plain_sentence
 from tljax.report.shown import Shown
@@ -133,7 +134,7 @@ def _join(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _find_rights(group: Sequence[Shown]) -> dict[str, paired.Right]:
+def _find_rights(group: Sequence[Shown]) -> dict[str, Right]:
     return {shown.label: found.right for shown in group if (found := _find_judged(shown)) is not None}
 
 

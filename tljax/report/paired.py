@@ -5,10 +5,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
 from scipy.special import bdtr
 
 from tljax.data.layouts import join_names
+from tljax.report.choice import Right
 from tljax.text import count_words, printable
 
 # With a smaller p, a difference is not put down to chance.
@@ -16,8 +16,6 @@ SIGNIFICANT = 0.05
 # How often one of two equal networks comes out better where its epoch was chosen on the pictures on which both are
 # compared; at most 0.05 where none was. Measured by `benchmarks/equal_networks.py`.
 CHOSEN_BETTER = "3 to 19%"
-
-Right = Bool[np.ndarray, " n"]
 
 
 class Pair(NamedTuple):
