@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 from kitchen_sink import HOSTILE, make_big_page, make_page
+from made_runs import leave_lesson
+from tiny_runs import DIGITS
 
+from tljax.config import Lesson, Stage
 from tljax.report.page import render
+from tljax.report.run_page import leave_page
 from tljax.text import printable
 
 SIZES = [(1280, 900), (390, 844)]
@@ -70,6 +74,15 @@ def address(tmp_path_factory) -> str:
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def lesson_address(tmp_path_factory) -> str:
+    """The page of a lesson of two stages, whose name is hostile."""
+    lesson = Lesson(data=DIGITS, stages={name: Stage(name) for name in ("feature_extraction", "from_scratch")})
+    folder = leave_lesson(tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(1)>", lesson)
+    leave_page(folder, ())
+    return (folder / "report.html").as_uri()
+
+
 @pytest.fixture
 def page(browser, address) -> Any:
     """The page as it is when it is opened, on a desk in the light."""
@@ -121,7 +134,15 @@ OPEN_ALL = f"document.querySelectorAll('summary, .matrix .right').forEach((node)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_on_the_console_nothing_overflows_and_axe_finds_nothing(browser, address, parts, size, scheme):
-    page = show(browser, address, size, scheme)
+    check_page(show(browser, address, size, scheme), parts, size, scheme)
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(SIZES[0], "light"), (SIZES[1], "dark")])
+def test_so_it_is_on_the_page_of_a_lesson(browser, lesson_address, parts, size, scheme):
+    check_page(show(browser, lesson_address, size, scheme), parts, size, scheme)
+
+
+def check_page(page, parts: dict[str, Any], size: tuple[int, int], scheme: str) -> None:
     page.execute_async_script(OPEN_ALL)
     assert page.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [size[0], size[0]]
     page.execute_script(parts["axe-core"].read_text("utf-8"))
