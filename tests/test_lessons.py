@@ -97,6 +97,8 @@ def test_four_stages_leave_what_the_readme_names(lesson):
             assert not (folder / "test_predictions.jsonl").exists()
     report = (lesson / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in report.splitlines() if line.startswith("|")][2:] == names[1:]
+    assert (lesson / "report.html").is_file() and not (lesson / "fine_tune" / "report.html").exists()
+    assert f"\nto look at it, open {lesson / 'report.html'}\n" in (lesson / "output.txt").read_text()
     assert {path.name for path in (lesson / "figures").iterdir()} == {"curves.png", "samples.png"}
     assert "\n\n![curves](figures/curves.png)\n\n![samples](figures/samples.png)\n" in report
     assert "report.md, figures/curves.png, figures/samples.png and a folder" in (lesson / "output.txt").read_text()
@@ -284,6 +286,11 @@ def test_a_finished_run_is_left_alone_unless_overwritten(lesson, tmp_path, capsy
     config = small("feature_extraction", pretrained=str(lesson / "source"))
     run(config, tmp_path / "run")
     (tmp_path / "run" / "mine.txt").write_text("keep")
+    # The run was killed before it left its page.
+    with drawing():
+        run(config, tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_bytes()
+    assert b"data:image/webp" in page
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     capsys.readouterr()
     run(config, tmp_path / "run")
@@ -360,7 +367,10 @@ def copy(lesson, tmp_path) -> Path:
 
 def test_finished_stages_are_not_run_again(lesson, copy, capsys):
     shutil.rmtree(copy / "from_scratch")
-    run(make_lesson(), copy)
+    (copy / "report.html").unlink()
+    with drawing():
+        run(make_lesson(), copy)
+    assert (copy / "report.html").read_text().count('"data:image/webp') > 40
     printed = capsys.readouterr().out
     assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
     # The table of the units was not printed by this start.

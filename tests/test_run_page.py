@@ -185,6 +185,18 @@ def test_half_finished_and_damaged_runs_show_what_is_there(lesson, tmp_path):
     assert "Nothing is known of single pictures of fine_tune" in texts(find_section(page, "confusions"))
 
 
+def test_a_page_that_cannot_be_written_is_a_line(lesson, tmp_path, capsys):
+    folder = Path(shutil.copytree(lesson, tmp_path / "run", ignore=shutil.ignore_patterns("report.html")))
+    (folder / "report.html").mkdir()
+    leave_page(folder, ())
+    said = capsys.readouterr().out
+    assert said.startswith(f"{folder / 'report.html'} is not written (") and said.endswith("; the run is as it was\n")
+    assert said.count("\n") == 1 and not list(folder.glob("*.tmp"))
+    (folder / "config.json").write_text("{")
+    leave_page(folder, ())
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_names_are_text_whatever_they_hold(tmp_path):
     nasty = ["<img src=x onerror=alert(1)>", "a'b\"c & </script>", "\u202efdp", "x" * 200]
     for i, name in enumerate(nasty):
