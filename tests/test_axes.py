@@ -57,7 +57,13 @@ def test_an_axis_without_numbers_is_there(values):
 
 @pytest.mark.parametrize(
     ("values", "low", "high"),
-    [([0.16, 0.9, 1.0], 0, 1), ([0.95, 0.97, 1.0], 0.95, 1), ([0.001] + [0.01] * 9, 0, 0.01), ([1.0, 1.0], 0.99, 1)],
+    [
+        ([0.16, 0.9, 1.0], 0, 1),
+        ([0.95, 0.97, 1.0], 0.95, 1),
+        ([0.001] + [0.01] * 9, 0, 0.01),
+        ([1.0, 1.0], 0.99, 1),
+        ([0.01] * 11 + [0.9], 0, 0.9),
+    ],
 )
 def test_an_accuracy_s_axis_is_linear_and_whole(values, low, high):
     margin = 0.05 * (high - low)

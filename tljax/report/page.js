@@ -238,8 +238,9 @@ function drawChart(chart) {
   const xs = chart.axes.xs;
   const values = chart.series.map(({ points }) => new Map(points));
   const rows = xs.map((x) => [x, ...values.map((value) => value.get(x) ?? null)]);
+  const tell = ({ name, style }, y) => (style === "dots" && y == null ? [] : [`${name}: ${write(y)}`]);
   const told = rows.map(([x, ...ys]) =>
-    [`${chart.x_label} ${write(x)}`, ...ys.map((y, i) => `${chart.series[i].name}: ${write(y)}`)].join(" · "));
+    [`${chart.x_label} ${write(x)}`, ...ys.flatMap((y, i) => tell(chart.series[i], y))].join(" · "));
   const readout = el("p", { class: "readout" });
   const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -Infinity, End: Infinity };
   const root = svg("svg", {
