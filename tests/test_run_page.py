@@ -14,11 +14,12 @@ from tiny_runs import DIGITS, save_digits, small
 
 from tljax.cli import main
 from tljax.config import Data, Lesson, Stage
+from tljax.report import pictures
 from tljax.report.curve_charts import find_chains
 from tljax.report.mistakes import top_five
 from tljax.report.overview import compare_stages, find_best
-from tljax.report.pictures import THUMBNAIL_SIDE, Albums, shrink
-from tljax.report.run_page import MARK, check_place, leave_page, list_stages, name_runs
+from tljax.report.pictures import MOST_CHARACTERS, MOST_PICTURES, SIZES, Albums, Drawn, make_thumbnails, shrink
+from tljax.report.run_page import MARK, check_place, leave_page, list_stages, make_page, name_runs
 from tljax.report.shown import choose_shown, rank_rows, take_turns
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import read_records
@@ -144,16 +145,16 @@ def test_a_page_replaces_only_a_page(tmp_path, monkeypatch, runs, out, wrong):
 
 
 def test_data_that_changed_shows_names(tmp_path):
-    pictures = save_digits(tmp_path / "digits")
-    config = small("from_scratch", data=Data(name=f"folder:{pictures}", image_size=32))
+    digits = save_digits(tmp_path / "digits")
+    config = small("from_scratch", data=Data(name=f"folder:{digits}", image_size=32))
     leave_run(tmp_path / "run", config)
     main(["report", str(tmp_path / "run")])
     assert find_keys(tmp_path / "run")
-    for path in pictures.rglob("*.png"):
+    for path in digits.rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     main(["report", str(tmp_path / "run")])
     assert not find_keys(tmp_path / "run") and "they have changed since" in (tmp_path / "run/report.html").read_text()
-    shutil.rmtree(pictures)
+    shutil.rmtree(digits)
     main(["report", str(tmp_path / "run")])
     page = read_page(tmp_path / "run" / "report.html")
     assert not find_keys(tmp_path / "run") and "there are names and no pictures: " in texts(
@@ -260,4 +261,22 @@ def test_settings_that_differ_are_found_by_their_paths(lesson):
 
 @pytest.mark.parametrize(("shape", "small"), [((32, 32), (32, 32)), ((200, 100), (96, 48)), ((1, 500), (1, 96))])
 def test_pictures_are_made_small_and_keep_their_shape(shape, small):
-    assert shrink(np.zeros((*shape, 3), np.uint8)).shape == (*small, 3) and max(small) <= THUMBNAIL_SIDE
+    assert shrink(np.zeros((*shape, 3), np.uint8), side=96).shape == (*small, 3)
+
+
+def test_pictures_fit_the_page_whatever_they_show(monkeypatch):
+    """A twentieth of a page, full of noise."""
+    monkeypatch.setattr(pictures, "MOST_CHARACTERS", MOST_CHARACTERS // 20)
+    noise = np.random.default_rng(0).integers(0, 256, (MOST_PICTURES // 20, 96, 96, 3), np.uint8)
+    made = make_thumbnails({str(i): Drawn("a", image, "b") for i, image in enumerate(noise)})
+    assert 0 < sum(len(picture.src) for picture in made.values()) <= MOST_CHARACTERS // 20
+    flat = make_thumbnails({"x": Drawn("a", np.zeros((200, 200, 3), np.uint8), "b")})["x"]
+    assert (flat.width, flat.height) == (SIZES[0][0],) * 2
+
+
+def test_what_has_no_room_is_said(lesson):
+    record = read_records(lesson)
+    runs = [record._replace(name=f"run {i}") for i in range(20)]
+    page = make_page(runs, Albums().find)
+    said = next(section for section in page.sections if section.id == "pictures").blocks[-1].lines
+    assert len(page.pictures) <= 600 and "There is no room for the maps and training pictures of run " in said[1]

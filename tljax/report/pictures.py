@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,9 +18,10 @@ from tljax.runs.records import StageRecord
 from tljax.trees import Row
 
 NO_PICTURES = "there are names and no pictures"
-# How many pictures a page shows at most, the longest side of one in pixels, and WebP's quality: a page of photographs
-# stays below 3 MB.
-MOST_PICTURES, THUMBNAIL_SIDE, QUALITY = 600, 96, 70
+# How many pictures a page shows at most, and how many characters they take: the page stays below 3 MB.
+MOST_PICTURES, MOST_CHARACTERS = 600, 2_400_000
+# The longest side of a picture in pixels, and WebP's quality. Photographs fit at the first; the last fits noise.
+SIZES = ((96, 70), (96, 35), (64, 35), (48, 20), (32, 5))
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,19 @@ def read_dataset(data: Data, seed: int, disk_bytes: int, *, test: bool) -> Datas
         return Album(None, f"{NO_PICTURES}: {error}")
 
 
-def shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image whose longest side is at most `THUMBNAIL_SIDE` pixels."""
+class Drawn(NamedTuple):
+    """A picture before it is made small: the name that is copied, and what is said of it."""
+
+    name: str
+    image: UInt8[np.ndarray, "h w 3"]
+    alt: str
+
+
+def shrink(image: UInt8[np.ndarray, "h w 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """An image whose longest side is at most `side` pixels."""
     from PIL import Image
 
-    factor = THUMBNAIL_SIDE / max(image.shape[:2])
+    factor = side / max(image.shape[:2])
     if factor >= 1:
         return image
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
@@ -107,38 +117,36 @@ def shrink(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     return small
 
 
-def as_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
+def as_uri(image: UInt8[np.ndarray, "h w 3"], quality: int) -> str:
     """An image as the text that a page holds."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", quality=QUALITY)
+    Image.fromarray(image).save(file, "WEBP", quality=quality)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
-def make_picture(name: str, image: UInt8[np.ndarray, "h w 3"], alt: str = "") -> Thumbnail:
+def make_thumbnail(drawn: Drawn, side: int, quality: int) -> Thumbnail:
     """A small picture for a page."""
-    small = shrink(image)
-    return Thumbnail(name, as_uri(small), small.shape[1], small.shape[0], alt or name)
+    small = shrink(drawn.image, side)
+    return Thumbnail(drawn.name, as_uri(small, quality), small.shape[1], small.shape[0], drawn.alt)
 
 
-def read_images(split: Split, places: Sequence[int]) -> UInt8[np.ndarray, "n size size 3"]:
-    """The images at some places of a split; those that can no longer be read are black."""
-    chosen = np.array(places, int)
-    if isinstance(split.images, Encoded):
-        return split.images.decode(chosen).images
-    return np.asarray(split.images[chosen])
+def make_thumbnails(pictures: Mapping[str, Drawn]) -> dict[str, Thumbnail]:
+    """Small pictures for a page, by their keys: as large as lets all of them stay within `MOST_CHARACTERS`."""
+    made: dict[str, Thumbnail] = {}
+    for side, quality in SIZES:
+        made = {key: make_thumbnail(drawn, side, quality) for key, drawn in pictures.items()}
+        if sum(len(picture.src) for picture in made.values()) <= MOST_CHARACTERS:
+            break
+    return made
 
 
-def make_thumbnails(album: Album, names: Sequence[str], alts: Mapping[str, str]) -> dict[str, Thumbnail]:
-    """Small pictures of an album by their keys, of those that are there. `alts` says what each is, by its name."""
+def read_images(album: Album, names: Iterable[str]) -> dict[str, UInt8[np.ndarray, "size size 3"]]:
+    """The images of an album with these names, of those that are there; one that can no longer be read is black."""
     there = [name for name in dict.fromkeys(names) if name in album.places]
     if album.split is None or not there:
         return {}
-    images = read_images(album.split, [album.places[name] for name in there])
-    made = {}
-    for name, image in zip(there, images, strict=True):
-        key = album.key(name)
-        assert key is not None, "it is there"
-        made[key] = make_picture(name, image, alts.get(name, ""))
-    return made
+    places, images = np.array([album.places[name] for name in there]), album.split.images
+    found = images.decode(places).images if isinstance(images, Encoded) else np.asarray(images[places])
+    return dict(zip(there, found, strict=True))

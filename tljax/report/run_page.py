@@ -2,21 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads
 from tljax.report import printed
-from tljax.report.blocks import Block, Page, Section, Tabs, Text, Thumbnail
+from tljax.report.blocks import Block, Page, Section, Tabs, Text
 from tljax.report.curve_charts import chart_courses, find_chains
 from tljax.report.curves import Course
-from tljax.report.maps import paint
-from tljax.report.mistakes import describe_mistakes, find_turned, say, show_pictures, show_turned
+from tljax.report.mistakes import describe_mistakes, show_pictures, show_turned
 from tljax.report.origin import (
     describe_data,
     describe_machines,
@@ -27,11 +24,11 @@ from tljax.report.origin import (
 )
 from tljax.report.overview import describe_stages, find_best, list_commands, say_best
 from tljax.report.page import render
-from tljax.report.pictures import MOST_PICTURES, Album, Albums, make_picture, make_thumbnails, read_images
-from tljax.report.shown import IN_GALLERY, Shown, choose_predictions, choose_shown, rank_rows, take_turns
+from tljax.report.pictures import MOST_PICTURES, Album, Albums
+from tljax.report.pool import Pool, collect_pictures, list_steps
+from tljax.report.shown import Shown, choose_predictions, choose_shown
 from tljax.report.trust import describe_trust
 from tljax.runs.files import open_file, write_text
-from tljax.runs.predictions import choose_rows
 from tljax.runs.records import RunRecord, StageRecord, read_records
 from tljax.runs.workdir import REPORT
 from tljax.text import count_words, printable
@@ -39,15 +36,6 @@ from tljax.text import count_words, printable
 # What makes a file a report, and in how many of its first bytes that stands.
 MARK, MARKED_WITHIN = b'<meta name="generator" content="tljax report">', 4096
 FindAlbum = Callable[[StageRecord, str], Album]
-
-
-class Pool(NamedTuple):
-    """The pictures of a page by their keys, and by stage the keys of its contribution maps (by row) and of its
-    training pictures."""
-
-    pictures: Mapping[str, Thumbnail]
-    maps: Mapping[str, Mapping[int, str]]
-    views: Mapping[str, Sequence[Sequence[str]]]
 
 
 def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
@@ -64,7 +52,7 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
         Section("pictures", "Pictures", [
             *by_stage(stages, lambda s: show_pictures(s, on_page, pool.maps[s.label])),
             *(block for pair in list_steps(stages) for block in show_turned(*pair, on_page)),
-            Text([f"This page has {count_words(len(on_page), 'picture')}, at most {MOST_PICTURES:,}."]),
+            Text(_count_pictures(pool)),
         ]),
         Section("probabilities", "How far its probabilities go", by_stage(stages, describe_trust)),
         Section("training-pictures", "What it learned from, as the network gets it",
@@ -159,6 +147,14 @@ def name_page(runs: Sequence[RunRecord]) -> str:
     return ", ".join(run.name for run in runs)
 
 
+def _count_pictures(pool: Pool) -> list[str]:
+    lines = [f"This page has {count_words(len(pool.pictures), 'picture')}, at most {MOST_PICTURES:,}."]
+    if not pool.left_out:
+        return lines
+    few = f"There is no room for the maps and training pictures of {', '.join(pool.left_out)}: give report fewer runs."
+    return [*lines, few]
+
+
 def _lead(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:
     troubles = [trouble for run in runs for trouble in (*run.troubles, *(t for s in run.stages for t in s.troubles))]
     return [*say_best(stages), *troubles]
@@ -188,16 +184,6 @@ def list_courses(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> dict[str
     return courses
 
 
-def list_steps(stages: Sequence[Shown]) -> list[tuple[Shown, Shown]]:
-    """Each stage with the one that it goes on from."""
-    return [
-        (before, after)
-        for after in stages
-        for before in stages
-        if before.run is after.run and after.run.origins.get(after.record.name) == before.record.name
-    ]
-
-
 def by_stage(stages: Sequence[Shown], describe: Callable[[Shown], Sequence[Block]]) -> list[Block]:
     """What there is to say of each stage, behind a tab for each where they are several."""
     found = [(shown.label, blocks) for shown in stages if (blocks := describe(shown))]
@@ -211,82 +197,3 @@ def by_stage(stages: Sequence[Shown], describe: Callable[[Shown], Sequence[Block
 def _use(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[Block]:
     environment = runs[0].environment or next((s.record.environment for s in stages if s.record.environment), {})
     return list_commands(stages, [run.folder for run in runs], find_program(environment))
-
-
-def collect_pictures(stages: Sequence[Shown]) -> Pool:
-    """At most `MOST_PICTURES` pictures: those of galleries with their maps, training pictures, then those of the
-    confusion matrices, in turns."""
-    maps: dict[str, dict[int, str]] = {}
-    views: dict[str, list[list[str]]] = {}
-    pictures: dict[str, Thumbnail] = {}
-    for shown in stages:
-        drawn, maps[shown.label] = _draw_maps(shown)
-        grid, views[shown.label] = _draw_views(shown)
-        pictures |= drawn | grid
-    for shown, rows in _share(stages, MOST_PICTURES - len(pictures)):
-        pictures |= _draw_rows(shown, rows)
-    return Pool(pictures, maps, views)
-
-
-def _share(stages: Sequence[Shown], room: int) -> list[tuple[Shown, list[int]]]:
-    """The rows of each stage that are shown. A picture that two stages show counts once."""
-    with_rows = [(shown, rank_rows(shown.chosen)) for shown in stages if shown.chosen is not None]
-    turned = {shown.label: _list_turned(shown, stages) for shown, _ in with_rows}
-    queue = [(s, row) for s, (first, _, _) in with_rows for row in (*first, *turned[s.label])]
-    for kind in (1, 2):
-        queue += take_turns([[(s, row) for row in ranked[kind]] for s, ranked in with_rows])
-    keys: set[str] = set()
-    taken: dict[str, list[int]] = {shown.label: [] for shown, _ in with_rows}
-    for shown, row in queue:
-        key = shown.key(row)
-        if key is not None and (key in keys or len(keys) < room):
-            keys.add(key)
-            taken[shown.label].append(row)
-    return [(shown, taken[shown.label]) for shown, _ in with_rows]
-
-
-def _list_turned(after: Shown, stages: Sequence[Shown]) -> list[int]:
-    pairs = [find_turned(before, later) for before, later in list_steps(stages) if later is after]
-    return [int(row) for pair in pairs if pair for rows in pair for row in rows[:IN_GALLERY]]
-
-
-def _draw_rows(shown: Shown, rows: Sequence[int]) -> dict[str, Thumbnail]:
-    found = shown.predictions
-    assert found is not None, "it has rows"
-    names = [found.ids[row] for row in rows]
-    alts = {found.ids[row]: f"{found.ids[row]}, {shown.names[found.labels[row]]}" for row in rows}
-    return make_thumbnails(shown.album, names, alts)
-
-
-def _draw_maps(shown: Shown) -> tuple[dict[str, Thumbnail], dict[int, str]]:
-    """Contribution maps of a stage's pictures, by their keys, and the keys by row of the predictions."""
-    evidence, found = shown.record.evidence, shown.predictions
-    if evidence is None or found is None or shown.part != "validation" or shown.album.split is None:
-        return {}, {}
-    places = np.searchsorted(choose_rows(shown.images), evidence.rows)
-    rows = [int(row) for row in places if row < len(found.ids)]
-    there = [(i, row) for i, row in enumerate(rows) if found.ids[row] in shown.album.places and i < len(evidence.maps)]
-    if not there:
-        return {}, {}
-    images = read_images(shown.album.split, [shown.album.places[found.ids[row]] for _, row in there])
-    pictures: dict[str, Thumbnail] = {}
-    keys: dict[int, str] = {}
-    for image, (i, row) in zip(images, there, strict=True):
-        keys[row] = f"map-{shown.label}-{row}"
-        alt = f"what speaks for {say(shown, row)} in {found.ids[row]}"
-        pictures[keys[row]] = make_picture(found.ids[row], paint(image, evidence.maps[i].astype(np.float32)), alt)
-    return pictures, keys
-
-
-def _draw_views(shown: Shown) -> tuple[dict[str, Thumbnail], list[list[str]]]:
-    """Training pictures of a stage by their keys, and the keys in rows and columns."""
-    evidence = shown.record.evidence
-    if evidence is None:
-        return {}, []
-    pictures: dict[str, Thumbnail] = {}
-    keys: list[list[str]] = []
-    for r, images in enumerate(evidence.views):
-        keys.append([f"view-{shown.label}-{r}-{c}" for c in range(len(images))])
-        names = [f"training picture {r + 1}, {title}" for title in evidence.view_titles]
-        pictures |= {k: make_picture(name, image) for k, name, image in zip(keys[-1], names, images, strict=True)}
-    return pictures, keys
