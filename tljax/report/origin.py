@@ -111,7 +111,11 @@ def show_views(shown: Shown, keys: Sequence[Sequence[str]]) -> list[Block]:
     evidence = shown.record.evidence
     if evidence is None or not keys:
         return []
-    return [PictureGrid(f"Training pictures as {shown.label} gets them", evidence.view_titles, keys)]
+    title = f"Training pictures as {shown.label} gets them"
+    if len(evidence.view_titles) == 1:
+        numbers = [str(i + 1) for i in range(len(keys))]
+        return [PictureGrid(title, numbers, [[key for (key,) in keys]], evidence.view_titles)]
+    return [PictureGrid(title, evidence.view_titles, keys)]
 
 
 def find_program(environment: Row) -> str:
