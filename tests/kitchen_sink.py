@@ -64,7 +64,7 @@ def make_curves(points: int) -> Chart:
 def make_charts() -> list[Chart]:
     bins = [(0.05 + i / 10, (0.05 + i / 10) ** 1.5) for i in range(10)]
     after = [(x, x * 0.98) for x, _ in bins]
-    reliability = [Series("before", bins, 0, "bars"), Series("after", after, 1, "dots")]
+    reliability = [Series("before", bins, 0, "line"), Series("after", after, 1, "dots")]
     rates = [Series("learning rate", [(x, 0.1 * 0.5 ** (x // 5)) for x in range(20)], 2, "steps")]
     many = [Series(f"series {i} {HOSTILE[i]}", [(x, math.sin(x / 3 + i)) for x in range(40)], i) for i in range(8)]
     return [
@@ -72,7 +72,7 @@ def make_charts() -> list[Chart]:
         Chart("Reliability", "confidence", "share that is right", reliability, diagonal=True),
         Chart("Learning rate", "epoch", "rate", rates),
         Chart(
-            "Sizes", "labels in a set", "pictures", [Series("sets", [(1, 60), (2, 30), (3, None), (4, 2)], 4, "bars")]
+            "Sizes", "labels in a set", "pictures", [Series("sets", [(1, 60), (2, 30), (3, None), (4, 2)], 4, "dots")]
         ),
         Chart("One point", "epoch", "loss", [Series("loss", [(1, 0.5)])]),
         Chart("None", "epoch", "loss", [Series("loss", [(1, math.nan), (2, math.inf)])]),

@@ -113,12 +113,10 @@ def test_a_chart_without_a_finite_point_has_no_axes():
     assert choose_axes(Chart("c", "x", "y", [])) is None
 
 
-def test_axes_show_all_points_marks_and_bars():
+def test_axes_show_all_points_and_marks():
     points = [(2, 1.0), (4, 3.0), (8, None)]
     axes = choose_axes(Chart("c", "x", "y", [Series("s", points)], [Mark(9, "m"), Mark(math.nan, "m")]))
     assert axes.x == (2, 9) and axes.xs == [2, 4, 8] and axes.y == pytest.approx((0.9, 3.1))
-    axes = choose_axes(Chart("c", "x", "y", [Series("s", points, 0, "bars")]))
-    assert axes.bar == 2 and axes.x == (1, 9) and axes.y == pytest.approx((0, 3.15))
     axes = choose_axes(Chart("c", "x", "y", [Series("s", [(1, 0.0), *points])], log_y=True))
     assert axes.y == pytest.approx((1 / 1.2, 3.6)) and axes.xs == [1, 2, 4, 8]
     assert choose_axes(Chart("c", "x", "y", [Series("s", points)], y_range=(0, 2))).y == (0, 2)

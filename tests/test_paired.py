@@ -95,9 +95,9 @@ def test_a_comparison_says_on_which_pictures_and_that_it_is_of_networks():
     pairs = [Pair("tu\nned", "head", 14, 3, 0.0127, 0.0127)]
     first, second = paired.describe(pairs, Compared("validation", 1089, ["tu\nned"]))
     assert first == (
-        "compared on 1,089 validation pictures, which chose the epoch of tu\\nned, by McNemar's exact test: "
-        "this compares trained networks of one seed, not methods"
+        "McNemar's exact test on the 1,089 validation pictures, which also chose the epoch of tu\\nned: it "
+        "compares trained networks of one seed, not methods"
     )
     assert second.startswith(r"tu\nned is right on 14 pictures")
-    assert paired.describe(pairs, TEST)[0].startswith("compared on 1,200 test pictures, by McNemar's exact test: ")
+    assert paired.describe(pairs, TEST)[0].startswith("McNemar's exact test on the 1,200 test pictures: ")
     assert paired.describe([], TEST) == []

@@ -89,15 +89,19 @@ def test_pictures_are_those_of_the_data(lesson):
 def test_the_best_stage_is_named_with_what_to_type(lesson):
     codes = find_blocks(find_section(read_page(lesson / "report.html"), "stages"), "Code")
     best = find_best(read_records(lesson).stages)
-    assert best and codes[0]["lines"][0].endswith(f"predict '{best.folder}' PICTURES")
-    assert codes[0]["lines"][1].endswith("model.onnx") and codes[0]["lines"][2].endswith(f"report '{lesson}'")
+    lines = [line for code in codes for line in code["lines"]]
+    assert best and lines == [
+        f"python main.py predict '{best.folder}' PICTURES",
+        f"python main.py export '{best.folder}' model.onnx",
+        f"python main.py report '{lesson}'",
+    ]
 
 
 def test_stages_are_compared_on_the_same_pictures_alone(lesson):
     albums = Albums()
     stages = list_stages([read_records(lesson)], albums.find)
     (text,) = compare_stages(stages)
-    assert len(text.lines) == 1 + 3 and text.lines[0].startswith("Compared on 54 validation pictures")
+    assert len(text.lines) == 1 + 3 and text.lines[0].startswith("McNemar's exact test on the 54 validation pictures")
     record = stages[-1].record
     other = stages[-1]._replace(
         label="other", record=record._replace(summary=record.summary | {"class_names": list("abc")})

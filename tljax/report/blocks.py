@@ -11,7 +11,7 @@ from typing import Literal
 # A tone has a sign and a colour; "" has neither.
 Tone = Literal["", "good", "warning"]
 # How a series is drawn. Those of training are lines, those of validation dashed ones of another colour.
-Style = Literal["line", "dashed", "dots", "bars", "steps"]
+Style = Literal["line", "dashed", "dots", "steps"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Mark:
 class Chart:
     """Series on common axes, with a legend, the values below the pointer, and a table of its numbers.
 
-    Without `y_range` the axis shows all values, and from 0 where there are bars; with it, what lies outside is cut off.
+    Without `y_range` the axis shows all values; with it, what lies outside is cut off.
     `log_y` leaves out what is not above 0. `diagonal` draws y = x, with both axes over `y_range`, or 0 to 1.
     """
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from tljax.report.blocks import Chart, Series
@@ -13,12 +12,11 @@ BEYOND, BEYOND_LOG = 0.05, 1.2
 
 
 class Axes(NamedTuple):
-    """`x`, `y`: from where to where the axes go; `xs`: all places with a point, by size; `bar`: from bar to bar."""
+    """`x`, `y`: from where to where the axes go; `xs`: all places with a point, by size."""
 
     x: Range
     y: Range
     xs: list[float]
-    bar: float
 
 
 def choose_axes(chart: Chart) -> Axes | None:
@@ -26,18 +24,14 @@ def choose_axes(chart: Chart) -> Axes | None:
     points = [(x, y) for series in chart.series for x, y in _find_drawn(series, chart.log_y)]
     if not points:
         return None
-    bars = _find_places(series for series in chart.series if series.style == "bars")
-    bar = min([b - a for a, b in pairwise(bars)], default=0.1 if chart.diagonal else 1.0)
-    edges = [bars[0] - bar / 2, bars[-1] + bar / 2] if bars else []
     square = chart.y_range or (0.0, 1.0)
-    across = [*(x for x, _ in points), *(mark.x for mark in chart.marks if math.isfinite(mark.x)), *edges]
-    upright = [*(y for _, y in points), *([0.0] if bars and not chart.log_y else [])]
+    across = [*(x for x, _ in points), *(mark.x for mark in chart.marks if math.isfinite(mark.x))]
+    upright = [y for _, y in points]
     return Axes(
         x=square if chart.diagonal else _span(across, 0.0),
         y=chart.y_range
         or (square if chart.diagonal else _span_log(upright) if chart.log_y else _span(upright, BEYOND)),
         xs=_find_places(chart.series),
-        bar=bar,
     )
 
 

@@ -17,6 +17,9 @@ from tljax.report.curves import (
 )
 
 TITLES = {"loss": "loss (cross-entropy in nats)", "accuracy": "accuracy"}
+BEST = (
+    "a dot is the best epoch, which is kept: the one with the lowest validation loss, unless config.monitor says else"
+)
 NO_EPOCHS = "No stage here trained by epochs, so there is no curve."
 
 
@@ -54,7 +57,7 @@ def _chart_metric(courses: Mapping[str, Course], metric: str, marks: list[Mark])
         marks=marks,
         log_y=axis.log,
         y_range=(axis.low, axis.high),
-        note="; ".join(_describe_axis(axis, lines)),
+        note="; ".join([*_describe_axis(axis, lines), *([BEST] if any(line.best for line in lines) else [])]),
     )
 
 

@@ -25,6 +25,9 @@ from tljax.training.calibration import count_confusions
 MOST_IN_MATRIX, FEWEST_FOR_TOP = 40, 10
 # How many confused pairs are named, and how many points a curve has at most.
 MOST_PAIRS, MOST_POINTS = 20, 400
+MAPS = "Beside a picture: red speaks for what was predicted, blue against it. The strongest place has the full color."
+NO_MAPS = "There are no maps of what speaks for a prediction: the network ends in one position, or none were kept."
+UNCALIBRATED = "Probabilities are those before the temperature."
 
 
 def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
@@ -38,7 +41,7 @@ def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
     blocks: list[Block] = [Text(_introduce(shown, found))]
     if len(names) <= MOST_IN_MATRIX:
         blocks.append(_make_matrix(shown, found, on_page))
-    blocks += [_list_pairs(found, names), *_chart_two_classes(found, names), _list_classes(found, names)]
+    blocks += [*_list_pairs(found, names), *_chart_two_classes(found, names), _list_classes(found, names)]
     return blocks
 
 
@@ -77,21 +80,33 @@ def _make_matrix(shown: Shown, found: Predictions, on_page: set[str]) -> Matrix:
     return Matrix(shown.names, counts.tolist(), pictures, f"Confusion matrix of {shown.label}")
 
 
-def _list_pairs(found: Predictions, names: Sequence[str]) -> Block:
+def _list_pairs(found: Predictions, names: Sequence[str]) -> list[Block]:
     pairs = most_confused(found.labels, found.predicted, len(names), MOST_PAIRS)
     if not pairs:
-        return Text(["No picture is taken for another class."], "good")
+        return [Text(["No picture is taken for another class."], "good")]
     rows = [
         (f"{names[pair.true]} taken for {names[pair.taken_for]}", pair.pictures, f"{pair.share:.1%}") for pair in pairs
     ]
-    return Sheet(["the most frequent confusions", "pictures", "share of the class"], rows)
+    sheet = Sheet(["the most frequent confusions", "pictures", "share of the class"], rows)
+    return [Text([_name_most_confused(found, names)]), sheet]
+
+
+def _name_most_confused(found: Predictions, names: Sequence[str]) -> str:
+    """The two classes that are taken for each other most often, both ways together."""
+    wrong = (found.labels != found.predicted) & (found.predicted >= 0)
+    pairs = np.sort(np.stack([found.labels[wrong], found.predicted[wrong]], axis=1), axis=1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    (i, j), times = kinds[counts.argmax()], int(counts.max())
+    there = int((found.labels[wrong] == i)[(pairs == (i, j)).all(axis=1)].sum())
+    ways = f"{names[i]} taken for {names[j]}: {there}, {names[j]} taken for {names[i]}: {times - there}"
+    return f"Most confused are {names[i]} and {names[j]}: {times:,} times ({ways})."
 
 
 def _list_classes(found: Predictions, names: Sequence[str]) -> Block:
     scores = score_classes(found.labels, found.predicted, len(names))
     rows = [(name, *_describe_score(score)) for name, score in zip(names, scores, strict=True)]
-    columns = ["class", "pictures", "predicted", "precision", "recall", "F1"]
-    caption = "In brackets the interval of 95%, where there are enough pictures for one. - is 0 of 0."
+    columns = ["class", "pictures", "times predicted", "precision", "recall", "F1"]
+    caption = "Brackets have the interval of 95%, from five pictures on; a dash is 0 of 0."
     return Sheet(columns, rows, caption)
 
 
@@ -146,10 +161,10 @@ def show_pictures(shown: Shown, on_page: set[str], maps: Mapping[int, str]) -> l
     unsure = [_make_item(shown, int(row), on_page, maps) for row in chosen.unsure]
     wrong = int((~found.right).sum())
     blocks: list[Block] = [Text([shown.album.why], "warning")] if shown.album.why else []
+    blocks.append(Text([MAPS if maps else NO_MAPS, UNCALIBRATED]))
     if mistakes:
         some = f"{len(mistakes)} of {wrong:,}" if len(mistakes) < wrong else f"all {wrong:,}"
-        note = "Red speaks for what was predicted, blue against it." if maps else ""
-        blocks.append(Gallery(f"The most confident mistakes: {some}", mistakes, note))
+        blocks.append(Gallery(f"The most confident mistakes: {some}", mistakes))
     else:
         blocks.append(Text(["No mistake on these pictures."], "good"))
     return [*blocks, Gallery("Right, and least certain", unsure)] if unsure else blocks
@@ -159,12 +174,13 @@ def _make_item(shown: Shown, row: int, on_page: set[str], maps: Mapping[int, str
     found = shown.predictions
     assert found is not None, "it has the row"
     key, right = shown.key(row), bool(found.right[row])
-    lines = [] if right else [f"is {shown.names[found.labels[row]]}"]
-    lines += [f"{name} {p:.1%}" for name, p in found.top[row][1:3]]
+    label = "" if right else f", is {shown.names[found.labels[row]]}"
+    next_ones = ", ".join(f"{name} {p:.1%}" for name, p in found.top[row][1:3])
+    lines = [f"next: {next_ones}"] if next_ones else []
     is_there = key in on_page
     return Item(
         [key if is_there else None, maps.get(row)],
-        say(shown, row),
+        f"called {say(shown, row)}{label}",
         lines if is_there else [*lines, found.ids[row]],
         "good" if right else "warning",
     )
@@ -176,7 +192,7 @@ def say(shown: Shown, row: int) -> str:
     assert found is not None, "it has the row"
     name, probability = found.top[row][0]
     label = shown.names[found.predicted[row]] if found.predicted[row] >= 0 else name
-    return f"{label} {probability:.1%}" if label == name else f"{label}: {name} {probability:.1%}"
+    return f"{label} ({probability:.1%})" if label == name else f"{label} ({name} {probability:.1%})"
 
 
 def find_turned(before: Shown, after: Shown) -> tuple[np.ndarray, np.ndarray] | None:
@@ -193,15 +209,16 @@ def show_turned(before: Shown, after: Shown, on_page: set[str]) -> list[Block]:
     turned = find_turned(before, after)
     if turned is None:
         return []
-    return [_show_turned(before, after, *pair, on_page) for pair in zip(turned, ("fixed", "broke"), strict=True)]
+    if not any(map(len, turned)):
+        return [Text([f"{after.label} corrected no mistake of {before.label}'s, and made no new one."])]
+    titles = f"{after.label} corrected", f"{after.label} got wrong what {before.label} had right"
+    return [_show_turned(before, after, *pair, on_page) for pair in zip(titles, turned, strict=True)]
 
 
-def _show_turned(before: Shown, after: Shown, rows: np.ndarray, word: str, on_page: set[str]) -> Block:
-    title = f"What {after.label} {word} of {before.label}'s"
-    if not len(rows):
-        return Text([f"{title}: no picture."])
+def _show_turned(before: Shown, after: Shown, title: str, rows: np.ndarray, on_page: set[str]) -> Block:
     items = [_make_turn(before, after, int(row), on_page) for row in rows[:IN_GALLERY]]
-    return Gallery(f"{title}: {len(items)} of {count_words(len(rows), 'picture')}", items)
+    of = f"{title}: {len(items)} of {count_words(len(rows), 'picture')}"
+    return Gallery(of, items) if items else Text([f"{title}: no picture."])
 
 
 def _make_turn(before: Shown, after: Shown, row: int, on_page: set[str]) -> Item:

@@ -4,12 +4,15 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tljax.data.layouts import describe_left_out
 from tljax.report import printed
-from tljax.report.blocks import Block, Code, Details, Facts, PictureGrid, Sheet, Text
+from tljax.report.blocks import Block, Code, Facts, PictureGrid, Sheet, Text
 from tljax.report.shown import Shown
 from tljax.runs.records import RunRecord
 from tljax.text import count_words
 from tljax.trees import Row
+
+SECONDS = "Seconds are those of a stage alone, without the stages that it goes on from."
 
 
 def describe_proofs(stages: Sequence[Shown]) -> list[Block]:
@@ -17,8 +20,11 @@ def describe_proofs(stages: Sequence[Shown]) -> list[Block]:
     finished = [shown for shown in stages if shown.record.summary is not None]
     if not finished:
         return [Text(["No stage is finished."])]
-    columns = ["stage", "starts from", "trains from", "trainable parameters", "frozen parameters", "proved unchanged"]
-    caption = "Proved: the digest of each array before the cut is the same after training as before it, to the bit."
+    columns = ["stage", "starts from", "trains from", "trainable parameters", "other parameters", "proved unchanged"]
+    caption = (
+        "A digest of every frozen array, those of all layers before the first one that trains, was taken before and "
+        "after training: both are equal, to the bit. Running statistics of BatchNorm count as other parameters."
+    )
     return [Sheet(columns, [_describe_proof(shown) for shown in finished], caption)]
 
 
@@ -33,27 +39,39 @@ def _describe_proof(shown: Shown) -> tuple[str | int, ...]:
         str(origin or "random weights"),
         (config.cut if config else "-") if trains else "nothing",
         params.get("trainable", "-"),
-        # Of running statistics, which count as not trainable, some may belong to units that train.
         params.get("non_trainable", "-"),
-        count_words(proved, "array") if proved else "nothing is frozen" if trains else "nothing trains",
+        f"all {count_words(proved, 'frozen array')}" if proved else "nothing is frozen" if trains else "nothing trains",
     )
 
 
 def describe_data(stages: Sequence[Shown]) -> list[Block]:
     """The data as it was read, once for stages that had the same, and what was left out."""
     groups: dict[str, list[str]] = {}
-    warnings: dict[str, None] = {}
+    known: dict[str, Row] = {}
     for shown in stages:
         data = (shown.record.summary or {}).get("data")
         if data and data.get("splits"):
-            text = printed.data_summary(data | {"warnings": []})
+            text = printed.data_summary(data)
             groups.setdefault(text, []).append(shown.label)
-            warnings |= dict.fromkeys(data.get("warnings", ()))
-    facts: list[Block] = [Details(", ".join(labels), [Code(text.split("\n"))]) for text, labels in groups.items()]
-    return [
-        *([Text(list(warnings), "warning")] if warnings else []),
-        *(facts or [Text(["Nothing is known of the data."])]),
+            known[text] = data
+    if not groups:
+        return [Text(["Nothing is known of the data."])]
+    return [block for text, labels in groups.items() for block in _describe_dataset(", ".join(labels), known[text])]
+
+
+def _describe_dataset(labels: str, data: Row) -> list[Block]:
+    """The splits of a data set in a table, what was left out, notes, and warnings."""
+    rows = [
+        (part, split.get("of", "-"), split.get("images"), printed.describe_counts(split["classes"]))
+        for part, split in data["splits"].items()
+        if split.get("classes")
     ]
+    caption = f"{labels}: {data.get('name', 'data')}, {data.get('image_size', '?')} pixels"
+    left_out = [f"Left out: {describe_left_out(data['left_out'])}."] if data.get("left_out") else []
+    blocks: list[Block] = [Sheet(["part", "read from", "pictures", "of each class"], rows, caption)]
+    if said := [*left_out, *data.get("notes", ())]:
+        blocks.append(Text(said))
+    return [*blocks, Text(data["warnings"], "warning")] if data.get("warnings") else blocks
 
 
 def describe_settings(runs: Sequence[RunRecord]) -> list[Block]:
@@ -79,7 +97,7 @@ def _write(value: Any) -> str:
 def describe_machines(stages: Sequence[Shown], runs: Sequence[RunRecord]) -> list[Block]:
     """Seconds and speed of each stage; for each run the versions, the machine, and the command that made it."""
     rows = [row for shown in stages if (row := _describe_speed(shown))]
-    blocks: list[Block] = [Sheet(["stage", "seconds", "epochs", "images/s in training"], rows)] if rows else []
+    blocks: list[Block] = [Sheet(["stage", "seconds", "epochs", "images/s in training"], rows, SECONDS)] if rows else []
     for run in runs:
         environment = run.environment or next((s.environment for s in run.stages if s.environment), {})
         blocks += _describe_environment(environment, f" of {run.name}" * (len(runs) > 1))
@@ -102,20 +120,29 @@ def _describe_environment(row: Row, of: str) -> list[Block]:
     versions: Mapping[str, str] = row.get("versions") or {}
     pairs = [(name, str(value)) for name, value in {**known, **versions}.items() if value]
     command = shlex.join(map(str, row.get("command") or ()))
-    return [*([Code([command], f"the command{of}")] if command else []), Facts(pairs)]
+    command = f"python {command}" if command.startswith("main.py") else command
+    return [*([Code([command], f"The command{of}")] if command else []), Facts(pairs)]
 
 
-def show_views(shown: Shown, keys: Sequence[Sequence[str]]) -> list[Block]:
-    """Training pictures as the network gets them: a row a picture, a column a view or a draw. `keys` are those of the
-    page's pictures."""
-    evidence = shown.record.evidence
-    if evidence is None or not keys:
-        return []
-    title = f"Training pictures as {shown.label} gets them"
-    if len(evidence.view_titles) == 1:
-        numbers = [str(i + 1) for i in range(len(keys))]
-        return [PictureGrid(title, numbers, [[key for (key,) in keys]], evidence.view_titles)]
-    return [PictureGrid(title, evidence.view_titles, keys)]
+def show_training(stages: Sequence[Shown], keys: Mapping[str, Sequence[Sequence[str]]]) -> list[Block]:
+    """Training pictures as the network gets them: a row a picture, a column a view or a draw; once for stages that get
+    the same. `keys` are those of the page's pictures, by stage."""
+    groups: dict[bytes, list[Shown]] = {}
+    for shown in stages:
+        if shown.record.evidence is not None and keys[shown.label]:
+            groups.setdefault(shown.record.evidence.views.tobytes(), []).append(shown)
+    return [block for group in groups.values() for block in _show_views(group, keys[group[0].label])]
+
+
+def _show_views(group: Sequence[Shown], keys: Sequence[Sequence[str]]) -> list[Block]:
+    evidence = group[0].record.evidence
+    assert evidence is not None, "it has pictures"
+    title = f"As {', '.join(shown.label for shown in group)} gets them"
+    if len(evidence.view_titles) > 1:
+        return [PictureGrid(title, evidence.view_titles, keys)]
+    numbers = [str(i + 1) for i in range(len(keys))]
+    grid = PictureGrid(title, numbers, [[key for (key,) in keys]], evidence.view_titles)
+    return [grid, Text(["There is no augmentation: each picture is the same in every epoch."])]
 
 
 def find_program(environment: Row) -> str:

@@ -12,7 +12,8 @@ from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
 from tljax.report.sentences import plain_sentence
 from tljax.report.shown import Shown
 from tljax.runs.predictions import Predictions
-from tljax.runs.records import StageRecord
+from tljax.runs.records import RunRecord, StageRecord
+from tljax.text import count_words
 from tljax.trees import Row
 
 
@@ -37,10 +38,20 @@ def _tabulate(stages: Sequence[Shown], finished: Mapping[str, Row]) -> Sheet:
     tops = {shown.label: _find_top_five(shown) for shown in stages}
     more = [("top-5 accuracy", tops)] if any(tops.values()) else []
     rows = [
-        (name, *(read(row) for _, read in columns), *(values[name] for _, values in more))
+        (name, *(_count_labels(row) if head == "labels" else read(row) for head, read in columns),
+         *(values[name] for _, values in more))
         for name, row in finished.items()
-    ]
-    return Sheet(["stage", *(name for name, _ in columns), *(name for name, _ in more)], rows, wide=True)
+    ]  # fmt: skip
+    caption = "Labels are those of training and, where validation chose the epoch, of validation. Loss is in nats."
+    return Sheet(["stage", *(name for name, _ in columns), *(name for name, _ in more)], rows, caption, wide=True)
+
+
+def _count_labels(summary: Row) -> str:
+    """How many labels a stage used, and of which split."""
+    labels = summary.get("labels") or {}
+    used = [f"{number:,}" for number in labels.values() if number]
+    total = f"{sum(labels.values()):,}" if labels else "-"
+    return f"{total} = {' + '.join(used)}" if len(used) > 1 else total
 
 
 def _find_top_five(shown: Shown) -> str | None:
@@ -69,7 +80,7 @@ def compare_stages(stages: Sequence[Shown]) -> list[Block]:
 
 
 def group_alike(stages: Sequence[Shown]) -> list[list[Shown]]:
-    """Stages that were tried on the same pictures, together; those of which single answers are not known in none."""
+    """Stages that were tried on the same pictures, together; without those whose single answers are not known."""
     groups: list[list[Shown]] = []
     for shown in filter(_is_comparable, stages):
         same = next((group for group in groups if _are_alike(group[0], shown)), None)
@@ -77,25 +88,46 @@ def group_alike(stages: Sequence[Shown]) -> list[list[Shown]]:
     return groups
 
 
+def describe_lesson(runs: Sequence[RunRecord]) -> list[str]:
+    """What was learned from, in a line for each run: the classes, the pictures, and those of the source stage."""
+    return [line for run in runs if (line := _describe_run(run, named=len(runs) > 1))]
+
+
+def _describe_run(run: RunRecord, *, named: bool) -> str:
+    known = [stage.summary for stage in run.stages if stage.summary is not None]
+    splits = [summary.get("data", {}).get("splits", {}) for summary in known]
+    found: Row = max(splits, key=len, default={})
+    counts = [count_words(split["images"], f"{part} picture") for part, split in found.items() if split.get("images")]
+    if not counts:
+        return ""
+    data, classes = known[splits.index(found)]["data"], known[splits.index(found)].get("class_names", ())
+    line = f"{run.name}: " * named + f"{data.get('name', 'data')}, {len(classes)} classes: {', '.join(counts)}."
+    source = run.source.summary if run.source else None
+    labels = sum(((source or {}).get("labels") or {}).values())
+    return f"{line} The source weights come from {labels:,} labelled pictures of other classes." if labels else line
+
+
 def say_best(stages: Sequence[Shown]) -> list[str]:
     """Which stage is the most accurate, and whether that may be chance; nothing where there is but one, or where they
     were tried on different pictures."""
-    groups, finished = group_alike(stages), [shown for shown in stages if shown.record.summary is not None]
-    best = find_best(shown.record for shown in finished)
+    groups = group_alike(stages)
+    best = find_best(shown.record for shown in stages)
     group = next((group for group in groups if any(shown.record is best for shown in group)), [])
     if len(groups) != 1 or len(group) < 2:
         return []
     label = next(shown.label for shown in group if shown.record is best)
     pairs = [pair for pair in paired.compare(_find_rights(group)) if label in (pair.better, pair.worse)]
+    even = [pair.better if pair.worse == label else pair.worse for pair in pairs if pair.better_only == pair.worse_only]
     sure = [pair.worse for pair in pairs if pair.better == label and pair.adjusted < paired.SIGNIFICANT]
-    even = [shown.label for shown in group if shown.label != label and _is_even(pairs, shown.label)]
     others = [shown.label for shown in group if shown.label not in (label, *sure, *even)]
-    verdicts = [f"it is better than {_join(sure)}, and not by chance"] if sure else []
-    verdicts += [f"that it is better than {_join(others)} may be chance"] if others else []
-    verdicts += [f"{_join(even)} is right on as many"] if even else []
     right = _find_rights(group)[label]
-    on = f"{right.mean():.1%} of the {len(right):,} {_judged_on(group[0])} pictures"
-    return [f"The most accurate stage is {label}, which is right on {on}: {'; '.join(verdicts)}."]
+    on = f"{right.sum():,} of the {len(right):,} {_judged_on(group[0])} pictures"
+    first = f"The most accurate stage is {label}, which is right on {on}."
+    if even:
+        first = f"{_join([label, *even])} are equally accurate: each is right on {on}."
+    verdicts = [f"That it is better than {_join(sure)} is not by chance."] if sure else []
+    verdicts += [f"That it is better than {_join(others)} may be chance."] if others else []
+    return [" ".join([first, *(verdict.replace("it is", "they are") if even else verdict for verdict in verdicts)])]
 
 
 def _is_comparable(shown: Shown) -> bool:
@@ -124,10 +156,6 @@ def _content(shown: Shown) -> str | None:
 
 def _judged_on(shown: Shown) -> str:
     return "test" if shown.record.test is not None else "validation"
-
-
-def _is_even(pairs: Sequence[paired.Pair], label: str) -> bool:
-    return any(label in (pair.better, pair.worse) and pair.better_only == pair.worse_only for pair in pairs)
 
 
 def _join(names: Sequence[str]) -> str:
@@ -165,11 +193,14 @@ def list_commands(stages: Sequence[Shown], folders: Sequence[Path], program: str
     """What to type to classify new pictures with the best stage, to export it, and to make the page anew."""
     best = find_best(shown.record for shown in stages)
     out = ["--out", "report.html"] if len(folders) > 1 else []
-    lines = [shlex.join(["report", *map(str, folders), *out])]
-    about = "make this page anew"
-    if best is not None:
-        label = next(shown.label for shown in stages if shown.record is best)
-        about = f"use {label}, the most accurate stage here; export it; {about}"
-        folder = shlex.quote(str(best.folder))
-        lines = [f"predict {folder} PICTURES", f"export {folder} model.onnx", *lines]
-    return [Code([f"{program} {line}" for line in lines], about)]
+    again = Code([f"{program} {shlex.join(['report', *map(str, folders), *out])}"], "To make this page anew")
+    if best is None:
+        return [again]
+    label = next(shown.label for shown in stages if shown.record is best)
+    folder = shlex.quote(str(best.folder))
+    about = f"To classify pictures (files or folders) with {label}, which has the highest accuracy and, of equal ones, "
+    return [
+        Code([f"{program} predict {folder} PICTURES"], f"{about}the lowest loss"),
+        Code([f"{program} export {folder} model.onnx"], "To use it in other programs"),
+        again,
+    ]

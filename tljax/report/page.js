@@ -65,8 +65,8 @@ function copyButton(text, source) {
 }
 
 // What is wider than the page scrolls by itself, by the keyboard too.
-const scrolling = (label, ...children) =>
-  el("div", { class: "scroll", role: "group", tabindex: 0, "aria-label": label }, ...children);
+const scrolling = (label, child, name = "scroll") =>
+  el("div", { class: name, role: "group", tabindex: 0, "aria-label": label }, child);
 
 const heading = (title) => title && el("h3", {}, title);
 const note = (text) => text && el("p", { class: "note" }, text);
@@ -124,8 +124,9 @@ function drawTable({ columns, rows, caption, wide }) {
     body.append(...sorted.concat(lines.filter((line) => !has(line))).map(({ node }) => node));
   }
   const head = el("thead", {}, el("tr", {}, heads));
-  const table = el("table", { class: wide && "wide" }, caption && el("caption", {}, caption), head, body);
-  return scrolling(caption || columns.join(", "), table);
+  const label = caption || columns.join(", ");
+  const table = el("table", { class: wide && "wide", "aria-label": label }, head, body);
+  return el("div", {}, note(caption), scrolling(label, table, rows.length > 100 ? "scroll long" : "scroll"));
 }
 
 // ---- Charts
@@ -169,14 +170,12 @@ const DRAW_SERIES = {
   dashed: (points) => traceLine(points, "line dashed", false),
   steps: (points) => traceLine(points, "line", true),
   dots: (points) => points.filter(Boolean).map(([cx, cy]) => svg("circle", { cx, cy, r: 3.5, class: "dot" })),
-  bars: (points, width, shift) => points.filter(Boolean).map(([x, y]) =>
-    svg("rect", { x: x - width / 2 + shift, width, y, height: Math.max(0, BOTTOM - y), class: "bar" })),
 };
 
 function drawLegend(series) {
   const sample = ({ color, style }) =>
     svg("svg", { viewBox: "0 0 28 12", width: 28, height: 12, class: `c${color % 8}`, "aria-hidden": "true" },
-      DRAW_SERIES[style]([[6, 6], [22, 6]], 8, 0));
+      DRAW_SERIES[style](style === "dots" ? [[14, 6]] : [[6, 6], [22, 6]]));
   return el("ul", { class: "legend" }, series.map((one) => el("li", {}, sample(one), el("span", {}, one.name))));
 }
 
@@ -209,17 +208,14 @@ function drawAxes(chart, toX, toY, right) {
 
 // Draws at a width in pixels, so that letters keep their size on a telephone. Gives the function from x to pixels.
 function drawPlot(root, chart, width) {
-  const { x: across, y: upright, bar } = chart.axes;
+  const { x: across, y: upright } = chart.axes;
   const right = width - RIGHT;
   const toX = makeScale(across, LEFT, right, false);
   const toY = makeScale(upright, BOTTOM, TOP, chart.log_y);
-  const bars = chart.series.filter(({ style }) => style === "bars");
-  const thick = (((right - LEFT) * bar) / (across[1] - across[0])) * (0.85 / Math.max(1, bars.length));
   const has = ([x, y]) => x != null && y != null && (!chart.log_y || y > 0);
   const lines = chart.series.map((series) => {
     const points = series.points.map((point) => (has(point) ? [toX(point[0]), toY(point[1])] : null));
-    const shift = (bars.indexOf(series) - (bars.length - 1) / 2) * thick;
-    return svg("g", { class: `c${series.color % 8}` }, DRAW_SERIES[series.style](points, thick, shift));
+    return svg("g", { class: `c${series.color % 8}` }, DRAW_SERIES[series.style](points));
   });
   const clip = newId();
   const area = { x: LEFT, y: TOP - 4, width: right - LEFT, height: BOTTOM - TOP + 5 };
@@ -238,7 +234,7 @@ function drawChart(chart) {
   const xs = chart.axes.xs;
   const values = chart.series.map(({ points }) => new Map(points));
   const rows = xs.map((x) => [x, ...values.map((value) => value.get(x) ?? null)]);
-  const tell = ({ name, style }, y) => (style === "dots" && y == null ? [] : [`${name}: ${write(y)}`]);
+  const tell = ({ name }, y) => (y == null ? [] : [`${name}: ${write(y)}`]);
   const told = rows.map(([x, ...ys]) =>
     [`${chart.x_label} ${write(x)}`, ...ys.flatMap((y, i) => tell(chart.series[i], y))].join(" · "));
   const readout = el("p", { class: "readout" });
@@ -269,7 +265,8 @@ function drawChart(chart) {
     show(at, "hidden");
   }).observe(holder);
   const columns = [chart.x_label, ...chart.series.map(({ name }) => name)];
-  const marks = chart.marks.map(({ x, text }) => `${text}: ${chart.x_label} ${write(x)}`).join(" · ");
+  const place = (x) => (Number.isInteger(x) ? x : `${Math.floor(x)} to ${Math.ceil(x)}`);
+  const marks = chart.marks.map(({ x, text }) => `${text}: ${chart.x_label} ${place(x)}`).join(" · ");
   const numbers = drawDetails("The numbers", () => [drawTable({ columns, rows, caption: chart.title })]);
   const below = [readout, note(marks), note(chart.note), numbers];
   return titled(chart.title, "chart", drawLegend(chart.series), holder, below);
@@ -335,17 +332,20 @@ function drawGrid({ title, heads, rows, row_titles }) {
   return titled(title, "block", scrolling(title || heads.join(", "), table));
 }
 
-// What is behind a title is drawn when it is opened.
+// Drawn when it is opened.
 function drawDetails(title, draw) {
   const body = el("div", { class: "inside" });
   const open = () => body.childNodes.length || body.append(...draw());
   return el("details", { toggle: open }, el("summary", {}, title), body);
 }
 
+// Tabs with one label choose together, as far as they have the same titles.
+const tabSets = [];
 function drawTabs({ label, options, chosen: first }) {
+  const titles = options.map(([title]) => title);
   const panels = options.map(() => el("div", { role: "tabpanel", id: newId(), tabindex: 0, hidden: true }));
   const tabs = options.map(([name], i) => {
-    const leads = { "aria-controls": panels[i].id, click: () => choose(i) };
+    const leads = { "aria-controls": panels[i].id, click: () => chooseAll(i) };
     return el("button", { type: "button", role: "tab", id: `of-${panels[i].id}`, ...leads }, name);
   });
   panels.forEach((panel, i) => panel.setAttribute("aria-labelledby", tabs[i].id));
@@ -354,10 +354,12 @@ function drawTabs({ label, options, chosen: first }) {
     panels.forEach((panel, i) => (panel.hidden = i !== chosen));
     if (panels[chosen] && !panels[chosen].childNodes.length) panels[chosen].append(...drawBlocks(options[chosen][1]));
   }
+  const chooseAll = (i) => tabSets.forEach((follow) => follow(label, titles[i]));
+  tabSets.push((other, title) => other === label && titles.includes(title) && choose(titles.indexOf(title)));
   const next = (from, key) => {
     const [i, last] = [tabs.indexOf(from), tabs.length - 1];
     const to = { ArrowLeft: i ? i - 1 : last, ArrowRight: i < last ? i + 1 : 0, Home: 0, End: last }[key];
-    if (to != null) choose(to);
+    if (to != null) chooseAll(to);
     return tabs[to];
   };
   choose(first);

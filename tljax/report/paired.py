@@ -112,10 +112,8 @@ def describe(pairs: Sequence[Pair], compared: Compared) -> list[str]:
 def _introduce(compared: Compared) -> str:
     where, chose = count_words(compared.number, f"{compared.split} picture"), list(compared.chose)
     if chose:
-        where += f", which chose the epoch{'s' * (len(chose) > 1)} of {join_names(chose)}"
-    return printable(
-        f"compared on {where}, by McNemar's exact test: this compares trained networks of one seed, not methods"
-    )
+        where += f", which also chose the epoch{'s' * (len(chose) > 1)} of {join_names(chose)}"
+    return printable(f"McNemar's exact test on the {where}: it compares trained networks of one seed, not methods")
 
 
 def _describe_pair(pair: Pair, pairs: int, compared: Compared) -> str:

@@ -67,13 +67,13 @@ def data_summary(data: Row) -> str:
     classes = len(next(iter(data["splits"].values()))["classes"])
     lines = [f"data: {data['name']}, {classes} classes, {data['image_size']} pixels"]
     for part, split in data["splits"].items():
-        lines.append(f"  {part:<11} {split['images']:,} images of {split['of']}: {_describe_counts(split['classes'])}")
+        lines.append(f"  {part:<11} {split['images']:,} images of {split['of']}: {describe_counts(split['classes'])}")
     lines += [f"  left out    {describe_left_out(data['left_out'])}"] * bool(data["left_out"])
     lines += [f"  note        {note}" for note in data["notes"]]
     return join_lines(*lines, *(f"  WARNING     {warning}" for warning in data["warnings"]))
 
 
-def _describe_counts(counts: Mapping[str, int]) -> str:
+def describe_counts(counts: Mapping[str, int]) -> str:
     """The number of images of each class: of all of them, or of the smallest and the largest."""
     if len(set(counts.values())) == 1:
         return f"{next(iter(counts.values())):,} of each class"

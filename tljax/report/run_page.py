@@ -20,9 +20,9 @@ from tljax.report.origin import (
     describe_proofs,
     describe_settings,
     find_program,
-    show_views,
+    show_training,
 )
-from tljax.report.overview import describe_stages, find_best, list_commands, say_best
+from tljax.report.overview import describe_lesson, describe_stages, find_best, list_commands, say_best
 from tljax.report.page import render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums
 from tljax.report.pool import Pool, collect_pictures, list_steps
@@ -45,22 +45,21 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
     on_page = set(pool.pictures)
     notes = list_notes(runs, stages)
     sections = [
-        Section("stages", "What they came to", [*describe_stages(stages, notes), *_use(runs, stages)]),
+        Section("stages", "Results", [*describe_stages(stages, notes), *_use(runs, stages)]),
         Section("curves", "Curves", chart_courses(list_courses(runs, stages))),
-        Section("confusions", "Which classes it takes for which",
+        Section("confusions", "Confusions",
                 by_stage(stages, lambda s: describe_mistakes(s, on_page))),
         Section("pictures", "Pictures", [
-            *by_stage(stages, lambda s: show_pictures(s, on_page, pool.maps[s.label])),
-            *(block for pair in list_steps(stages) for block in show_turned(*pair, on_page)),
+            *by_stage(stages, lambda s: _show_stage(s, stages, pool)),
             Text(_count_pictures(pool)),
         ]),
-        Section("probabilities", "How far its probabilities go", by_stage(stages, describe_trust)),
-        Section("training-pictures", "What it learned from, as the network gets it",
-                by_stage(stages, lambda s: show_views(s, pool.views[s.label]))),
-        Section("frozen", "What trained, and what stayed", describe_proofs(stages)),
-        Section("data", "The data, as it was read", describe_data(stages)),
+        Section("probabilities", "Probabilities", by_stage(stages, describe_trust)),
+        Section("training-pictures", "Training pictures",
+                show_training(stages, pool.views)),
+        Section("frozen", "Frozen weights", describe_proofs(stages)),
+        Section("data", "Data", describe_data(stages)),
         Section("settings", "Settings", describe_settings(runs)),
-        Section("machine", "Time, versions, machine", describe_machines(stages, runs)),
+        Section("machine", "Time and machine", describe_machines(stages, runs)),
     ]  # fmt: skip
     return Page(
         name_page(runs), _lead(runs, stages), [section for section in sections if section.blocks], pool.pictures
@@ -147,6 +146,13 @@ def name_page(runs: Sequence[RunRecord]) -> str:
     return ", ".join(run.name for run in runs)
 
 
+def _show_stage(shown: Shown, stages: Sequence[Shown], pool: Pool) -> list[Block]:
+    """Pictures of a stage: mistakes, right ones, and what it changed of the one before."""
+    on_page = set(pool.pictures)
+    turned = [show_turned(before, shown, on_page) for before, later in list_steps(stages) if later is shown]
+    return [*show_pictures(shown, on_page, pool.maps[shown.label]), *(block for blocks in turned for block in blocks)]
+
+
 def _count_pictures(pool: Pool) -> list[str]:
     lines = [f"This page has {count_words(len(pool.pictures), 'picture')}, at most {MOST_PICTURES:,}."]
     if not pool.left_out:
@@ -157,7 +163,7 @@ def _count_pictures(pool: Pool) -> list[str]:
 
 def _lead(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:
     troubles = [trouble for run in runs for trouble in (*run.troubles, *(t for s in run.stages for t in s.troubles))]
-    return [*say_best(stages), *troubles]
+    return [*describe_lesson(runs), *say_best(stages), *troubles]
 
 
 def list_notes(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:

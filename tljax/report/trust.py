@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tljax.report import printed
-from tljax.report.blocks import Block, Chart, Series, Sheet, Text
+from tljax.report.blocks import Block, Chart, Details, Series, Sheet, Text
 from tljax.report.shown import Shown
+from tljax.training.calibration import accuracy_interval
 from tljax.trees import Row
 
-LINES = {"without_temperature": "as they come", "with_temperature": "with the temperature"}
+LINES = {"without_temperature": "uncalibrated", "with_temperature": "calibrated by the temperature"}
 
 
 def describe_trust(shown: Shown) -> list[Block]:
@@ -28,34 +29,45 @@ def _chart_reliability(label: str, calibration: Row) -> list[Block]:
     # Where no temperature is used, both are the same.
     kinds = list(LINES)[: 1 if calibration["temperature"] == 1 else 2]
     series = [
-        Series(LINES[kind], [(x, y) for _, x, y in bins[kind]], i, "dashed" if i else "line")
+        Series(LINES[kind], [(x, y) for _, x, y in bins[kind]], i, "dots")
         for i, kind in enumerate(kinds)
         if bins.get(kind)
     ]
-    fewest = min(int(n) for n, _, _ in bins[kinds[0]])
     note = (
-        f"On {measured['images']:,} pictures of {measured['split']}. On the diagonal, of the answers with 80% just 80% "
-        f"are right. A point stands for the pictures with about the same probability, of which there are as few as "
-        f"{fewest:,}: points of few pictures lie anywhere."
+        f"On {measured['images']:,} pictures of {measured['split']}. A dot stands for pictures with about the same "
+        "probability: on the line they are right as often as it says. A dot of few pictures lies anywhere."
     )
-    return [
-        Chart(
-            f"Reliability of {label}", "highest probability", "share that is right", series, y_range=(0.0, 1.0),
-            diagonal=True, note=note,
-        )
-    ]  # fmt: skip
+    chart = Chart(
+        f"Reliability of {label}", "highest probability", "share that is right", series, y_range=(0.0, 1.0),
+        diagonal=True, note=note,
+    )  # fmt: skip
+    sheets = [_tabulate_bins(LINES[kind], bins[kind]) for kind in kinds if bins.get(kind)]
+    return [chart, Details("How many pictures each dot stands for", sheets)]
+
+
+def _tabulate_bins(name: str, bins: Sequence[Sequence[float]]) -> Sheet:
+    rows = [(f"{x:.2f}", int(n), f"{y:.2f} {_interval(y, int(n))}") for n, x, y in bins]
+    return Sheet([f"mean probability, {name}", "pictures", "share that is right (95%)"], rows)
+
+
+def _interval(share: float, pictures: int) -> str:
+    low, high = accuracy_interval(share, pictures)
+    return f"({low:.2f} to {high:.2f})"
 
 
 def _tabulate_sets(calibration: Row) -> list[Block]:
-    rows = [_describe_sets(promised, found) for promised, found in (calibration.get("coverage") or {}).items()]
+    images = calibration["measured_on"]["images"]
+    found = calibration.get("coverage") or {}
+    rows = [_describe_sets(promised, sets, images) for promised, sets in found.items()]
     if not rows:
         return []
-    columns = ["promised", "sets with the right label", "labels in a set", "sets by their number of labels"]
-    caption = f"Sets of labels (predict --coverage), on {calibration['measured_on']['images']:,} pictures."
+    columns = ["promised", "sets with the right label (95%)", "labels in a set", "sets by their number of labels"]
+    caption = f"Sets of labels (predict --coverage), on {images:,} pictures. Brackets have the interval of 95%."
     return [Sheet(columns, rows, caption)]
 
 
-def _describe_sets(promised: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+def _describe_sets(promised: str, found: Mapping[str, Any], images: int) -> tuple[str, ...]:
     sizes = enumerate(found.get("sizes") or (), start=1)
     counts = ", ".join(f"{size}{' or more' * (size == 10)}: {n:,}" for size, n in sizes if n)
-    return f"{float(promised):.0%}", f"{found['covered']:.1%}", f"{found['labels']:.2f}", counts or "-"
+    covered = f"{found['covered']:.2f} {_interval(found['covered'], images)}"
+    return f"{float(promised):.2f}", covered, f"{found['labels']:.2f}", counts or "-"
