@@ -24,7 +24,7 @@ from tljax.training.calibration import count_confusions
 # A matrix has so many classes at most; from so many on, the accuracy among the five most probable labels is given.
 MOST_IN_MATRIX, FEWEST_FOR_TOP = 40, 10
 # How many confused pairs are named, and how many points a curve has at most.
-MOST_PAIRS, MOST_POINTS = 20, 400
+MOST_PAIRS, MOST_POINTS = 10, 400
 MAPS = "Beside a picture: red speaks for what was predicted, blue against it. The strongest place has the full color."
 NO_MAPS = "There are no maps of what speaks for a prediction: the network ends in one position, or none were kept."
 UNCALIBRATED = "Probabilities are those before the temperature."
@@ -211,14 +211,18 @@ def show_turned(before: Shown, after: Shown, on_page: set[str]) -> list[Block]:
         return []
     if not any(map(len, turned)):
         return [Text([f"{after.label} corrected no mistake of {before.label}'s, and made no new one."])]
-    titles = f"{after.label} corrected", f"{after.label} got wrong what {before.label} had right"
+    counts = [count_words(len(rows), "picture") for rows in turned]
+    titles = (
+        f"{after.label} corrected {counts[0]} that {before.label} had wrong",
+        f"{after.label} has {counts[1]} wrong that {before.label} had right",
+    )
     return [_show_turned(before, after, *pair, on_page) for pair in zip(titles, turned, strict=True)]
 
 
 def _show_turned(before: Shown, after: Shown, title: str, rows: np.ndarray, on_page: set[str]) -> Block:
     items = [_make_turn(before, after, int(row), on_page) for row in rows[:IN_GALLERY]]
-    of = f"{title}: {len(items)} of {count_words(len(rows), 'picture')}"
-    return Gallery(of, items) if items else Text([f"{title}: no picture."])
+    some = f"; {len(items)} of them" if len(items) < len(rows) else ""
+    return Gallery(f"{title}{some}", items) if items else Text([f"{title}."])
 
 
 def _make_turn(before: Shown, after: Shown, row: int, on_page: set[str]) -> Item:

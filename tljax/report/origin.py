@@ -12,7 +12,7 @@ from tljax.runs.records import RunRecord
 from tljax.text import count_words
 from tljax.trees import Row
 
-SECONDS = "Seconds are those of a stage alone, without the stages that it goes on from."
+SECONDS_ALONE = "Seconds are those of a stage alone, without the stages that it goes on from."
 
 
 def describe_proofs(stages: Sequence[Shown]) -> list[Block]:
@@ -97,7 +97,9 @@ def _write(value: Any) -> str:
 def describe_machines(stages: Sequence[Shown], runs: Sequence[RunRecord]) -> list[Block]:
     """Seconds and speed of each stage; for each run the versions, the machine, and the command that made it."""
     rows = [row for shown in stages if (row := _describe_speed(shown))]
-    blocks: list[Block] = [Sheet(["stage", "seconds", "epochs", "images/s in training"], rows, SECONDS)] if rows else []
+    blocks: list[Block] = (
+        [Sheet(["stage", "seconds", "epochs", "images/s in training"], rows, SECONDS_ALONE)] if rows else []
+    )
     for run in runs:
         environment = run.environment or next((s.environment for s in run.stages if s.environment), {})
         blocks += _describe_environment(environment, f" of {run.name}" * (len(runs) > 1))

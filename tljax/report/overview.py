@@ -36,7 +36,10 @@ def describe_stages(stages: Sequence[Shown], notes: Sequence[str]) -> list[Block
 def _tabulate(stages: Sequence[Shown], finished: Mapping[str, Row]) -> Sheet:
     columns = printed.stages_columns(finished)
     tops = {shown.label: _find_top_five(shown) for shown in stages}
-    more = [("top-5 accuracy", tops)] if any(tops.values()) else []
+    tests = {name: _read_test(row) for name, row in finished.items()}
+    more = [
+        (head, cells) for head, cells in (("test accuracy", tests), ("top-5 accuracy", tops)) if any(cells.values())
+    ]
     rows = [
         (name, *(_count_labels(row) if head == "labels" else read(row) for head, read in columns),
          *(values[name] for _, values in more))
@@ -52,6 +55,11 @@ def _count_labels(summary: Row) -> str:
     used = [f"{number:,}" for number in labels.values() if number]
     total = f"{sum(labels.values()):,}" if labels else "-"
     return f"{total} = {' + '.join(used)}" if len(used) > 1 else total
+
+
+def _read_test(summary: Row) -> str | None:
+    accuracy = (summary.get("test") or {}).get("accuracy")
+    return None if accuracy is None else f"{accuracy:.4f}"
 
 
 def _find_top_five(shown: Shown) -> str | None:

@@ -320,7 +320,6 @@ function drawMatrix({ names, counts, pictures, title }) {
     scrolling(title || "Confusion matrix", table), shown);
 }
 
-// ---- The other blocks
 function drawGrid({ title, heads, rows, row_titles }) {
   const named = (scope, text) => el("th", { scope }, el("span", { title: text }, text));
   const name = (i) => (row_titles.length ? named("row", row_titles[i]) : null);
