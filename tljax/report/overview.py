@@ -105,7 +105,8 @@ def _describe_run(run: RunRecord, *, named: bool) -> str:
     known = [stage.summary for stage in run.stages if stage.summary is not None]
     splits = [summary.get("data", {}).get("splits", {}) for summary in known]
     found: Row = max(splits, key=len, default={})
-    counts = [count_words(split["images"], f"{part} picture") for part, split in found.items() if split.get("images")]
+    words = {part: f"{'training' if part == 'train' else part} picture" for part in found}
+    counts = [count_words(split["images"], words[part]) for part, split in found.items() if split.get("images")]
     if not counts:
         return ""
     data, classes = known[splits.index(found)]["data"], known[splits.index(found)].get("class_names", ())
