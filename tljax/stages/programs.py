@@ -126,7 +126,7 @@ def compile_view(setup: Setup) -> Callable[[int], View]:
 
 def compile_quickly(function: Callable[..., Any]) -> Callable[..., Any]:
     """The program of a function that runs once on a few images, so that compiling takes the longest: on two cores, the
-    maps of ResNet50 at 64 pixels take 4 s this way, 8 s with all of the compiler's optimizations."""
+    maps of ResNet50 at 64 pixels take 5 s this way, 8 s with all of the compiler's optimizations."""
     return jax.jit(function, compiler_options=UNOPTIMIZED if jax.default_backend() == "cpu" else None)
 
 
