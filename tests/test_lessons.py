@@ -35,6 +35,7 @@ from tljax.data.preprocessing import CAFFE
 from tljax.model import load
 from tljax.report.sentences import plain_sentence
 from tljax.runs import checkpoints, files, readers, workdir
+from tljax.runs.evidence import read_evidence
 from tljax.stages import lessons
 from tljax.stages import stage as one_stage
 from tljax.stages.from_config import run
@@ -160,6 +161,11 @@ def test_what_is_decoded_in_every_pass_gives_the_same_losses(
     )
     assert said in capsys.readouterr().out
     assert Encoded in kinds
+    told = [files.read_rows(place / stage / "predictions.jsonl") for place in (lesson, tmp_path)]
+    ours, theirs = ([(row["id"], row["predicted"]) for row in rows] for rows in told)
+    assert ours == theirs
+    kept, streamed = (read_evidence(place / stage) for place in (lesson, tmp_path))
+    assert kept.rows.tolist() == streamed.rows.tolist() and np.array_equal(kept.views, streamed.views)
     for kept, streamed in zip(read_rows(lesson / stage), read_rows(tmp_path / stage), strict=True):
         np.testing.assert_allclose(
             [streamed["loss"], streamed["val_loss"]], [kept["loss"], kept["val_loss"]], rtol=1e-6

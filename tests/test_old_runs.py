@@ -71,6 +71,9 @@ def test_it_goes_on_where_it_was_stopped(workdir, capsys):
     assert "unchosen" not in read_summary(workdir / "fine_tune")
     assert "unchosen" in read_summary(workdir / "from_scratch")
     assert (workdir / "report.md").is_file()
+    # Stages that had ended have no rows of predictions and no evidence; those that end now have.
+    for name, kept in {"source": False, "feature_extraction": False, "fine_tune": True, "from_scratch": True}.items():
+        assert all((workdir / name / file).exists() is kept for file in ("predictions.jsonl", "evidence.npz")), name
 
 
 def test_a_finished_stage_takes_more_epochs(workdir, capsys):

@@ -1,6 +1,5 @@
 """After training: what a page shows that needs the network or random draws, made while both are there."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from tljax.data.datasets import Dataset, Split
-from tljax.devices.mesh import make_mesh, on_host, put, whole
+from tljax.devices.mesh import on_host
 from tljax.devices.processes import leads
 from tljax.report.choice import least_confident_right, most_confident_mistakes, spread_over_classes
 from tljax.runs.evidence import (
@@ -25,9 +24,8 @@ from tljax.runs.evidence import (
 )
 from tljax.runs.predictions import choose_rows, find_confidences
 from tljax.stages.assembly import Assembly, split_seed
-from tljax.stages.programs import Setup, compile_variants
+from tljax.stages.programs import Setup, compile_maps, compile_variants
 from tljax.training.epochs import Evaluation
-from tljax.training.inference import contribute_to, start_inference
 from tljax.trees import Tree
 
 # The most pixels of the pictures whose maps are computed at a time.
@@ -85,20 +83,17 @@ def make_maps(
     made: Assembly, split: Split, own: Int[np.ndarray, " k"], labels: Int[np.ndarray, " k"], variables: Tree
 ) -> Float[np.ndarray, "k h w"]:
     """What each position contributes to the logits of the `labels`, of the pictures at the places `own` of validation,
-    on one device. Where activations at the cut are kept, they are read, and only the units behind them run."""
-    setup, side = made.setup, split.images.shape[1]
-    start = None if made.activations is None or setup.cut.position == "head" else setup.cut.position
-    inputs = split.images[own]
-    if start is not None and made.activations is not None:
-        inputs, variables = made.activations["validation"][own], setup.cut.split(variables)[1]
-    mesh, at_once = make_mesh(jax.local_devices()[:1]), min(2 * SHOWN_OF_EACH, max(1, PIXELS_AT_ONCE // side**2))
-    leaves = put(jax.tree.map(on_host, variables), whole(mesh))
-    inference = start_inference(setup.model, setup.preprocessing, leaves, mesh)
-    run = inference.program(partial(contribute_to, start=start))
+    on one device of this process. Where activations at the cut are kept, only the units behind them run."""
+    setup, start = made.setup, made.setup.cut.position
+    if made.activations is None or start == "head":
+        start, inputs = "", np.asarray(split.images[own])
+    else:
+        inputs, variables = np.asarray(made.activations["validation"][own]), setup.cut.split(variables)[1]
+    run, leaves = compile_maps(setup, start or None), jax.tree.map(on_host, variables)
+    at_once = min(2 * SHOWN_OF_EACH, max(1, PIXELS_AT_ONCE // split.images.shape[1] ** 2))
     missing = -len(own) % at_once
-    inputs, labels = (np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (np.asarray(inputs), labels))
-    starts = range(0, len(inputs), at_once)
-    parts = [run(inference.folded, inputs[i : i + at_once], labels[i : i + at_once]) for i in starts]
+    inputs, labels = (np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in (inputs, labels))
+    parts = [run(leaves, inputs[i : i + at_once], labels[i : i + at_once]) for i in range(0, len(inputs), at_once)]
     return np.concatenate(parts)[: len(own)]
 
 
