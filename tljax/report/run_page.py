@@ -88,6 +88,7 @@ def leave_page(workdir: Path, datasets: Iterable[Dataset]) -> None:
     if not leads():
         return
     try:
+        check_place([workdir], None)
         run = read_records(workdir)
         # Other processes would have to read with this one.
         albums = Albums(datasets, may_read=jax.process_count() == 1)

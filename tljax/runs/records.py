@@ -12,6 +12,7 @@ from tljax.config import SOURCE, Config, Lesson, Stage, as_json
 from tljax.runs.evidence import Evidence, read_evidence
 from tljax.runs.files import read_file, read_json, read_rows
 from tljax.runs.predictions import PREDICTIONS, Predictions, read_predictions
+from tljax.runs.reference import read_reference
 from tljax.runs.saved_configs import build_settings, fill_in
 from tljax.runs.saved_values import are_epochs, check_summary
 from tljax.runs.workdir import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, is_at_work
@@ -118,7 +119,7 @@ def read_stage(name: str, folder: Path) -> StageRecord:
         history=tuple(_try(lambda: _read_epochs(folder / METRICS), [], troubles)),
         validation=_try(lambda: predictions("validation"), None, troubles),
         test=_try(lambda: predictions("test"), None, troubles),
-        evidence=_try(lambda: read_evidence(folder), None, troubles),
+        evidence=_try(lambda: _read_evidence(folder), None, troubles),
         environment=_try(lambda: _read_newest(folder / ENVIRONMENT), {}, troubles),
         at_work=bool(is_at_work(folder) or is_at_work(folder.parent)),
         troubles=tuple(troubles),
@@ -140,6 +141,12 @@ def _read_summary(path: Path) -> Row:
     row: Row = json.loads(read_file(path).decode("utf-8"))
     check_summary(row, in_lesson=True)
     return row
+
+
+def _read_evidence(folder: Path) -> Evidence | None:
+    """The evidence of the checkpoint that is the best one; None if a run that went on left that of an earlier one."""
+    found, reference = read_evidence(folder), read_reference(folder)
+    return None if found and reference and found.best != reference.best else found
 
 
 def _read_reasons(folder: Path) -> list[str]:
