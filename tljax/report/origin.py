@@ -45,7 +45,7 @@ def describe_data(stages: Sequence[Shown]) -> list[Block]:
     warnings: dict[str, None] = {}
     for shown in stages:
         data = (shown.record.summary or {}).get("data")
-        if data and data.get("splits"):
+        if data and _is_described(data):
             text = printed.data_summary(data | {"warnings": []})
             groups.setdefault(text, []).append(shown.label)
             warnings |= dict.fromkeys(data.get("warnings", ()))
@@ -54,6 +54,14 @@ def describe_data(stages: Sequence[Shown]) -> list[Block]:
         *([Text(list(warnings), "warning")] if warnings else []),
         *(facts or [Text(["Nothing is known of the data."])]),
     ]
+
+
+def _is_described(data: Row) -> bool:
+    """Whether the data is described in full: somebody may have edited that."""
+    splits = data.get("splits", {}).values()
+    keys = {"name", "image_size", "left_out", "notes", "warnings"}
+    are_whole = all({"of", "images"} <= split.keys() and split.get("classes") for split in splits)
+    return bool(splits) and keys <= data.keys() and are_whole
 
 
 def describe_settings(runs: Sequence[RunRecord]) -> list[Block]:

@@ -22,8 +22,7 @@ def describe_trust(shown: Shown) -> list[Block]:
 
 def _chart_reliability(label: str, calibration: Row) -> list[Block]:
     bins: Mapping[str, Sequence[Sequence[float]]] = calibration.get("bins") or {}
-    measured = calibration["measured_on"]
-    if not any(bins.values()):
+    if not bins.get("without_temperature"):
         return []
     # Where no temperature is used, both are the same.
     kinds = list(LINES)[: 1 if calibration["temperature"] == 1 else 2]
@@ -34,7 +33,7 @@ def _chart_reliability(label: str, calibration: Row) -> list[Block]:
     ]
     fewest = min(int(n) for n, _, _ in bins[kinds[0]])
     note = (
-        f"On {measured['images']:,} pictures of {measured['split']}. On the diagonal, of the answers with 80% just 80% "
+        f"On {_name_pictures(calibration)}. On the diagonal, of the answers with 80% just 80% "
         f"are right. A point stands for the pictures with about the same probability, of which there are as few as "
         f"{fewest:,}: points of few pictures lie anywhere."
     )
@@ -46,12 +45,18 @@ def _chart_reliability(label: str, calibration: Row) -> list[Block]:
     ]  # fmt: skip
 
 
+def _name_pictures(calibration: Row) -> str:
+    """The pictures that the probabilities are measured on. Earlier versions did not count them."""
+    measured = calibration["measured_on"]
+    return f"{measured['images']:,} pictures of {measured['split']}" if "images" in measured else measured["split"]
+
+
 def _tabulate_sets(calibration: Row) -> list[Block]:
     rows = [_describe_sets(promised, found) for promised, found in (calibration.get("coverage") or {}).items()]
     if not rows:
         return []
     columns = ["promised", "sets with the right label", "labels in a set", "sets by their number of labels"]
-    caption = f"Sets of labels (predict --coverage), on {calibration['measured_on']['images']:,} pictures."
+    caption = f"Sets of labels (predict --coverage), on {_name_pictures(calibration)}."
     return [Sheet(columns, rows, caption)]
 
 
