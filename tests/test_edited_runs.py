@@ -218,7 +218,12 @@ SUMMARIES = [
     ("calibration", CALIBRATION | {"bins": BINS | {"without_temperature": [[1, 0.5, 2]]}}),
     ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 1.0, "labels": 1.5, "sizes": [1, "x"]}}}),
     ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 2, "labels": 1.5}}}),
+    ("calibration", CALIBRATION | {"coverage": {"x": {"covered": 0.9, "labels": 1.5}}}),
+    ("calibration", CALIBRATION | {"measured_on": {"split": "test", "images": None}}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
+    ("seconds", 2**64), ("epochs", 2**63), ("frozen_leaves_unchanged", "x"),
+    ("params", {"trainable": 9, "non_trainable": "x"}), ("data.splits", {"train": {"of": None}}),
+    *((f"data.{name}", 0.5) for name in ("name", "image_size", "left_out", "notes", "warnings")),
 ]  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def test_evidence_is_read_as_it_was_written(tmp_path):
         {"rows": np.array([0, -1])}, {"rows": np.array([0.0, 1.0])}, {"rows": np.arange(25), "maps": KEPT.maps[:0]},
         {"maps": KEPT.maps[:1]}, {"maps": KEPT.maps.astype(np.float32)}, {"maps": KEPT.maps * np.float16("nan")},
         {"views": KEPT.views[:2]}, {"views": KEPT.views[..., :2]}, {"views": np.zeros((3, 2, 97, 97, 3), np.uint8)},
-        {"view_titles": ("as it is",)}, {"view_rows": np.array(["a", "b", "c"])}, {"best": "x"},
+        {"maps": KEPT.maps[:, :0]}, {"views": KEPT.views[:, :, :0, :0]}, {"view_titles": ("as it is",)},
+        {"view_rows": np.array(["a", "b", "c"])}, {"best": "x"},
     ],
     ids=str,
 )  # fmt: skip

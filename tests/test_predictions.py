@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 
 from tljax.runs import files, predictions
-from tljax.runs.predictions import choose_rows, describe_logits, describe_pictures
+from tljax.runs.predictions import choose_rows, describe_logits, describe_pictures, read_predictions
 
 
 def test_predictions_are_a_line_a_picture(tmp_path):
@@ -47,6 +47,40 @@ def test_logits_that_are_no_numbers_are_rows_without_probabilities():
     rows = describe_logits(["a"], np.array([0]), np.array([[1.0, np.nan]], np.float32), ["x", "y"])
     (row,) = (json.loads(json.dumps(files.jsonable(row))) for row in rows)
     assert row["loss"] is None and row["top5"] == [[None, "y", None], [None, "x", None]]
+
+
+ROW = {"id": "a", "label": 1, "predicted": -1, "loss": None, "top5": [[None, "x", 0.75], ["n1", "y", None]]}
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    files.write_rows(tmp_path / "p.jsonl", [ROW, {k: v for k, v in ROW.items() if k != "predicted"} | {"loss": 2}])
+    found = read_predictions(tmp_path / "p.jsonl", 2)
+    assert found.ids == ("a", "a") and found.labels.tolist() == [1, 1] and found.predicted.tolist() == [-1, -1]
+    np.testing.assert_equal(found.losses, [math.nan, 2.0])
+    np.testing.assert_equal(found.top[0], (("x", 0.75), ("y", math.nan)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 5}, {"label": -1}, {"label": 2}, {"label": True}, {"predicted": -2}, {"predicted": None}, {"loss": "x"},
+        {"loss": 10**400}, {"top5": []}, {"top5": [["x", 0.5]]}, {"top5": [[None, 5, 0.5]]}, {"top5": "x"},
+        {"top5": [[None, "x", 1.5]]}, {"top5": ROW["top5"] * 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_rows_are_refused_with_their_file(tmp_path, change):
+    files.write_rows(tmp_path / "p.jsonl", [ROW, ROW | change])
+    with pytest.raises(
+        ValueError, match=r"p\.jsonl is damaged \(.* is no row .* 2 classes\); bring it back, or delete it"
+    ):
+        read_predictions(tmp_path / "p.jsonl", 2)
+
+
+def test_a_file_without_rows_is_damaged(tmp_path):
+    (tmp_path / "p.jsonl").touch()
+    with pytest.raises(ValueError, match="it has no row"):
+        read_predictions(tmp_path / "p.jsonl", 2)
 
 
 def test_more_pictures_than_rows_are_spread_evenly(monkeypatch):

@@ -1,6 +1,7 @@
 """The page of runs: read from their folders alone, whole or half-finished, of this version or an earlier one."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -13,14 +14,34 @@ from PIL import Image
 from tiny_runs import DIGITS, save_digits, small
 
 from tljax.cli import main
-from tljax.config import Data, Lesson, Stage
+from tljax.config import Cache, Data, Lesson, Stage
+from tljax.data.datasets import load_dataset
 from tljax.report import pictures
 from tljax.report.curve_charts import find_chains
-from tljax.report.mistakes import top_five
+from tljax.report.mistakes import top_five, write_guess
 from tljax.report.overview import compare_stages, find_best
-from tljax.report.pictures import MOST_CHARACTERS, MOST_PICTURES, SIZES, Albums, Drawn, make_thumbnails, shrink
-from tljax.report.run_page import MARK, check_place, leave_page, list_stages, make_page, name_runs
-from tljax.report.shown import choose_shown, rank_rows, take_turns
+from tljax.report.pictures import (
+    MOST_CHARACTERS,
+    MOST_PICTURES,
+    SIZES,
+    Album,
+    Albums,
+    Drawn,
+    make_thumbnails,
+    read_dataset,
+    shrink,
+)
+from tljax.report.run_page import (
+    MARK,
+    check_place,
+    leave_page,
+    list_stages,
+    make_page,
+    name_runs,
+    read_runs,
+    write_page,
+)
+from tljax.report.shown import choose_part, choose_shown, rank_rows, take_turns
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import read_records
 
@@ -137,15 +158,21 @@ def test_several_runs_stand_side_by_side(lesson, tmp_path):
         (["a"], "notes.txt", "a page is a file ending in .html"),
         (["a"], "mine.html", "is there and is no report"),
         (["a"], "gone/page.html", "there is no folder"),
+        (["a"], "folder.html", "is there and is no report"),
+        (["a"], "link.html", "is there and is no report"),
     ],
 )
 def test_a_page_replaces_only_a_page(tmp_path, monkeypatch, runs, out, wrong):
     monkeypatch.chdir(tmp_path)
     Path("mine.html").write_text("<p>mine</p>")
+    Path("folder.html").mkdir()
+    Path("link.html").symlink_to("gone.html")
     with pytest.raises((ValueError, OSError), match=wrong):
         check_place(list(map(Path, runs)), out and Path(out))
     Path("old.html").write_bytes(b"<html>" + MARK)
     assert check_place([Path("a")], Path("old.html")) == Path("old.html")
+    with pytest.raises(FileNotFoundError, match="gone is no folder; give the workdir"):
+        write_page([Path("gone")], None, Albums())
 
 
 def test_data_that_changed_shows_names(tmp_path):
@@ -188,6 +215,64 @@ def test_half_finished_and_damaged_runs_show_what_is_there(lesson, tmp_path):
     assert "feature_extraction is not finished" in said
     assert sum(line.startswith("left out: ") for line in page["lead"]) == 3
     assert "Nothing is known of single pictures of fine_tune" in texts(find_section(page, "confusions"))
+
+
+def test_what_is_damaged_is_named(lesson, tmp_path):
+    folder = Path(shutil.copytree(lesson, tmp_path / "run"))
+    shutil.rmtree(folder / "from_scratch")
+    (folder / "from_scratch").touch()
+    damage = {
+        "recipe.json": '{"reasons": "few"}', "fine_tune/summary.json": "{", "fine_tune/config.json": '{"stage": 5}',
+        "fine_tune/environment.jsonl": '{"command": 5}', "fine_tune/metrics.jsonl": '{"epoch": 1}',
+    }  # fmt: skip
+    for name, text in damage.items():
+        (folder / name).write_text(text)
+    record = read_records(folder)
+    said = [*record.troubles, *record.stages[1].troubles]
+    assert said[0] == f"from_scratch is not here: {folder / 'from_scratch'} holds no run" and len(said) == 6
+    assert all(any(f"left out: {folder / name} is damaged (" in line for line in said) for name in damage)
+    (folder / "feature_extraction" / "config.json").write_text('{"stage": "none"}')
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*stage='none': must be one of"):
+        read_records(folder / "feature_extraction")
+
+
+def test_a_run_is_shown_once(lesson, tmp_path, monkeypatch):
+    monkeypatch.chdir(lesson.parent)
+    (tmp_path / "link").symlink_to(lesson)
+    folders = [lesson, tmp_path / "link", lesson / "fine_tune", Path(lesson.name)]
+    assert [run.name for run in read_runs(folders)] == ["a lesson"]
+    assert [run.name for run in read_runs(folders[2:3])] == ["fine_tune"]
+
+
+def test_a_page_leaves_what_stands_beside_it(lesson, tmp_path):
+    page, beside = tmp_path / "page.html", tmp_path / "page.html.tmp"
+    beside.write_text("mine")
+    (tmp_path / "link.html").symlink_to(page)
+    page.write_bytes(MARK)
+    main(["report", str(lesson), "--out", str(tmp_path / "link.html")])
+    assert beside.read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
+    assert (tmp_path / "link.html").is_symlink() and read_page(page)
+
+
+def test_data_that_cannot_be_read_is_said(tmp_path):
+    for data, why in (
+        (Data("cifar10", dir=str(tmp_path)), "cifar10 is not on this machine"),
+        (replace(DIGITS, image_size=0.5), "config.data.image_size=0.5: at least 32"),
+        (replace(DIGITS, classes=(5,)), "object is not"),
+    ):
+        album = read_dataset(data, Cache(), 0, whole=False)
+        assert isinstance(album, Album) and album.split is None
+        assert album.why.startswith("there are names and no pictures: ") and why in album.why
+
+
+def test_without_validation_zero_shot_shows_training_pictures(tmp_path):
+    config = small("from_scratch", data=DIGITS)
+    record = read_records(leave_run(tmp_path / "run", config)).stages[0]
+    splits = record.summary["data"]["splits"]
+    del splits["validation"]
+    assert choose_part(record) == "train"
+    splits["train"]["content"] = load_dataset(DIGITS, seed=config.seed).description["splits"]["train"]["content"]
+    assert Albums().find(record, "train").split is not None
 
 
 def test_a_page_that_cannot_be_written_is_a_line(lesson, tmp_path, capsys):
@@ -248,13 +333,19 @@ def test_turns_go_round_until_all_are_taken():
 def test_top_five_counts_labels_among_the_most_probable():
     assert top_five(make_predictions([0, 1, 2], [0, 0, 0], [0.9, 0.9, 0.9]), "abc") == pytest.approx(2 / 3)
     assert top_five(make_predictions([0], [0], [0.9])._replace(predicted=np.array([-1])), "abc") is None
+    # zero_shot of a source with other classes than those that they are mapped to.
+    assert top_five(make_predictions([0], [0], [0.9], names="xyz"), "abc") is None
+
+
+def test_probabilities_that_are_no_numbers_are_words():
+    assert write_guess("cat", 0.5) == "cat (50.0%)" and write_guess("cat", math.nan) == "cat (no probability)"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(lesson):
     record = read_records(lesson)
     assert name_runs([record]) == [""]
     assert name_runs([record, record._replace(name="b")]) == ["a lesson", "b"]
-    assert name_runs([record, record._replace(folder=Path("x"))]) == [str(lesson), "x"]
+    assert name_runs([record, record._replace(folder=Path("x"))]) == [str(lesson), str(Path("x").resolve())]
 
 
 def test_settings_that_differ_are_found_by_their_paths(lesson):

@@ -84,7 +84,7 @@ def test_a_full_disk_is_one_line(source, pictures, tmp_path):
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=env)
     assert done.returncode == 1
-    assert done.stderr == f"main.py: --out {out} cannot be written (File too large)\n"
+    assert done.stderr == f"main.py: {out} cannot be written (File too large); give another --out\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -131,7 +131,7 @@ def open_output(out: str | None, stdout: TextIO) -> Iterator[TextIO]:
         # The block may fail for other reasons.
         if error.errno is None or error.filename not in (None, str(unfinished)):
             raise
-        raise type(error)(f"--out {out} cannot be written ({error.strerror})") from error
+        raise type(error)(f"{out} cannot be written ({error.strerror}); give another --out") from error
     finally:
         with suppress(OSError):
             unfinished.unlink()

@@ -1,5 +1,6 @@
 """What a network gets wrong: its confusions, each class, and pictures."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -60,13 +61,18 @@ def _introduce(shown: Shown, found: Predictions) -> list[str]:
 
 
 def top_five(found: Predictions, names: Sequence[str]) -> float | None:
-    """The share of the pictures whose label is among the five most probable; None where labels are not those of the
-    source's classes."""
-    if (found.predicted < 0).any():
+    """The share of the pictures whose label is among the five most probable; None where other outputs are."""
+    if not _names_classes(found, names):
         return None
     places = {name: i for i, name in enumerate(names)}
-    ranked = np.array([[places.get(name, -1) for name, _ in best] for best in found.top], int)
-    return top_k_accuracy(found.labels, ranked, 5) if ranked.ndim == 2 else None
+    ranked = [[places[name] for name, _ in best] + [-1] * (5 - len(best)) for best in found.top]
+    return top_k_accuracy(found.labels, np.array(ranked), 5)
+
+
+def _names_classes(found: Predictions, names: Sequence[str]) -> bool:
+    """Whether the most probable outputs are classes: those of zero_shot are its source's."""
+    known = set(names)
+    return bool((found.predicted >= 0).all()) and all(name in known for best in found.top for name, _ in best)
 
 
 def _make_matrix(shown: Shown, found: Predictions, on_page: set[str]) -> Matrix:
@@ -123,7 +129,7 @@ def _write_share(share: Share | None) -> str:
 
 def _chart_two_classes(found: Predictions, names: Sequence[str]) -> list[Block]:
     """For two classes the precision and recall of each, by the threshold from which on it is predicted."""
-    if len(names) != 2 or (found.predicted < 0).any():
+    if len(names) != 2 or not _names_classes(found, names) or not np.isfinite(found.confidence).all():
         return []
     return [block for positive in (1, 0) for block in _chart_class(found, names, positive)]
 
@@ -175,7 +181,7 @@ def _make_item(shown: Shown, row: int, on_page: set[str], maps: Mapping[int, str
     assert found is not None, "it has the row"
     key, right = shown.key(row), bool(found.right[row])
     label = "" if right else f", is {shown.names[found.labels[row]]}"
-    next_ones = ", ".join(f"{name} {p:.1%}" for name, p in found.top[row][1:3])
+    next_ones = ", ".join(f"{name} {_percent(p)}" for name, p in found.top[row][1:3])
     lines = [f"next: {next_ones}"] if next_ones else []
     is_there = key in on_page
     return Item(
@@ -192,7 +198,17 @@ def say(shown: Shown, row: int) -> str:
     assert found is not None, "it has the row"
     name, probability = found.top[row][0]
     label = shown.names[found.predicted[row]] if found.predicted[row] >= 0 else name
-    return f"{label} ({probability:.1%})" if label == name else f"{label} ({name} {probability:.1%})"
+    guess = write_guess(name, probability)
+    return guess if label == name else f"{label} ({name} {_percent(probability)})"
+
+
+def write_guess(name: str, probability: float) -> str:
+    """An output with its probability, which is NaN where the network gave none."""
+    return f"{name} ({_percent(probability)})"
+
+
+def _percent(probability: float) -> str:
+    return f"{probability:.1%}" if math.isfinite(probability) else "no probability"
 
 
 def find_turned(before: Shown, after: Shown) -> tuple[np.ndarray, np.ndarray] | None:

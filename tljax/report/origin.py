@@ -50,7 +50,7 @@ def describe_data(stages: Sequence[Shown]) -> list[Block]:
     known: dict[str, Row] = {}
     for shown in stages:
         data = (shown.record.summary or {}).get("data")
-        if data and data.get("splits"):
+        if data and _is_described(data):
             text = printed.data_summary(data)
             groups.setdefault(text, []).append(shown.label)
             known[text] = data
@@ -72,6 +72,14 @@ def _describe_dataset(labels: str, data: Row) -> list[Block]:
     if said := [*left_out, *data.get("notes", ())]:
         blocks.append(Text(said))
     return [*blocks, Text(data["warnings"], "warning")] if data.get("warnings") else blocks
+
+
+def _is_described(data: Row) -> bool:
+    """Whether the data is described in full: somebody may have edited that."""
+    splits = data.get("splits", {}).values()
+    keys = {"name", "image_size", "left_out", "notes", "warnings"}
+    are_whole = all({"of", "images"} <= split.keys() and split.get("classes") for split in splits)
+    return bool(splits) and keys <= data.keys() and are_whole
 
 
 def describe_settings(runs: Sequence[RunRecord]) -> list[Block]:

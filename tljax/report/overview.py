@@ -164,7 +164,7 @@ def _content(shown: Shown) -> str | None:
 
 
 def _judged_on(shown: Shown) -> str:
-    return "test" if shown.record.test is not None else "validation"
+    return "test" if shown.record.test is not None else shown.part
 
 
 def _join(names: Sequence[str]) -> str:

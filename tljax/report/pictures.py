@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from tljax.config import ZERO_SHOT_MAX_IMAGES, Data
+from tljax.config import ZERO_SHOT_MAX_IMAGES, Cache, Data
 from tljax.data.datasets import Dataset, Split, load_dataset
 from tljax.data.decoding import Encoded
+from tljax.data.sources import OTHER_NAMES, SOURCES
+from tljax.data.tfds_sets import find_set
 from tljax.report.blocks import Thumbnail
 from tljax.runs.records import StageRecord
 from tljax.trees import Row
@@ -46,7 +48,7 @@ class Album:
 
 
 def find_album(dataset: Dataset, recorded: Row | None, part: str) -> Album:
-    """The pictures of the split `part`, validation or test, if they are those that a run has `recorded`: its summary
+    """The pictures of the split `part` if they are those that a run has `recorded`: its summary
     describes its data so."""
     before = ((recorded or {}).get("splits") or {}).get(part) or {}
     now = dataset.description["splits"].get(part)
@@ -68,33 +70,40 @@ class Albums:
         self.read: dict[str, Dataset | Album] = {}
 
     def find(self, record: StageRecord, part: str) -> Album:
-        """The pictures of a stage's split `part`, validation or test."""
+        """The pictures of a stage's split `part`."""
         recorded = (record.summary or {}).get("data")
         for dataset in self.known:
             if (album := find_album(dataset, recorded, part)).split is not None:
                 return album
         if not self.may_read or record.config is None:
             return Album(None, f"{NO_PICTURES}: they are not at hand")
-        found = self._read_once(record.config.data, record, part)
+        found = self._read_once(record, whole=part != "validation")
         return found if isinstance(found, Album) else find_album(found, recorded, part)
 
-    def _read_once(self, data: Data, record: StageRecord, part: str) -> Dataset | Album:
+    def _read_once(self, record: StageRecord, *, whole: bool) -> Dataset | Album:
         assert record.config is not None and record.summary is not None, "it has predictions"
+        data, seed = record.config.data, record.config.seed
         if record.summary["stage"] == "zero_shot":
             data = replace(data, max_images=data.max_images or ZERO_SHOT_MAX_IMAGES)
-        key = repr((data, record.config.seed, part == "test"))
+        key = repr((data, seed, whole))
         if key not in self.read:
-            self.read[key] = read_dataset(data, record.config.seed, record.config.cache.disk_bytes, test=part == "test")
+            self.read[key] = read_dataset(data, record.config.cache, seed, whole=whole)
         return self.read[key]
 
 
-def read_dataset(data: Data, seed: int, disk_bytes: int, *, test: bool) -> Dataset | Album:
-    """The validation split of some data, and with `test` all splits; or an album that says why they cannot be read.
-    What a run has decoded is found in the cache."""
+def read_dataset(data: Data, cache: Cache, seed: int, *, whole: bool) -> Dataset | Album:
+    """The validation split of some data, and if it is to be `whole`, all splits; or an album that says why they cannot
+    be read. What a run has decoded is found in the cache, and nothing is downloaded."""
     try:
-        return load_dataset(data, seed=seed, training=test, disk_bytes=disk_bytes)
-    except (ValueError, OSError) as error:
-        return Album(None, f"{NO_PICTURES}: {error}")
+        # Somebody may have edited the config.
+        data.check()
+        cache.check()
+        if not (data.kind or data.name in SOURCES or find_set(data.name, data.dir, OTHER_NAMES).is_prepared()):
+            raise ValueError(f"{data.name} is not on this machine")
+        return load_dataset(data, seed=seed, training=whole, disk_bytes=cache.disk_bytes)
+    # Libraries that read data raise errors of many types.
+    except Exception as error:
+        return Album(None, f"{NO_PICTURES}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 class Drawn(NamedTuple):

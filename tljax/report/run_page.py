@@ -1,6 +1,7 @@
 """The page of runs: what they came to, what they get wrong, how far their numbers go, what they were made of."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 from tljax.data.datasets import Dataset
 from tljax.devices.processes import leads
 from tljax.report import printed
+from tljax.report.answers import open_output
 from tljax.report.blocks import Block, Page, Section, Tabs, Text
 from tljax.report.curve_charts import chart_courses, find_chains
 from tljax.report.curves import Course
@@ -76,9 +78,17 @@ def write_page(folders: Sequence[Path], out: Path | None, albums: Albums) -> Pat
       OSError: if a folder is no run, or the page cannot be written.
     """
     place = check_place(folders, out)
-    page = make_page([read_records(folder) for folder in folders], albums.find)
-    write_text(place, render(page))
+    page = render(make_page(read_runs(folders), albums.find))
+    with open_output(str(place), sys.stdout) as file:
+        file.write(page)
     return place
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs and lessons in `folders`, each once: a stage of a lesson among them is there with it."""
+    runs = [read_records(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    inside = {stage.folder.resolve() for run in runs if run.is_lesson for stage in run.stages}
+    return [run for run in runs if run.folder.resolve() not in inside]
 
 
 def leave_page(workdir: Path, datasets: Iterable[Dataset]) -> None:
@@ -109,9 +119,10 @@ def check_place(folders: Sequence[Path], out: Path | None) -> Path:
     place = folders[0] / REPORT if out is None else out
     if place.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {place}: a page is a file ending in .html")
-    if not place.absolute().parent.is_dir():
+    # Without `out`, the reader of the run says what is wrong with its folder.
+    if out is not None and not place.absolute().parent.is_dir():
         raise FileNotFoundError(f"{place}: there is no folder {place.parent}; make it first")
-    if os.path.lexists(place) and not is_report(place):
+    if os.path.lexists(place) and not (place.is_file() and is_report(place)):
         raise FileExistsError(f"{place} is there and is no report; give another --out")
     return place
 
@@ -136,11 +147,12 @@ def _show(record: StageRecord, run: RunRecord, prefix: str, find_album: FindAlbu
 
 
 def name_runs(runs: Sequence[RunRecord]) -> list[str]:
-    """A name for each run: its folder's or, where two folders have one name, their paths. A run alone needs none."""
+    """A name for each run: its folder's or, where two folders have one name, their whole paths, which no stage of
+    another has. A run alone needs none."""
     if len(runs) == 1:
         return [""]
     counts = Counter(run.name for run in runs)
-    return [run.name if counts[run.name] == 1 else str(run.folder) for run in runs]
+    return [run.name if counts[run.name] == 1 else str(run.folder.resolve()) for run in runs]
 
 
 def name_page(runs: Sequence[RunRecord]) -> str:

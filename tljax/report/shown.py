@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from tljax.report.belief import is_left_out
 from tljax.report.choice import least_confident_right, most_confident_mistakes
 from tljax.report.pictures import Album
 from tljax.runs.predictions import Predictions
@@ -39,7 +40,7 @@ class Shown(NamedTuple):
 
     @property
     def part(self) -> str:
-        """The split whose pictures are shown: a test split is looked at only where there is no other."""
+        """The split whose pictures are shown: a test split is looked at only where nothing is known of another."""
         return choose_part(self.record)
 
     @property
@@ -63,8 +64,8 @@ class Shown(NamedTuple):
         """Why nothing is known of single pictures."""
         if self.record.summary is None:
             return f"{self.label} is not finished."
-        held_out = "validation" not in self.record.summary.get("data", {}).get("splits", ("validation",))
-        why = "there was no validation split" if held_out else "its version did not keep what it predicts"
+        left_out = is_left_out(self.record.summary)
+        why = "there was no validation split" if left_out else "there is no file of what it predicts"
         return f"Nothing is known of single pictures of {self.label}: {why}."
 
     def key(self, row: int) -> str | None:
@@ -74,8 +75,10 @@ class Shown(NamedTuple):
 
 
 def choose_part(record: StageRecord) -> str:
-    """`Shown.part` of a stage."""
-    return "test" if record.validation is None and record.test is not None else "validation"
+    """`Shown.part` of a stage. Without validation, zero_shot classifies the training pictures."""
+    if record.validation is None and record.test is not None:
+        return "test"
+    return "train" if is_left_out(record.summary or {}) else "validation"
 
 
 def choose_predictions(record: StageRecord) -> Predictions | None:

@@ -23,8 +23,7 @@ def describe_trust(shown: Shown) -> list[Block]:
 
 def _chart_reliability(label: str, calibration: Row) -> list[Block]:
     bins: Mapping[str, Sequence[Sequence[float]]] = calibration.get("bins") or {}
-    measured = calibration["measured_on"]
-    if not any(bins.values()):
+    if not bins.get("without_temperature"):
         return []
     # Where no temperature is used, both are the same.
     kinds = list(LINES)[: 1 if calibration["temperature"] == 1 else 2]
@@ -34,7 +33,7 @@ def _chart_reliability(label: str, calibration: Row) -> list[Block]:
         if bins.get(kind)
     ]
     note = (
-        f"On {measured['images']:,} pictures of {measured['split']}. A dot stands for pictures with about the same "
+        f"On {_name_pictures(calibration)}. A dot stands for pictures with about the same "
         "probability: on the line they are right as often as it says. A dot of few pictures lies anywhere."
     )
     chart = Chart(
@@ -51,18 +50,26 @@ def _tabulate_bins(name: str, bins: Sequence[Sequence[float]]) -> Sheet:
 
 
 def _interval(share: float, pictures: int) -> str:
+    if not pictures:
+        return ""
     low, high = accuracy_interval(share, pictures)
     return f"({low:.2f} to {high:.2f})"
 
 
+def _name_pictures(calibration: Row) -> str:
+    """The pictures that the probabilities are measured on. Earlier versions did not count them."""
+    measured = calibration["measured_on"]
+    return f"{measured['images']:,} pictures of {measured['split']}" if "images" in measured else measured["split"]
+
+
 def _tabulate_sets(calibration: Row) -> list[Block]:
-    images = calibration["measured_on"]["images"]
+    images = calibration["measured_on"].get("images", 0)
     found = calibration.get("coverage") or {}
     rows = [_describe_sets(promised, sets, images) for promised, sets in found.items()]
     if not rows:
         return []
     columns = ["promised", "sets with the right label (95%)", "labels in a set", "sets by their number of labels"]
-    caption = f"Sets of labels (predict --coverage), on {images:,} pictures. Brackets have the interval of 95%."
+    caption = f"Sets of labels (predict --coverage), on {_name_pictures(calibration)}. Brackets: the interval of 95%."
     return [Sheet(columns, rows, caption)]
 
 

@@ -85,5 +85,6 @@ def _check(evidence: Evidence) -> None:
     few = len(rows) <= 2 * SHOWN_OF_EACH and len(views) <= SHOWN_PICTURES and views.shape[1] <= SHOWN_VARIANTS
     sides = views.shape[2] == views.shape[3] <= LARGEST_SIDE
     values = np.isfinite(maps).all() and (rows >= 0).all() and (view_rows >= 0).all()
-    if not (counts and few and sides and values):
+    pixels = maps.size >= len(maps) and views.size >= len(views)
+    if not (counts and few and sides and values and pixels):
         raise ValueError("its values are not those of a run")

@@ -1,6 +1,7 @@
 """What a run predicts for each picture that it did not learn from: `predictions.jsonl`, `test_predictions.jsonl`."""
 
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from tljax.config import is_number
 from tljax.runs.files import read_rows
+from tljax.runs.saved_values import is_finite, is_text, is_whole
 from tljax.training.calibration import find_best, log_softmax
 from tljax.trees import Row
 
@@ -30,7 +33,8 @@ class Predictions(NamedTuple):
     losses: Float[np.ndarray, " n"]
     """Cross-entropies in nats."""
     top: tuple[tuple[tuple[str, float], ...], ...]
-    """The most probable labels of each picture with their probabilities, at temperature 1."""
+    """The most probable outputs of each picture, at least one, with their probabilities at temperature 1: NaN where
+    the network gave none."""
 
     @property
     def right(self) -> np.ndarray:
@@ -41,7 +45,7 @@ class Predictions(NamedTuple):
     @property
     def confidence(self) -> np.ndarray:
         """The highest probability of each picture, float [n]."""
-        return np.array([best[0][1] if best else 0.0 for best in self.top])
+        return np.array([best[0][1] for best in self.top])
 
 
 def choose_rows(count: int) -> Int[np.ndarray, " rows"]:
@@ -96,19 +100,42 @@ def read_predictions(path: Path, classes: int) -> Predictions:
     """Reads a file of predictions. Rows of earlier versions do not say what was `predicted`: it is -1 then.
 
     Raises:
-      ValueError, TypeError, KeyError: if it is damaged.
+      ValueError: if it is damaged, or empty.
       OSError: if it cannot be read.
     """
     rows = read_rows(path)
-    labels, predicted = (
-        np.array([_index(row.get(key, -1), classes, path) for row in rows], int) for key in ("label", "predicted")
+    wrong = next((row for row in rows if not _is_prediction(row, classes)), None)
+    if wrong is not None or not rows:
+        what = (
+            "it has no row" if wrong is None else f"{reprlib.repr(wrong)} is no row of a run with {classes:,} classes"
+        )
+        raise ValueError(f"{path} is damaged ({what}); bring it back, or delete it")
+    labels, predicted = (np.array([row.get(key, -1) for row in rows], int) for key in ("label", "predicted"))
+    losses = np.array([_number(row["loss"]) for row in rows], float)
+    top = tuple(tuple((name, _number(p)) for _, name, p in row["top5"]) for row in rows)
+    return Predictions(tuple(row["id"] for row in rows), labels, predicted, losses, top)
+
+
+def _is_prediction(row: Row, classes: int) -> bool:
+    """Whether `row` is one of `describe_pictures`. What was no finite number is None."""
+    best = row.get("top5")
+    return (
+        is_text(row.get("id"))
+        and is_whole(row.get("label"), 0, classes - 1)
+        and is_whole(row.get("predicted", -1), -1, classes - 1)
+        and (row.get("loss", "") is None or is_finite(row.get("loss")))
+        and isinstance(best, list)
+        and 1 <= len(best) <= MOST_LABELS
+        and all(map(_is_guess, best))
     )
-    losses = np.array([math.nan if row["loss"] is None else float(row["loss"]) for row in rows], float)
-    top = tuple(tuple((str(name), float(p)) for _, name, p in row["top5"]) for row in rows)
-    return Predictions(tuple(str(row["id"]) for row in rows), labels, predicted, losses, top)
 
 
-def _index(value: Any, classes: int, path: Path) -> int:
-    if not isinstance(value, int) or not -1 <= value < classes:
-        raise ValueError(f"{path} is damaged: {value!r} is the number of no class")
-    return value
+def _is_guess(value: Any) -> bool:
+    """Whether `value` is an output with its probability. Rounding makes more than 1 of some."""
+    if not isinstance(value, list) or len(value) != 3 or not is_text(value[1]):
+        return False
+    return value[2] is None or is_number(value[2], 0, 1.001)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

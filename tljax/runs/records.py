@@ -5,16 +5,17 @@ A file that is missing or damaged is a line in `troubles`, and everything else i
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tljax.config import SOURCE, Config, Lesson, Stage, as_json
-from tljax.runs.evidence import Evidence, read_evidence
+from tljax.runs.evidence import EVIDENCE, Evidence, read_evidence
 from tljax.runs.files import read_file, read_json, read_rows
 from tljax.runs.predictions import PREDICTIONS, Predictions, read_predictions
 from tljax.runs.reference import read_reference
 from tljax.runs.saved_configs import build_settings, fill_in
-from tljax.runs.saved_values import are_epochs, check_summary
+from tljax.runs.saved_values import ENVIRONMENT_RULES, RECIPE_RULES, are_epochs, check_summary, check_values
 from tljax.runs.workdir import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, is_at_work
 from tljax.trees import Row
 
@@ -61,6 +62,16 @@ class RunRecord(NamedTuple):
     troubles: tuple[str, ...]
 
 
+class Settings(NamedTuple):
+    """What `config.json` says."""
+
+    settings: Any
+    changed: Mapping[str, Any]
+    """The settings that differ from the defaults, by path."""
+    origins: Mapping[str, str | None]
+    """The stage from which each takes its weights."""
+
+
 def read_records(folder: Path) -> RunRecord:
     """What the run or lesson in `folder` has left.
 
@@ -75,26 +86,21 @@ def read_records(folder: Path) -> RunRecord:
             f"{folder} holds no {CONFIG}, so it is no run; give the workdir of a run or of a lesson"
         )
     saved = read_json(folder / CONFIG)
-    troubles: list[str] = []
-    try:
-        kind: type = Lesson if "stages" in saved else Config
-        settings: Any = build_settings(kind, fill_in(saved, kind))
-        origins = settings.origins() if kind is Lesson else {settings.stage: None}
-        changed = find_changed(saved, settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged ({type(error).__name__}: {error}); bring it back") from error
-    places = {name: folder / name if kind is Lesson else folder for name in origins}
+    is_lesson = isinstance(saved, dict) and "stages" in saved
+    _, changed, origins = _read_settings(folder / CONFIG, Lesson if is_lesson else Config)
+    places = {name: folder / name if is_lesson else folder for name in origins}
     stages = {name: read_stage(name, place) for name, place in places.items() if (place / CONFIG).exists()}
+    troubles = [f"{name} is not here: {place} holds no run" for name, place in places.items() if name not in stages]
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
-        is_lesson=kind is Lesson,
+        is_lesson=is_lesson,
         stages=tuple(stage for name, stage in stages.items() if name != SOURCE),
         source=stages.get(SOURCE),
         origins=origins,
         changed=changed,
-        reasons=tuple(_try(lambda: _read_reasons(folder), (), troubles)),
-        environment=_try(lambda: _read_newest(folder / ENVIRONMENT), {}, troubles),
+        reasons=tuple(_try(folder / RECIPE, _read_reasons, [], troubles)),
+        environment=_try(folder / ENVIRONMENT, _read_newest, {}, troubles),
         troubles=tuple(troubles),
     )
 
@@ -102,39 +108,54 @@ def read_records(folder: Path) -> RunRecord:
 def read_stage(name: str, folder: Path) -> StageRecord:
     """What the run of one stage in `folder` has left, which has a config."""
     troubles: list[str] = []
-    saved: Row = _try(lambda: read_json(folder / CONFIG), {}, troubles)
-    settings = _try(lambda: build_settings(Config, fill_in(saved, Config)), None, troubles)
-    summary = _try(lambda: _read_summary(folder / SUMMARY), None, troubles)
+    unread = Settings(None, {}, {})
+    settings = _try(folder / CONFIG, lambda path: _read_settings(path, Config), unread, troubles)
+    summary = _try(folder / SUMMARY, _read_summary, None, troubles)
     names = summary.get("class_names") if summary else None
 
     def predictions(part: str) -> Predictions | None:
-        return read_predictions(folder / PREDICTIONS[part], len(names)) if names else None
+        read = partial(read_predictions, classes=len(names or ()))
+        return _try(folder / PREDICTIONS[part], read, None, troubles) if names else None
 
     return StageRecord(
         name=name,
         folder=folder,
-        config=settings,
-        changed=_try(lambda: find_changed(saved, settings) if settings else {}, {}, troubles),
+        config=settings.settings,
+        changed=settings.changed,
         summary=summary,
-        history=tuple(_try(lambda: _read_epochs(folder / METRICS), [], troubles)),
-        validation=_try(lambda: predictions("validation"), None, troubles),
-        test=_try(lambda: predictions("test"), None, troubles),
-        evidence=_try(lambda: _read_evidence(folder), None, troubles),
-        environment=_try(lambda: _read_newest(folder / ENVIRONMENT), {}, troubles),
+        history=tuple(_try(folder / METRICS, _read_epochs, [], troubles)),
+        validation=predictions("validation"),
+        test=predictions("test"),
+        evidence=_try(folder / EVIDENCE, lambda path: _read_evidence(path.parent), None, troubles),
+        environment=_try(folder / ENVIRONMENT, _read_newest, {}, troubles),
         at_work=bool(is_at_work(folder) or is_at_work(folder.parent)),
         troubles=tuple(troubles),
     )
 
 
-def _try(read: Callable[[], _T], default: _T, troubles: list[str]) -> _T:
-    """What is read; `default` where the file is not there, or damaged, which is added to the `troubles`."""
+def _try(path: Path, read: Callable[[Path], _T], default: _T, troubles: list[str]) -> _T:
+    """What is read from a file; `default` where it is not there, or damaged, which is added to the `troubles`."""
     try:
-        return read()
+        return read(path)
     except FileNotFoundError:
         return default
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
-        troubles.append(f"left out: {' '.join(str(error).split()) or type(error).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        troubles.append(
+            f"left out: {reason if str(path) in reason else f'{path} is damaged ({reason}); bring it back'}"
+        )
         return default
+
+
+def _read_settings(path: Path, kind: type) -> Settings:
+    """The settings in `config.json`, of the class `kind`. Raises ValueError if they are none."""
+    saved = read_json(path)
+    try:
+        settings: Any = build_settings(kind, fill_in(saved, kind))
+        origins = settings.origins() if kind is Lesson else {settings.stage: None}
+        return Settings(settings, find_changed(saved, settings), origins)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); bring it back") from error
 
 
 def _read_summary(path: Path) -> Row:
@@ -149,19 +170,23 @@ def _read_evidence(folder: Path) -> Evidence | None:
     return None if found and reference and found.best != reference.best else found
 
 
-def _read_reasons(folder: Path) -> list[str]:
-    return [str(reason) for reason in read_json(folder / RECIPE)["reasons"]]
+def _read_reasons(path: Path) -> list[str]:
+    row = read_json(path)
+    check_values(row, RECIPE_RULES, RECIPE_RULES)
+    reasons: list[str] = row["reasons"]
+    return reasons
 
 
 def _read_newest(path: Path) -> Row:
-    rows = read_rows(path)
-    return rows[-1] if rows else {}
+    newest: Row = next(reversed(read_rows(path)), {})
+    check_values(newest, ENVIRONMENT_RULES, ())
+    return newest
 
 
 def _read_epochs(path: Path) -> list[Row]:
     rows = read_rows(path)
     if not are_epochs(rows):
-        raise ValueError(f"{path} is damaged: a row is no epoch")
+        raise ValueError("a row is no epoch")
     return rows
 
 

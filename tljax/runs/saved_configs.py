@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json, data_flags
+from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json, check_choices, data_flags
 from tljax.data.decoding import USUAL_FIT
 
 ConfigT = TypeVar("ConfigT", Config, Lesson, Recipe)
@@ -68,11 +68,13 @@ def build_settings(kind: Any, saved: Any) -> Any:
     """The settings of the type `kind` from `saved`, JSON that `as_json` has made of such settings.
 
     Raises:
-      TypeError, AttributeError: if it is damaged.
+      TypeError, AttributeError, ValueError: if it is damaged.
     """
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: build_settings(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
+        built = kind(**{name: build_settings(hints[name], value) for name, value in saved.items()})  # type: ignore[operator]
+        check_choices(built, "")
+        return built
     if get_origin(kind) is dict:
         return {name: build_settings(get_args(kind)[1], value) for name, value in saved.items()}
     # JSON has no infinity: `jsonable` wrote None.

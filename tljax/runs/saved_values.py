@@ -5,6 +5,7 @@ Somebody may have edited them, with the digests to match.
 """
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +27,21 @@ class Rule(NamedTuple):
     wanted: str
 
 
+# The largest whole number that a run writes: JSON may hold some that no float holds.
+LARGEST_WHOLE = 2**63 - 1
+
+
+def is_finite(value: Any) -> bool:
+    """Whether `value` is a number that a run may have computed, and finite."""
+    return is_number(value, -LARGEST_WHOLE, LARGEST_WHOLE) or (isinstance(value, float) and math.isfinite(value))
+
+
 def is_measured(value: Any) -> bool:
     """Whether `value` is a number that a run may have computed: infinity and NaN are some too."""
-    return isinstance(value, float) or is_number(value)
+    return isinstance(value, float) or is_finite(value)
 
 
-def is_whole(value: Any, low: int = 0, high: float = math.inf) -> bool:
+def is_whole(value: Any, low: int = 0, high: float = LARGEST_WHOLE) -> bool:
     return isinstance(value, int) and is_number(value, low, high)
 
 
@@ -50,8 +60,8 @@ def _either(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or kind(value)
 
 
-def _whole(low: int, high: float = math.inf) -> Rule:
-    upper = "" if math.isinf(high) else f", at most {high:,.0f}"
+def _whole(low: int, high: float = LARGEST_WHOLE) -> Rule:
+    upper = "" if high == LARGEST_WHOLE else f", at most {high:,.0f}"
     return Rule(lambda value: is_whole(value, low, high), f"must be a whole number, at least {low}{upper}")
 
 
@@ -84,7 +94,8 @@ def _is_epoch(row: Any) -> bool:
         return False
     measured = [row.get(name, "") for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
     solved = row.get("solved", {})
-    numbers = all(map(_either(is_measured), [*measured, row.get("learning_rate")]))
+    optional = [row.get(name) for name in ("learning_rate", "images_per_second")]
+    numbers = all(map(_either(is_measured), [*measured, *optional]))
     held_out = isinstance(solved, dict) and _is_held_out(solved.get("held_out"))
     return numbers and held_out and is_text(row.get("stage")) and is_whole(row.get("epoch"))
 
@@ -114,7 +125,7 @@ def _is_worst_class(value: Any) -> bool:
 
 def _is_split(value: Any) -> bool:
     """Whether `value` is what a summary says about a split. Earlier versions did not count its classes."""
-    if not isinstance(value, dict) or not is_whole(value.get("images", 0)):
+    if not isinstance(value, dict) or not is_whole(value.get("images", 0)) or not is_text(value.get("of", "")):
         return False
     classes = value.get("classes")
     return classes is None or (isinstance(classes, dict) and all_are(is_whole, classes))
@@ -157,17 +168,19 @@ def _is_judged(value: Any) -> bool:
 def _is_calibration(value: Any) -> bool:
     """Whether `value` has what is shown of a calibration. Without other pictures, there is no calibration error.
     Earlier versions wrote neither bins nor sizes of sets."""
-    if not isinstance(value, dict) or not is_number(value.get("temperature")):
+    if not isinstance(value, dict) or not is_finite(value.get("temperature")):
         return False
     error = value.get("calibration_error", {"with_temperature": 0.0, "without_temperature": 0.0})
     return (
         all(is_text(_find(value, f"{name}.split")) for name in ("fitted_on", "measured_on"))
         and is_whole(_find(value, "fitted_on.images"))
+        and is_whole(value["measured_on"].get("images", 0))
         and isinstance(error, dict)
-        and all(is_number(error.get(name)) for name in ("with_temperature", "without_temperature"))
+        and all(is_finite(error.get(name)) for name in ("with_temperature", "without_temperature"))
         and _are_bins(value.get("bins", {"with_temperature": [], "without_temperature": []}))
         and isinstance(value.get("coverage", {}), dict)
         and all_are(_is_coverage, value.get("coverage", {}))
+        and all(map(_is_promise, value.get("coverage", {})))
     )
 
 
@@ -185,10 +198,15 @@ def _are_bins(value: Any) -> bool:
 
 def _is_coverage(value: Any) -> bool:
     """Whether `value` says how often sets of labels have the right one, and how large they are."""
-    if not isinstance(value, dict) or not is_number(value.get("covered"), 0, 1) or not is_number(value.get("labels")):
+    if not isinstance(value, dict) or not is_number(value.get("covered"), 0, 1) or not is_finite(value.get("labels")):
         return False
     sizes = value.get("sizes", [])
     return isinstance(sizes, list) and all_are(is_whole, sizes)
+
+
+def _is_promise(name: str) -> bool:
+    """Whether a coverage is promised by this `name`, such as 0.9."""
+    return re.fullmatch(r"0?\.\d{1,9}", name) is not None
 
 
 def _is_unchosen(value: Any) -> bool:
@@ -250,13 +268,15 @@ SUMMARY_RULES: dict[str, Rule] = {
     "stage": _one_of(STAGES),
     "loss": Rule(_either(is_measured), "must be a number"),
     "accuracy": Rule(_either(lambda value: is_number(value, 0, 1)), "must be a number from 0 to 1"),
-    "seconds": Rule(is_number, "must be a number"),
+    "seconds": Rule(is_finite, "must be a number"),
     "best_epoch": _whole(0),
     "epochs": _whole(0),
     "cut": Rule(is_text, "must be the name of a unit"),
     "params": _dict(),
     "params.trainable": _whole(0),
     "params.total": _whole(0),
+    "params.non_trainable": _whole(0),
+    "frozen_leaves_unchanged": Rule(_either(is_whole), "must be a number of arrays"),
     "labels": _dict(is_whole, "must be a whole number for each split"),
     "test": _dict(),
     "test.loss": Rule(_either(is_measured), "must be a number"),
@@ -268,13 +288,18 @@ SUMMARY_RULES: dict[str, Rule] = {
     "test.class_accuracy": _CLASS_ACCURACY,
     "calibration": Rule(_is_calibration, "must be a temperature, with the pictures that it is fitted on"),
     "unmapped_classes": _list(is_text, "must be names of classes"),
-    "unmapped_mass": Rule(is_number, "must be a number"),
+    "unmapped_mass": Rule(is_finite, "must be a number"),
     "solved": _dict(),
     "solved.single": _whole(0),
     "solved.copies": _whole(0),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),
+    "data.name": Rule(is_text, "must be the name of a data set"),
+    "data.image_size": _whole(1),
+    "data.left_out": _dict(is_whole, "must be a number of files for each reason"),
+    "data.notes": _list(is_text, "must be texts"),
+    "data.warnings": _list(is_text, "must be texts"),
     "data.splits": _dict(
         _is_split, "must be a dict for each split, with its number of pictures and those of its classes"
     ),
@@ -284,6 +309,13 @@ SUMMARY_RULES: dict[str, Rule] = {
         "must be a whole number for each split",
     ),
 }
+
+# A row of `environment.jsonl`.
+ENVIRONMENT_RULES: dict[str, Rule] = {
+    "command": _list(is_text, "must be the words of a command"),
+    "versions": _dict(is_text, "must be the version of each package"),
+}
+RECIPE_RULES: dict[str, Rule] = {"reasons": _list(is_text, "must be texts")}
 
 
 def check_values(values: Any, rules: Mapping[str, Rule], needed: Collection[str]) -> None:
