@@ -58,6 +58,24 @@ def few_figures():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs_made_once():
+    """Runs in a test's own process share the programs that are equal: tracing takes most of a tiny run."""
+    import shared_programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        shared_programs.share(patch)
+        yield
+
+
+@pytest.fixture
+def own_programs():
+    """The runs of a test share no programs with those before."""
+    import shared_programs
+
+    shared_programs.forget()
+
+
 @pytest.fixture
 def optimized():
     """Turns XLA's optimizations on for a test, as users have them."""
