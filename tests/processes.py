@@ -30,7 +30,7 @@ def run_together(count: int, script: str, *arguments: object) -> list[str]:
         for i in range(count)
     ]
     try:
-        outputs = [process.communicate(timeout=300)[0] for process in started]
+        outputs = [process.communicate(timeout=900)[0] for process in started]
     finally:
         for process in started:
             process.kill()
