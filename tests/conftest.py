@@ -11,7 +11,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # does not change what a function means. XLA ends the process at a flag that it does not know, so only jaxlib 0.10 gets
 # it. A caller's XLA_FLAGS are dropped: a number of devices in them would reach the scripts that set their own.
 older = metadata.version("jaxlib").startswith("0.10.")
-os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false" if older else ""
+# One thread compiles: the other core has tests of its own.
+flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = flags if older else ""
+# A program's operations do not say which lines of Python they come from.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 # XLA's optimizations do not change what a function means, either. Tests that compare with peers or measure rounding run
 # what users run: they use the fixture `optimized` and jit's `compiler_options=AS_USERS`, or `as_users` in a process of
@@ -59,6 +63,24 @@ def few_figures():
         for module in PAGES:
             patch.setattr(module, "run_page", NO_PAGES)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_made_once():
+    """Runs in a test's own process share the programs that are equal: tracing takes most of a tiny run."""
+    import shared_programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        shared_programs.share(patch)
+        yield
+
+
+@pytest.fixture
+def own_programs():
+    """The runs of a test share no programs with those before."""
+    import shared_programs
+
+    shared_programs.forget()
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ def run_together(count: int, script: str, *arguments: object) -> list[str]:
         )
         for i in range(count)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in started]
+    try:
+        outputs = [process.communicate(timeout=900)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     assert all(process.returncode == 0 for process in started), outputs
     return outputs

@@ -34,6 +34,6 @@ def test_results_that_cannot_be_written_are_refused_at_once(command, said, tmp_p
     (tmp_path / "taken").touch()
     script, *arguments = command.split()
     done = subprocess.run(
-        [sys.executable, str(FOLDER / script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, str(FOLDER / script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

@@ -310,5 +310,5 @@ for part in read_ahead(images, list(np.arange(400).reshape(20, 20))):
     kept = part
     sys.exit("stopped")
 """)
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (1, "runs\n", "stopped\n")

@@ -69,7 +69,7 @@ def edit(folder: Path, key: str, value) -> None:
 
 
 @contextmanager
-def in_time(seconds: float = 20):
+def in_time(seconds: float = 300):
     """A block that fails instead of waiting forever."""
 
     def fail(*_):

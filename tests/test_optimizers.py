@@ -125,7 +125,7 @@ print("equal")
 
 
 def test_twenty_steps_are_those_of_keras():
-    done = subprocess.run([sys.executable, "-c", COMPARE_WITH_KERAS], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", COMPARE_WITH_KERAS], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "equal", done.stderr
 
 

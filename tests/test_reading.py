@@ -1,17 +1,19 @@
 """Readers beside a run: what it deletes meanwhile is read anew, nothing is called damaged that is not, nothing is
 written."""
 
+import json
 import math
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import cycle
+from functools import partial
+from itertools import count, cycle, permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
@@ -60,22 +62,32 @@ def run_at_work(folder: Path) -> Iterator[None]:
     (folder / LOCK).unlink()
 
 
-@contextmanager
-def again_and_again(change: Callable[[], None]) -> Iterator[None]:
-    """A block beside a thread that makes a `change` again and again."""
-    ended = threading.Event()
+def beside(
+    ask: Callable[[], T], change: Callable[[], object], prepare: Callable[[], object] = lambda: None, every: int = 1
+) -> Iterator[T]:
+    """What is answered while a `change` is made before the first line that runs in a reader, then before the second,
+    and so on to the last, or so `every` few lines; each time from what `prepare` leaves."""
+    for moment in count(0, every):
+        lines = count()
 
-    def go_on() -> None:
-        while not ended.is_set():
-            change()
+        def trace(frame, event, _, moment=moment, lines=lines):
+            if not frame.f_globals.get("__name__", "").startswith(("tljax.commands", "tljax.runs")):
+                return None
+            if event == "line" and next(lines) == moment:
+                sys.settrace(None)
+                change()
+            return trace
 
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        prepare()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            answer = ask()
+        finally:
+            sys.settrace(before)
+        yield answer
+        if next(lines) <= moment:
+            return
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +144,16 @@ def test_whether_a_run_of_another_process_is_at_work(tmp_path, monkeypatch):
 
 
 def test_no_run_fails_to_start_for_a_reader(tmp_path):
-    # A lock would last as long as its file is open, which is a moment: many of them meet one start or another.
-    with again_and_again(lambda: is_at_work(tmp_path)), again_and_again(lambda: is_at_work(tmp_path)):
-        for _ in range(1000):
-            with claim(tmp_path):
-                show_or_nothing(tmp_path)
+    """Whatever of it a reader has done: a lock would last as long as its file is open."""
+
+    def begin() -> None:
+        with claim(tmp_path):
+            show_or_nothing(tmp_path)
+
+    # As a killed run leaves it.
+    left = (tmp_path / LOCK).touch
+    assert set(beside(lambda: is_at_work(tmp_path), begin, left)) == {False}
+    assert set(beside(begin, lambda: is_at_work(tmp_path))) == {None}
 
 
 def show_or_nothing(run: Path) -> str:
@@ -168,23 +185,18 @@ def test_what_a_run_deletes_in_the_middle_of_a_read_is_read_anew(written, run, m
 
 def test_reads_beside_a_run_that_writes_and_deletes(written, run):
     numbers = cycle((2, 3, 1))
-
-    def write() -> None:
-        move_on(written, run, next(numbers))
-        # Longer than a read takes beside other tests.
-        time.sleep(0.5)
-
-    with again_and_again(write):
-        for _ in range(10):
-            assert readers.read_run(run)[1]["best"] in (1, 2, 3)
+    found = beside(lambda: readers.read_run(run)[1]["best"], lambda: move_on(written, run, next(numbers)), every=400)
+    assert set(found) == {1, 2, 3}
 
 
 def test_damage_is_told_at_once_and_not_while_a_run_is_at_work(run, monkeypatch):
     damage(run)
-    started = time.monotonic()
-    with pytest.raises(ValueError, match=f"checkpoints/1 is damaged: .*; delete {run} to run that again"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=f"checkpoints/1 is damaged: .*; delete {run} to run that again"),
+    ):
+        patch.setattr(readers, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pytest.fail))
         readers.read_run(run)
-    assert time.monotonic() - started < readers.AGAIN_SECONDS / 2
     monkeypatch.setattr(readers, "AGAIN_SECONDS", 0)
     with (
         run_at_work(run),
@@ -230,33 +242,39 @@ def make_reference(best: int) -> Reference:
 
 
 def test_a_reference_that_comes_and_goes_is_there_or_not(tmp_path):
-    def write() -> None:
-        write_reference(tmp_path, make_reference(1))
-        (tmp_path / REFERENCE).unlink()
+    kept, path = tmp_path / "kept", tmp_path / "run" / REFERENCE
+    for folder in (kept, path.parent):
+        folder.mkdir()
+    write_reference(kept, make_reference(1))
 
-    with again_and_again(write):
-        found = list(for_a_second(lambda: read_reference(tmp_path)))
-    assert {None if one is None else one.best for one in found} == {None, 1}
+    def come() -> None:
+        shutil.copy(kept / REFERENCE, kept / "copy").replace(path)
 
+    def read() -> int | None:
+        found = read_reference(path.parent)
+        return None if found is None else found.best
 
-def for_a_second(ask: Callable[[], T]) -> Iterator[T]:
-    """What is answered in a second, again and again."""
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        yield ask()
+    assert set(beside(read, path.unlink, come)) == set(beside(read, come, partial(path.unlink, True))) == {None, 1}
 
 
 def test_a_summary_that_comes_and_goes_is_there_or_not(tmp_path):
-    def write() -> None:
-        for name in (".", "stage"):
-            files.write_json(tmp_path / name / "summary.json", SUMMARY_ROW)
-        for name in (".", "stage"):
-            (tmp_path / name / "summary.json").unlink()
+    """That of a run or of a lesson, and those of its stages."""
+    own, stage = tmp_path / "summary.json", tmp_path / "stage" / "summary.json"
+    stage.parent.mkdir()
 
-    (tmp_path / "stage").mkdir()
-    with again_and_again(write):
-        said = {show_or_nothing(tmp_path)[:7] for _ in for_a_second(time.monotonic)}
-    assert {"fine_tu", str(tmp_path)[:7]} <= said <= {"fine_tu", str(tmp_path)[:7], "| stage"}
+    def have(*paths: Path) -> str:
+        for path in (own, stage):
+            path.unlink(missing_ok=True)
+        for path in paths:
+            path.write_text(json.dumps(SUMMARY_ROW))
+        return show_or_nothing(tmp_path)[:7]
+
+    for before, after in permutations([(), (own,), (stage,), (own, stage)], 2):
+        if len({*before} ^ {*after}) > 1:
+            continue
+        said = {have(*before), have(*after)}
+        found = set(beside(lambda: show_or_nothing(tmp_path)[:7], partial(have, *after), partial(have, *before)))
+        assert found == said
 
 
 def test_show_says_what_is_in_training_and_what_has_only_begun(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """A training step changes exactly the units from the cut on, and padding counts for nothing."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ def make_procedure(start: str, model=MODEL, augmentation="none", learning_rate=1
     return steps.Procedure(**{"model": model, "cut": cut, "tx": tx} | defaults | settings)
 
 
+@cache
 def make_step(start: str, **settings):
     """A function from variables to the state before the first step, and the jitted training step."""
     procedure = make_procedure(start, **settings)

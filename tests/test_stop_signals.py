@@ -60,10 +60,10 @@ gc.callbacks.append(lambda phase, _: phase == "start" and os.kill(os.getpid(), s
 try:
     gc.collect()
     gc.callbacks.clear()
-    time.sleep(5)
+    time.sleep(100)
 except signals.Stopped as stopped:
     print("stopped by", stopped.name)
     raise
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (130, "stopped by SIGINT\n", "")

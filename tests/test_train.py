@@ -20,7 +20,7 @@ from tljax.training import epochs
 from tljax.weights import pretrained
 
 
-def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch):
+def test_the_compiler_is_through_before_the_first_step(tmp_path, monkeypatch, own_programs):
     compiled, train_epoch, try_evaluate = [], epochs.train_epoch, epochs.try_evaluate
 
     def train(state, done, examples, order, train_steps, **settings):

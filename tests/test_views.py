@@ -197,10 +197,10 @@ def test_training_pictures_are_kept_larger_for_crops(folder):
 
 def test_where_nothing_is_kept_views_are_not_used(tmp_path, capsys):
     data = replace(DIGITS, augment="flip", views=2)
-    run(Config(stage="from_scratch", cut="conv1", network="tiny", epochs=1, data=data), tmp_path / "new")
+    run(small("from_scratch", data=data), tmp_path / "new")
     assert "config.data.views is not used: nothing is frozen" in capsys.readouterr().out
     source, cache = str(tmp_path / "new"), Cache(features=False)
-    run(Config(pretrained=source, epochs=1, data=data, cache=cache), tmp_path / "head")
+    run(small("feature_extraction", pretrained=source, data=data, cache=cache), tmp_path / "head")
     assert "config.data.views is not used: the frozen units run in every step" in capsys.readouterr().out
 
 

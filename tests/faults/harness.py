@@ -97,7 +97,7 @@ class Run:
             self.lines.append("END")
             self.changed.notify_all()
 
-    def wait_for(self, text: str, times: int = 1, timeout: float = 120) -> bool:
+    def wait_for(self, text: str, times: int = 1, timeout: float = 300) -> bool:
         """Waits until the process has printed the line `text` so many `times`; False if it ended before."""
         with self.changed:
             met = self.changed.wait_for(lambda: self.lines.count(text) >= times or self.lines[-1:] == ["END"], timeout)

@@ -5,17 +5,30 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from harness import HERE
 from tiny_runs import make_source
 
 from tljax.cli import main
 from tljax.commands import export
 
-MAIN = [sys.executable, str(HERE.parents[1] / "main.py"), "export"]
+# An export that waits where it has written all and renames the first file.
+WAITING = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from tljax.cli import main
+
+def wait(path, target, replace=Path.replace):
+    if target.name != "model.onnx":
+        return replace(path, target)
+    print("waits", flush=True)
+    time.sleep(300)
+
+Path.replace = wait
+main(["export", *sys.argv[1:]])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +40,12 @@ def source(tmp_path_factory) -> Path:
 def test_a_kill_leaves_what_was_there_before(source, tmp_path, number):
     out = tmp_path / "model.onnx"
     out.write_text("before")
-    run = subprocess.Popen([*MAIN, str(source), str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # It writes, and has not renamed yet.
-    while not list(tmp_path.glob(".export-*")):
-        assert run.poll() is None
-        time.sleep(0.001)
-    run.send_signal(number)
-    run.communicate()
+    command = [sys.executable, "-c", WAITING, str(source), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and "waits\n" in run.stdout
+        run.send_signal(number)
+    assert run.returncode == (-9 if number == signal.SIGKILL else 143)
+    assert len(list(tmp_path.glob(".export-*"))) == (number == signal.SIGKILL)
     assert out.read_text() == "before" and not (tmp_path / "model.onnx.json").exists()
 
 

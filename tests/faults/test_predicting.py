@@ -42,7 +42,7 @@ def start(*arguments: object, **settings) -> subprocess.Popen:
 
 
 def wait_for(condition) -> None:
-    ended = time.monotonic() + 60
+    ended = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < ended
         time.sleep(0.05)
