@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tljax.training.calibration import Labels
+from tljax.training.calibration import TWO_SIDED, Labels
+from tljax.trees import Row
 
 GroupNumbers = Int[np.ndarray, " n"]
 
@@ -130,6 +131,26 @@ def _by_size(
         pairs = [(rows, np.isin(rows, own) & (holders[labels[rows]] > 1)) for rows, own in batches if len(rows) == size]
         found.append(LeftOut(*(np.stack(parts) for parts in zip(*pairs, strict=True))))
     return found
+
+
+def describe_worth(right: Bool[np.ndarray, " n"], groups: GroupNumbers | None) -> Row:
+    """What a summary says about the groups of pictures that an accuracy is measured on: their number, and how many
+    pictures they are worth (`count_worth`), as `worth`. Empty without groups."""
+    if groups is None:
+        return {}
+    pictures = min(count_worth(right, groups, np.ones(len(right)), TWO_SIDED), len(right))
+    return {"worth": {"groups": len(np.unique(groups)), "pictures": pictures}}
+
+
+def join_groups(one: GroupNumbers, other: GroupNumbers) -> GroupNumbers:
+    """Groups of pictures that hang together by either of two numbers, of which both begin at 0."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = int(one.max(initial=0) + other.max(initial=0)) + 2
+    ends = (one, int(one.max(initial=0)) + 1 + other)
+    _, joined = connected_components(coo_array((np.ones(len(one)), ends), shape=(nodes, nodes)), directed=False)
+    return np.asarray(joined[one])
 
 
 def count_worth(
