@@ -218,6 +218,8 @@ SUMMARIES = [
     ("calibration", CALIBRATION | {"bins": BINS | {"without_temperature": [[1, 0.5, 2]]}}),
     ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 1.0, "labels": 1.5, "sizes": [1, "x"]}}}),
     ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 2, "labels": 1.5}}}),
+    ("solved", {"groups": "x"}), ("worth", 5), ("worth", {"groups": 2, "pictures": 0}),
+    ("solved", {"held_out": {"loss": 1.0, "accuracy": 0.5, "pictures": 5, "groups": "x"}}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
 ]  # fmt: skip
 

@@ -76,7 +76,7 @@ class Doubts(NamedTuple):
     """Why validation pictures, or the training pictures that were left out, may say too much."""
 
     fewer: bool
-    """There are fewer validation pictures, or none."""
+    """There are fewer validation pictures, or groups of them, or none."""
     chose: bool
     """The validation pictures chose the epoch, and how much that says too much is not known."""
     validation_known: bool
@@ -95,7 +95,10 @@ def find_doubts(summary: Row, held_out: Row) -> Doubts:
     chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
     known = summary.get("known_to_source") or {}
     are_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
-    return Doubts(there < out, chose, *are_known)
+    fewer = (
+        summary["worth"]["groups"] < held_out["groups"] if "worth" in summary and "groups" in held_out else there < out
+    )
+    return Doubts(fewer, chose, *are_known)
 
 
 def has_few(summary: Row, held_out: Row) -> bool:
@@ -228,9 +231,13 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
         counts = f"what the {there:,} validation pictures say; {other}"
     else:
         found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
-        why = "the validation pictures chose the epoch" if doubts.chose else f"validation has {there:,}"
+        why = (
+            "the validation pictures chose the epoch"
+            if doubts.chose
+            else f"validation has {there:,}{_of_groups(summary.get('worth'))}"
+        )
         why = "its source had learned from the validation pictures" if doubts.validation_known else why
-        counts = f"the expected accuracy, from {out:,} pictures; {why}"
+        counts = f"the expected accuracy, from {out:,} pictures{_of_groups(held_out)}; {why}"
         if has_few(summary, held_out):
             counts += "; with so few of a class it is too low"
     balanced = "; the classes are of different sizes, so go by the balanced one" * (found is not None)
