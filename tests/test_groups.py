@@ -84,6 +84,9 @@ def test_a_tenth_of_each_class_is_held_out_where_groups_allow():
     np.testing.assert_array_equal(shares(alone) * np.bincount(labels), np.round(np.bincount(labels) / 10))
     assert np.abs(shares(labels + 4 * rng.integers(0, 40, 3000)) - 0.1).max() < 0.03
     assert np.abs(shares((rng.pareto(1, 3000) * 3).astype(int)) - 0.1).max() < 0.02
+    # The small group would bring b nearer to a tenth, but has all of a.
+    small = np.array([0, 1, *[1] * 5]), np.array([0, 0, *[1] * 5])
+    assert stratify_groups(*small)["train"].tolist() == [0, 1]
     # Two groups: one on each side.
     assert (shares(alone % 2) > 0.4).all() and (shares(alone % 2) < 0.6).all()
 
@@ -131,6 +134,9 @@ def test_a_run_says_what_it_divides(tmp_path):
     train, validation = grouped.train, grouped.validation
     assert (train.count, validation.count) == (41, 4) and not set(train.groups) & set(validation.groups)
     np.testing.assert_array_equal(train.all_groups(), train.groups)
+    few = load_folder(folder, group=PATIENT, max_images=9).train
+    known = dict(zip(train.ids, train.groups, strict=True))
+    assert [known[name] for name in few.ids] == few.groups.tolist() and few.count == 9
     plain = load_folder(folder)
     assert plain.train.groups is None is plain.train.all_groups() and plain.description["warnings"] == []
 

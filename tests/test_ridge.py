@@ -173,6 +173,13 @@ def test_groups_of_one_picture_are_no_groups():
     np.testing.assert_allclose(grouped.scores, [scores[row] for row in grouped.rows], rtol=1e-9, atol=1e-9)
 
 
+def test_where_every_class_is_one_group_nothing_chooses_the_penalty():
+    features, labels = simulate(30, 20)
+    head = solve_head(features, labels, 4, groups=labels)
+    assert head.penalty == ridge.choose_penalty(decompose(features, labels, 4), labels) == ridge.DEFAULT_PENALTY
+    assert not len(head.held_out.rows) and estimate_accuracy(head.held_out, labels) is None
+
+
 def test_a_group_of_all_classes_is_left_out_alone_and_others_with_the_classes_that_they_lack():
     def batches(labels, groups, most: int = 5000) -> list[set[int]]:
         labels, groups = np.array(labels), np.array(groups)
@@ -189,6 +196,10 @@ def test_a_group_of_all_classes_is_left_out_alone_and_others_with_the_classes_th
     (part,) = leave_each(labels, groups, np.ones(6))
     assert {int(i) for i in part.pictures[~part.judged]} == {4}
     assert len(batches(np.arange(400) % 2, np.arange(400) // 4, 40)) == 10
+    for seed in range(40):
+        labels, groups = np.random.default_rng(seed).integers(0, [[3], [4]], (2, 9))
+        of = [set(groups[labels == label].tolist()) for label in range(3)]
+        assert all(own - batch for batch in batches(labels, groups) for own in of if len(own) > 1)
 
 
 def test_pictures_of_a_group_are_worth_few():
@@ -224,9 +235,10 @@ def test_the_estimate_by_groups_is_true_where_that_by_pictures_is_too_good(own):
             head = solve_head(features, labels, classes, groups=known)
             right = np.mean((others @ head.kernel + head.bias).argmax(1) == others_labels)
             estimate = estimate_accuracy(head.held_out, labels)
-            row += [estimate.accuracy - right, estimate.at_least <= right]
+            row += [estimate.accuracy - right, estimate.at_least <= right, np.log(head.penalty)]
         found.append(row)
-    plain, plain_holds, grouped, grouped_holds = np.mean(found, axis=0)
+    plain, plain_holds, weak, grouped, grouped_holds, strong = np.mean(found, axis=0)
+    assert strong > weak, "what a group has for itself is not to be learned"
     assert plain > 0.09 and plain_holds < 0.3
     assert abs(grouped) < 0.04 and grouped_holds > 0.8
 
