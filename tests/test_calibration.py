@@ -83,7 +83,7 @@ def test_a_temperature_is_tried_on_pictures_without_copies_among_those_that_it_i
 def test_copies_are_never_on_both_sides():
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 2**32, (60, 4), np.uint32)
-    contents = number_contents({"validation": digests[rng.integers(0, 60, 200)], "test": digests[::2]})
+    contents = number_contents({"validation": digests[rng.integers(0, 60, 200)], "test": digests[::2]}, {})
     assert [len(numbers) for numbers in contents.values()] == [200, 30]
     validation = contents["validation"]
     one = draw_half(validation)
@@ -91,6 +91,21 @@ def test_copies_are_never_on_both_sides():
     # Without copies, the halves are those of earlier versions.
     drawn = np.random.default_rng(0).permutation(101)
     assert np.flatnonzero(draw_half(np.arange(101)[::-1])).tolist() == sorted(drawn[:51])
+
+
+def test_groups_are_never_on_both_sides_nor_are_copies_in_other_groups():
+    rng = np.random.default_rng(0)
+    digests = rng.integers(0, 2**32, (40, 4), np.uint32)
+    digests[7] = digests[21]
+    groups = {"validation": np.arange(30) // 3, "test": np.arange(10) // 5 + 9}
+    contents = number_contents({"validation": digests[:30], "test": digests[30:]}, groups)
+    # Groups 2 and 7 have a copy of each other; group 9 is in both splits.
+    expected = np.where(groups["validation"] == 7, 2, groups["validation"])
+    same = contents["validation"][:, None] == contents["validation"]
+    np.testing.assert_array_equal(same, expected[:, None] == expected)
+    assert np.isin(contents["test"], contents["validation"]).tolist() == [True] * 5 + [False] * 5
+    half = draw_half(contents["validation"])
+    assert 12 <= half.sum() <= 20 and not set(expected[half]) & set(expected[~half])
 
 
 @pytest.mark.parametrize(("coverage", "images"), [(0.9, 40), (0.95, 200), (0.8, 9)])

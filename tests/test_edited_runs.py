@@ -220,6 +220,8 @@ SUMMARIES = [
     ("calibration", CALIBRATION | {"coverage": {"0.9": {"covered": 2, "labels": 1.5}}}),
     ("calibration", CALIBRATION | {"coverage": {"x": {"covered": 0.9, "labels": 1.5}}}),
     ("calibration", CALIBRATION | {"measured_on": {"split": "test", "images": None}}),
+    ("solved", {"groups": "x"}), ("worth", 5), ("worth", {"groups": 2, "pictures": 0}),
+    ("solved", {"held_out": {"loss": 1.0, "accuracy": 0.5, "pictures": 5, "groups": "x"}}),
     ("unchosen", {}), ("unchosen", {"accuracy": 0.5, "low": 0.4, "high": 2}),
     ("seconds", 2**64), ("epochs", 2**63), ("frozen_leaves_unchanged", "x"),
     ("params", {"trainable": 9, "non_trainable": "x"}), ("data.splits", {"train": {"of": None}}),

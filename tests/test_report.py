@@ -361,6 +361,32 @@ def test_a_solved_head_says_how_good_it_is_and_why_not_to_believe_that():
     assert belief.expected_lines(solved_head(None, solved=alone, accuracy=None)) == [nothing]
 
 
+def test_where_groups_were_left_out_lines_say_groups():
+    held_out = HELD_OUT | {"groups": 6, "of_a_class": 6.0}
+    solved = {"copies": 3, "single": 1, "groups": 7, "held_out": held_out}
+    summary = solved_head(600, solved=solved, worth={"groups": 3, "pictures": 12.5})
+    assert printed.summary_line(summary).splitlines()[1:] == [
+        "measured on 600 validation pictures of 3 groups, which chose nothing: 0.66 to 0.99 (95%)",
+        EXPECTED.partition(";")[0],
+        JUDGED.replace(
+            "pictures, each by a head that did not see it", "pictures of 6 groups, each group left out together"
+        ),
+        "1 class has one group, whose pictures of it are not judged: this says nothing about it",
+        "3 of the pictures are copies of others in other groups, which makes that too good",
+        "which counts: the expected accuracy, from 25 pictures of 6 groups; validation has 600 of 3 groups",
+    ]
+    # Many pictures of few groups are few; as many as they are, they say enough.
+    many = solved_head(5000, solved=solved)
+    assert not any("measured on" in line for line in printed.summary_line(many).splitlines())
+    few = printed.summary_line(many | {"worth": {"groups": 1, "pictures": 1.5}}).splitlines()[1]
+    assert few == "measured on 5,000 validation pictures of 1 group, which chose nothing: 0.24 to 1.00 (95%)"
+    scarce = solved_head(3, solved={"groups": 7, "held_out": held_out | {"of_a_class": 4.9}})
+    assert printed.summary_line(scarce).endswith("validation has 3; with so few of a class it is too low")
+    none = {"held_out": None, "groups": 3}
+    said = ["one group a class, and none to leave out: the penalty is the default"]
+    assert belief.expected_lines(solved_head(3, solved=none)) == said
+
+
 def test_a_run_ends_with_the_accuracy_of_each_class_and_the_calibration():
     about = {"split": "validation", "images": 60}
     calibration = {"temperature": 1.0, "fitted_on": about, "measured_on": about}

@@ -5,6 +5,7 @@ import pytest
 
 from tljax.training import calibration, ridge
 from tljax.training.calibration import softmax
+from tljax.training.grouped import count_worth, leave_balanced, leave_each
 from tljax.training.ridge import PENALTIES, decompose, estimate_accuracy, hold_out, solve_head
 
 # More features than pictures, and fewer.
@@ -115,6 +116,131 @@ def test_leaving_one_of_each_class_out_is_exact(n, size, weights):
         expected = leave_out(features, labels, group, 0.1, 4, weights)[is_first]
         ours = held_out.scores[[places[row] for row in group[is_first]]]
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+# (pictures, features, groups, views): groups with fewer and with more rows than there are axes.
+GROUPED = [(40, 60, 12, 1), (70, 12, 20, 1), (70, 5, 4, 1), (30, 8, 6, 2), (24, 60, 2, 1)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(("n", "size", "number", "views"), GROUPED)
+def test_leaving_whole_groups_out_is_exact(n, size, number, views, weights, monkeypatch):
+    monkeypatch.setattr(ridge, "PENALTIES", PENALTIES[::6])
+    monkeypatch.setattr(ridge, "BLOCK", 16)
+    features, every = simulate(n * views, size, seed=n)
+    labels, groups = every[:n], np.random.default_rng(n).integers(0, number, n)
+    every = np.tile(labels, views)
+    solved = decompose(features, every, 4, views, weights)
+
+    def solve_without(pictures, penalty: float) -> np.ndarray:
+        rows = [view * n + i for view in range(views) for i in pictures]
+        return leave_out(features, every, rows, penalty, 4, weights)
+
+    held_out = hold_out(solved, 0.1, groups)
+    holders = [len(set(groups[labels == label])) for label in range(4)]
+    assert sorted(held_out.rows) == [i for i in range(n) if holders[labels[i]] > 1], "each once"
+    np.testing.assert_array_equal(held_out.groups, groups[held_out.rows])
+    places = {row: i for i, row in enumerate(held_out.rows)}
+    for part in leave_balanced(labels, groups, solved.weights[:n], 5000):
+        for pictures, judged in zip(*part, strict=True):
+            assert sorted(pictures) == [i for i in range(n) if groups[i] in set(groups[pictures])], "whole groups"
+            assert len(set(groups[pictures])) < number
+            expected = solve_without(pictures, 0.1)[: len(pictures)][judged]
+            ours = held_out.scores[[places[row] for row in pictures[judged]]]
+            np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+    # Each group alone chooses the penalty, by pictures of classes that others have, too.
+    each, sums = solved.weights[:n], []
+    for penalty in ridge.PENALTIES:
+        sums.append(0.0)
+        for group in range(number):
+            pictures = np.flatnonzero(groups == group)
+            targets = ridge.mark_classes(np.tile(labels[pictures], views), 4)
+            counted = np.tile([each[i] * (holders[labels[i]] > 1) for i in pictures], views)
+            sums[-1] += float(np.square(solve_without(pictures, penalty) - targets).sum(axis=1) @ counted)
+    assert ridge.choose_penalty(solved, groups) == ridge.PENALTIES[np.argmin(sums)]
+
+
+def test_groups_of_one_picture_are_no_groups():
+    features, labels = simulate(90, 20)
+    plain, alone = (solve_head(features, labels, 4, groups=groups) for groups in (None, np.arange(90)[::-1]))
+    for ours, expected in zip((*alone[:4], *alone.held_out), (*plain[:4], *plain.held_out), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    # What leaves out groups leaves out the same.
+    solved = decompose(features, labels, 4)
+    assert ridge.choose_penalty(solved, np.arange(90)) == plain.penalty
+    scores = dict(zip(hold_out(solved, 0.1).rows, hold_out(solved, 0.1).scores, strict=True))
+    grouped = hold_out(solved, 0.1, np.arange(90))
+    np.testing.assert_allclose(grouped.scores, [scores[row] for row in grouped.rows], rtol=1e-9, atol=1e-9)
+
+
+def test_where_every_class_is_one_group_nothing_chooses_the_penalty():
+    features, labels = simulate(30, 20)
+    head = solve_head(features, labels, 4, groups=labels)
+    assert head.penalty == ridge.choose_penalty(decompose(features, labels, 4), labels) == ridge.DEFAULT_PENALTY
+    assert not len(head.held_out.rows) and estimate_accuracy(head.held_out, labels) is None
+
+
+def test_a_group_of_all_classes_is_left_out_alone_and_others_with_the_classes_that_they_lack():
+    def batches(labels, groups, most: int = 5000) -> list[set[int]]:
+        labels, groups = np.array(labels), np.array(groups)
+        parts = leave_balanced(labels, groups, np.ones(len(labels)), most)
+        return sorted((set(groups[pictures].tolist()) for part in parts for pictures in part.pictures), key=sorted)
+
+    assert batches([0, 1] * 6, np.arange(12) // 4) == [{0}, {1}, {2}]
+    # Of 2 and 3 groups of a class alone, one starts again.
+    alone = batches([0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 3, 4])
+    assert len(alone) == 3 and all(len(one & {0, 1}) == len(one & {2, 3, 4}) == 1 for one in alone)
+    assert set.union(*alone) == {0, 1, 2, 3, 4}
+    # A class of one group is not judged, and never left without another's last group.
+    labels, groups = np.array([0, 0, 1, 1, 2, 0]), np.array([0, 1, 0, 1, 2, 2])
+    (part,) = leave_each(labels, groups, np.ones(6))
+    assert {int(i) for i in part.pictures[~part.judged]} == {4}
+    assert len(batches(np.arange(400) % 2, np.arange(400) // 4, 40)) == 10
+    for seed in range(40):
+        labels, groups = np.random.default_rng(seed).integers(0, [[3], [4]], (2, 9))
+        of = [set(groups[labels == label].tolist()) for label in range(3)]
+        assert all(own - batch for batch in batches(labels, groups) for own in of if len(own) > 1)
+
+
+def test_pictures_of_a_group_are_worth_few():
+    """All as many as they are if they have nothing to do with each other, and hardly more than groups if they are
+    alike."""
+    rng, ones = np.random.default_rng(0), np.ones(2000)
+    groups, alike = np.arange(2000) // 20, np.repeat(rng.random(100) < 0.8, 20)
+    assert 1200 < count_worth(rng.random(2000) < 0.8, groups, ones, 0.95) < 2500
+    assert 70 < count_worth(alike, groups, ones, 0.95) < 130
+    # All are right, or all are of one group: that says little.
+    assert 100 < count_worth(ones > 0, groups, ones, 0.95) < 250
+    assert count_worth(alike, np.zeros(2000, int), ones, 0.95) < 2
+    assert count_worth(alike, groups, 3 * ones, 0.95) == pytest.approx(count_worth(alike, groups, ones, 0.95))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_estimate_by_groups_is_true_where_that_by_pictures_is_too_good(own):
+    """Pictures of a group share an offset; a group has all classes or, as patients have, one of its `own`."""
+    classes, number, each = 3, 18, 12
+    groups, fresh = np.repeat(np.arange(number), each), np.repeat(np.arange(number, number + 300), 2)
+    found = []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        centres, offsets = 0.3 * rng.normal(size=(classes, 40)), 0.8 * rng.normal(size=(number + 300, classes, 40))
+
+        def draw(of, rng=rng, centres=centres, offsets=offsets):
+            labels = of % classes if own else rng.integers(0, classes, len(of))
+            return centres[labels] + offsets[of, labels] + rng.normal(size=(len(of), 40)), labels
+
+        (features, labels), (others, others_labels) = draw(groups), draw(fresh)
+        row = []
+        for known in (None, groups):
+            head = solve_head(features, labels, classes, groups=known)
+            right = np.mean((others @ head.kernel + head.bias).argmax(1) == others_labels)
+            estimate = estimate_accuracy(head.held_out, labels)
+            row += [estimate.accuracy - right, estimate.at_least <= right, np.log(head.penalty)]
+        found.append(row)
+    plain, plain_holds, weak, grouped, grouped_holds, strong = np.mean(found, axis=0)
+    assert strong > weak, "what a group has for itself is not to be learned"
+    assert plain > 0.09 and plain_holds < 0.3
+    assert abs(grouped) < 0.04 and grouped_holds > 0.8
 
 
 @pytest.mark.parametrize(("each", "low", "high"), [(2, -0.14, 0.0), (5, -0.05, 0.02)])

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_runs import TINY, make_source, read_rows, read_summary, small
 
 from tljax.commands.show import show
@@ -163,6 +165,28 @@ def test_without_validation_all_labels_are_learned_from(source, tmp_path, capsys
     assert answer.set
     (row,) = read_rows(tmp_path / "run")
     assert row["val_loss"] is None and row["accuracy"] > 0.9
+
+
+def test_whole_groups_are_left_out_and_validated_on(source, tmp_path, capsys):
+    """Digits are grouped by the first figure of their number."""
+    split = datasets.load_dataset(FEW, seed=0).validation
+    for i, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
+        path = tmp_path / "pictures" / FEW.classes[label] / f"{i // 6}_{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    data = Data(name=f"folder:{tmp_path / 'pictures'}", image_size=32, group="([0-9]+)_")
+    run(solved(source, data), tmp_path / "run")
+    said, summary = capsys.readouterr().out, read_summary(tmp_path / "run")
+    assert "note        9 groups by '([0-9]+)_'" in said and "note        the split val is 1 of the 9 groups" in said
+    assert summary["worth"]["groups"] == 1 and summary["worth"]["pictures"] < 6
+    assert (summary["solved"]["groups"], summary["solved"]["held_out"]["groups"]) == (8, 8)
+    assert "judged on 48 training pictures of 8 groups, each group left out together" in said
+    train = datasets.load_dataset(data, seed=0).train
+    features = load(tmp_path / "run").features(train.images)
+    penalties = [solve_head(features, train.labels, 3, groups=groups).penalty for groups in (train.groups, None)]
+    assert summary["solved"]["penalty"] == penalties[0]
+    with pytest.raises(ValueError, match=r"data\.group: '\(\[0-9\]\+\)_' before, None now"):
+        run(solved(source, replace(data, group=None)), tmp_path / "run")
 
 
 def test_one_picture_a_class_says_that_nothing_is_known(source, tmp_path, capsys):

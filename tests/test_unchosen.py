@@ -96,6 +96,19 @@ LAST = make_rows("fine_tune", "conv5_block1", range(3, 6))
 OWN = make_rows("fine_tune", "conv4_block1", range(6, 8))
 
 
+def test_bags_are_of_whole_groups():
+    judged, groups, right, outside = draw_epochs(12, 3, seed=1), np.arange(12) % 4 * 5, 0, 0
+    for counts in draw_bags(4).tolist():
+        best = choose(judged, [counts[group // 5] for group in groups], "val_loss")
+        right += sum(int(best.right[i]) for i in range(12) if not counts[groups[i] // 5])
+        outside += 3 * counts.count(0)
+    found = undo_choice(judged, "val_loss", 0.75, groups, worth=4.5)
+    assert found is not None and found.accuracy == right / outside
+    assert found.low == min(accuracy_interval(value, 4.5)[0] for value in (0.75, found.accuracy))
+    # One group is in every bag.
+    assert undo_choice(judged, "val_loss", 0.75, np.zeros(12, int)) is None
+
+
 def test_stages_with_several_epochs_have_chosen():
     solved = make_rows("feature_extraction", "head", range(1))
     found = [count_choices(rows) for rows in ((), solved, HEAD, HEAD + LAST, solved + LAST[:1])]

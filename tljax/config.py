@@ -7,6 +7,7 @@ frozen, so that a config file may change single attributes of a default.
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune",
 ZERO_SHOT_MAX_IMAGES = 1000
 # The `data.validation_split` with which all labels are learned from.
 NO_VALIDATION = "none"
+# How `data.group` names a column of a table.
+COLUMN = "column:"
 
 
 # The largest number of float32.
@@ -104,6 +107,10 @@ class Data:
     holdout: Literal["train", "test"] = "train"
     """What a folder with train and test but no val is validated on. train: a tenth of train, and test is evaluated once
     at the end. test: the pictures of test."""
+    group: str | None = None
+    """Pictures that belong together, as those of one patient, writer or film do: REGEX, searched in each path within
+    the data, or `column:NAME` of a table. Where its first group in brackets, or else all that it matches, is equal,
+    pictures stay on one side of a tenth that is held out, and a solved head is judged without all of them."""
     max_images: int | None = None
     """Most images to read from each split, drawn at random by `seed`. None: all; 1,000 for zero_shot."""
     labels_per_class: int | None = None
@@ -168,6 +175,7 @@ class Data:
             images = getattr(self, name)
             right = images is None or (isinstance(images, int) and images >= 1)
             refuse_unless(right, f"data.{name}", images, "a whole number, at least 1")
+        self._check_group()
         augmentations = self.augmentations
         names = [name for name, _ in augmentations]
         refuse_unless(len(names) == len(set(names)), "data.augment", self.augment, "each name once")
@@ -185,6 +193,22 @@ class Data:
         refuse_unless(views is None or not mixed, "data.views", views, wanted)
         wanted = "flip alone has two"
         refuse_unless(views is None or views == 2 or names != ["flip"], "data.views", views, wanted)
+
+    def _check_group(self) -> None:
+        group = self.group
+        if group is None:
+            return
+        right = isinstance(group, str) and group.removeprefix(COLUMN).strip() != ""
+        refuse_unless(right, "data.group", group, f"must be a REGEX or {COLUMN}NAME, such as 'patient([0-9]+)'")
+        wanted = "is for folder:PATH and csv:FILE, whose pictures have paths; leave it out"
+        refuse_unless(self.kind != "", "data.group", group, wanted)
+        column = group.startswith(COLUMN)
+        wanted = "a folder has no columns; give a REGEX that is searched in the paths, or data.name=csv:FILE"
+        refuse_unless(not column or self.kind == "csv", "data.group", group, wanted)
+        try:
+            re.compile("" if column else group)
+        except re.error as error:
+            refuse_unless(False, "data.group", group, f"is no REGEX: {error}")
 
 
 @dataclass

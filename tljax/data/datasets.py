@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
 from tljax.data.decoding import TIFF_ENDINGS, USUAL_FIT, Encoded, is_read_anew
+from tljax.data.groups import warn_leaks
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.layouts import join_names, suggest_table
 from tljax.data.reading import list_images, read_images
@@ -47,6 +48,8 @@ class Split:
     """JPEGs without end marker, of which no row is missing. They are among `images`."""
     read_anew: tuple[str, ...] = ()
     """Pictures that are read otherwise than by version 0.1.0. They are among `images`."""
+    groups: Int[np.ndarray, " n"] | None = None
+    """The same number for pictures that belong together, in all splits; None where nothing says which do."""
 
     def all_labels(self) -> Int[np.ndarray, " count"]:
         """The labels of the whole split. All processes call this together."""
@@ -66,6 +69,10 @@ class Split:
     def all_digests(self) -> Digests:
         """The digests of the whole split. All processes call this together."""
         return gather(self.digests, self.rows, self.count)
+
+    def all_groups(self) -> Int[np.ndarray, " count"] | None:
+        """The groups of the whole split. All processes call this together."""
+        return None if self.groups is None else gather(self.groups, self.rows, self.count)
 
     def content(self) -> str:
         """A digest of the whole split's pictures with their labels, in their order. All processes call this
@@ -238,6 +245,8 @@ def _describe(
     fewer = "no image" if wanted is None else f"fewer images than config.data.labels_per_class={wanted}"
     short = [name for name, count in counts.get("train", {}).items() if count < (wanted or 1)]
     scarce = [f"train has {fewer} of {join_names(short)}"] if short else []
+    grouped = {part: its for part, split in found.items() if (its := split.all_groups()) is not None}
+    leaks = warn_leaks(source.groups.names, grouped) if source.groups else []
     # Without training, only one split is wanted.
     sizes = source.sizes.items() if "train" in origins else ()
     unused = [f"{name} ({size:,} images)" for name, size in sizes if name not in origins.values()]
@@ -257,7 +266,7 @@ def _describe(
         },
         "left_out": dict(source.left_out),
         "notes": [*source.notes, *([f"not used: {join_names(unused)}"] if unused else [])],
-        "warnings": [*source.warnings, *scarce, *skipped, *unfinished],
+        "warnings": [*source.warnings, *leaks, *scarce, *skipped, *unfinished],
     }
 
 
@@ -282,6 +291,7 @@ def _read(source: ImageSource, reading: Reading, part: str, chosen: tuple[str, R
         skipped=tuple(listed["skipped"].tolist()),
         unfinished=unfinished,
         read_anew=_find_read_anew(source, split, ids, listed["rows"]) if of_files else (),
+        groups=source.groups.of[split][listed["rows"]] if source.groups else None,
     )
 
 

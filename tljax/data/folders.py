@@ -5,33 +5,39 @@ from typing import Literal
 
 import numpy as np
 
-from tljax.data.image_source import PHOTOGRAPH_SIZE, ImageSource, Rows
+from tljax.config import COLUMN
+from tljax.data.groups import find_groups, refuse_no_side, stratify_groups, warn_unheld
+from tljax.data.image_source import PHOTOGRAPH_SIZE, Groups, ImageSource, Rows
 from tljax.data.layouts import BESIDE, Found, describe_left_out, join_names, recognize, suggest_table
 from tljax.data.splits import stratify
 from tljax.data.tables import recognize_table
 
 # What a run says about a validation split that it makes.
 DIVIDED = "the split val is a tenth of each class, at least one where there are two; other pictures, another tenth"
+DIVIDED_GROUPS = "the split val is {:,} of the {:,} groups, about a tenth of each class; other pictures, other groups"
 # Paths, and the label of each.
 Pictures = tuple[list[str], np.ndarray]
 Holdout = Literal["train", "test", "none"]
 
 
-def open_folder(folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
+def open_folder(
+    folder: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train", group: str | None = None
+) -> ImageSource:
     """`folder` as an image source, with the splits of its subfolders.
 
     Without a split val, `stratify` divides the split train; with `holdout="test"` only if there is no test either, with
     `holdout="none"` never.
-    `classes` are the classes that will be used, empty for all.
+    `classes` are the classes that will be used, empty for all. `group` says which pictures belong together
+    (`config.data.group`).
 
     Raises:
       PermissionError: if a folder cannot be read.
-      ValueError: if it has no folders of classes, or `recognize` refuses its layout.
+      ValueError: if it has no folders of classes, `recognize` refuses its layout, or groups cannot be told or divided.
     """
     found = recognize(folder, classes)
     if not any(found.splits.values()):
         raise ValueError(f"config.data.name='folder:{folder}': {_explain_flat(found)}")
-    return _as_source(found, holdout)
+    return _as_source(found, holdout, group)
 
 
 def _explain_flat(found: Found) -> str:
@@ -47,27 +53,33 @@ def _explain_flat(found: Found) -> str:
     )
 
 
-def open_table(file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train") -> ImageSource:
+def open_table(
+    file: Path, classes: tuple[str, ...] = (), holdout: Holdout = "train", group: str | None = None
+) -> ImageSource:
     """A CSV file with labels, and the pictures beside it, as an image source. The arguments are those of `open_folder`.
 
     Raises:
-      ValueError: as `recognize_table`.
+      ValueError: as `recognize_table`, or if groups cannot be told or divided.
     """
-    return _as_source(recognize_table(file, classes), holdout)
+    column = group.removeprefix(COLUMN) if group and group.startswith(COLUMN) else None
+    return _as_source(recognize_table(file, classes, column), holdout, group)
 
 
-def _as_source(found: Found, holdout: Holdout) -> ImageSource:
+def _as_source(found: Found, holdout: Holdout, group: str | None) -> ImageSource:
     """The pictures of a layout, which has classes."""
     names = list(next(iter(found.splits.values())))
     splits = {split: _shuffle(list(by_class.values())) for split, by_class in found.splits.items()}
     whole = splits.pop("all", None) or (splits.get("train") if "val" not in splits else None)
     divided = whole is not None and holdout != "none" and (holdout == "train" or "test" not in splits)
-    alone: list[str] = []
     if whole is not None:
-        counts = np.bincount(whole[1], minlength=len(names))
-        alone = [name for name, count in zip(names, counts, strict=True) if divided and count == 1]
-        parts = stratify(whole[1]).items() if divided else [("train", np.arange(len(whole[1])))]
-        splits |= {split: _choose(whole, rows) for split, rows in parts}
+        splits["train"] = whole
+    groups, said = find_groups(group, {split: paths for split, (paths, _) in splits.items()}, found.groups)
+    notes, warnings = [*found.notes, *said], list(found.warnings)
+    if whole is not None and divided:
+        parts, note, lines = _divide(whole[1], names, groups, group)
+        splits |= {split: _choose(whole, rows) for split, rows in parts.items()}
+        groups = _follow(groups, parts)
+        notes, warnings = [*notes, note], [*warnings, *lines]
 
     def fetch(split: str, rows: Rows) -> list[Path]:
         return [found.base / splits[split][0][i] for i in rows]
@@ -83,16 +95,33 @@ def _as_source(found: Found, holdout: Holdout) -> ImageSource:
         fetch=fetch,
         shards=lambda _: [],
         left_out=dict(found.left_out),
-        notes=(
-            *found.notes,
-            *([DIVIDED] if divided else []),
-        ),
-        warnings=(
-            *found.warnings,
-            *([f"one picture of each of {join_names(alone)}: none is left to validate on"] if alone else []),
-        ),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
         test_at_end=divided and "test" in splits,
+        groups=groups,
     )
+
+
+def _divide(
+    labels: np.ndarray, names: list[str], groups: Groups | None, group: str | None
+) -> tuple[dict[str, Rows], str, list[str]]:
+    """The rows of train and val, a note, and warnings."""
+    if groups is None:
+        alone = [name for i, name in enumerate(names) if np.sum(labels == i) == 1]
+        line = f"one picture of each of {join_names(alone)}: none is left to validate on"
+        return stratify(labels), DIVIDED, [line] * bool(alone)
+    own = groups.of["train"]
+    parts = stratify_groups(labels, own)
+    refuse_no_side(str(group), [groups.names[i] for i in np.unique(own)], parts["val"])
+    note = DIVIDED_GROUPS.format(len(np.unique(own[parts["val"]])), len(np.unique(own)))
+    return parts, note, warn_unheld(labels, own, parts["val"], names)
+
+
+def _follow(groups: Groups | None, parts: dict[str, Rows]) -> Groups | None:
+    """The groups, where `parts` of train become splits."""
+    if groups is None:
+        return None
+    return groups._replace(of={**groups.of, **{split: groups.of["train"][rows] for split, rows in parts.items()}})
 
 
 def _shuffle(by_class: list[list[str]]) -> Pictures:

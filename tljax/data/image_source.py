@@ -19,6 +19,13 @@ CHUNK = 512
 Rows = Int[np.ndarray, " n"]
 
 
+class Groups(NamedTuple):
+    """Which pictures belong together: the `names` of the groups and, for each split, the group of each row."""
+
+    names: tuple[str, ...]
+    of: Mapping[str, Int[np.ndarray, " n"]]
+
+
 class ImageSource(NamedTuple):
     """A source of images.
 
@@ -33,7 +40,7 @@ class ImageSource(NamedTuple):
 
     `left_out` counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings`
     lines about what may be wrong. `test_at_end` says that validation was held out of train, so that the split test is
-    evaluated once at the end.
+    evaluated once at the end. `groups` are None where nothing says which pictures belong together.
     """
 
     class_names: tuple[str, ...]
@@ -46,3 +53,4 @@ class ImageSource(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     test_at_end: bool = False
+    groups: Groups | None = None

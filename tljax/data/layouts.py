@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Role = Literal["train", "val", "test", "unlabelled"]
@@ -58,7 +59,7 @@ class Found(NamedTuple):
     `base` is the folder to which all paths are relative. `splits` maps `train`, `val`, `test` to class name -> paths of
     the class's pictures; a folder of classes has the one split `all`. Every split has the same class names. `left_out`
     counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings` lines about
-    what may be wrong.
+    what may be wrong. `groups` maps paths to the cells of the table's column that says which belong together.
     """
 
     base: Path
@@ -66,6 +67,7 @@ class Found(NamedTuple):
     left_out: Counter[str]
     notes: list[str]
     warnings: list[str]
+    groups: Mapping[str, str] = MappingProxyType({})
 
 
 class Contents(NamedTuple):

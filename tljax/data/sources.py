@@ -68,7 +68,7 @@ def open_source(config: Data) -> ImageSource:
         # Where the user has said what is validated on, train stays whole, but for runs of version 0.1.0 (`holdout`).
         chosen = (config.validation_split or "val").partition("[")[0] not in VALIDATION_NAMES
         holdout: Holdout = "none" if whole or (chosen and config.holdout == "train") else config.holdout
-        source = open_pictures(config.path, config.classes, holdout)
+        source = open_pictures(config.path, config.classes, holdout, config.group)
     else:
         source = open_tfds(config.name, config.dir, OTHER_NAMES)
     for i, name in enumerate(config.classes):

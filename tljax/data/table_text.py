@@ -29,8 +29,13 @@ class Table(NamedTuple):
         return self.columns[column] or f"number {column + 1}"
 
     def key(self, column: int) -> str:
-        """The name of a column for comparisons: `ClassId`, `class_id` and `Class ID` are one."""
-        return re.sub(r"[\W_]", "", self.columns[column].casefold())
+        """The name of a column for comparisons."""
+        return fold_column(self.columns[column])
+
+
+def fold_column(name: str) -> str:
+    """The name of a column for comparisons: `ClassId`, `class_id` and `Class ID` are one."""
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def read_table(file: Path) -> Table:

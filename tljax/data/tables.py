@@ -9,7 +9,7 @@ from pathlib import Path
 from tljax.data.layouts import ENDING, Found, Role, check_splits, join_names, list_pictures, split_role, unite_names
 from tljax.data.table_columns import Columns, choose_columns
 from tljax.data.table_files import NO_ENDING_OTHER_CASE, OTHER_CASE, Finder, Match, name_split_folder
-from tljax.data.table_text import Table, read_table
+from tljax.data.table_text import Table, fold_column, read_table
 from tljax.text import count_words
 
 # What programs write where there is no label.
@@ -18,12 +18,13 @@ NO_LABEL = ("nan", "na", "n/a", "#n/a", "null", "none")
 SHOWN = 10
 
 
-def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
+def recognize_table(file: Path, classes: Sequence[str] = (), group: str | None = None) -> Found:
     """The pictures that a table names, by split and class. They lie in the table's folder, or where their paths lead.
+    `group` is the name of the column that says which belong together.
 
     Raises:
-      ValueError: if the table or its columns cannot be told, pictures are missing or have two labels or two splits, or
-        a class has no picture.
+      ValueError: if the table or its columns cannot be told, pictures are missing or have two labels, splits or groups,
+        or a class has no picture.
     """
     table = read_table(file)
     pictures, others = list_pictures(file.parent)
@@ -43,7 +44,30 @@ def recognize_table(file: Path, classes: Sequence[str] = ()) -> Found:
     for part, by_class in found.splits.items():
         found.splits[part] = {name: by_class.get(name, []) for name in names}
     check_splits(found, {part: f"the split {part}" for part in found.splits}, classes)
-    return found._replace(left_out=+found.left_out)
+    groups = read_groups(table, matches, group) if group else {}
+    return found._replace(left_out=+found.left_out, groups=groups)
+
+
+def read_groups(table: Table, matches: Sequence[Match], column: str) -> dict[str, str]:
+    """What stands in a column beside each picture.
+
+    Raises:
+      ValueError: if there is no such column, or two cells of a picture differ.
+    """
+    key = fold_column(column)
+    places = [i for i in range(len(table.columns)) if table.key(i) == key]
+    if not places:
+        raise ValueError(
+            f"{table.file} has no column {column!r} for config.data.group; it has {join_names(table.columns)}"
+        )
+    groups: dict[str, str] = {}
+    two_groups = []
+    for match, cell in zip(matches, table.cells(places[0]), strict=True):
+        name = " ".join(cell.split())
+        if match.picture is not None and groups.setdefault(str(match.picture), name) != name:
+            two_groups.append(f"{match.picture} ({groups[str(match.picture)]} and {name})")
+    _refuse(table.file, "in two groups", two_groups)
+    return groups
 
 
 def _fill_splits(found: Found, table: Table, columns: Columns, matches: Sequence[Match]) -> None:

@@ -7,6 +7,7 @@ Functions take the content of `summary.json`, in which keys are lacking that ear
 from typing import NamedTuple
 
 from tljax.data.layouts import join_names
+from tljax.text import count_words
 from tljax.training.calibration import accuracy_interval, is_uneven, least_accuracy
 from tljax.training.unchosen import MANY, Unchosen
 from tljax.trees import Row
@@ -40,9 +41,9 @@ def expect_on_new(summary: Row) -> Expected | None:
     if held_out is not None and not summary.get("best_epoch") and find_doubts(summary, held_out).left_out_count:
         return Expected(held_out["accuracy"], _at_least(held_out), None)
     known = (summary.get("known_to_source") or {}).get("validation")
-    if summary["accuracy"] is None or images is None or images >= MANY or has_chosen(summary) or known:
+    if summary["accuracy"] is None or images is None or _worth(summary) >= MANY or has_chosen(summary) or known:
         return None
-    return Expected(summary["accuracy"], *accuracy_interval(summary["accuracy"], images))
+    return Expected(summary["accuracy"], *accuracy_interval(summary["accuracy"], _worth(summary)))
 
 
 def _expect_unchosen(summary: Row) -> Expected:
@@ -60,6 +61,12 @@ def count_validation(summary: Row) -> int | None:
     return images
 
 
+def _worth(summary: Row) -> float:
+    """How many pictures that have nothing to do with each other say as much as those of validation."""
+    worth: float = summary.get("worth", {}).get("pictures", count_validation(summary) or 0)
+    return worth
+
+
 def is_left_out(summary: Row) -> bool:
     """Whether loss and accuracy are those of training pictures that were left out, as without validation pictures."""
     return "validation" not in summary.get("data", {}).get("splits", ("validation",))
@@ -69,7 +76,7 @@ class Doubts(NamedTuple):
     """Why validation pictures, or the training pictures that were left out, may say too much."""
 
     fewer: bool
-    """There are fewer validation pictures, or none."""
+    """There are fewer validation pictures, or groups of them, or none."""
     chose: bool
     """The validation pictures chose the epoch, and how much that says too much is not known."""
     validation_known: bool
@@ -88,7 +95,16 @@ def find_doubts(summary: Row, held_out: Row) -> Doubts:
     chose = summary.get("epochs", 0) > 0 and "unchosen" not in summary and there < MANY
     known = summary.get("known_to_source") or {}
     are_known = (known.get(name, 0) > FEW_KNOWN * n for name, n in (("validation", there), ("train", out)))
-    return Doubts(there < out, chose, *are_known)
+    fewer = (
+        summary["worth"]["groups"] < held_out["groups"] if "worth" in summary and "groups" in held_out else there < out
+    )
+    return Doubts(fewer, chose, *are_known)
+
+
+def has_few(summary: Row, held_out: Row) -> bool:
+    """Whether so few pictures, or groups, of a class were judged that heads without one are worse."""
+    few: bool = held_out["pictures"] < FEW_OF_A_CLASS * len(summary.get("class_names", ()))
+    return few or held_out.get("of_a_class", FEW_OF_A_CLASS) < FEW_OF_A_CLASS
 
 
 class Imbalance(NamedTuple):
@@ -125,20 +141,26 @@ def _doubt(summary: Row) -> str:
     Where they have chosen among epochs, it is too high; runs of earlier versions do not know by how much.
     """
     images = count_validation(summary)
-    if summary["accuracy"] is None or images is None or images >= MANY:
+    if summary["accuracy"] is None or images is None or _worth(summary) >= MANY:
         return ""
+    pictures = f"{images:,} validation pictures{_of_groups(summary.get('worth'))}"
     if "unchosen" in summary:
         return (
-            f"measured on the {images:,} validation pictures that chose the epoch: on others expect about "
+            f"measured on the {pictures} that chose the epoch: on others expect about "
             f"{_expect_unchosen(summary).write('95%: ')}"
         )
     if has_chosen(summary):
         return (
-            f"measured on the {images:,} validation pictures that chose the epoch: the accuracy on them is too high, "
+            f"measured on the {pictures} that chose the epoch: the accuracy on them is too high, "
             "by how much is not known"
         )
-    low, high = accuracy_interval(summary["accuracy"], images)
-    return f"measured on {images:,} validation pictures, which chose nothing: {low:.2f} to {high:.2f} (95%)"
+    low, high = accuracy_interval(summary["accuracy"], _worth(summary))
+    return f"measured on {pictures}, which chose nothing: {low:.2f} to {high:.2f} (95%)"
+
+
+def _of_groups(counted: Row | None) -> str:
+    """Of how many groups pictures are; empty where nothing says which belong together."""
+    return f" of {count_words(counted['groups'], 'group')}" if counted and "groups" in counted else ""
 
 
 def expected_lines(summary: Row) -> list[str]:
@@ -150,23 +172,29 @@ def expected_lines(summary: Row) -> list[str]:
     held_out = solved.get("held_out")
     if held_out is None:
         nothing = "nothing says how good it is, and " * (summary["accuracy"] is None)
-        return [f"one picture a class, and none to leave out: {nothing}the penalty is the default"]
-    lines = _held_out(held_out)
+        one = "group" if "groups" in solved else "picture"
+        return [f"one {one} a class, and none to leave out: {nothing}the penalty is the default"]
+    lines, grouped = _held_out(held_out), "groups" in held_out
     if single := solved.get("single"):
         classes = "1 class has" if single == 1 else f"{single:,} classes have"
-        lines.append(f"{classes} one picture, which stays: this says nothing about it")
+        one = "one group, whose pictures of it are not judged" if grouped else "one picture, which stays"
+        lines.append(f"{classes} {one}: this says nothing about it")
     if solved.get("copies"):
-        lines.append(f"{solved['copies']:,} of the pictures are copies of others, which makes that too good")
+        of = " in other groups" * grouped
+        lines.append(f"{solved['copies']:,} of the pictures are copies of others{of}, which makes that too good")
     return [*lines, *_which_counts(summary, held_out)]
 
 
 def _held_out(held_out: Row) -> list[str]:
     """What is expected of a solved head, and what that is taken from."""
     accuracy, pictures = held_out["accuracy"], held_out["pictures"]
+    grouped = "groups" in held_out
+    where = "" if grouped else "; less where pictures belong together, as those of one writer do"
+    how = "each group left out together" if grouped else "each by a head that did not see it"
     lines = [
         f"expected on new pictures of the same kind and origin: accuracy {accuracy:.4f}, at least about "
-        f"{_at_least(held_out):.2f} (95%); less where pictures belong together, as those of one writer do",
-        f"judged on {pictures:,} training pictures, each by a head that did not see it",
+        f"{_at_least(held_out):.2f} (95%){where}",
+        f"judged on {pictures:,} training pictures{_of_groups(held_out)}, {how}",
     ]
     if "worst_class" in held_out:
         worst = held_out["worst_class"]
@@ -203,10 +231,14 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
         counts = f"what the {there:,} validation pictures say; {other}"
     else:
         found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
-        why = "the validation pictures chose the epoch" if doubts.chose else f"validation has {there:,}"
+        why = (
+            "the validation pictures chose the epoch"
+            if doubts.chose
+            else f"validation has {there:,}{_of_groups(summary.get('worth'))}"
+        )
         why = "its source had learned from the validation pictures" if doubts.validation_known else why
-        counts = f"the expected accuracy, from {out:,} pictures; {why}"
-        if out < FEW_OF_A_CLASS * len(summary.get("class_names", ())):
+        counts = f"the expected accuracy, from {out:,} pictures{_of_groups(held_out)}; {why}"
+        if has_few(summary, held_out):
             counts += "; with so few of a class it is too low"
     balanced = "; the classes are of different sizes, so go by the balanced one" * (found is not None)
     return [f"which counts: {counts}{balanced}"]

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from tljax.report.belief import (
-    FEW_OF_A_CLASS,
     Expected,
     count_validation,
     expect_on_new,
     find_imbalance,
     has_chosen,
+    has_few,
     is_left_out,
 )
 from tljax.text import count_words, printable
@@ -88,7 +88,8 @@ def _on_new(summary: Row, split: str) -> str:
     if expected is None:
         return ""
     if expected.high is None:
-        judged = "judging each of these by a head that did not see it"
+        groups = "groups" in (summary["solved"].get("held_out") or {})
+        judged = f"judging each of these by a head that did not see {'its group' if groups else 'it'}"
         return f"of new pictures like its training pictures expect {_write(expected)}, {judged}"
     there = _count(summary, "validation")
     those = "the" if there is None else f"the {there:,}"
@@ -189,7 +190,8 @@ def _known(summary: Row, split: str) -> str:
 
 
 def _few_of_a_class(summary: Row, split: str) -> str:
-    few = (_count(summary, split) or 0) < FEW_OF_A_CLASS * len(summary.get("class_names", ()))
+    held_out = (summary.get("solved") or {}).get("held_out")
+    few = held_out is not None and has_few(summary, held_out)
     return "with so few of a class that is too low" if split == "train" and few else ""
 
 

@@ -108,6 +108,8 @@ def _is_held_out(value: Any) -> bool:
     return (
         all(is_number(number, 0, 1) for number in numbers)
         and is_whole(value.get("pictures"), 1)
+        and is_whole(value.get("groups", 1), 1)
+        and is_number(value.get("of_a_class", 1.0), 1)
         and _either(is_measured)(value.get("loss"))
         and ("worst_class" not in value or ("balanced_accuracy" in value and _is_worst_class(value["worst_class"])))
     )
@@ -283,6 +285,9 @@ SUMMARY_RULES: dict[str, Rule] = {
     "test.accuracy": Rule(_either(is_measured), "must be a number"),
     "balanced_accuracy": Rule(_either(is_measured), "must be a number"),
     "test.balanced_accuracy": Rule(_either(is_measured), "must be a number"),
+    "worth": _dict(),
+    "worth.groups": _whole(1),
+    "worth.pictures": Rule(lambda value: is_number(value, 0) and value > 0, "must be a number above 0"),
     "class_names": _list(is_text, "must be the names of the classes"),
     "class_accuracy": _CLASS_ACCURACY,
     "test.class_accuracy": _CLASS_ACCURACY,
@@ -292,6 +297,7 @@ SUMMARY_RULES: dict[str, Rule] = {
     "solved": _dict(),
     "solved.single": _whole(0),
     "solved.copies": _whole(0),
+    "solved.groups": _whole(1),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
     "data": _dict(),

@@ -16,6 +16,7 @@ from tljax.stages.solve import Solution
 from tljax.storage.file_index import Digests
 from tljax.training import calibration
 from tljax.training.epochs import Evaluation
+from tljax.training.grouped import GroupNumbers, join_groups
 from tljax.trees import Row
 
 # The coverages that `summary.json` reports, if there are enough pictures.
@@ -24,7 +25,7 @@ REPORTED_COVERAGES = (0.9, 0.95)
 
 class Graded(NamedTuple):
     """Pictures with their logits and their labels; `what` names them in `summary.json`. Pictures of equal content, as
-    copies of one are, have the same of the `contents`."""
+    copies of one are, have the same of the `contents`, and so have those that belong together."""
 
     what: str
     logits: Float[np.ndarray, "n classes"]
@@ -81,8 +82,10 @@ def choose_kept_images(
 def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | None) -> tuple[Graded, Graded]:
     """The pictures that the calibration is fitted on, and those that it is measured on: validation and test or, without
     a test split, one half of validation and the other, drawn by a fixed seed. Without validation, it is fitted on the
-    training pictures that were held out. Copies of what it is fitted on measure nothing."""
-    contents = number_contents({name: dataset.splits[name].all_digests() for name in found})
+    training pictures that were held out. Copies of what it is fitted on measure nothing, nor does what belongs to it.
+    """
+    digests = {name: dataset.splits[name].all_digests() for name in found}
+    contents = number_contents(digests, {name: dataset.splits[name].all_groups() for name in found})
 
     def grade(name: str) -> Graded:
         return Graded(name, found[name].logits, dataset.splits[name].all_labels(), contents[name])
@@ -103,15 +106,21 @@ def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | 
     return fitting.take(one, "one half of validation"), fitting.take(~one, "the other half of validation")
 
 
-def number_contents(digests: Mapping[str, Digests]) -> dict[str, Int[np.ndarray, " n"]]:
-    """A number for each picture of each split, the same for pictures of the same content."""
+def number_contents(
+    digests: Mapping[str, Digests], groups: Mapping[str, GroupNumbers | None]
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """A number for each picture of each split, the same for pictures of the same content, or of the same of the
+    `groups`, which all splits have or none."""
     _, numbers = np.unique(np.concatenate(list(digests.values())), axis=0, return_inverse=True)
+    if known := [own for own in groups.values() if own is not None]:
+        numbers = join_groups(numbers.ravel(), np.concatenate(known))
     ends = np.cumsum([len(rows) for rows in digests.values()])
     return dict(zip(digests, np.split(numbers.ravel(), ends[:-1]), strict=True))
 
 
 def draw_half(contents: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which pictures are in one half of them, drawn by a fixed seed. All copies of a picture are on one side."""
+    """Which pictures are in one half of them, drawn by a fixed seed. All copies of a picture are on one side,
+    and all that belongs together."""
     drawn = np.random.default_rng(0).permutation(len(contents))
     names, first, counts = np.unique(contents[drawn], return_index=True, return_counts=True)
     order = np.argsort(first)

@@ -20,6 +20,7 @@ from tljax.stages.solve import Solution
 from tljax.training import epochs
 from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions, softmax
 from tljax.training.epochs import Evaluation
+from tljax.training.grouped import GroupNumbers, describe_worth
 from tljax.training.progress import Progress, last_epoch
 from tljax.training.state import TrainState
 from tljax.training.unchosen import undo_choice
@@ -58,7 +59,8 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     draw(config, workdir, dataset, found, progress)
     judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
-    return summarize(outcome, judged, made.setup.cut) | describe_unchosen(outcome, config, judged) | more
+    groups = dataset.validation.all_groups() if dataset.validation else None
+    return summarize(outcome, judged, made.setup.cut) | describe_unchosen(outcome, config, judged, groups) | more
 
 
 def write_predictions(workdir: Path, dataset: Dataset, found: dict[str, Evaluation]) -> None:
@@ -91,11 +93,12 @@ def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evalu
 
 def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
     """Loss and accuracy on the split `name`, the balanced accuracy, and that of each class: None where it has no
-    image."""
-    names = dataset.class_names
-    confusions = count_confusions(dataset.splits[name].all_labels(), evaluation.predicted, len(names))
+    image; and what its groups are worth."""
+    names, labels = dataset.class_names, dataset.splits[name].all_labels()
+    confusions = count_confusions(labels, evaluation.predicted, len(names))
     by_class = dict(zip(names, class_accuracies(confusions), strict=True))
-    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class}
+    worth = describe_worth(evaluation.predicted == labels, dataset.splits[name].all_groups())
+    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class, **worth}
 
 
 def count_labels(dataset: Dataset, config: Config) -> Row:
@@ -107,17 +110,21 @@ def count_labels(dataset: Dataset, config: Config) -> Row:
     }
 
 
-def describe_unchosen(outcome: Outcome, config: Config, judged: dict[str, Row]) -> Row:
+def describe_unchosen(
+    outcome: Outcome, config: Config, judged: dict[str, Row], groups: GroupNumbers | None = None
+) -> Row:
     """The accuracy of the best epoch without its having been chosen, if others could have been, and if it is known
     what each of them made of each validation picture. `judged` is what `judge` says of each split.
 
-    What was chosen before, in the run's sources, is not undone. After one such choice the interval still holds, after
-    two it does not (`benchmarks/unchosen.py`), and nothing is said.
+    `groups` are those of the validation pictures. What was chosen before, in the run's sources, is not undone. After
+    one such choice the interval still holds, after two it does not (`benchmarks/unchosen.py`), and nothing is said.
     """
     progress, own = outcome.progress, len(outcome.progress.history) - len(outcome.earlier)
     if own < 2 or len(progress.judged) != own or count_choices(outcome.earlier) > 1:
         return {}
-    undone = undo_choice(progress.judged, config.monitor, judged["validation"]["accuracy"])
+    measured = judged["validation"]
+    worth = measured.get("worth", {}).get("pictures")
+    undone = undo_choice(progress.judged, config.monitor, measured["accuracy"], groups, worth)
     return {} if undone is None else {"unchosen": undone._asdict()}
 
 

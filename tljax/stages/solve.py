@@ -15,6 +15,7 @@ from tljax.stages.assembly import Assembly
 from tljax.stages.programs import Setup
 from tljax.training import calibration, epochs, ridge
 from tljax.training.epochs import Evaluation
+from tljax.training.grouped import share_out
 from tljax.training.progress import Progress
 from tljax.training.regularization import weigh
 from tljax.training.state import TrainState
@@ -28,8 +29,8 @@ class Solution(NamedTuple):
     labels: Int[np.ndarray, " n"]
     seconds: float
     about: Row
-    """JSON: the penalty, the temperature, the numbers of pictures, of copies among them and of classes with a `single`
-    picture, and the estimated accuracy."""
+    """JSON: the penalty, the temperature, the numbers of pictures, of copies among them, of classes with a `single`
+    picture or group and, where pictures belong together, of `groups`, and the estimated accuracy."""
 
 
 def solve_if_asked(
@@ -89,15 +90,17 @@ def solve(
     views = averages if isinstance(averages, tuple) else (averages,)
     gathered = [gather(view, split.rows, split.count) for view in views]
     features = gathered[0] if len(views) == 1 else np.concatenate(gathered)
-    labels = split.all_labels()
-    counts = np.bincount(labels, minlength=len(dataset.class_names))
-    head = ridge.solve_head(features, labels, len(dataset.class_names), len(views), weights)
+    labels, groups = split.all_labels(), split.all_groups()
+    head = ridge.solve_head(features, labels, len(dataset.class_names), len(views), weights, groups)
+    shares = share_out(labels, np.arange(len(labels)) if head.held_out.groups is None or groups is None else groups)
+    named = {} if head.held_out.groups is None else {"groups": len(shares.members)}
     about = {
         "penalty": head.penalty,
         "temperature": head.temperature,
         "pictures": len(labels),
-        "copies": ridge.count_copies(gathered[0]),
-        "single": int(np.sum(counts == 1)),
+        "copies": ridge.count_copies(gathered[0], groups),
+        "single": int(np.sum(shares.holders == 1)),
+        **named,
         "held_out": judge_held_out(head.held_out, labels, dataset.class_names, weights),
     }
     return Solution(head, labels, time.perf_counter() - began, about)
@@ -120,8 +123,8 @@ def judge_held_out(
     held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"], names: Sequence[str], weights: ridge.ClassWeights
 ) -> Row | None:
     """What the pictures that were left out say: mean loss (nats), estimated accuracy and what it is at least, balanced
-    accuracy, and the class with the lowest; None if there are none. `labels` are those of all pictures, `weights`
-    those of the classes."""
+    accuracy, and the class with the lowest; None if there are none. Where groups were left out, also their number, and
+    in how many a class is on average. `labels` are those of all pictures, `weights` those of the classes."""
     estimate = ridge.estimate_accuracy(held_out, labels, weights)
     if estimate is None:
         return None
@@ -133,6 +136,7 @@ def judge_held_out(
         "accuracy": estimate.accuracy,
         "at_least": estimate.at_least,
         "pictures": estimate.pictures,
+        **_count_groups(held_out, labels),
         "balanced_accuracy": calibration.balanced_accuracy(estimate.confusions),
         "worst_class": {
             "name": names[worst],
@@ -140,3 +144,10 @@ def judge_held_out(
             "pictures": int(estimate.confusions[worst].sum()),
         },
     }
+
+
+def _count_groups(held_out: ridge.HeldOut, labels: Int[np.ndarray, " n"]) -> Row:
+    if held_out.groups is None:
+        return {}
+    shares = share_out(labels[held_out.rows], held_out.groups)
+    return {"groups": len(shares.members), "of_a_class": float(shares.holders[shares.holders > 0].mean())}

@@ -18,6 +18,7 @@ from tljax.runs.predictions import PREDICTIONS, choose_rows, describe_pictures
 from tljax.runs.workdir import begin_run, mark_running
 from tljax.stages.programs import describe_setup, make_setup
 from tljax.training.calibration import balanced_accuracy, count_confusions
+from tljax.training.grouped import describe_worth
 from tljax.training.inference import classify, start_inference
 from tljax.trees import Row, flatten, unflatten
 from tljax.weights import convert, imagenet
@@ -76,6 +77,7 @@ def zero_shot(
         "loss": float(np.mean(losses, dtype=np.float64)),
         "accuracy": accuracy,
         "balanced_accuracy": None if accuracy is None else balanced_accuracy(confusions),
+        **describe_worth(mapped.predicted == split.labels, split.all_groups()),
         "images": len(split.labels),
         "class_names": list(names),
         "mapping": {name: [weights.labels[i][1] for i in found] for name, found in groups.items()},

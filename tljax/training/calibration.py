@@ -16,6 +16,8 @@ FEWEST = 50
 TEMPERATURES = (0.05, 20.0)
 # The parts into which pictures are divided to try a temperature on those that it was not fitted on.
 FOLDS = 10
+# The parts of a normal distribution below the ends of intervals of 95% with one end, and with two.
+ONE_SIDED, TWO_SIDED = 0.95, 0.975
 BINS = 15
 # Sets of labels of this size and larger are counted together.
 LARGEST_SIZE = 10
@@ -206,7 +208,7 @@ def class_accuracies(confusions: Int[np.ndarray, "classes classes"]) -> list[flo
     return [float(right / n) if n else None for right, n in zip(np.diag(confusions), images, strict=True)]
 
 
-def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
+def accuracy_interval(accuracy: float, images: float) -> tuple[float, float]:
     """Between which accuracies a network with this `accuracy` on so many images lies: Wilson's interval of 95%
     (Wilson, Probable Inference, 1927)."""
     low, high = _wilson(accuracy, images, 1.96)

@@ -8,14 +8,16 @@ are read in blocks.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from tljax.training import calibration
-from tljax.training.calibration import Labels
+from tljax.training.calibration import ONE_SIDED, Labels
+from tljax.training.grouped import GroupNumbers, LeftOut, count_worth, leave_balanced, leave_each, share_out
 
 # Penalties, in units of the mean eigenvalue of the features' covariance (see `Ridge.unit`).
 PENALTIES = 10.0 ** np.arange(-4, 3.01, 0.25)
@@ -41,11 +43,14 @@ ClassWeights = Float[np.ndarray, " classes"] | Sequence[float] | None
 
 
 class HeldOut(NamedTuple):
-    """Scores of pictures, each from a head that was solved without it and without one picture of every other class."""
+    """Scores of pictures, each from a head that was solved without it and without one picture of every other class;
+    where pictures belong together, without all of its group, and without groups of the classes that it lacks."""
 
     rows: Int[np.ndarray, " held"]
-    """Which of the pictures; none if every class has one picture only."""
+    """Which of the pictures; none if every class has one picture, or one group, only."""
     scores: Float[np.ndarray, "held classes"]
+    groups: GroupNumbers | None = None
+    """Those of the rows, if whole groups were left out."""
 
 
 class SolvedHead(NamedTuple):
@@ -125,20 +130,22 @@ def solve_head(
     classes: int,
     views: int = 1,
     weights: ClassWeights = None,
+    groups: GroupNumbers | None = None,
 ) -> SolvedHead:
     """The head of `classes` classes that a ridge regression gives for these pictures.
 
     `features` [views * n, features] may be memory-mapped; `labels` [n] are those of the pictures. Held-out scores are
     those of the first views. The scale of the features comes from these pictures, without their labels. The `weights`
-    stay the same where pictures are left out.
+    stay the same where pictures are left out. Those of one of the `groups` [n] are left out together.
 
     Raises:
       ValueError: if a feature is not finite.
     """
     ridge = decompose(features, np.tile(labels, views), classes, views, weights)
-    counts = np.bincount(labels, minlength=classes)
-    penalty = choose_penalty(ridge) if counts.max() > 1 else DEFAULT_PENALTY
-    held_out = hold_out(ridge, penalty)
+    groups = None if groups is None or len(np.unique(groups)) == len(groups) else groups
+    holders = np.bincount(labels) if groups is None else share_out(labels, groups).holders
+    penalty = choose_penalty(ridge, groups) if holders.max() > 1 else DEFAULT_PENALTY
+    held_out = hold_out(ridge, penalty, groups)
     temperature = find_temperature(held_out, labels, classes)
     kernel = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
     bias = ridge.offsets / temperature - ridge.mean @ kernel
@@ -248,15 +255,16 @@ def standardize(
     return centred
 
 
-def choose_penalty(ridge: Ridge) -> float:
-    """The penalty of `PENALTIES` with the least squared error, weighted, when each picture in turn is left out.
+def choose_penalty(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
+    """The penalty of `PENALTIES` with the least squared error, weighted, when each picture, or group, in turn is left
+    out.
 
     For a linear smoother that error is exactly e / (1 - h), e being the error with the picture and h its leverage, the
     diagonal of the matrix that makes scores of targets (Allen, 1974; Golub, Heath and Wahba, 1979). A leverage grows
     with the picture's weight.
     """
-    if ridge.views > 1:
-        return _choose_by_groups(ridge)
+    if ridge.views > 1 or groups is not None:
+        return _choose_by_groups(ridge, groups)
     n, at_once = len(ridge.labels), max(1, BLOCK // len(ridge.offsets))
     shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
     sums = np.zeros(len(PENALTIES))
@@ -270,18 +278,32 @@ def choose_penalty(ridge: Ridge) -> float:
     return float(PENALTIES[np.argmin(sums)])
 
 
-def _choose_by_groups(ridge: Ridge) -> float:
-    """`choose_penalty` where the rows of all views of a picture are left out together."""
+def _choose_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
+    """`choose_penalty` where the rows of all views of a picture, or of all pictures of a group, are left out
+    together."""
     pictures = len(ridge.labels) // ridge.views
+    if groups is None:
+        parts = [LeftOut(np.arange(pictures)[:, None], np.ones((pictures, 1), bool))]
+    else:
+        parts = leave_each(ridge.labels[:pictures], groups, ridge.weights[:pictures])
     sums = np.zeros(len(PENALTIES))
-    at_once = max(1, BLOCK // ridge.views)
-    for start in range(0, pictures, at_once):
-        rows = _all_views(ridge, np.arange(start, min(start + at_once, pictures))[:, None])
-        places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
-        for i, penalty in enumerate(PENALTIES):
-            left_out = leave_out(ridge, rows, places, penalty)
-            sums[i] += (np.square(left_out) * ridge.weights[rows][..., None]).sum()
-    return float(PENALTIES[np.argmin(sums)])
+    for part in parts:
+        for some, rows, places in _read_parts(ridge, part):
+            errors_without = start_leaving_out(ridge, rows, places)
+            weights = ridge.weights[rows] * np.tile(part.judged[some], ridge.views)
+            for i, penalty in enumerate(PENALTIES):
+                sums[i] += (np.square(errors_without(penalty)) * weights[..., None]).sum()
+    return float(PENALTIES[np.argmin(sums)]) if sums.any() else DEFAULT_PENALTY
+
+
+def _read_parts(ridge: Ridge, part: LeftOut) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Some of a part's sets of pictures at a time: which, the rows of all views, and their places on the axes."""
+    sets, members = part.pictures.shape
+    at_once = max(1, BLOCK // max(1, members * ridge.views))
+    for start in range(0, sets, at_once):
+        some = slice(start, start + at_once)
+        rows = _all_views(ridge, part.pictures[some])
+        yield some, rows, ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
 
 
 def _all_views(ridge: Ridge, pictures: Int[np.ndarray, "groups members"]) -> Int[np.ndarray, "groups rows"]:
@@ -309,24 +331,68 @@ def leave_out(
     return left_out
 
 
-def hold_out(ridge: Ridge, penalty: float) -> HeldOut:
+def start_leaving_out(
+    ridge: Ridge, rows: Int[np.ndarray, "groups rows"], places: Float[np.ndarray, "groups rows axes"]
+) -> Callable[[float], Float[np.ndarray, "groups rows classes"]]:
+    """`leave_out` for any penalty. Where groups have more rows than there are axes, systems have the size of these:
+    with Q = [1, places], I - H_SS is I - Q D Q' W, and its inverse I + Q (1/D - Q' W Q)^-1 Q' W (Woodbury, 1950)."""
+    if rows.shape[1] <= places.shape[2] + 1:
+        return partial(leave_out, ridge, rows, places)
+    gram = np.zeros((len(rows), places.shape[2] + 1, places.shape[2] + 1))
+    for block in _blocks(rows.shape[1]):
+        gram += _weigh(ridge, rows[:, block], places[:, block]) @ _add_constant(places[:, block])
+    return partial(_leave_out_by_axes, ridge, rows, places, gram)
+
+
+def _leave_out_by_axes(
+    ridge: Ridge, rows: np.ndarray, places: np.ndarray, gram: np.ndarray, penalty: float
+) -> Float[np.ndarray, "groups rows classes"]:
+    errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), np.array([penalty])).reshape(*rows.shape, -1)
+    blocks = list(_blocks(rows.shape[1]))
+    right = sum(_weigh(ridge, rows[:, block], places[:, block]) @ errors[:, block] for block in blocks)
+    spread = np.diag(1 / np.append(ridge.constant, ridge.shrink(penalty)))
+    more = np.linalg.solve(spread - gram, right)
+    left_out: np.ndarray = errors + np.concatenate([_add_constant(places[:, b]) @ more for b in blocks], axis=1)
+    return left_out
+
+
+def _add_constant(places: Float[np.ndarray, "groups rows axes"]) -> Float[np.ndarray, "groups rows more"]:
+    return np.concatenate([np.ones((*places.shape[:2], 1)), places], axis=2)
+
+
+def _weigh(ridge: Ridge, rows: np.ndarray, places: np.ndarray) -> Float[np.ndarray, "groups more rows"]:
+    weighted: np.ndarray = _add_constant(places).transpose(0, 2, 1) * ridge.weights[rows][:, None]
+    return weighted
+
+
+def hold_out(ridge: Ridge, penalty: float, groups: GroupNumbers | None = None) -> HeldOut:
     """Scores of pictures that are left out in groups of one of each class, each picture once, `HELD_OUT` at most.
 
     To leave out one picture alone would make its class rarer than the others, and the head less likely to name it: with
-    few pictures the accuracy would come out far too low. A class that has one picture keeps it.
+    few pictures the accuracy would come out far too low. A class that has one picture keeps it. With `groups` of
+    pictures that belong together, whole ones are left out, as `leave_balanced` has them, and pictures of a class that
+    one group has alone are not judged.
     """
-    groups, first = form_groups(ridge.labels[: len(ridge.labels) // ridge.views], len(ridge.offsets))
-    members = groups.shape[1]
-    scores = np.zeros((*groups.shape, len(ridge.offsets)))
-    at_once = max(1, BLOCK // max(1, members * ridge.views))
-    for start in range(0, len(groups), at_once):
-        pictures = groups[start : start + at_once]
-        rows = _all_views(ridge, pictures)
-        places = ridge.turn(rows.ravel()).reshape(*rows.shape, -1)
-        left_out = leave_out(ridge, rows, places, penalty)[:, :members]
-        targets = mark_classes(ridge.labels[pictures.ravel()], len(ridge.offsets))
-        scores[start : start + at_once] = targets.reshape(left_out.shape) - left_out
-    return HeldOut(groups[first], scores[first])
+    labels, weights = (all_rows[: len(all_rows) // ridge.views] for all_rows in (ridge.labels, ridge.weights))
+    if groups is None:
+        parts = [LeftOut(*form_groups(labels, len(ridge.offsets)))]
+    else:
+        parts = leave_balanced(labels, groups, weights, HELD_OUT)
+    found = [_score_left_out(ridge, part, penalty) for part in parts]
+    rows = np.concatenate([np.zeros(0, int), *(part.pictures[part.judged] for part in parts)])
+    scores = np.concatenate([np.zeros((0, len(ridge.offsets))), *found])
+    return HeldOut(rows, scores, None if groups is None else groups[rows])
+
+
+def _score_left_out(ridge: Ridge, part: LeftOut, penalty: float) -> Float[np.ndarray, "judged classes"]:
+    """The scores of the pictures of a part that are judged, from heads without the pictures beside them."""
+    members, classes = part.pictures.shape[1], len(ridge.offsets)
+    scores = np.zeros((*part.pictures.shape, classes))
+    for some, rows, places in _read_parts(ridge, part):
+        left_out = start_leaving_out(ridge, rows, places)(penalty)[:, :members]
+        targets = mark_classes(ridge.labels[part.pictures[some].ravel()], classes)
+        scores[some] = targets.reshape(left_out.shape) - left_out
+    return scores[part.judged]
 
 
 def form_groups(labels: Labels, classes: int) -> tuple[Int[np.ndarray, "groups members"], np.ndarray]:
@@ -370,7 +436,10 @@ def estimate_accuracy(held_out: HeldOut, labels: Labels, weights: ClassWeights =
     times = (np.bincount(labels) / np.maximum(np.bincount(own, minlength=labels.max() + 1), 1))[own]
     right = float(np.average(predicted == own, weights=times))
     # A head that counts few pictures much depends on them: all say as much as fewer that count the same.
-    effective = count_effective(times if weights is None else times * np.asarray(weights, np.float64)[own])
+    counted = times if weights is None else times * np.asarray(weights, np.float64)[own]
+    effective = count_effective(counted)
+    if held_out.groups is not None:
+        effective = min(effective, count_worth(predicted == own, held_out.groups, counted, ONE_SIDED))
     at_least = calibration.least_accuracy(right, effective)
     return Estimate(right, at_least, len(own), calibration.count_confusions(own, predicted, classes))
 
@@ -388,8 +457,9 @@ def name_labels(scores: Scores) -> Labels:
     return labels
 
 
-def count_copies(features: Features) -> int:
-    """The number of pictures that are copies of others, by their features, which rounding may change a little.
+def count_copies(features: Features, groups: GroupNumbers | None = None) -> int:
+    """The number of pictures that are copies of others, by their features, which rounding may change a little; with
+    `groups`, of others of another group.
 
     A held-out score takes a copy for a new picture.
     """
@@ -401,6 +471,7 @@ def count_copies(features: Features) -> int:
     largest = max((float(np.abs(features[block]).max()) for block in _blocks(n)), default=0.0)
     close = np.diff(line[order]) <= COPY * largest * math.sqrt(size)
     pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(close)]
+    pairs = [(one, other) for one, other in pairs if groups is None or groups[one] != groups[other]]
     return sum(bool(np.abs(features[one] - features[other]).max() <= COPY * largest) for one, other in pairs)
 
 

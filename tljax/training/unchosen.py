@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from tljax.config import Monitor
 from tljax.training.calibration import Labels, Logits, accuracy_interval, cross_entropies
+from tljax.training.grouped import GroupNumbers
 
 # With fewer validation pictures than this, accuracies are given with intervals, and what each epoch makes of each
 # picture is kept.
@@ -40,7 +41,13 @@ def judge_pictures(logits: Logits, labels: Labels) -> Judged:
     return Judged(cross_entropies(logits, labels).astype(np.float32), logits.argmax(axis=1) == labels)
 
 
-def undo_choice(judged: Sequence[Judged], monitor: Monitor, accuracy: float) -> Unchosen | None:
+def undo_choice(
+    judged: Sequence[Judged],
+    monitor: Monitor,
+    accuracy: float,
+    groups: GroupNumbers | None = None,
+    worth: float | None = None,
+) -> Unchosen | None:
     """The accuracy that the best epoch has on pictures that did not choose it; None from a single picture.
 
     `judged` are all epochs that could be chosen, `monitor` is what chooses, and `accuracy` is that of the chosen one on
@@ -51,20 +58,24 @@ def undo_choice(judged: Sequence[Judged], monitor: Monitor, accuracy: float) -> 
     A bag has 63% of the pictures and chooses a little worse than all of them, so this is too low where epochs differ,
     as `accuracy` is too high where they are alike. The interval therefore reaches from the lower end of Wilson's for
     one to the upper end for the other. `benchmarks/unchosen.py` measures how often it is right.
+
+    Where pictures belong together, bags are of whole `groups`, and intervals are those of as many pictures as these are
+    `worth`.
     """
-    right, outside = measure_outside(judged, monitor)
+    right, outside = measure_outside(judged, monitor, groups)
     if not outside.any():
         return None
     expected = float(right.sum() / outside.sum())
-    intervals = [accuracy_interval(value, len(judged[0].right)) for value in (expected, accuracy)]
+    intervals = [accuracy_interval(value, worth or len(judged[0].right)) for value in (expected, accuracy)]
     return Unchosen(expected, min(low for low, _ in intervals), max(high for _, high in intervals))
 
 
 def measure_outside(
-    judged: Sequence[Judged], monitor: Monitor
+    judged: Sequence[Judged], monitor: Monitor, groups: GroupNumbers | None = None
 ) -> tuple[Int[np.ndarray, " bags"], Int[np.ndarray, " bags"]]:
     """How many pictures outside each bag the epoch that is best in it predicts right, and how many are outside."""
-    counts = draw_bags(len(judged[0].right))
+    numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
+    counts = draw_bags(len(judged[0].right)) if numbers is None else draw_bags(int(numbers.max()) + 1)[:, numbers]
     best = _sum_scores(judged, monitor, counts).argmin(axis=1)
     outside = counts == 0
     right = np.stack([epoch.right for epoch in judged])[best] & outside
