@@ -76,6 +76,7 @@ def test_a_table_of_files_and_decisions_is_enough(tmp_path):
     ("rows", "said"),
     [
         ("file,decision,score\na,keep,0\nb,,953\n", "row 3 has the score '953', which is no number from 0 to 1"),
+        ("sep=;\r\nfile;decision;score\na;keep;0\nb;;1,1\n", "row 3 has the score '1,1'"),
         ("file,decision,score\n\na,keep,\na,drop,\n", "row 3 (a: keep) and row 4 (a: drop) decide otherwise"),
         ("file,choice\na,keep\n", "has no column 'decision'; its columns are file, choice"),
         ("file,decision\n,keep\n", "row 2 has the decision 'keep' and no file"),
