@@ -195,10 +195,14 @@ def _find_pictures(decisions: Mapping[str, Decision], places: Mapping[str, objec
     unknown = [decision for decision in missing if len(meant[decision.file]) != 1]
     if unknown:
         orders = order_names(places)
-        told = [f"row {each.row}: {each.file} (the nearest is {find_near_name(orders, each.file)})" for each in unknown]
+        # To look for what is near takes a moment a name.
+        told = [
+            f"row {each.row}: {each.file} (the nearest is {find_near_name(orders, each.file)})"
+            for each in unknown[:TOLD]
+        ]
         raise ValueError(
             f"{file} names {count_words(len(unknown), 'picture')} that the data has not: "
-            f"{join_names(told, '; ', TOLD)}; correct the table, or give the data that it is about"
+            f"{join_names([*told, *unknown[TOLD:]], '; ', TOLD)}; correct the table, or give the data that it is about"
         )
     return unite((d._replace(file=meant.get(name, [name])[0]) for name, d in decisions.items()), file)
 
