@@ -202,7 +202,8 @@ def _find_pictures(decisions: Mapping[str, Decision], places: Mapping[str, objec
         ]
         raise ValueError(
             f"{file} names {count_words(len(unknown), 'picture')} that the data has not: "
-            f"{join_names([*told, *map(str, unknown[TOLD:])], '; ', TOLD)}; correct the table, or give the data that it is about"
+            f"{join_names([*told, *map(str, unknown[TOLD:])], '; ', TOLD)}; correct the table, or give the data that "
+            "it is about"
         )
     return unite((d._replace(file=meant.get(name, [name])[0]) for name, d in decisions.items()), file)
 
