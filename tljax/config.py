@@ -113,6 +113,8 @@ class Data:
     pictures stay on one side of a tenth that is held out, and a solved head is judged without all of them."""
     max_images: int | None = None
     """Most images to read from each split, drawn at random by `seed`. None: all; 1,000 for zero_shot."""
+    corrections: str | None = None
+    """Table of decisions about pictures, check.csv: drop, keep, or another class. Files stay as they are."""
     labels_per_class: int | None = None
     """Training images of each class, drawn at random by `seed`; a smaller number draws some of those that a larger one
     draws. Validation and test stay whole. None: all."""
@@ -166,9 +168,17 @@ class Data:
         """The path in `folder:PATH` or `csv:FILE`. To be asked for where there is a `kind`."""
         return Path(self.name.removeprefix(f"{self.kind}:")).expanduser()
 
+    @property
+    def corrections_file(self) -> Path:
+        """The path in `corrections`. To be asked for where there are some."""
+        return Path(self.corrections or "").expanduser()
+
     def check(self) -> None:
         """Raises ValueError for values with which no data can be read."""
         check_choices(self, "data.")
+        file = self.corrections
+        right = file is None or (isinstance(file, str) and bool(file.strip()))
+        refuse_unless(right, "data.corrections", file, "must be the path of a table, such as check.csv, or None")
         size = self.image_size
         refuse_unless(size is None or (isinstance(size, int) and size >= 32), "data.image_size", size, "at least 32")
         for name in ("max_images", "labels_per_class"):

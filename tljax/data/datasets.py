@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 
 from tljax.config import Data
 from tljax.data.augmentation import find_kept_side
+from tljax.data.corrections import leave_out
 from tljax.data.decoding import TIFF_ENDINGS, USUAL_FIT, Encoded, is_read_anew
 from tljax.data.groups import warn_leaks
 from tljax.data.image_source import ImageSource, Rows
@@ -21,7 +22,7 @@ from tljax.data.reading import list_images, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
 from tljax.devices.mesh import gather
-from tljax.devices.processes import leader_first, max_over_processes
+from tljax.devices.processes import check_alike, leader_first, max_over_processes
 from tljax.storage.file_index import Digests, FileIndex, open_index
 from tljax.trees import Row, digest_json, sha256
 
@@ -178,10 +179,12 @@ def load_dataset(
 
 
 def _open(config: Data, training: bool) -> tuple[ImageSource, dict[str, tuple[str, Rows]], tuple[str, ...]]:
-    """The source, the rows of each part as `choose_parts` gives them, and the names of the classes."""
+    """The source, the rows of each part as `choose_parts` gives them, without what corrections drop, and the names of
+    the classes."""
     with leader_first("data"):
         source = open_source(config)
-    parts = choose_parts(config, source, training)
+    check_alike("data.corrections", str(source.corrections))
+    source, parts = leave_out(source, choose_parts(config, source, training), config.classes)
     names = tuple(config.classes) or source.class_names
     if training and len(names) < 2:
         raise ValueError(
@@ -267,7 +270,7 @@ def _describe(
         "left_out": dict(source.left_out),
         "notes": [*source.notes, *([f"not used: {join_names(unused)}"] if unused else [])],
         "warnings": [*source.warnings, *leaks, *scarce, *skipped, *unfinished],
-    }
+    } | ({} if source.corrections is None else {"corrections": source.corrections})
 
 
 def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 # Names of the validation split in TFDS and in folders, the preferred one first.
 VALIDATION_NAMES = ("validation", "val", "valid")
@@ -26,6 +26,16 @@ class Groups(NamedTuple):
     of: Mapping[str, Int[np.ndarray, " n"]]
 
 
+class Corrected(NamedTuple):
+    """The pictures of a split about which something was decided: their rows, in rising order, their labels before and
+    after, and which of them are dropped."""
+
+    rows: Rows
+    before: Int[np.ndarray, " n"]
+    after: Int[np.ndarray, " n"]
+    dropped: Bool[np.ndarray, " n"]
+
+
 class ImageSource(NamedTuple):
     """A source of images.
 
@@ -40,7 +50,8 @@ class ImageSource(NamedTuple):
 
     `left_out` counts the files that are not read, by reason. `notes` are lines about what was understood, `warnings`
     lines about what may be wrong. `test_at_end` says that validation was held out of train, so that the split test is
-    evaluated once at the end. `groups` are None where nothing says which pictures belong together.
+    evaluated once at the end. `groups` are None where nothing says which pictures belong together. `corrected` is what
+    `corrections` (their digest, None without any) change in each split.
     """
 
     class_names: tuple[str, ...]
@@ -54,3 +65,5 @@ class ImageSource(NamedTuple):
     warnings: tuple[str, ...] = ()
     test_at_end: bool = False
     groups: Groups | None = None
+    corrected: Mapping[str, Corrected] = MappingProxyType({})
+    corrections: str | None = None

@@ -63,6 +63,8 @@ def list_images(
         "source": config.name,
         "content": _digest_shards(shards, index) if shards else _digest_files(source, split, rows, index),
     }
+    # The digest of shards says nothing of labels that were corrected.
+    about |= {} if source.corrections is None else {"corrections": source.corrections}
     listed = cache.find(about) if reading.disk_bytes else None
     if listed is None:
         with cache.build(about, {}, reading.disk_bytes) as listed:

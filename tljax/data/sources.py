@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tljax.config import NO_VALIDATION, Data
+from tljax.data.corrections import correct, read_decisions
 from tljax.data.digits import open_digits
 from tljax.data.folders import Holdout, open_folder, open_table
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource
@@ -24,13 +25,16 @@ EXAMPLES = {"folder": "folder:pictures", "csv": "csv:pictures/labels.csv"}
 
 
 def check_place(config: Data, workdir: Path | None = None) -> None:
-    """Checks that a folder of pictures or a table is there, before anything is downloaded, that `workdir` is not in
-    that folder, and that other names are no paths.
+    """Checks that a folder of pictures, a table and corrections are there, before anything is downloaded, that
+    `workdir` is not in that folder, and that other names are no paths.
 
     Raises:
       FileNotFoundError: if there is no such folder or file.
-      ValueError: if the name means nothing, or the run would write its pictures among them.
+      ValueError: if the name means nothing, corrections contradict each other, or the run would write its pictures
+        among them.
     """
+    if config.corrections is not None:
+        read_decisions(config.corrections_file)
     if not config.kind:
         if config.name not in SOURCES and explain_name(config.name):
             # A data set comes before what has the same name here.
@@ -52,11 +56,12 @@ def check_place(config: Data, workdir: Path | None = None) -> None:
 
 
 def open_source(config: Data) -> ImageSource:
-    """Opens the image source that `config.name` names and checks that it has all of `config.classes`, each named once.
+    """Opens the image source that `config.name` names, with the labels of `config.corrections`, and checks that it has
+    all of `config.classes`, each named once.
 
     Raises:
-      ValueError: if a class, the folder or the data set is wrong; the message names it.
-      FileNotFoundError: if the folder or table does not exist, or CIFAR-10 cannot be downloaded.
+      ValueError: if a class, the folder, the data set or a correction is wrong; the message names it.
+      FileNotFoundError: if the folder, table or corrections do not exist, or CIFAR-10 cannot be downloaded.
       PermissionError: if a folder cannot be read.
     """
     whole = config.validation_split == NO_VALIDATION
@@ -80,4 +85,4 @@ def open_source(config: Data) -> ImageSource:
             )
         if name in config.classes[:i]:
             raise ValueError(f"config.data.classes: {name!r} stands there twice; name each class once")
-    return source
+    return source if config.corrections is None else correct(source, config.corrections_file)

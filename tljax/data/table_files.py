@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from bisect import bisect, bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ AS_WRITTEN, OTHER_CASE, NO_ENDING, NO_ENDING_OTHER_CASE = range(4)
 LAST = chr(sys.maxunicode)
 # So many names before and behind one that is missing are compared with it.
 NEAR = 50
+# Names in order, and read backwards in order.
+Orders = tuple[list[str], list[str]]
 
 
 class Match(NamedTuple):
@@ -148,22 +150,34 @@ class Finder:
         return names | {os.path.splitext(name)[0]: picture for name, picture in names.items()}
 
     def _find_near(self, name: str) -> str | None:
-        """The picture whose name is most like this one, of those that begin or end alike: to compare all names of a
-        large folder takes seconds."""
+        """The picture whose name is most like this one."""
         names, orders = self._names
-        alike = []
-        for order, written in zip(orders, (name, name[::-1]), strict=True):
-            place = bisect(order, written)
-            alike.append(order[max(place - NEAR, 0) : place + NEAR])
-        near = [*alike[0], *(other[::-1] for other in alike[1])]
-        # The first of names that are equally alike.
-        return names[min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o))] if near else None
+        near = find_near_name(orders, name)
+        return None if near is None else names[near]
 
     @cached_property
-    def _names(self) -> tuple[dict[str, str], tuple[list[str], list[str]]]:
-        """The pictures by their names; the names in order, and read backwards in order."""
+    def _names(self) -> tuple[dict[str, str], Orders]:
+        """The pictures by their names, and the orders of these."""
         names = {picture.rpartition("/")[2]: picture for picture in self.pictures}
-        return names, (sorted(names), sorted(name[::-1] for name in names))
+        return names, order_names(names)
+
+
+def order_names(names: Iterable[str]) -> Orders:
+    """Names as `find_near_name` looks for one."""
+    forwards = sorted(names)
+    return forwards, sorted(name[::-1] for name in forwards)
+
+
+def find_near_name(orders: Orders, name: str) -> str | None:
+    """The name that is most like this one, of those that begin or end alike: to compare all names of a large folder
+    takes seconds. None if there are no names."""
+    alike = []
+    for order, written in zip(orders, (name, name[::-1]), strict=True):
+        place = bisect(order, written)
+        alike.append(order[max(place - NEAR, 0) : place + NEAR])
+    near = [*alike[0], *(other[::-1] for other in alike[1])]
+    # The first of names that are equally alike.
+    return min(near, key=lambda o: (-SequenceMatcher(None, o, name).ratio(), o)) if near else None
 
 
 def _read_backwards(path: str) -> str:

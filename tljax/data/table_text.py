@@ -17,6 +17,8 @@ class Table(NamedTuple):
     file: Path
     columns: tuple[str, ...]
     rows: list[list[str]]
+    numbers: tuple[int, ...] = ()
+    """The number of each row in a spreadsheet, whose first row are the names of the columns."""
 
     def cells(self, column: int) -> list[str]:
         return [row[column] for row in self.rows]
@@ -38,38 +40,45 @@ def fold_column(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold())
 
 
-def read_table(file: Path) -> Table:
-    """The names of the columns and the rows of a CSV file, separated by commas, semicolons, tabs or bars.
+# The columns of a table of labels.
+LABELLED = "one with files and one with labels"
+
+
+def read_table(file: Path, needs: str = LABELLED, least: int = 1) -> Table:
+    """The names of the columns and the rows of a CSV file, separated by commas, semicolons, tabs or bars. `needs` says
+    which columns it must have.
 
     Raises:
-      ValueError: if it is no text, has fewer than two columns or no row, a row has more or fewer cells than there are
-        columns, or a quote is not closed.
+      ValueError: if it is no text, has fewer than two columns or less than `least` rows, a row has more or fewer cells
+        than there are columns, or a quote is not closed.
     """
     text = _decode(file)
     # Excel writes the separator into the first line.
     told = re.match(r"sep=(.)[\r\n]", text)
     separator = told[1] if told else _choose_separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
-    rows, lines, begin = [], [], 1
+    rows, lines, numbers, begin = [], [], [], 1
     try:
-        for cells in reader:
+        # Spreadsheets hide the line that tells the separator.
+        for number, cells in enumerate(reader, start=0 if told else 1):
             if any(map(str.strip, cells)) and not (told and begin == 1):
                 rows.append(cells)
                 lines.append(begin)
+                numbers.append(number)
             begin = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
             f"{file}, line {begin}: a quote is not closed, or does not end its cell before the next {separator!r}"
         ) from error
     if not rows:
-        raise ValueError(f"{file} is empty: it needs a column with files and one with labels")
+        raise ValueError(f"{file} is empty: it needs two columns, {needs}")
     columns = [name.strip() for name in rows[0]]
     if len(columns) < 2:
         raise ValueError(
-            f"{file} has the one column {columns[0]!r:.80}: it needs one with files and one with labels, separated by "
-            "commas, semicolons, tabs or bars"
+            f"{file} has the one column {columns[0]!r:.80}: it needs {needs}, separated by commas, semicolons, tabs or "
+            "bars"
         )
-    if len(rows) < 2:
+    if len(rows) <= least:
         raise ValueError(f"{file} has the columns {join_names(columns)} and no row below them")
     for cells, line in zip(rows[1:], lines[1:], strict=True):
         if any(map(str.strip, cells[len(columns) :])) or any(columns[len(cells) :]):
@@ -79,7 +88,7 @@ def read_table(file: Path) -> Table:
                 f"columns ({join_names(columns)}){quoted}"
             )
     width = len(columns)
-    return Table(file, tuple(columns), [(row + [""] * width)[:width] for row in rows[1:]])
+    return Table(file, tuple(columns), [(row + [""] * width)[:width] for row in rows[1:]], tuple(numbers[1:]))
 
 
 def _decode(file: Path) -> str:

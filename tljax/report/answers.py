@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from tljax.text import printable
+from tljax.text import plain_cell, printable
 from tljax.trees import Row
 
 STANDARD_OUTPUT = "-"
@@ -90,18 +90,6 @@ def write_csv_row(writer: Any, row: Row) -> None:
 def join_set(labels: Sequence[str]) -> str:
     r"""The labels of a set in one cell, with `|` between them; `\` stands before a `|` or `\` that is part of one."""
     return "|".join(re.sub(r"([|\\])", r"\\\1", label) for label in labels)
-
-
-# Text that begins so is a formula to a spreadsheet, and what is marked begins with an apostrophe before that;
-# https://owasp.org/www-community/attacks/CSV_Injection.
-FORMULA = re.compile("'*[=+@\t\r\n-]")
-
-
-def plain_cell(text: str) -> str:
-    """`text` as a cell that no spreadsheet takes for a formula: behind an apostrophe if it begins as one. A number
-    stays one."""
-    is_formula = FORMULA.match(text) and not re.fullmatch(r"[+-]?\d+(\.\d+)?", text)
-    return f"'{text}" if is_formula else text
 
 
 @contextmanager

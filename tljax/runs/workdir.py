@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from tljax.config import AnyConfig, as_json
+from tljax.config import AnyConfig, Data, as_json
+from tljax.data.corrections import digest_decisions, read_decisions
 from tljax.devices import environment
 from tljax.devices.processes import leads, wait
 from tljax.runs import evidence, learned, predictions, reference
@@ -126,7 +127,8 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
 
     Raises:
       FileExistsError: if `workdir` holds files of a run without its config.
-      ValueError: if it holds a run of another config, with what differs.
+      ValueError: if it holds a run of another config, with what differs, or a finished one of other corrections.
+      FileNotFoundError: if the corrections of a finished run are not there.
     """
     _refuse_file(workdir)
     refuse_other_folders(workdir)
@@ -142,7 +144,23 @@ def find_run(workdir: Path, config: AnyConfig) -> Literal["none", "begun", "fini
         )
     # More epochs than before are allowed, fewer are not: compared the other way round, they show.
     longer = find_changes(now, before, may_grow)
-    return "finished" if not longer and _is_whole(workdir) else "begun"
+    if longer or not _is_whole(workdir):
+        return "begun"
+    _refuse_other_corrections(workdir, config.data)
+    return "finished"
+
+
+def _refuse_other_corrections(workdir: Path, data: Data) -> None:
+    """Raises ValueError if the finished run in `workdir` had other corrections than `data` has: its pictures are not
+    read again, by which that shows in a run that goes on."""
+    if data.corrections is None:
+        return
+    before = (read_json(workdir / SUMMARY).get("data") or {}).get("corrections")
+    if before != digest_decisions(read_decisions(data.corrections_file)):
+        raise ValueError(
+            f"{workdir} holds a run of other corrections than {data.corrections} has now; give those, another "
+            "--workdir, or --overwrite"
+        )
 
 
 def as_begun(workdir: Path, config: ConfigT) -> ConfigT:

@@ -1,0 +1,135 @@
+"""What a check finds about pictures: a row each in `check.csv`, in which a person decides what a run reads."""
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tljax.data.corrections import read_decisions, read_sheet
+from tljax.data.layouts import join_names
+from tljax.runs.files import write_bytes
+from tljax.text import count_words, escape_surrogates, plain_cell
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about a picture, and what a person decided about it.
+
+    `file` is its id (`Split.ids`), `split` that of the source. `kind` is one of broken, half_read, exact_twin,
+    near_twin, leak, contradiction, class_few, class_empty, class_uneven, class_alike, odd_size, odd_shape, dark,
+    bright, blurred, constant, border, shortcut, label. `score` is from 0 to 1, and a higher one is worse. `label` is
+    the picture's class, `suggested` another, `other` another picture. `decision` is empty, keep, drop or a class.
+    """
+
+    file: str
+    split: str
+    kind: str
+    score: float
+    label: str
+    suggested: str = ""
+    decision: str = ""
+    other: str = ""
+
+
+FINDING_COLUMNS = tuple(field.name for field in fields(Finding))
+
+
+def write_findings(path: Path, findings: Sequence[Finding], gone: Collection[str] = ()) -> None:
+    """Writes `check.csv`, atomically. Scores have four digits behind the point: a spreadsheet of a country that writes
+    commas reads three as thousands, and one or two as a date.
+
+    Raises:
+      ValueError: if a file is there that is none of findings, or has decisions about pictures that are neither decided
+        in `findings` nor `gone`.
+      OSError: if it cannot be written.
+    """
+    if path.exists():
+        _refuse_to_lose(path, {finding.file for finding in findings if finding.decision} | set(gone))
+    text = io.StringIO(newline="")
+    # In quotes, a space at the beginning of a name is read again.
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    writer.writerow(FINDING_COLUMNS)
+    writer.writerows(_write_cells(finding) for finding in findings)
+    # By the mark at its beginning, Excel knows UTF-8.
+    write_bytes(path, text.getvalue().encode("utf-8-sig"))
+
+
+def _refuse_to_lose(path: Path, decided: Collection[str]) -> None:
+    lost = [str(decision) for name, decision in read_decisions(path).items() if name not in decided]
+    if lost:
+        raise ValueError(
+            f"{path} has {count_words(len(lost), 'decision')} that would be lost: {join_names(lost, '; ', 3)}; carry "
+            "them over, or write another file"
+        )
+
+
+def _write_cells(finding: Finding) -> list[str]:
+    values = (getattr(finding, name) for name in FINDING_COLUMNS)
+    return [plain_cell(escape_surrogates(value)) if isinstance(value, str) else f"{value:.4f}" for value in values]
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """The rows of a `check.csv`, which a spreadsheet may have saved again. Columns but `file` and `decision` may be
+    missing; a blank score is 0.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is no such table, two decisions contradict each other, or a score is no number from 0 to 1.
+    """
+    read_decisions(path)
+    sheet = read_sheet(path)
+    blank = [""] * len(sheet.numbers)
+    texts = {name: sheet.cells.get(name, blank) for name in FINDING_COLUMNS if name != "score"}
+    scores = [
+        _read_score(cell, f"{path}: row {number}")
+        for cell, number in zip(sheet.cells.get("score", blank), sheet.numbers, strict=True)
+    ]
+    rows = (dict(zip(texts, cells, strict=True)) for cells in zip(*texts.values(), strict=True))
+    return [Finding(**row, score=score) for row, score in zip(rows, scores, strict=True)]
+
+
+def _read_score(cell: str, place: str) -> float:
+    try:
+        score = float(cell.strip().replace(",", ".") or 0)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise ValueError(
+            f"{place} has the score {cell!r}, which is no number from 0 to 1: a spreadsheet may have changed it; empty "
+            "the column"
+        )
+    return score
+
+
+class CarriedOver(NamedTuple):
+    """Findings with the decisions of earlier ones, and the decisions that are lost: their pictures are gone."""
+
+    findings: list[Finding]
+    lost: list[Finding]
+
+
+def carry_over(old: Sequence[Finding], new: Sequence[Finding], pictures: Collection[str]) -> CarriedOver:
+    """The `new` findings with the decisions of `old` ones about `pictures` that are still there.
+
+    A decision stands in the row of the same kind and other picture or, where that is not found any more, in a row of
+    its own.
+    """
+    there = set(pictures)
+    same = {_identify(finding): place for place, finding in enumerate(new)}
+    carried = list(new)
+    lost: list[Finding] = []
+    for finding in old:
+        if not finding.decision:
+            continue
+        place = same.get(_identify(finding))
+        if place is not None:
+            carried[place] = replace(carried[place], decision=finding.decision)
+        else:
+            (carried if finding.file in there else lost).append(finding)
+    return CarriedOver(carried, lost)
+
+
+def _identify(finding: Finding) -> tuple[str, str, str]:
+    return finding.file, finding.kind, finding.other
