@@ -241,6 +241,18 @@ def test_data_that_cannot_be_read_is_said(tmp_path):
         assert album.why.startswith("there are names and no pictures: ") and why in album.why
 
 
+def test_copies_of_a_picture_have_their_own_names(tmp_path):
+    pictures = save_digits(tmp_path / "digits")
+    content = next(pictures.rglob("*.png")).read_bytes()
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(content)
+    config = small("from_scratch", data=Data(name=f"folder:{pictures}", image_size=32))
+    run = read_records(leave_run(tmp_path / "run", config)).stages[0]
+    album = Albums().find(run, "validation")
+    keys = {album.key(name) for name in run.validation.ids}
+    assert len(keys) == len(run.validation.ids) and None not in keys
+
+
 def test_without_validation_zero_shot_shows_training_pictures(tmp_path):
     config = small("from_scratch", data=DIGITS)
     record = read_records(leave_run(tmp_path / "run", config)).stages[0]
