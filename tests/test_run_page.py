@@ -253,6 +253,17 @@ def test_copies_of_a_picture_have_their_own_names(tmp_path):
     assert len(keys) == len(run.validation.ids) and None not in keys
 
 
+def test_what_an_earlier_version_did_not_write_is_not_known(lesson):
+    record = read_records(lesson).stages[0]
+    none = record.validation._replace(predicted=np.full(len(record.validation.ids), -1))
+    (shown,) = list_stages([read_records(lesson)._replace(stages=(record._replace(validation=none),))], Albums().find)
+    assert shown.unpredicted.endswith("is not known: its version did not write that.")
+    unmapped = shown._replace(
+        record=shown.record._replace(summary=record.summary | {"unmapped_classes": ["5", "6", "7"]})
+    )
+    assert "none has a counterpart" in unmapped.unpredicted
+
+
 def test_without_validation_zero_shot_shows_training_pictures(tmp_path):
     config = small("from_scratch", data=DIGITS)
     record = read_records(leave_run(tmp_path / "run", config)).stages[0]
