@@ -20,7 +20,16 @@ from tljax.report.curve_charts import find_chains
 from tljax.report.mistakes import top_five, write_guess
 from tljax.report.overview import compare_stages, find_best
 from tljax.report.pictures import THUMBNAIL_SIDE, Album, Albums, read_dataset, shrink
-from tljax.report.run_page import MARK, check_place, leave_page, list_stages, name_runs, read_runs, write_page
+from tljax.report.run_page import (
+    MARK,
+    check_place,
+    leave_page,
+    list_notes,
+    list_stages,
+    name_runs,
+    read_runs,
+    write_page,
+)
 from tljax.report.shown import choose_part, choose_shown, rank_rows, take_turns
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import read_records
@@ -210,6 +219,15 @@ def test_what_is_damaged_is_named(lesson, tmp_path):
     (folder / "feature_extraction" / "config.json").write_text('{"stage": "none"}')
     with pytest.raises(ValueError, match=r"config\.json is damaged .*stage='none': must be one of"):
         read_records(folder / "feature_extraction")
+
+
+def test_notes_do_without_configs(lesson):
+    run = read_records(lesson)
+    whole, without = (
+        list_notes([found], list_stages([found], Albums(may_read=False).find))
+        for found in (run, run._replace(stages=tuple(stage._replace(config=None) for stage in run.stages)))
+    )
+    assert whole and without == [note for note in whole if "is not better than" not in note]
 
 
 def test_a_run_is_shown_once(lesson, tmp_path, monkeypatch):
