@@ -35,6 +35,7 @@ from tljax.report.run_page import (
     MARK,
     check_place,
     leave_page,
+    list_notes,
     list_stages,
     make_page,
     name_runs,
@@ -236,6 +237,15 @@ def test_what_is_damaged_is_named(lesson, tmp_path):
         read_records(folder / "feature_extraction")
 
 
+def test_notes_do_without_configs(lesson):
+    run = read_records(lesson)
+    whole, without = (
+        list_notes([found], list_stages([found], Albums(may_read=False).find))
+        for found in (run, run._replace(stages=tuple(stage._replace(config=None) for stage in run.stages)))
+    )
+    assert whole and without == [note for note in whole if "is not better than" not in note]
+
+
 def test_a_run_is_shown_once(lesson, tmp_path, monkeypatch):
     monkeypatch.chdir(lesson.parent)
     (tmp_path / "link").symlink_to(lesson)
@@ -263,6 +273,29 @@ def test_data_that_cannot_be_read_is_said(tmp_path):
         album = read_dataset(data, Cache(), 0, whole=False)
         assert isinstance(album, Album) and album.split is None
         assert album.why.startswith("there are names and no pictures: ") and why in album.why
+
+
+def test_copies_of_a_picture_have_their_own_names(tmp_path):
+    pictures = save_digits(tmp_path / "digits")
+    content = next(pictures.rglob("*.png")).read_bytes()
+    for path in pictures.rglob("*.png"):
+        path.write_bytes(content)
+    config = small("from_scratch", data=Data(name=f"folder:{pictures}", image_size=32))
+    run = read_records(leave_run(tmp_path / "run", config)).stages[0]
+    album = Albums().find(run, "validation")
+    keys = {album.key(name) for name in run.validation.ids}
+    assert len(keys) == len(run.validation.ids) and None not in keys
+
+
+def test_what_an_earlier_version_did_not_write_is_not_known(lesson):
+    record = read_records(lesson).stages[0]
+    none = record.validation._replace(predicted=np.full(len(record.validation.ids), -1))
+    (shown,) = list_stages([read_records(lesson)._replace(stages=(record._replace(validation=none),))], Albums().find)
+    assert shown.unpredicted.endswith("is not known: its version did not write that.")
+    unmapped = shown._replace(
+        record=shown.record._replace(summary=record.summary | {"unmapped_classes": ["5", "6", "7"]})
+    )
+    assert "none has a counterpart" in unmapped.unpredicted
 
 
 def test_without_validation_zero_shot_shows_training_pictures(tmp_path):

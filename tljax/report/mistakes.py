@@ -37,8 +37,8 @@ def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
     found, names = shown.predictions, shown.names
     if found is None:
         return [Text([shown.lacking])]
-    if (found.predicted < 0).all():
-        return [Text([f"{shown.label} predicts none of these classes: none has a counterpart in its source."])]
+    if shown.unpredicted:
+        return [Text([shown.unpredicted])]
     blocks: list[Block] = [Text(_introduce(shown, found))]
     if len(names) <= MOST_IN_MATRIX:
         blocks.append(_make_matrix(shown, found, on_page))
@@ -161,8 +161,8 @@ def show_pictures(shown: Shown, on_page: set[str], maps: Mapping[int, str]) -> l
     found, chosen = shown.predictions, shown.chosen
     if found is None or chosen is None:
         return [Text([shown.lacking])]
-    if (found.predicted < 0).all():
-        return [Text([f"{shown.label} predicts none of these classes, so nothing is right or wrong."])]
+    if shown.unpredicted:
+        return [Text([shown.unpredicted])]
     mistakes = [_make_item(shown, int(row), on_page, maps) for row in chosen.mistakes]
     unsure = [_make_item(shown, int(row), on_page, maps) for row in chosen.unsure]
     wrong = int((~found.right).sum())

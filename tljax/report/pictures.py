@@ -1,6 +1,7 @@
 """The pictures of a page: found in the data of a run, where that is still what it was, and made small."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -40,11 +41,12 @@ class Album:
         return {} if self.split is None else {name: place for place, name in enumerate(self.split.ids)}
 
     def key(self, name: str) -> str | None:
-        """What a page calls a picture: the same for all of equal content. None if it is not here."""
+        """What a page calls a picture: the same for all of equal content and name. None if it is not here."""
         place = self.places.get(name)
         if place is None or self.split is None:
             return None
-        return np.asarray(self.split.digests[place]).tobytes().hex()
+        content = np.asarray(self.split.digests[place]).tobytes()
+        return hashlib.sha256(content + name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def find_album(dataset: Dataset, recorded: Row | None, part: str) -> Album:

@@ -161,14 +161,15 @@ def stages_notes(
     """Lines below the table of a lesson: how far its accuracies can be believed, and which stages did not help.
 
     `source` is the summary of the stage that made the source weights, if there is one. `origins` has the stage from
-    which each takes its weights, `monitors` what makes an epoch of it the best; both are empty where that is not known.
+    which each takes its weights, `monitors` what makes an epoch of it the best; both lack what is not known.
     """
     notes = [printable(f"{name}: {line}") for name, summary in summaries.items() for line in reservations(summary)]
     if source is not None and SOURCE in origins:
         number = f", {_labels(source)} of other classes" * ("labels" in source)
         notes.append(f"labels: those of {SOURCE} are not counted{number}")
     for name, summary in summaries.items():
-        before = summaries.get(origins.get(name) or "") if summary["stage"] == "fine_tune" else None
+        known = summary["stage"] == "fine_tune" and name in monitors
+        before = summaries.get(origins.get(name) or "") if known else None
         if before is not None and (why := _why_not_better(summary, before, monitors[name])):
             notes.append(f"{name} is not better than {origins[name]}: its {why}")
     return notes

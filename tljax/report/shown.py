@@ -68,6 +68,16 @@ class Shown(NamedTuple):
         why = "there was no validation split" if left_out else "there is no file of what it predicts"
         return f"Nothing is known of single pictures of {self.label}: {why}."
 
+    @property
+    def unpredicted(self) -> str:
+        """Why no picture is right or wrong; empty where one is."""
+        found, unmapped = self.predictions, (self.record.summary or {}).get("unmapped_classes", ())
+        if found is None or (found.predicted >= 0).any():
+            return ""
+        if set(self.names) <= set(unmapped):
+            return f"{self.label} predicts none of these classes: none has a counterpart in its source."
+        return f"Which class {self.label} takes a picture for is not known: its version did not write that."
+
     def key(self, row: int) -> str | None:
         """What the page calls the picture in a row of the predictions; None if it is not at hand."""
         found = self.predictions

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from tljax.config import is_number
 from tljax.runs.files import read_rows
 from tljax.runs.saved_values import is_finite, is_text, is_whole
+from tljax.text import count_words
 from tljax.training.calibration import find_best, log_softmax
 from tljax.trees import Row
 
@@ -96,20 +97,21 @@ def _divide(rows: Int[np.ndarray, " k"], classes: int) -> list[Int[np.ndarray, "
     return np.split(rows, range(at_once, len(rows), at_once))
 
 
-def read_predictions(path: Path, classes: int) -> Predictions:
-    """Reads a file of predictions. Rows of earlier versions do not say what was `predicted`: it is -1 then.
+def read_predictions(path: Path, classes: int, pictures: int | None = None) -> Predictions:
+    """Reads a file of predictions on so many `pictures`, if their number is known. Rows of earlier versions do not say
+    what was `predicted`: it is -1 then.
 
     Raises:
-      ValueError: if it is damaged, or empty.
+      ValueError: if it is damaged, or not whole.
       OSError: if it cannot be read.
     """
     rows = read_rows(path)
     wrong = next((row for row in rows if not _is_prediction(row, classes)), None)
-    if wrong is not None or not rows:
-        what = (
-            "it has no row" if wrong is None else f"{reprlib.repr(wrong)} is no row of a run with {classes:,} classes"
-        )
-        raise ValueError(f"{path} is damaged ({what}); bring it back, or delete it")
+    if wrong is not None:
+        raise ValueError(f"{reprlib.repr(wrong)} is no row of a run with {classes:,} classes")
+    if not rows or (pictures is not None and len(rows) != len(choose_rows(pictures))):
+        of = f" of {pictures:,} pictures" if pictures else ""
+        raise ValueError(f"it has {count_words(len(rows), 'row')}{of}")
     labels, predicted = (np.array([row.get(key, -1) for row in rows], int) for key in ("label", "predicted"))
     losses = np.array([_number(row["loss"]) for row in rows], float)
     top = tuple(tuple((name, _number(p)) for _, name, p in row["top5"]) for row in rows)

@@ -112,9 +112,10 @@ def read_stage(name: str, folder: Path) -> StageRecord:
     settings = _try(folder / CONFIG, lambda path: _read_settings(path, Config), unread, troubles)
     summary = _try(folder / SUMMARY, _read_summary, None, troubles)
     names = summary.get("class_names") if summary else None
+    splits = summary.get("data", {}).get("splits", {}) if summary else {}
 
     def predictions(part: str) -> Predictions | None:
-        read = partial(read_predictions, classes=len(names or ()))
+        read = partial(read_predictions, classes=len(names or ()), pictures=splits.get(part, {}).get("images"))
         return _try(folder / PREDICTIONS[part], read, None, troubles) if names else None
 
     return StageRecord(
