@@ -6,6 +6,7 @@ are made of, and made of nothing else.
 
 from collections.abc import Callable, Hashable
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,8 +18,8 @@ from tljax.devices.mesh import whole
 from tljax.stages import assembly, programs, train
 from tljax.training.inference import Inference
 
-# The settings that `compile_programs` reads, beside those in `settings_of_programs`: it gets the usual value of any
-# other, so a test of that one fails until it is named here.
+# The settings that `compile_programs` gets, beside those in `settings_of_programs`. If it reads another one, every run
+# fails until that is named here.
 READ = "optimizer", "compute", "batch_norm", "head", "label_smoothing"
 MODES = "jax_disable_most_optimizations", "jax_enable_x64"
 _MADE: dict[Hashable, Any] = {}
@@ -51,13 +52,10 @@ def compile_programs(setup, variables, steps, *, from_activations, plain=program
     return once(lambda: plain(setup, variables, steps, from_activations=from_activations, **settings), *about)
 
 
-def settings_of_programs(config: Config, from_activations: bool) -> Config:
-    found = Config(**{name: deepcopy(getattr(config, name)) for name in READ})
-    if not from_activations:
-        found.data = deepcopy(config.data)
-    if config.optimizer.schedule != "constant" or config.optimizer.warmup_epochs:
-        found.epochs = config.epochs
-    return found
+def settings_of_programs(config: Config, from_activations: bool) -> SimpleNamespace:
+    scheduled = config.optimizer.schedule != "constant" or config.optimizer.warmup_epochs
+    found = {name: deepcopy(getattr(config, name)) for name in READ} | {"epochs": config.epochs if scheduled else 1}
+    return SimpleNamespace(**found if from_activations else found | {"data": deepcopy(config.data)})
 
 
 def program(self, function, plain=Inference.program):

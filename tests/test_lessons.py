@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
@@ -378,7 +379,7 @@ def test_finished_stages_are_not_run_again(lesson, copy, capsys):
         run(make_lesson(), copy)
     assert (copy / "report.html").read_text().count('"data:image/webp') > 40
     printed = capsys.readouterr().out
-    assert printed.count("finished before") == 4 and printed.count("\nepoch ") == 2
+    assert printed.count("finished before") == 4 and len(re.findall(r"\nepoch \d/2  loss", printed)) == 2
     # The table of the units was not printed by this start.
     assert printed.count("\nunit  ") == 1
     losses = [[row["val_loss"] for row in read_rows(folder / "from_scratch")] for folder in (lesson, copy)]
