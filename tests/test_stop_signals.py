@@ -55,12 +55,20 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
     script = """
 import gc, os, signal, time
 from tljax.storage import signals
+signals.PATIENCE = 300
 signals.listen()
-gc.callbacks.append(lambda phase, _: phase == "start" and os.kill(os.getpid(), signal.SIGINT))
-try:
-    gc.collect()
+gc.disable()
+
+def stop(phase, _):
     gc.callbacks.clear()
-    time.sleep(100)
+    os.kill(os.getpid(), signal.SIGINT)
+
+try:
+    gc.callbacks.append(stop)
+    gc.collect()
+    # One long sleep would miss a signal that comes just before it.
+    for _ in range(10_000):
+        time.sleep(0.01)
 except signals.Stopped as stopped:
     print("stopped by", stopped.name)
     raise

@@ -86,11 +86,18 @@ def _raise_again(swallowed: Any) -> None:
     """Sends a signal once more whose `Stopped` has come where Python raises nothing, such as a callback of the garbage
     collector: JAX has one."""
     if isinstance(swallowed.exc_value, Stopped):
-        number = _Received.number
+        arguments = _Received.number, threading.main_thread().ident
+        threading.Thread(target=_send_again, args=arguments, daemon=True).start()
+        # Last: what is raised in here is lost, too, and Python handles no signal between this line and the return.
         _Received.number = 0
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
     else:
         sys.__unraisablehook__(swallowed)
+
+
+def _send_again(number: int, thread: int) -> None:
+    while _Received.number:
+        time.sleep(0.01)
+    signal.pthread_kill(thread, number)
 
 
 def _watch(read: int) -> None:
