@@ -18,7 +18,7 @@ from tljax.config import Cache, Data, Lesson, Stage
 from tljax.data.datasets import load_dataset
 from tljax.report import pictures
 from tljax.report.curve_charts import find_chains
-from tljax.report.mistakes import top_five, write_guess
+from tljax.report.mistakes import name_most_confused, top_five, write_guess
 from tljax.report.overview import compare_stages, find_best
 from tljax.report.pictures import (
     MOST_CHARACTERS,
@@ -361,6 +361,20 @@ def test_mistakes_come_before_right_ones_and_cells_take_turns():
 
 def test_turns_go_round_until_all_are_taken():
     assert list(take_turns([[1, 2, 3], [], [4], [0, 6]])) == [1, 4, 0, 2, 6, 3]
+
+
+def test_classes_that_are_confused_as_often_are_all_named():
+    found = make_predictions([0, 0, 1, 2, 2], [1, 0, 0, 1, 1], [0.6] * 5)
+    assert name_most_confused(found, "abc") == "Most confused, 2 times each, both ways together: a and b, b and c."
+    found = make_predictions([0, 1, 2], [0, 0, 2], [0.6] * 3)
+    assert name_most_confused(found, "abc") == "Most confused, 1 time, both ways together: a and b."
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"), [(1.0, "100.0%"), (0.99996, ">99.9%"), (0.0001, "<0.1%"), (0.0, "0.0%"), (0.5, "50.0%")]
+)
+def test_probabilities_are_certain_only_where_they_are(probability, text):
+    assert write_guess("cat", probability) == f"cat ({text})"
 
 
 def test_top_five_counts_labels_among_the_most_probable():

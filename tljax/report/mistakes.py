@@ -24,11 +24,10 @@ from tljax.training.calibration import count_confusions
 
 # A matrix has so many classes at most; from so many on, the accuracy among the five most probable labels is given.
 MOST_IN_MATRIX, FEWEST_FOR_TOP = 40, 10
-# How many confused pairs are named, and how many points a curve has at most.
-MOST_PAIRS, MOST_POINTS = 10, 400
+# How many confusions are listed, how many points a curve has, and how many of the most confused pairs are named.
+MOST_PAIRS, MOST_POINTS, MOST_NAMED = 10, 400, 3
 MAPS = "Beside a picture: red speaks for what was predicted, blue against it. The strongest place has the full color."
 NO_MAPS = "There are no maps of what speaks for a prediction: the network ends in one position, or none were kept."
-UNCALIBRATED = "Probabilities are those before the temperature."
 
 
 def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
@@ -94,18 +93,20 @@ def _list_pairs(found: Predictions, names: Sequence[str]) -> list[Block]:
         (f"{names[pair.true]} taken for {names[pair.taken_for]}", pair.pictures, f"{pair.share:.1%}") for pair in pairs
     ]
     sheet = Sheet(["the most frequent confusions", "pictures", "share of the class"], rows)
-    return [Text([_name_most_confused(found, names)]), sheet]
+    return [Text([name_most_confused(found, names)]), sheet]
 
 
-def _name_most_confused(found: Predictions, names: Sequence[str]) -> str:
-    """The two classes that are taken for each other most often, both ways together."""
+def name_most_confused(found: Predictions, names: Sequence[str]) -> str:
+    """The two classes that are taken for each other most often, both ways together; several where they are as many."""
     wrong = (found.labels != found.predicted) & (found.predicted >= 0)
     pairs = np.sort(np.stack([found.labels[wrong], found.predicted[wrong]], axis=1), axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
-    (i, j), times = kinds[counts.argmax()], int(counts.max())
-    there = int((found.labels[wrong] == i)[(pairs == (i, j)).all(axis=1)].sum())
-    ways = f"{names[i]} taken for {names[j]}: {there}, {names[j]} taken for {names[i]}: {times - there}"
-    return f"Most confused are {names[i]} and {names[j]}: {times:,} times ({ways})."
+    most = kinds[counts == counts.max()]
+    some = [f"{names[i]} and {names[j]}" for i, j in most[:MOST_NAMED]]
+    more = f" and {len(most) - MOST_NAMED:,} more pairs" if len(most) > MOST_NAMED else ""
+    times = count_words(int(counts.max()), "time")
+    each = " each" if len(most) > 1 else ""
+    return f"Most confused, {times}{each}, both ways together: {', '.join(some)}{more}."
 
 
 def _list_classes(found: Predictions, names: Sequence[str]) -> Block:
@@ -167,13 +168,18 @@ def show_pictures(shown: Shown, on_page: set[str], maps: Mapping[int, str]) -> l
     unsure = [_make_item(shown, int(row), on_page, maps) for row in chosen.unsure]
     wrong = int((~found.right).sum())
     blocks: list[Block] = [Text([shown.album.why], "warning")] if shown.album.why else []
-    blocks.append(Text([MAPS if maps else NO_MAPS, UNCALIBRATED]))
+    blocks.append(Text([MAPS if maps else NO_MAPS, *_say_temperature(shown)]))
     if mistakes:
         some = f"{len(mistakes)} of {wrong:,}" if len(mistakes) < wrong else f"all {wrong:,}"
         blocks.append(Gallery(f"The most confident mistakes: {some}", mistakes))
     else:
         blocks.append(Text(["No mistake on these pictures."], "good"))
     return [*blocks, Gallery("Right, and least certain", unsure)] if unsure else blocks
+
+
+def _say_temperature(shown: Shown) -> list[str]:
+    temperature = ((shown.record.summary or {}).get("calibration") or {}).get("temperature", 1)
+    return [] if temperature == 1 else ["Probabilities are those before the temperature, which predict applies."]
 
 
 def _make_item(shown: Shown, row: int, on_page: set[str], maps: Mapping[int, str]) -> Item:
@@ -208,7 +214,9 @@ def write_guess(name: str, probability: float) -> str:
 
 
 def _percent(probability: float) -> str:
-    return f"{probability:.1%}" if math.isfinite(probability) else "no probability"
+    if not math.isfinite(probability):
+        return "no probability"
+    return ">99.9%" if 0.9995 <= probability < 1 else "<0.1%" if 0 < probability < 0.0005 else f"{probability:.1%}"
 
 
 def find_turned(before: Shown, after: Shown) -> tuple[np.ndarray, np.ndarray] | None:

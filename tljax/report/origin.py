@@ -22,8 +22,8 @@ def describe_proofs(stages: Sequence[Shown]) -> list[Block]:
         return [Text(["No stage is finished."])]
     columns = ["stage", "starts from", "trains from", "trainable parameters", "other parameters", "proved unchanged"]
     caption = (
-        "A digest of every frozen array, those of all layers before the first one that trains, was taken before and "
-        "after training: both are equal, to the bit. Running statistics of BatchNorm count as other parameters."
+        "Every array of the layers before the first one that trains, their BatchNorm's statistics too, has the same "
+        "digest after training as before. Other parameters are all that do not train, statistics among them."
     )
     return [Sheet(columns, [_describe_proof(shown) for shown in finished], caption)]
 

@@ -46,7 +46,8 @@ def _tabulate(stages: Sequence[Shown], finished: Mapping[str, Row]) -> Sheet:
         for name, row in finished.items()
     ]  # fmt: skip
     caption = "Labels are those of training and, where validation chose the epoch, of validation. Loss is in nats."
-    return Sheet(["stage", *(name for name, _ in columns), *(name for name, _ in more)], rows, caption, wide=True)
+    heads = ["validation accuracy" if any(tests.values()) and name == "accuracy" else name for name, _ in columns]
+    return Sheet(["stage", *heads, *(name for name, _ in more)], rows, caption, wide=True)
 
 
 def _count_labels(summary: Row) -> str:

@@ -167,7 +167,8 @@ def _show_stage(shown: Shown, stages: Sequence[Shown], pool: Pool) -> list[Block
 
 
 def _count_pictures(pool: Pool) -> list[str]:
-    lines = [f"This page has {count_words(len(pool.pictures), 'picture')}, at most {MOST_PICTURES:,}."]
+    is_full = len(pool.pictures) == MOST_PICTURES
+    lines = [f"This page has {count_words(len(pool.pictures), 'picture')}{'; there is no room for more' * is_full}."]
     if not pool.left_out:
         return lines
     few = f"There is no room for the maps and training pictures of {', '.join(pool.left_out)}: give report fewer runs."
@@ -199,7 +200,8 @@ def list_courses(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> dict[str
         for chain in find_chains(run.origins, there):
             rows = [row for name in chain for row in there[name].record.history]
             last = there[chain[-1]]
-            courses[last.label] = Course(rows, (last.record.summary or {}).get("best_epoch"))
+            name = ", then ".join(there[name].label for name in chain)
+            courses[name] = Course(rows, (last.record.summary or {}).get("best_epoch"))
     return courses
 
 
