@@ -23,6 +23,9 @@ os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 AS_USERS = {"xla_cpu_use_fusion_emitters": True} if older else {}
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+# NumPy's threads wait for each other by spinning: beside a busy core, small matrices take fifty times as long.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 # Many tests use the same tiny networks, so the same programs: with a compilation cache a session compiles each once.
 # The cache is a temporary folder, so that nothing is read from or left in the user's cache. The workers of pytest-xdist
 # and the processes that tests start inherit the name of the programs' folder from the process that outlives them.
@@ -81,6 +84,15 @@ def own_programs():
     import shared_programs
 
     shared_programs.forget()
+
+
+@pytest.fixture
+def decoding_here(monkeypatch):
+    """Runs decode in their own process, as where there is no shared memory: others take a second each to start, in
+    every pass. Their order and their images are those of test_decoding.py."""
+    from tljax.data import prefetch
+
+    monkeypatch.setattr(prefetch, "count_workers", lambda *_: 0)
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def test_where_nothing_is_kept_views_are_not_used(tmp_path, capsys):
     assert "config.data.views is not used: the frozen units run in every step" in capsys.readouterr().out
 
 
-def test_whether_views_are_used_stays_as_it_was(tmp_path, capsys):
+def test_whether_views_are_used_stays_as_it_was(tmp_path, capsys, decoding_here):
     """With less room in the cache, or more, other pictures would be learned from."""
     source = str(make_source(tmp_path / "source"))
     data, none, room = replace(DIGITS, augment="flip", views=2), Cache(memory_gib=0, disk_gib=0), Cache()
@@ -224,7 +224,7 @@ def test_whether_views_are_used_stays_as_it_was(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("how", ["in every step", pytest.param("other batches", marks=pytest.mark.long)])
-def test_without_views_the_limits_of_the_cache_change_a_run_to_rounding(tmp_path, monkeypatch, how):
+def test_without_views_the_limits_of_the_cache_change_a_run_to_rounding(tmp_path, monkeypatch, decoding_here, how):
     """docs/runs.md: activations that are computed in other batches, or in every step, may differ in their last bits."""
     monkeypatch.setenv("TLJAX_CACHE_DIR", str(tmp_path / "cache"))
     begin = partial(small, "feature_extraction", pretrained=str(make_source(tmp_path / "source")))
