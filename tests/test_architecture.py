@@ -31,6 +31,7 @@ ROW = (
     "stages",
     "model",
     "mirror_gain",
+    "check",
     "arguments",
     "commands",
     "flags",
