@@ -1,9 +1,9 @@
-"""Pictures that are there twice: equal ones, and those that were encoded again, resized, mirrored, cropped or brightened.
+"""SmallPictures that are there twice: equal, or encoded again, resized, mirrored, cropped by a little or made brighter.
 
-1. Every picture is shrunk to `SIDE` pixels a side. Equal digests of what was decoded are exact twins.
-2. Candidates: low frequencies of a thumbnail (as pHash, Zauner 2010, but not rounded to bits), each times its frequency,
-   since natural pictures have amplitudes like 1 / f (Field 1987). Their cosine is computed for all pairs of pictures,
-   mirrored ones too, so none is lost but by the limits of `CANDIDATES`.
+1. Every picture is shrunk to `TWIN_SIDE` pixels a side. Equal digests of what was decoded are exact twins.
+2. Candidates: low frequencies of a thumbnail (as in pHash, Zauner 2010, but not rounded to bits), each times its
+   frequency, since natural pictures have amplitudes like 1 / f (Field 1987). Their cosine is computed for all pairs of
+   pictures, mirrored ones too: the search is exact.
 3. Candidates are laid over each other: a scale and a shift along each axis, by Gauss-Newton steps (Lucas and Kanade
    1981), then contrast and brightness.
 4. Twins agree in their pixels, in their details alone, and in each part: `measure` is the worst of the three. The bound
@@ -28,7 +28,7 @@ from tljax.data.image_source import CHUNK
 from tljax.storage.file_index import Digests, digest_bytes
 
 # The side (pixels) at which pictures are compared, that of the first comparison, and that of the thumbnails.
-SIDE, COARSE, THUMB = 32, 16, 8
+TWIN_SIDE, COARSE, THUMB = 32, 16, 8
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 # The highest sums of the two frequencies of brightness and of color, and the weight of color.
 LUMA_WAVES, COLOR_WAVES, COLOR_WEIGHT = 7, 2, 2.0
@@ -37,31 +37,34 @@ FLAT = 40.0
 # Candidates have this cosine, and are among so many nearest of those behind them in the list.
 LEAST_COSINE, CANDIDATES = 0.7, 6
 # Rows and columns of a block of cosines, which fits the processor's cache.
-ROWS, COLUMNS = 512, 2048
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 2048
 # Candidates have this correlation in the first comparison. Of more than `most_pairs` the most alike go on.
 LEAST_COARSE = 0.88
 # The steps of both comparisons, and the furthest scale and shift (parts of the side).
 STEPS, FURTHEST_SCALE, FURTHEST_SHIFT = (3, 4), 0.2, 0.1
 # The standard deviations of the Gaussian blurs (pixels) for the comparison, and of what is no detail.
-FINE, ROUGH, MARGIN = 0.7, 2.0, 3
-# Twins differ by no more than this: 1 - correlation of pixels, 1 - correlation of details, and the mean square of the
-# differences in one of 4 x 4 parts, of the variance of the picture. Chosen by eye on CIFAR-10.
-PIXELS, DETAILS, PART = 0.04, 0.4, 0.3
+FINE, ROUGH, RIM = 0.7, 2.0, 3
+# Twins differ by no more than this: 1 - correlation of pixels; 1 - correlation of details, which is less reliable where
+# pixels agree (the mean of both counts then) but is never above the last one; and the mean square of the differences
+# in one of 4 x 4 parts, of the variance of the picture. Chosen by eye on CIFAR-10.
+PIXELS, DETAILS, PART, FEWEST_DETAILS = 0.03, 0.35, 0.25, 0.5
 # The variance (gray levels) of details that JPEG may have made.
 NOISE = 4.0
 # `find_bound`: so many pictures, and which of their nearest are no twins, at most.
-ASKED, BEYOND = 200, slice(10, 15)
+ASKED, NO_TWINS = 200, slice(10, 15)
 LEAST_BOUND, EACH = 0.1, 500
+# `group_twins`: the distance of pictures of a group to its middle, at most.
+CHAINED = 3.0
 
-Pictures = UInt8[np.ndarray, "n 32 32 3"]
+SmallPictures = UInt8[np.ndarray, "n 32 32 3"]
 Report = Callable[[float], None]
 
 
 class Sketches(NamedTuple):
-    """Digests of pictures' pixels, and the pictures at `SIDE` pixels a side."""
+    """Digests of pictures' pixels, and the pictures at `TWIN_SIDE` pixels a side."""
 
     digests: Digests
-    pictures: Pictures
+    pictures: SmallPictures
 
 
 class Pairs(NamedTuple):
@@ -130,18 +133,18 @@ def sketch(images: UInt8[np.ndarray, "n size size 3"] | Encoded, report: Report 
         part = images[np.arange(start, min(start + CHUNK, len(images)))]
         parts.append(Sketches(np.array([digest_bytes(image.tobytes()) for image in part]), shrink(part)))
         report(min(1.0, (start + CHUNK) / len(images)))
-    empty = Sketches(np.zeros((0, 4), np.uint32), np.zeros((0, SIDE, SIDE, 3), np.uint8))
+    empty = Sketches(np.zeros((0, 4), np.uint32), np.zeros((0, TWIN_SIDE, TWIN_SIDE, 3), np.uint8))
     return Sketches(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
 
-def shrink(images: UInt8[np.ndarray, "n size size 3"]) -> Pictures:
-    """Images at `SIDE` pixels a side, as means of areas."""
+def shrink(images: UInt8[np.ndarray, "n size size 3"]) -> SmallPictures:
+    """Images at `TWIN_SIDE` pixels a side, as means of areas."""
     from PIL import Image
 
-    if images.shape[1] == SIDE:
+    if images.shape[1] == TWIN_SIDE:
         return images
-    kind = Image.Resampling.BOX if images.shape[1] > SIDE else Image.Resampling.BILINEAR
-    return np.array([np.asarray(Image.fromarray(image).resize((SIDE, SIDE), kind)) for image in images])
+    kind = Image.Resampling.BOX if images.shape[1] > TWIN_SIDE else Image.Resampling.BILINEAR
+    return np.array([np.asarray(Image.fromarray(image).resize((TWIN_SIDE, TWIN_SIDE), kind)) for image in images])
 
 
 def find_exact(digests: Digests) -> Int[np.ndarray, " n"]:
@@ -150,7 +153,7 @@ def find_exact(digests: Digests) -> Int[np.ndarray, " n"]:
     return np.argsort(np.argsort(first))[groups.ravel()]
 
 
-def find_near(pictures: Pictures, report: Report = lambda done: None) -> Pairs:
+def find_near(pictures: SmallPictures, report: Report = lambda done: None) -> Pairs:
     """Near twins, with their distances."""
     waves = measure_waves(pictures)
     candidates = find_candidates(waves, lambda done: report(0.4 * done))
@@ -166,7 +169,7 @@ def most_pairs(n: int) -> int:
     return max(10_000, n // 2)
 
 
-def measure_waves(pictures: Pictures) -> Waves:
+def measure_waves(pictures: SmallPictures) -> Waves:
     parts = [_measure_waves(pictures[start : start + EACH]) for start in range(0, len(pictures), EACH)]
     waves = np.concatenate(parts) if parts else np.zeros((0, len(list_waves())), np.float32)
     odd = list_waves()[:, 1] % 2 == 1
@@ -183,7 +186,7 @@ def _keep_waves(most: int) -> Bool[np.ndarray, "8 8"]:
     return (total > 0) & (total <= most)
 
 
-def _measure_waves(pictures: Pictures) -> Float32[np.ndarray, "n w"]:
+def _measure_waves(pictures: SmallPictures) -> Float32[np.ndarray, "n w"]:
     rgb = _average(pictures.astype(np.float32), THUMB)
     gray = rgb @ LUMA
     rows, columns = np.mgrid[:THUMB, :THUMB]
@@ -207,13 +210,13 @@ def _average(images: np.ndarray, side: int) -> np.ndarray:
 
 def find_candidates(waves: Waves, report: Report = lambda done: None) -> Pairs:
     """Pairs by their cosine, for the mirrored picture too; `distance` is 1 - cosine."""
-    starts = range(0, len(waves.even), ROWS)
+    starts = range(0, len(waves.even), BLOCK_ROWS)
     return _join(_in_threads(partial(_search_rows, waves), starts, report))
 
 
 def _search_rows(waves: Waves, start: int) -> Pairs:
-    """The candidates of `ROWS` pictures among those behind them."""
-    found = [_search_block(waves, start, behind) for behind in range(start, len(waves.even), COLUMNS)]
+    """The candidates of `BLOCK_ROWS` pictures among those behind them."""
+    found = [_search_block(waves, start, behind) for behind in range(start, len(waves.even), BLOCK_COLUMNS)]
     pairs = _join(found)
     pairs = pairs.at(np.lexsort((pairs.distance, pairs.first)))
     rank = np.arange(len(pairs.first)) - np.searchsorted(pairs.first, pairs.first)
@@ -221,7 +224,7 @@ def _search_rows(waves: Waves, start: int) -> Pairs:
 
 
 def _search_block(waves: Waves, start: int, behind: int) -> Pairs:
-    rows, columns = slice(start, start + ROWS), slice(behind, behind + COLUMNS)
+    rows, columns = slice(start, start + BLOCK_ROWS), slice(behind, behind + BLOCK_COLUMNS)
     cosine, turned = waves.even[rows] @ waves.even[columns].T, waves.odd[rows] @ waves.odd[columns].T
     # even + odd for the picture as it is, even - odd for its mirror image.
     cosine += np.abs(turned)
@@ -232,24 +235,24 @@ def _search_block(waves: Waves, start: int, behind: int) -> Pairs:
     return Pairs(first + start, second + behind, turned.ravel()[hits] < 0, 1 - cosine.ravel()[hits])
 
 
-def find_bound(pictures: Pictures, waves: Waves) -> float:
-    """The distance of twins: 1, or half of what one in a hundred pairs have that are no twins. These are a picture and
-    its 11th to 15th nearest; for fewer pictures nothing is known."""
+def find_bound(pictures: SmallPictures, waves: Waves) -> float:
+    """The distance of twins: 1, or a third of what two in a hundred pairs have that are no twins. These are a picture
+    and its 11th to 15th nearest; for fewer pictures nothing is known."""
     n = len(pictures)
-    if n <= BEYOND.stop:
+    if n <= NO_TWINS.stop:
         return 1.0
     asked = np.unique(np.linspace(0, n - 1, min(n, ASKED)).astype(int))
     turned = waves.odd[asked] @ waves.odd.T
     cosine = waves.even[asked] @ waves.even.T + np.abs(turned)
     # The picture itself is its nearest.
-    others = np.argsort(-cosine, axis=1)[:, BEYOND.start + 1 : BEYOND.stop + 1]
+    others = np.argsort(-cosine, axis=1)[:, NO_TWINS.start + 1 : NO_TWINS.stop + 1]
     first = np.repeat(asked, others.shape[1])
     mirrored = np.take_along_axis(turned, others, axis=1).ravel() < 0
     alike = measure(pictures, Pairs(first, others.ravel(), mirrored, np.zeros(len(first), np.float32))).distance
-    return float(np.clip(np.quantile(alike, 0.01) / 2, LEAST_BOUND, 1.0))
+    return float(np.clip(np.quantile(alike, 0.02) / 3, LEAST_BOUND, 1.0))
 
 
-def choose_likely(pictures: Pictures, pairs: Pairs, most: int, report: Report = lambda done: None) -> Pairs:
+def choose_likely(pictures: SmallPictures, pairs: Pairs, most: int, report: Report = lambda done: None) -> Pairs:
     """The pairs that are alike at `COARSE` pixels a side, `most` of them; `distance` is 1 - correlation."""
     grays = [_average(pictures[i : i + EACH] @ LUMA, COARSE) for i in range(0, len(pictures), EACH)]
     small = np.concatenate(grays) if grays else np.zeros((0, COARSE, COARSE), np.float32)
@@ -258,9 +261,8 @@ def choose_likely(pictures: Pictures, pairs: Pairs, most: int, report: Report = 
     return pairs._replace(distance=distance).at(likely[distance[likely] < 1 - LEAST_COARSE])
 
 
-def measure(pictures: Pictures, pairs: Pairs, report: Report = lambda done: None) -> Pairs:
-    """Pairs with their distances: the worst of three (`PIXELS`, `DETAILS`, `PART`), each divided by what twins have at
-    most."""
+def measure(pictures: SmallPictures, pairs: Pairs, report: Report = lambda done: None) -> Pairs:
+    """Pairs with their distances: the worst of what `PIXELS` bounds, divided by the bounds."""
     return pairs._replace(distance=_measure_parts(partial(_compare, pictures), pairs, report))
 
 
@@ -359,12 +361,12 @@ def _interpolate(place: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return weights, (wanted >= -0.01) & (wanted <= side - 0.99)
 
 
-def _compare(pictures: Pictures, pairs: Pairs) -> Float32[np.ndarray, " p"]:
+def _compare(pictures: SmallPictures, pairs: Pairs) -> Float32[np.ndarray, " p"]:
     """`measure` of some pairs."""
-    first, second = (_blur(images, FINE) for images in _take(pictures, pairs))
-    small = [_average(images @ LUMA, COARSE) for images in (first, second)]
-    place, _ = align(*small, np.tile(STAY, (len(first), 1)), STEPS[0])
-    place, _ = align(first @ LUMA, second @ LUMA, place * np.array([1, 2, 1, 2], np.float32), STEPS[1])
+    first, second = map(_soften, _take(pictures, pairs))
+    grays = first @ LUMA, second @ LUMA
+    place, _ = align(_average(grays[0], COARSE), _average(grays[1], COARSE), np.tile(STAY, (len(first), 1)), STEPS[0])
+    place, _ = align(grays[0], grays[1], place * np.array([1, 2, 1, 2], np.float32), STEPS[1])
     moved, there = warp(first, place)
     # A picture whose bright parts were cut off at white shows nothing of the other: the better one of both directions.
     return np.minimum(_judge(moved, second, there), _judge(second, moved, there)).astype(np.float32)
@@ -375,11 +377,12 @@ def _judge(source: np.ndarray, target: np.ndarray, there: np.ndarray) -> Float32
     made = _fit_contrast(source, target, there)
     pixels, variance = _correlate(made, target, there, 1.0)
     inside = there.copy()
-    inside[:, :MARGIN], inside[:, -MARGIN:], inside[:, :, :MARGIN], inside[:, :, -MARGIN:] = 0, 0, 0, 0
+    inside[:, :RIM], inside[:, -RIM:], inside[:, :, :RIM], inside[:, :, -RIM:] = 0, 0, 0, 0
     details, _ = _correlate(made - _blur(made, ROUGH), target - _blur(target, ROUGH), inside, NOISE)
     squares = _sum_parts(((made - target) ** 2 * there).mean(3)) / (_sum_parts(there[..., 0]) + 1)
     part = squares.max((1, 2)) / (variance + 1)
-    return np.maximum.reduce([(1 - pixels) / PIXELS, (1 - details) / DETAILS, part / PART])
+    both = ((1 - pixels) / PIXELS + (1 - details) / DETAILS) / 2
+    return np.maximum.reduce([(1 - pixels) / PIXELS, both, (1 - details) / FEWEST_DETAILS, part / PART])
 
 
 def _fit_contrast(source: np.ndarray, target: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -413,12 +416,90 @@ def _sum_parts(x: Float32[np.ndarray, "p s s"]) -> Float32[np.ndarray, "p 4 4"]:
     return _average(x, 4) * (x.shape[1] // 4) ** 2
 
 
+def _soften(images: np.ndarray) -> np.ndarray:
+    """Images without their finest details, and with colors as coarse as JPEG keeps them."""
+    gray = (images @ LUMA)[..., None]
+    return _blur(gray, FINE) + _blur(images - gray, ROUGH)
+
+
 def _blur(images: np.ndarray, width: float) -> np.ndarray:
     across = gaussian_filter1d(images, width, axis=1, mode="nearest")
     return gaussian_filter1d(across, width, axis=2, mode="nearest")
 
 
-def group_twins(n: int, pairs: Pairs) -> Int[np.ndarray, " n"]:
-    """A number for each of `n` pictures, equal for pictures of one group: twins, and twins of twins."""
+def group_twins(n: int, pairs: Pairs, alike: Callable[[Pairs], np.ndarray] | None = None) -> Int[np.ndarray, " n"]:
+    """A number for each of `n` pictures, equal for pictures of one group: twins, and twins of twins.
+
+    With `alike`, which measures pairs, a chain is no group: where fewer than half of the pictures are within `CHAINED`
+    of the one with the most twins, that one and its twins are a group, and the others are looked at again.
+    """
+    groups = _connect(n, pairs)
+    if alike is None:
+        return groups
+    sizes = np.bincount(groups, minlength=n)
+    for group in np.flatnonzero(sizes > 2):
+        members = np.flatnonzero(groups == group)
+        groups[members] = n + group * n + members[_split(members, pairs, alike)]
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def _connect(n: int, pairs: Pairs) -> Int[np.ndarray, " n"]:
     graph = coo_matrix((np.ones(len(pairs.first), bool), (pairs.first, pairs.second)), shape=(n, n))
     return connected_components(graph, directed=False)[1].astype(int)
+
+
+def _split(members: np.ndarray, pairs: Pairs, alike: Callable[[Pairs], np.ndarray]) -> Int[np.ndarray, " m"]:
+    """For each of the sorted `members` of a component, the place of the first one of its group."""
+    own = pairs.at(np.flatnonzero(np.isin(pairs.first, members)))
+    own = own._replace(first=np.searchsorted(members, own.first), second=np.searchsorted(members, own.second))
+    names, left = np.zeros(len(members), int), np.arange(len(members))
+    while len(left):
+        inside = own.at(np.flatnonzero(np.isin(own.first, left) & np.isin(own.second, left)))
+        parts = _connect(len(members), inside)
+        part = left[parts[left] == parts[left[0]]]
+        group = part if len(part) < 3 else _choose_group(part, inside, members, alike)
+        names[group] = group[0]
+        left = np.setdiff1d(left, group)
+    return names
+
+
+def _choose_group(
+    part: np.ndarray, pairs: Pairs, members: np.ndarray, alike: Callable[[Pairs], np.ndarray]
+) -> Int[np.ndarray, " g"]:
+    """`part`, or the picture with the most twins in it and these, if most others are not alike."""
+    ends = np.concatenate([pairs.first, pairs.second])
+    hub = part[np.argmax([(ends == place).sum() for place in part])]
+    others = np.setdiff1d(part, [hub])
+    asked = Pairs(np.repeat(members[hub], 2 * len(others)), np.tile(members[others], 2),
+                  np.repeat([False, True], len(others)), np.zeros(2 * len(others), np.float32))  # fmt: skip
+    near = alike(asked).reshape(2, -1).min(0) <= CHAINED
+    twins = np.concatenate([pairs.second[pairs.first == hub], pairs.first[pairs.second == hub], [hub]])
+    return part if near.mean() >= 0.5 else np.intersect1d(part, twins)
+
+
+def list_twins(pairs: Pairs, named: Named) -> list[TwinRow]:
+    """What pairs of twins are to a person, one row for a picture and kind, with its nearest twin:
+
+    - `leak`: a picture that is in another split too. The row is that of the picture which is not in train.
+    - `contradiction`: both pictures of a pair under two classes.
+    - `exact_twin`, `near_twin`: in one split and class, the second picture.
+    """
+    rows: dict[tuple[str, str, str], TwinRow] = {}
+    for place in np.argsort(pairs.distance, kind="stable"):
+        first, second, _, distance = (column[place].item() for column in pairs)
+        for kind, about, other in _name_kinds(first, second, distance, named):
+            label, suggested = named.labels[about], named.labels[other] if kind == "contradiction" else ""
+            row = TwinRow(named.ids[about], named.splits[about], kind, 1 - distance / 2, label, suggested, "",
+                          named.ids[other])  # fmt: skip
+            rows.setdefault((row.split, row.file, kind), row)
+    return list(rows.values())
+
+
+def _name_kinds(first: int, second: int, distance: float, named: Named) -> list[tuple[str, int, int]]:
+    """The kinds of finding of a pair, each with the picture that it is about and the other one."""
+    apart = named.splits[first] != named.splits[second]
+    differ = named.labels[first] != named.labels[second]
+    about, other = (first, second) if apart and named.splits[second] == "train" else (second, first)
+    twin = "near_twin" if distance else "exact_twin"
+    found = [("leak", about, other)] * apart + [(twin, second, first)] * (not apart and not differ)
+    return found + [("contradiction", first, second), ("contradiction", second, first)] * differ
