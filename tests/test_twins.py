@@ -94,8 +94,9 @@ def test_flat_pictures_are_no_twins():
 
 
 def test_one_background_with_two_things_is_no_twin(tiles):
-    pictures = np.repeat(tiles[3:4], 2, axis=0)
-    pictures[0, 10:20, 10:20], pictures[1, 10:20, 10:20] = tiles[30, 10:20, 10:20], tiles[50, 10:20, 10:20]
+    """A thing of 6 x 6 pixels of 32 x 32."""
+    pictures, there = np.repeat(tiles[3:4], 2, axis=0), slice(10, 16)
+    pictures[0, there, there], pictures[1, there, there] = tiles[30, there, there], tiles[50, there, there]
     assert find(pictures) == set()
 
 
