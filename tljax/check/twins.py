@@ -10,6 +10,7 @@
    is lower where pictures of the data set that are no twins are as alike (digits, say): `find_bound`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -52,7 +53,9 @@ PIXELS, DETAILS, PART = 0.03, 0.35, 0.25
 NOISE = 4.0
 # `find_bound`: so many pictures, and which of their nearest are no twins, at most.
 ASKED, NO_TWINS = 200, slice(10, 15)
-LEAST_BOUND, EACH = 0.1, 500
+LEAST_BOUND = 0.1
+# Pairs are compared so many at a time, in each of so many threads at most: 80 MB each.
+EACH, MOST_THREADS = 250, 8
 # `group_twins`: the distance of pictures of a group to its middle, at most.
 CHAINED = 3.0
 
@@ -274,8 +277,8 @@ def _measure_parts(compare: Callable[[Pairs], np.ndarray], pairs: Pairs, report:
 
 
 def _in_threads(compute: Callable[[int], Any], starts: range, report: Report) -> Iterator[Any]:
-    """What `compute` returns, in order. Two threads with one of BLAS each: products are small."""
-    with threadpool_limits(1), ThreadPoolExecutor() as pool:
+    """What `compute` returns, in order. Products are small: one thread of BLAS for each is faster than several."""
+    with threadpool_limits(1), ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         for done, result in enumerate(pool.map(compute, starts), 1):
             yield result
             report(done / len(starts))
