@@ -31,7 +31,7 @@ CHANGES = {
     "cropped": lambda image: to_jpeg(image.crop((2, 2, 30, 30)), 85),
     "cropped on two sides": lambda image: to_jpeg(image.crop((2, 0, 32, 30)), 85),
     "brighter": lambda image: to_jpeg(ImageEnhance.Brightness(image).enhance(1.4), 85),
-    "so bright that much is white": lambda image: to_jpeg(ImageEnhance.Brightness(image).enhance(1.7), 85),
+    "so bright that much is white": lambda image: to_jpeg(ImageEnhance.Brightness(image).enhance(1.55), 85),
     "mirrored, cropped and darker": lambda image: to_jpeg(
         ImageEnhance.Brightness(ImageOps.mirror(image.crop((2, 2, 30, 30)))).enhance(0.7), 85
     ),
