@@ -9,7 +9,7 @@ along each axis), brighter (by 1.2 to 1.5). The seed draws all of that. The fold
 
 It prints the recall of each kind, what else is found, and what it costs: seconds of processors beside reading, and the
 most memory. CIFAR-10's own twins are counted without the planted pictures. With `--out`, sheets.png there has 100 of
-these pairs, drawn with the seed, beside their distances. About five minutes.
+these pairs, drawn with the seed, beside their distances. About two minutes.
 """
 
 import argparse
