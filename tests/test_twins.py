@@ -1,6 +1,7 @@
 """Twins: every kind is found, what is only alike is not; groups, leaks and contradictions."""
 
 import io
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -174,6 +175,6 @@ def test_rows_name_leaks_contradictions_and_copies():
         ("e", "leak"): "c",
     }
     assert rows["b", "exact_twin"].score == 1 and rows["c", "leak"].score == pytest.approx(0.95)
-    assert rows["d", "contradiction"][1:6] == ("train", "contradiction", pytest.approx(0.9), "dog", "cat")
+    assert astuple(rows["d", "contradiction"])[1:6] == ("train", "contradiction", pytest.approx(0.9), "dog", "cat")
     swapped = list_twins(make_pairs((2, 3, 0.1)), named)
     assert [(row.file, row.split) for row in swapped if row.kind == "leak"] == [("c", "validation")]

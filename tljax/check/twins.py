@@ -1,4 +1,4 @@
-"""SmallPictures that are there twice: equal, or encoded again, resized, mirrored, cropped by a little or made brighter.
+"""Pictures that are there twice: equal, or encoded again, resized, mirrored, cropped by a little or made brighter.
 
 1. Every picture is shrunk to `TWIN_SIDE` pixels a side. Equal digests of what was decoded are exact twins.
 2. Candidates: low frequencies of a thumbnail (as in pHash, Zauner 2010, but not rounded to bits), each times its
@@ -24,6 +24,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
+from tljax.check.findings import Finding
 from tljax.data.decoding import Encoded
 from tljax.data.image_source import CHUNK
 from tljax.storage.file_index import Digests, digest_bytes
@@ -89,19 +90,6 @@ class Named(NamedTuple):
     ids: Sequence[str]
     splits: Sequence[str]
     labels: Sequence[str]
-
-
-class TwinRow(NamedTuple):
-    """A finding about `file`, whose twin is `other`. A higher score is worse; 1 is for equal pixels."""
-
-    file: str
-    split: str
-    kind: str
-    score: float
-    label: str
-    suggested: str = ""
-    decision: str = ""
-    other: str = ""
 
 
 class Waves(NamedTuple):
@@ -480,19 +468,19 @@ def _choose_group(
     return part if near.mean() >= 0.5 else np.intersect1d(part, twins)
 
 
-def list_twins(pairs: Pairs, named: Named) -> list[TwinRow]:
+def list_twins(pairs: Pairs, named: Named) -> list[Finding]:
     """What pairs of twins are to a person, one row for a picture and kind, with its nearest twin:
 
     - `leak`: a picture that is in another split too. The row is that of the picture which is not in train.
     - `contradiction`: both pictures of a pair under two classes.
     - `exact_twin`, `near_twin`: in one split and class, the second picture.
     """
-    rows: dict[tuple[str, str, str], TwinRow] = {}
+    rows: dict[tuple[str, str, str], Finding] = {}
     for place in np.argsort(pairs.distance, kind="stable"):
         first, second, _, distance = (column[place].item() for column in pairs)
         for kind, about, other in _name_kinds(first, second, distance, named):
             label, suggested = named.labels[about], named.labels[other] if kind == "contradiction" else ""
-            row = TwinRow(named.ids[about], named.splits[about], kind, 1 - distance / 2, label, suggested, "",
+            row = Finding(named.ids[about], named.splits[about], kind, 1 - distance / 2, label, suggested, "",
                           named.ids[other])  # fmt: skip
             rows.setdefault((row.split, row.file, kind), row)
     return list(rows.values())

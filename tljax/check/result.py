@@ -1,0 +1,82 @@
+"""What is checked, and what was found: the table, `check.csv` and the page are made of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from tljax.check.findings import Finding
+from tljax.data.decoding import Encoded
+from tljax.storage.file_index import Digests
+
+
+class Part(NamedTuple):
+    """The pictures of a part of the data that can be read."""
+
+    images: UInt8[np.ndarray, "n size size 3"] | Encoded
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, " n"]
+    digests: Digests
+    groups: Int[np.ndarray, " n"] | None
+
+
+class Checked(NamedTuple):
+    """The pictures of all parts, one part after the other: train, validation, test, and what a run does not read."""
+
+    class_names: tuple[str, ...]
+    parts: Mapping[str, Part]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts.values() for name in part.ids)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The part of each picture."""
+        return tuple(split for split, part in self.parts.items() for _ in part.ids)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        return np.concatenate([np.zeros(0, int), *(part.labels for part in self.parts.values())])
+
+
+class Shortcut(NamedTuple):
+    """A property of pictures that is not their content and names a class."""
+
+    property: str
+    """Such as `width`, `bytes`, `border color`."""
+    label: str
+    """The class."""
+    rule: str
+    """Which pictures it names, such as `above 300`."""
+    share: float
+    """The part of the class that it names, in cross-validation."""
+    precision: float
+    """The part of those it names that are of the class, in cross-validation."""
+    files: tuple[str, ...]
+    """The pictures that it names."""
+    values: Mapping[str, Sequence[float | str]]
+    """The property of each picture by class: numbers, or words such as `JPEG`."""
+
+
+class Verdict(NamedTuple):
+    """A line of the table: how many pictures (or classes) there are of a kind of finding, and what to do."""
+
+    kind: str
+    number: int
+    text: str
+
+
+class Result(NamedTuple):
+    """What a check came to. `verdicts` are the worst first."""
+
+    data: str
+    class_names: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    """The pictures of each class by part."""
+    verdicts: Sequence[Verdict]
+    findings: Sequence[Finding]
+    shortcuts: Sequence[Shortcut]
+    notes: Sequence[str]
+    """What a reader must know: which network was used, what was not looked at."""
