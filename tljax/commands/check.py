@@ -88,7 +88,7 @@ def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> 
     if lost:
         told = join_names([f"{each.file}: {each.decision}" for each in lost], "; ", TOLD)
         raise ValueError(
-            f"{out / TABLE} has {count_words(len(lost), 'decision')} about pictures that this data has not ({told}); give "
+            f"{out / TABLE} has {count_words(len(lost), 'decision')} about other pictures ({told}); give "
             "another --out, or take these rows out"
         )
     return result._replace(findings=findings)
