@@ -58,6 +58,8 @@ class Shortcut(NamedTuple):
     """The pictures that it names."""
     values: Mapping[str, Sequence[float | str]]
     """The property of each picture by class: numbers, or words such as `JPEG`."""
+    also: tuple[str, ...] = ()
+    """Other properties that name mostly the same pictures."""
 
 
 class Verdict(NamedTuple):
