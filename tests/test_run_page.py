@@ -20,6 +20,7 @@ from tljax.report import pictures
 from tljax.report.curve_charts import find_chains
 from tljax.report.mistakes import name_most_confused, top_five, write_guess
 from tljax.report.overview import compare_stages, find_best
+from tljax.report.page import make_mark
 from tljax.report.pictures import (
     MOST_CHARACTERS,
     MOST_PICTURES,
@@ -32,7 +33,6 @@ from tljax.report.pictures import (
     shrink,
 )
 from tljax.report.run_page import (
-    MARK,
     check_place,
     leave_page,
     list_notes,
@@ -62,7 +62,7 @@ def lesson(tmp_path_factory) -> Path:
 def read_page(path: Path) -> dict:
     """What a page shows, as JSON."""
     text = path.read_text("utf-8")
-    assert MARK.decode() in text
+    assert make_mark("report").decode() in text
     found = re.search(r'<script type="application/json" id="page">(.*?)</script>', text, re.DOTALL)
     assert found
     return json.loads(found[1])
@@ -170,7 +170,7 @@ def test_a_page_replaces_only_a_page(tmp_path, monkeypatch, runs, out, wrong):
     Path("link.html").symlink_to("gone.html")
     with pytest.raises((ValueError, OSError), match=wrong):
         check_place(list(map(Path, runs)), out and Path(out))
-    Path("old.html").write_bytes(b"<html>" + MARK)
+    Path("old.html").write_bytes(b"<html>" + make_mark("report"))
     assert check_place([Path("a")], Path("old.html")) == Path("old.html")
     with pytest.raises(FileNotFoundError, match="gone is no folder; give the workdir"):
         write_page([Path("gone")], None, Albums())
@@ -258,7 +258,7 @@ def test_a_page_leaves_what_stands_beside_it(lesson, tmp_path):
     page, beside = tmp_path / "page.html", tmp_path / "page.html.tmp"
     beside.write_text("mine")
     (tmp_path / "link.html").symlink_to(page)
-    page.write_bytes(MARK)
+    page.write_bytes(make_mark("report"))
     main(["report", str(lesson), "--out", str(tmp_path / "link.html")])
     assert beside.read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
     assert (tmp_path / "link.html").is_symlink() and read_page(page)

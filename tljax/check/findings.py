@@ -51,7 +51,7 @@ def write_findings(path: Path, findings: Sequence[Finding], gone: Collection[str
     # In quotes, a space at the beginning of a name is read again.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(FINDING_COLUMNS)
-    writer.writerows(_write_cells(finding) for finding in findings)
+    writer.writerows(write_cells(finding) for finding in findings)
     # By the mark at its beginning, Excel knows UTF-8.
     write_bytes(path, text.getvalue().encode("utf-8-sig"))
 
@@ -65,7 +65,8 @@ def _refuse_to_lose(path: Path, decided: Collection[str]) -> None:
         )
 
 
-def _write_cells(finding: Finding) -> list[str]:
+def write_cells(finding: Finding) -> list[str]:
+    """The cells of a row of `check.csv`, before they are put in quotes."""
     values = (getattr(finding, name) for name in FINDING_COLUMNS)
     return [plain_cell(escape_surrogates(value)) if isinstance(value, str) else f"{value:.4f}" for value in values]
 

@@ -390,10 +390,10 @@ const drawBlocks = (blocks) => blocks.map((block) => DRAW[block.kind](block));
 
 const drawSection = ({ id, title, blocks }) => el("section", { id }, el("h2", {}, title), drawBlocks(blocks));
 
-document.body.append(
+addEventListener("DOMContentLoaded", () => document.body.append(
   el("header", {}, el("h1", {}, page.title), page.lead.map((line) => el("p", { class: "lead" }, line))),
   el("nav", { "aria-label": "Contents" },
     el("ul", {}, page.sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title))))),
   el("main", {}, page.sections.map(drawSection)),
   said,
-);
+));

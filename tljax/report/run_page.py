@@ -25,18 +25,16 @@ from tljax.report.origin import (
     show_training,
 )
 from tljax.report.overview import describe_lesson, describe_stages, find_best, list_commands, say_best
-from tljax.report.page import render
+from tljax.report.page import is_page, render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums
 from tljax.report.pool import Pool, collect_pictures, list_steps
 from tljax.report.shown import Shown, choose_predictions, choose_shown
 from tljax.report.trust import describe_trust
-from tljax.runs.files import open_file, write_text
+from tljax.runs.files import write_text
 from tljax.runs.records import RunRecord, StageRecord, read_records
 from tljax.runs.workdir import REPORT
 from tljax.text import count_words, printable
 
-# What makes a file a report, and in how many of its first bytes that stands.
-MARK, MARKED_WITHIN = b'<meta name="generator" content="tljax report">', 4096
 FindAlbum = Callable[[StageRecord, str], Album]
 
 
@@ -122,15 +120,9 @@ def check_place(folders: Sequence[Path], out: Path | None) -> Path:
     # Without `out`, the reader of the run says what is wrong with its folder.
     if out is not None and not place.absolute().parent.is_dir():
         raise FileNotFoundError(f"{place}: there is no folder {place.parent}; make it first")
-    if os.path.lexists(place) and not (place.is_file() and is_report(place)):
+    if os.path.lexists(place) and not (place.is_file() and is_page(place, "report")):
         raise FileExistsError(f"{place} is there and is no report; give another --out")
     return place
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is a page of runs."""
-    with open_file(path) as file:
-        return MARK in file.read(MARKED_WITHIN)
 
 
 def list_stages(runs: Sequence[RunRecord], find_album: FindAlbum) -> list[Shown]:
