@@ -1,7 +1,9 @@
 """Reads all parts of some data for a check: broken pictures are found, and end nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -98,9 +100,14 @@ def read_data(config: Data, opened: Opened, size: int, disk_bytes: int) -> ReadD
             listed = choose_rows(opened.source, reading, part, split, rows)
             labels = dict(zip(listed["ids"].tolist(), listed["labels"].tolist(), strict=True))
             read, good, bad = _read_part(opened.source, reading, split, listed, index)
-            groups = opened.source.groups.of[split][good["rows"]] if opened.source.groups else None
+            rows, groups = good["rows"], opened.source.groups
             parts[part] = Part(
-                read.images, tuple(good["ids"].tolist()), np.asarray(good["labels"]), np.asarray(read.digests), groups
+                read.images,
+                tuple(good["ids"].tolist()),
+                np.asarray(good["labels"]),
+                np.asarray(read.digests),
+                groups.of[split][rows] if groups else None,
+                partial(_fetch, opened.source, split, rows),
             )
             reasons |= bad
             for kind, found, names in (("broken", broken, sorted(bad)), ("half_read", half_read, read.unfinished)):
@@ -132,6 +139,10 @@ def _read_part(
         read, left, others = _read_part(source, reading, split, left, index)
         return read, left, error.reasons | others
     return read, listed, {}
+
+
+def _fetch(source: ImageSource, split: str, rows: Rows, places: np.ndarray) -> Sequence[bytes | Path]:
+    return source.fetch(split, rows[places])
 
 
 def _read_nothing(reading: Reading) -> ReadImages:

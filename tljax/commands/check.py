@@ -7,12 +7,14 @@ from pathlib import Path
 
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
-from tljax.check.reading import list_dropped, open_data, read_data, warn_of_groups
+from tljax.check.page import check_free, make_check_page, write_check_page
+from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
 from tljax.check.result import Result
 from tljax.check.verdicts import list_table
 from tljax.config import Cache, Data
 from tljax.data.layouts import join_names
 from tljax.data.sources import SOURCES, check_place
+from tljax.report.origin import find_program
 from tljax.text import count_words, join_lines, printable
 
 # What a check leaves in its folder.
@@ -36,7 +38,7 @@ def run(flags: argparse.Namespace) -> None:
         result = carry(result, before, known, flags.out)
     print(join_lines(*list_table(result)))
     if flags.out is not None:
-        leave(result, flags.out, known)
+        leave(result, read, flags.out)
     elif result.findings:
         print("to see them and to decide about them, give --out FOLDER")
     if flags.strict and result.verdicts:
@@ -75,6 +77,7 @@ def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
         raise FileExistsError(f"--out {out} is a file; give a folder")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}; make it first")
+    check_free(out / PAGE)
     return read_findings(out / TABLE) if (out / TABLE).exists() else []
 
 
@@ -94,8 +97,10 @@ def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> 
     return result._replace(findings=findings)
 
 
-def leave(result: Result, out: Path, known: set[str]) -> None:
+def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page, and says what to do with them."""
     out.mkdir(exist_ok=True)
+    page = make_check_page(result, read.checked, read.reasons, find_program({"command": sys.argv}))
     write_findings(out / TABLE, result.findings)
-    print(printable(f"written: {out / TABLE}"))
+    write_check_page(out / PAGE, page)
+    print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
