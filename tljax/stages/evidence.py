@@ -45,7 +45,7 @@ def keep_evidence(
         return
     try:
         evidence = make_evidence(made, dataset, found, variables, best)
-        predictions = digest_predictions(workdir) if dataset.validation is not None else ""
+        predictions = digest_predictions(workdir) if "validation" in found else ""
         write_evidence(workdir, evidence._replace(predictions=predictions))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
