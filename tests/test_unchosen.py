@@ -77,7 +77,7 @@ def test_what_copies_of_training_pictures_add_is_undone():
         right = max((epoch.right for epoch in judged), key=np.sum)
         whole.append(undo_choice(judged, "val_accuracy", right.mean()).accuracy)
         others.append(undo_choice(judged, "val_accuracy", right[~copies].mean(), None, 30, ~copies).accuracy)
-    assert abs(np.mean(whole) - 0.9) < 0.015 and abs(np.mean(others) - 0.8) < 0.015
+    assert abs(np.mean(whole) - 0.9) < 0.015 and abs(np.mean(others) - 0.8) < 0.02
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
