@@ -64,10 +64,10 @@ def judge_all(
     solved = ridge.decompose(scaled.features, labels, classes, weights=weights, scale=scaled.scale)
     report(0.4)
     second = halve(groups)
-    penalties = [choose_alone(scaled, labels, classes, groups, weights, second != half) for half in (False, True)]
+    chosen = [choose_alone(scaled, labels, classes, groups, weights, second != half) for half in (False, True)]
     report(0.7)
     alone = groups.max() == len(groups) - 1
-    penalties = [DEFAULT_PENALTY if penalty is None else penalty / solved.unit for penalty in penalties]
+    penalties = [DEFAULT_PENALTY if penalty is None else penalty / solved.unit for penalty in chosen]
     one, other = (ridge.hold_out(solved, penalty, None if alone else groups) for penalty in penalties)
     report(1.0)
     return HeldOut(one.rows, np.where(second[one.rows, None], other.scores, one.scores), groups[one.rows])
