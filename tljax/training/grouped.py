@@ -45,7 +45,9 @@ def leave_each(labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, 
     return _by_size(labels, [(rows, rows) for rows in shares.members if _is_rest(weights, rows)], shares.holders)
 
 
-def leave_balanced(labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, " n"], most: int) -> list[LeftOut]:
+def leave_balanced(
+    labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, " n"], most: float
+) -> list[LeftOut]:
     """Groups that are left out at once, so that all classes are as frequent in the rest as before, nearly: a group and,
     for each class that it lacks, one more that has it. Every group is judged once, until `most` pictures are.
 
