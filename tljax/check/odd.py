@@ -81,7 +81,7 @@ def _score_blurred(files: FileFacts, pixels: PixelFacts) -> Scores:
 
 
 def _score_border(files: FileFacts, pixels: PixelFacts) -> Scores:
-    usual = len(pixels.plain) and pixels.plain.mean() > USUAL_EDGES
+    usual = np.count_nonzero(pixels.edges) > USUAL_EDGES * len(pixels.edges)
     return _score_low(-pixels.border, -1.0 if usual else -BORDER, 1 - BORDER)
 
 
