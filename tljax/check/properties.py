@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, UInt8
 
-from tljax.data.decoding import ORIENTATION, TURNS, Encoded, open_picture
+from tljax.data.decoding import ORIENTATION, Encoded, open_picture
 from tljax.data.image_source import CHUNK
 
 # EXIF's tags: the camera's maker, the last change, and the part that has when the picture was taken. TIFF has the first
 # two itself.
 MAKER, CHANGED, EXIF_PART, TAKEN = 0x010F, 0x0132, 0x8769, 0x9003
+# Orientations that exchange width and height.
+SIDEWAYS = (5, 6, 7, 8)
 # The most bytes of EXIF that are read: those that a JPEG can hold. Each of its tags may name all of them.
 MOST_EXIF = 2**16
 # The most characters of a maker's name.
@@ -35,7 +37,9 @@ SHARP_PARTS, FAINT = 4, 4.0
 BORDER_PIXELS, BORDER_LEVELS = 0.9, (20, 60)
 # Behind a border, less of a line than this is near to its color. What a class has in common may be found with half of
 # the levels, which a thing on a plain ground passes more often.
-LEFT_BEHIND = 0.3
+LEFT_BEHIND = 0.2
+# What takes less than this part of a picture is a thing on a plain ground.
+LEAST_INSIDE = 0.25
 # A picture is gray if so many of its pixels have channels this near to each other.
 GRAY_PIXELS, GRAY_LEVELS = 0.995, 6
 
@@ -101,7 +105,7 @@ def read_header(encoded: bytes | Path) -> Header:
 def _add_tags(header: Header, image: Any) -> Header:
     tags = _read_tags(image)
     # Pillow gives the size of a TIFF as its orientation says.
-    if image.format != "TIFF" and TURNS.get(tags.get(ORIENTATION, 1), 0) > 3:
+    if image.format != "TIFF" and tags.get(ORIENTATION) in SIDEWAYS:
         header = header._replace(width=header.height, height=header.width)
     header = header._replace(maker=_clean(tags.get(MAKER)), day=_read_day(tags.get(CHANGED)))
     # A TIFF's tags are no EXIF, and have no parts.
@@ -314,14 +318,24 @@ def _measure_inside(
     pixels, side = images.astype(np.float32), images.shape[1]
     near, nearer = (_list_sides(_are_near(pixels, color[:, None, None], part)) for part in (1.0, 0.5))
     depths = np.stack([_count_lines(lines.mean(2) >= BORDER_PIXELS) for lines in near], 1) * has
-    inside = np.maximum(side - depths[:, :2].sum(1), 0) * np.maximum(side - depths[:, 2:].sum(1), 0)
-    # The first line behind a border may be blurred.
-    second = np.minimum(depths + 1, side - 1)
+    border = depths[:, :2].sum(1), depths[:, 2:].sum(1)
+    inside = np.maximum(side - border[0], 0) * np.maximum(side - border[1], 0)
     sharp, framed = (
-        np.all([~has[:, edge] | (lines[np.arange(len(has)), second[:, edge]].mean(1) < LEFT_BEHIND)
-                for edge, lines in enumerate(sides)], axis=0) for sides in (near, nearer)
+        np.all([~has[:, edge] | (_look_behind(sides[edge], depths[:, edge], border[1 - edge // 2]) < LEFT_BEHIND)
+                for edge in range(4)], axis=0) for sides in (near, nearer)
     )  # fmt: skip
-    return np.where(sharp, 1 - inside / side**2, 0).astype(np.float32), framed
+    enough = inside >= LEAST_INSIDE * side**2
+    return np.where(sharp & enough, 1 - inside / side**2, 0).astype(np.float32), framed & enough
+
+
+def _look_behind(
+    lines: Bool[np.ndarray, "m s s"], depth: Int[np.ndarray, " m"], ends: Int[np.ndarray, " m"]
+) -> Float64[np.ndarray, " m"]:
+    """How much of the second line behind an edge's border is of its color, but for its `ends`, which are border. The
+    first line may be blurred."""
+    side = lines.shape[2]
+    second = lines[np.arange(len(lines)), np.minimum(depth + 1, side - 1)].sum(1)
+    return np.maximum(second - ends, 0) / np.maximum(side - ends, 1)
 
 
 def _list_sides(pixels: Bool[np.ndarray, "m s s"]) -> list[Bool[np.ndarray, "m s s"]]:
