@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, UInt8
 
-from tljax.data.decoding import ORIENTATION, TURNS, Encoded, open_picture
+from tljax.data.decoding import ORIENTATION, Encoded, open_picture
 from tljax.data.image_source import CHUNK
 
 # EXIF's tags: the camera's maker, the last change, and the part that has when the picture was taken. TIFF has the first
 # two itself.
 MAKER, CHANGED, EXIF_PART, TAKEN = 0x010F, 0x0132, 0x8769, 0x9003
+# Orientations that exchange width and height.
+SIDEWAYS = (5, 6, 7, 8)
 # The most bytes of EXIF that are read: those that a JPEG can hold. Each of its tags may name all of them.
 MOST_EXIF = 2**16
 # The most characters of a maker's name.
@@ -30,11 +32,14 @@ BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 PIXELS_AT_ONCE = 2**17
 # Sharpness is measured in so many parts along each axis; a gradient of `FAINT` (squared gray levels) is no edge.
 SHARP_PARTS, FAINT = 4, 4.0
-# A line is part of a border if so many of its pixels are this near to the border's color, in each of three channels.
-# JPEG at 32 pixels blurs a border of two by as much.
-BORDER_PIXELS, BORDER_LEVELS = 0.95, 28
-# Behind a border, less of a line than this is of its color.
-LEFT_BEHIND = 0.3
+# A line is part of a border if so many of its pixels are this near to the border's color: in brightness, and in how far
+# red and blue are from it (levels). JPEG blurs the color of a border of two pixels by as much.
+BORDER_PIXELS, BORDER_LEVELS = 0.9, (20, 60)
+# Behind a border, less of a line than this is near to its color. What a class has in common may be found with half of
+# the levels, which a thing on a plain ground passes more often.
+LEFT_BEHIND = 0.2
+# What takes less than this part of a picture is a thing on a plain ground.
+LEAST_INSIDE = 0.25
 # A picture is gray if so many of its pixels have channels this near to each other.
 GRAY_PIXELS, GRAY_LEVELS = 0.995, 6
 
@@ -100,7 +105,7 @@ def read_header(encoded: bytes | Path) -> Header:
 def _add_tags(header: Header, image: Any) -> Header:
     tags = _read_tags(image)
     # Pillow gives the size of a TIFF as its orientation says.
-    if image.format != "TIFF" and TURNS.get(tags.get(ORIENTATION, 1), 0) > 3:
+    if image.format != "TIFF" and tags.get(ORIENTATION) in SIDEWAYS:
         header = header._replace(width=header.height, height=header.width)
     header = header._replace(maker=_clean(tags.get(MAKER)), day=_read_day(tags.get(CHANGED)))
     # A TIFF's tags are no EXIF, and have no parts.
@@ -146,10 +151,14 @@ class PixelFacts(NamedTuple):
     """The largest standard deviation of a channel (gray levels): the contrast, 0 for one color."""
     sharpness: Float32[np.ndarray, " n"]
     """`measure_sharpness`."""
+    detail: Float32[np.ndarray, " n"]
+    """How much neighbors differ, in the mean (gray levels)."""
     border: Float32[np.ndarray, " n"]
     """The part of the picture that is a border of one color, laid around it or along two of its edges."""
-    plain: Bool[np.ndarray, " n"]
-    """Whether all edges, or two opposite ones, are of one color: that of a border, or of a plain ground."""
+    framed: Bool[np.ndarray, " n"]
+    """Whether there may be one: the picture behind it may have much of its color."""
+    edges: UInt8[np.ndarray, " n"]
+    """How many edges are of one color, that of a border or of a plain ground: all 4, 2 opposite ones, or 0."""
     edge_color: UInt8[np.ndarray, "n 3"]
     """That color; black where there is none."""
     gray: Bool[np.ndarray, " n"]
@@ -178,15 +187,18 @@ def _measure_part(images: UInt8[np.ndarray, "n size size 3"]) -> PixelFacts:
     planes = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
     gray = np.tensordot(BRIGHTNESS, planes.astype(np.float32), 1)
     low, high = _find_percentiles(gray, (0.05, 0.99))
+    sharpness, detail = measure_sharpness(gray)
     border = _measure_border(images)
     return PixelFacts(
         brightness=gray.mean((1, 2)),
         low=low,
         high=high,
         spread=_measure_spread(planes),
-        sharpness=measure_sharpness(gray),
+        sharpness=sharpness,
+        detail=detail,
         border=border.part,
-        plain=border.plain,
+        framed=border.framed,
+        edges=border.edges,
         edge_color=border.color,
         gray=_is_gray(planes),
     )
@@ -212,9 +224,13 @@ def _is_gray(planes: UInt8[np.ndarray, "3 n h w"]) -> Bool[np.ndarray, " n"]:
     return (range_ <= GRAY_LEVELS).mean(1) >= GRAY_PIXELS
 
 
-def measure_sharpness(gray: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, " n"]:
-    """The mean square of the Laplacian by that of the gradient: about 0.2 for a picture blurred with a standard
-    deviation of three pixels, and 2 to 4 for photographs.
+def measure_sharpness(
+    gray: Float32[np.ndarray, "n h w"],
+) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """The sharpness of each picture, and its detail: the mean of what neighbors differ by.
+
+    Sharpness is the mean square of the Laplacian by that of the gradient: about 0.2 for a picture blurred with a
+    standard deviation of three pixels, and 2 to 4 for photographs.
 
     The variance of the Laplacian alone (Pech-Pacheco et al. 2000; cleanvision has it of edges) is low for everything
     that has few edges, such as skies. Its ratio to the gradient is the square of a spatial frequency, whatever the
@@ -223,9 +239,11 @@ def measure_sharpness(gray: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray,
     inner = gray[:, 1:-1, 1:-1]
     up, down, left, right = gray[:, :-2, 1:-1], gray[:, 2:, 1:-1], gray[:, 1:-1, :-2], gray[:, 1:-1, 2:]
     laplacian = _average_parts((up + down + left + right - 4 * inner) ** 2)
-    gradient = _average_parts(((right - left) ** 2 + (down - up) ** 2) / 4)
+    across, along = right - left, down - up
+    gradient = _average_parts((across**2 + along**2) / 4)
     ratio = laplacian / (gradient + FAINT)
-    return (ratio * gradient).sum(1) / (gradient.sum(1) + 1)
+    detail = (abs(across) + abs(along)).mean((1, 2)) / 4
+    return (ratio * gradient).sum(1) / (gradient.sum(1) + 1), detail
 
 
 def _average_parts(x: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n p"]:
@@ -237,11 +255,13 @@ def _average_parts(x: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n p"
 
 
 class Border(NamedTuple):
-    """The part of each picture that is border, the color of its edges, and whether they are of one color."""
+    """The part of each picture that is border, whether it may have one, the color of its edges, and how many of them
+    (0, 2 or 4) are of it."""
 
     part: Float32[np.ndarray, " n"]
+    framed: Bool[np.ndarray, " n"]
     color: UInt8[np.ndarray, "n 3"]
-    plain: Bool[np.ndarray, " n"]
+    edges: UInt8[np.ndarray, " n"]
 
 
 def _measure_border(images: UInt8[np.ndarray, "n size size 3"]) -> Border:
@@ -250,11 +270,12 @@ def _measure_border(images: UInt8[np.ndarray, "n size size 3"]) -> Border:
     has = _find_edges(colors, plain)
     there = np.flatnonzero(has.any(1))
     part, color = np.zeros(len(images), np.float32), np.zeros((len(images), 3), np.uint8)
+    framed = np.zeros(len(images), bool)
     weights = has[there, :, None].astype(np.float32)
     chosen = (colors[there] * weights).sum(1) / weights.sum(1)
     color[there] = chosen.round()
-    part[there] = _measure_inside(images[there], chosen, has[there])
-    return Border(part, color, np.any(has, axis=1))
+    part[there], framed[there] = _measure_inside(images[there], chosen, has[there])
+    return Border(part, framed, color, has.sum(1, dtype=np.uint8))
 
 
 def _look_at_edges(
@@ -263,46 +284,66 @@ def _look_at_edges(
     """The color of the edges (top, bottom, left, right), and which of them are of one color."""
     edges = np.stack([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1).astype(np.float32)
     colors = np.median(edges, axis=2)
-    near = (np.abs(edges - colors[:, :, None]) <= BORDER_LEVELS).all(3)
-    return colors, near.mean(2) >= BORDER_PIXELS
+    return colors, _are_near(edges, colors[:, :, None]).mean(2) >= BORDER_PIXELS
+
+
+def _are_near(
+    pixels: Float32[np.ndarray, "... 3"], colors: Float32[np.ndarray, "... 3"], part: float = 1
+) -> np.ndarray:
+    """Whether colors differ by no more than a part of `BORDER_LEVELS`, bool [...]."""
+    difference = pixels - colors
+    brightness = difference @ BRIGHTNESS
+    red, blue = difference[..., 0] - brightness, difference[..., 2] - brightness
+    light, colorful = (levels * part for levels in BORDER_LEVELS)
+    return (abs(brightness) <= light) & (abs(red) <= colorful) & (abs(blue) <= colorful)
 
 
 def _find_edges(colors: Float32[np.ndarray, "n 4 3"], plain: Bool[np.ndarray, "n 4"]) -> Bool[np.ndarray, "n 4"]:
     """Which edges are border: both of a pair that are of one color, or all four."""
 
-    def are_one(places: list[int]) -> Bool[np.ndarray, " n"]:
-        return plain[:, places].all(1) & (np.ptp(colors[:, places], axis=1) <= BORDER_LEVELS).all(1)
+    def are_one(one: int, other: int) -> Bool[np.ndarray, " n"]:
+        return plain[:, one] & plain[:, other] & _are_near(colors[:, one], colors[:, other])
 
-    rows, columns = are_one([0, 1]), are_one([2, 3])
+    rows, columns = are_one(0, 1), are_one(2, 3)
     # Of two pairs in two colors, the first is taken.
-    columns &= ~rows | are_one([0, 1, 2, 3])
+    columns &= ~rows | _are_near(colors[:, 0], colors[:, 2])
     return np.stack([rows, rows, columns, columns], 1)
 
 
 def _measure_inside(
     images: UInt8[np.ndarray, "m s s 3"], color: Float32[np.ndarray, "m 3"], has: Bool[np.ndarray, "m 4"]
-) -> Float32[np.ndarray, " m"]:
-    """The part of each picture that its border takes at the edges where it `has` one; 0 where the picture begins
-    slowly, as a thing on a plain ground does."""
-    low, high = (
-        np.clip(color + levels, 0, 255).astype(np.uint8)[:, None, None] for levels in (-BORDER_LEVELS, BORDER_LEVELS)
-    )
-    near = ((images >= low) & (images <= high)).all(3)
-    sides = [
-        _measure_side(lines) for lines in (near, near[:, ::-1], *(near.transpose(0, 2, 1)[:, ::d] for d in (1, -1)))
-    ]
-    depths, behind = (np.stack(column, 1) * has for column in zip(*sides, strict=True))
-    side = images.shape[1]
-    inside = np.maximum(side - depths[:, :2].sum(1), 0) * np.maximum(side - depths[:, 2:].sum(1), 0)
-    sharp = behind.max(1, initial=0) < LEFT_BEHIND
-    return np.where(sharp, 1 - inside / side**2, 0).astype(np.float32)
+) -> tuple[Float32[np.ndarray, " m"], Bool[np.ndarray, " m"]]:
+    """`Border.part` and `framed`, for a border at the edges where a picture `has` one. There is none where the picture
+    begins slowly, as a thing on a plain ground does."""
+    pixels, side = images.astype(np.float32), images.shape[1]
+    near, nearer = (_list_sides(_are_near(pixels, color[:, None, None], part)) for part in (1.0, 0.5))
+    depths = np.stack([_count_lines(lines.mean(2) >= BORDER_PIXELS) for lines in near], 1) * has
+    border = depths[:, :2].sum(1), depths[:, 2:].sum(1)
+    inside = np.maximum(side - border[0], 0) * np.maximum(side - border[1], 0)
+    sharp, framed = (
+        np.all([~has[:, edge] | (_look_behind(sides[edge], depths[:, edge], border[1 - edge // 2]) < LEFT_BEHIND)
+                for edge in range(4)], axis=0) for sides in (near, nearer)
+    )  # fmt: skip
+    enough = inside >= LEAST_INSIDE * side**2
+    return np.where(sharp & enough, 1 - inside / side**2, 0).astype(np.float32), framed & enough
 
 
-def _measure_side(near: Bool[np.ndarray, "m s s"]) -> tuple[Int[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-    """How many lines are border before the first that is not, and how much of the second line behind them is of the
-    border's color: the first may be blurred."""
-    shares = near.mean(2)
-    lines = shares >= BORDER_PIXELS
-    depths = np.where(lines.all(1), lines.shape[1], np.argmin(lines, axis=1))
-    second = np.minimum(depths + 1, lines.shape[1] - 1)
-    return depths, np.take_along_axis(shares, second[:, None], 1)[:, 0]
+def _look_behind(
+    lines: Bool[np.ndarray, "m s s"], depth: Int[np.ndarray, " m"], ends: Int[np.ndarray, " m"]
+) -> Float64[np.ndarray, " m"]:
+    """How much of the second line behind an edge's border is of its color, but for its `ends`, which are border. The
+    first line may be blurred."""
+    side = lines.shape[2]
+    second = lines[np.arange(len(lines)), np.minimum(depth + 1, side - 1)].sum(1)
+    return np.maximum(second - ends, 0) / np.maximum(side - ends, 1)
+
+
+def _list_sides(pixels: Bool[np.ndarray, "m s s"]) -> list[Bool[np.ndarray, "m s s"]]:
+    """Pictures as lines from each edge on: top, bottom, left, right."""
+    turned = pixels.transpose(0, 2, 1)
+    return [pixels, pixels[:, ::-1], turned, turned[:, ::-1]]
+
+
+def _count_lines(lines: Bool[np.ndarray, "m s"]) -> Int[np.ndarray, " m"]:
+    """How many lines are border before the first that is not."""
+    return np.where(lines.all(1), lines.shape[1], np.argmin(lines, axis=1))

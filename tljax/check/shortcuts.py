@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64, Int, UInt8
 from scipy.ndimage import uniform_filter
 from scipy.special import betainc
 
-from tljax.check.properties import BORDER_LEVELS, FileFacts, PixelFacts
+from tljax.check.properties import FileFacts, PixelFacts
 from tljax.check.result import Shortcut
 
 # The part of a class that a rule names at least, and the part of those it names that are of the class.
@@ -32,6 +32,8 @@ SAME = 0.5
 # The most colors of edges that are told apart, and the pictures that make one at least. Colors are counted in bins of
 # so many levels.
 MOST_COLORS, FEW, COLOR_BIN = 12, 5, 16
+# Colors whose channels differ by so many levels are one.
+ONE_COLOR_LEVELS = 28
 BLANK = -1
 
 Codes = Int[np.ndarray, " n"]
@@ -97,7 +99,7 @@ def list_properties(files: FileFacts, pixels: PixelFacts) -> dict[str, Property]
         "width": files.width,
         "height": files.height,
         "aspect": files.aspect,
-        "bytes": files.bytes,
+        "bytes": compare_bytes(files, pixels),
         "format": np.array(files.format, object),
         "mode": np.array(files.mode, object),
         "gray or color": np.where(pixels.gray, "gray", "color").astype(object),
@@ -106,6 +108,20 @@ def list_properties(files: FileFacts, pixels: PixelFacts) -> dict[str, Property]
         "EXIF maker": maker,
         "EXIF date": files.day,
     }
+
+
+def compare_bytes(files: FileFacts, pixels: PixelFacts) -> Float64[np.ndarray, " n"]:
+    """The bytes of each file by what is usual for its pixels and details, which is what the content takes: a digit 1 is
+    a small file. Logarithms are fitted by least squares."""
+    known = np.isfinite(files.bytes * files.width * files.height)
+    about = [files.width * files.height, pixels.spread + 1, pixels.sharpness + 0.01, pixels.detail + 1]
+    columns = np.log2(np.array(about, np.float64)[:, known])
+    fitted = np.stack([*columns, pixels.brightness[known] / 255, np.ones(known.sum())], 1)
+    wanted = np.log2(np.maximum(1, files.bytes[known]))
+    usual = fitted @ np.linalg.lstsq(fitted, wanted, rcond=1e-6)[0]
+    compared = np.full(len(known), np.nan)
+    compared[known] = np.exp2(wanted - usual).round(4)
+    return compared
 
 
 def find_shortcuts(
@@ -314,7 +330,12 @@ def write_rule(tried: Tried, label: int) -> str:
     return text + UNITS.get(tried.name, "")
 
 
-UNITS = {"width": " pixels", "height": " pixels", "bytes": " bytes", "brightness": " of 255"}
+UNITS = {
+    "width": " pixels",
+    "height": " pixels",
+    "bytes": " times what is usual for its size and details",
+    "brightness": " of 255",
+}
 
 
 def _write_value(name: str, value: float | str) -> str:
@@ -322,16 +343,20 @@ def _write_value(name: str, value: float | str) -> str:
         return value
     if name == "EXIF date":
         return date.fromordinal(int(value)).isoformat()
-    return f"{value:,.0f}" if name in ("width", "height", "bytes") else f"{value:.4g}"
+    return f"{value:,.0f}" if name in ("width", "height") else f"{value:.4g}"
 
 
 def name_edges(pixels: PixelFacts) -> list[str]:
-    """For each picture `none`, or the color of its border or of the plain ground that it is taken on, such as
-    `border of red #c81e3c`. A color is one that several pictures have: those near to the most frequent one have that,
-    and so on with what is left."""
-    bordered = pixels.border > 0
-    kinds = ((bordered, "border"), (pixels.plain & ~bordered, "ground"))
-    words = np.full(len(bordered), "none", object)
+    """For each picture `none`, or the color of its border, of bars along two edges, or of the plain ground that it is
+    taken on, such as `border of red #c81e3c`. A color is one that several pictures have: those near to the most
+    frequent one have that, and so on with what is left."""
+    around, plain = pixels.edges == 4, pixels.edges > 0
+    kinds = (
+        (pixels.framed & around, "border"),
+        (pixels.framed & ~around, "bars"),
+        (plain & ~pixels.framed, "ground"),
+    )
+    words = np.full(len(plain), "none", object)
     for which, kind in kinds:
         places = np.flatnonzero(which)
         words[places] = [f"{kind} of {color}" for color in name_colors(pixels.edge_color[places])]
@@ -350,7 +375,7 @@ def name_colors(colors: UInt8[np.ndarray, "m 3"]) -> list[str]:
         if around.sum() < FEW:
             break
         middle = np.median(colors[left[around]], axis=0)
-        near = (abs(colors[left] - middle) <= BORDER_LEVELS).all(1)
+        near = (abs(colors[left] - middle) <= ONE_COLOR_LEVELS).all(1)
         words[left[near]] = name_color(middle)
         left = left[~near]
     return words.tolist()
