@@ -44,7 +44,9 @@ def measure(name: str, features: np.ndarray, labels: np.ndarray, part: float, se
     text = f"{name}: {n:,} pictures, {wrong.sum()} wrong; heads name {accuracy:.3f} of the true labels; "
     if wrong.any():
         text += f"AUROC {roc_auc_score(wrong[suspicion.rows], suspicion.scores):.4f}; found among the first "
-        text += ", ".join(f"{first:,}: {wrong[order[:first]].sum() / wrong.sum():.0%}" for first in (wrong.sum(), 2_000))
+        text += ", ".join(
+            f"{first:,}: {wrong[order[:first]].sum() / wrong.sum():.0%}" for first in (wrong.sum(), 2_000)
+        )
     print(f"{text}; listed {len(listed)}, of which wrong {wrong[listed].sum()}; {seconds:.1f} s", flush=True)
 
 

@@ -99,7 +99,9 @@ def report(facts: tuple[FileFacts, PixelFacts], labels: np.ndarray, names: list[
     print(f"  odd: {dict(Counter(finding.kind for finding in odd))}")
     shortcuts = find_shortcuts(list_properties(*facts), Labeled(ids, labels, names))
     for each in shortcuts:
-        print(f"  {each.label}: {each.property} {each.rule}, {each.share:.2f} of it at {each.precision:.3f} {each.also}")
+        print(
+            f"  {each.label}: {each.property} {each.rule}, {each.share:.2f} of it at {each.precision:.3f} {each.also}"
+        )
     print(f"  {len(shortcuts)} shortcuts")
 
 
@@ -130,7 +132,11 @@ def exchange(columns: tuple, places: list[int], others: tuple) -> list:
 
 def main(data_dir: str, seed: int, sets: int) -> None:
     rng = np.random.default_rng(seed)
-    print("random data: shortcuts in {} of {} sets, {} in all".format(*(found := count_false_alarms(sets, rng))[:1], sets, found[1]))
+    print(
+        "random data: shortcuts in {} of {} sets, {} in all".format(
+            *(found := count_false_alarms(sets, rng))[:1], sets, found[1]
+        )
+    )
     digits = load_digits()
     small = [np.asarray(Image.fromarray((digit * 15.9).astype(np.uint8)).resize((32, 32))) for digit in digits.images]
     files = [encode(image, "PNG", 0) for image in small]
@@ -143,7 +149,9 @@ def main(data_dir: str, seed: int, sets: int) -> None:
         report_cifar(images, labels, names, quality, rng)
 
 
-def report_cifar(images: np.ndarray, labels: np.ndarray, names: list[str], quality: int, rng: np.random.Generator) -> None:
+def report_cifar(
+    images: np.ndarray, labels: np.ndarray, names: list[str], quality: int, rng: np.random.Generator
+) -> None:
     files = [encode(image, "JPEG", quality) for image in images]
     decoded, clock = decode(files), [measure_seconds()]
     headers = measure_files(files)

@@ -9,6 +9,10 @@ import numpy as np
 from jaxtyping import Int
 
 from tljax.check import twins
+from tljax.check.classes import judge_classes
+from tljax.check.held_out import judge_all, scale_all
+from tljax.check.labels import find_wrong_labels, judge_labels, suspect
+from tljax.check.network import Network, read_features
 from tljax.check.odd import list_odd
 from tljax.check.properties import FileFacts, PixelFacts, measure_files, measure_pixels
 from tljax.check.reading import ReadData
@@ -18,6 +22,7 @@ from tljax.check.twins import Named, Pairs, Sketches, SmallPictures
 from tljax.check.verdicts import count_classes, judge_findings, judge_shortcuts, rank_verdicts
 from tljax.data.batches import progress_bar
 from tljax.training.grouped import join_groups
+from tljax.training.ridge import HeldOut
 
 Report = Callable[[float], None]
 _T = TypeVar("_T")
@@ -31,8 +36,9 @@ class Measured(NamedTuple):
     files: FileFacts
 
 
-def examine(data: str, read: ReadData, notes: Sequence[str]) -> Result:
-    """What a check of the pictures that were read comes to. `data` is their name, `notes` what is known already."""
+def examine(data: str, read: ReadData, network: Network, notes: Sequence[str], disk_bytes: int) -> Result:
+    """What a check of the pictures that were read comes to. `data` is their name, `network` whose features are used,
+    `notes` what is known already."""
     checked = read.checked
     labels, names = checked.labels, checked.class_names
     named = Named(checked.ids, checked.splits, [names[label] for label in labels])
@@ -43,15 +49,34 @@ def examine(data: str, read: ReadData, notes: Sequence[str]) -> Result:
     with bar("looking for shortcuts") as report:
         labeled = Labeled(checked.ids, labels, names, groups)
         shortcuts = find_shortcuts(list_properties(facts.files, facts.pixels), labeled, report)
-    findings = [
+    held_out = judge_pictures(checked, network, groups, disk_bytes)
+    suspicion = suspect(held_out, labels)
+    wrong = find_wrong_labels(suspicion, named, names)
+    others = [
         *read.broken,
         *read.half_read,
         *twins.list_twins(pairs, named),
         *list_odd(facts.files, facts.pixels, named),
     ]
     counts = count_classes(names, {part: its.labels.tolist() for part, its in checked.parts.items()})
-    verdicts = rank_verdicts([*judge_findings(findings), *judge_shortcuts(shortcuts)])
-    return Result(data, names, counts, verdicts, findings, shortcuts, notes)
+    verdicts = [
+        *judge_findings(others),
+        *judge_shortcuts(shortcuts),
+        *judge_labels(suspicion, wrong),
+        *judge_classes(counts, held_out, labels, names),
+    ]
+    return Result(
+        data, names, counts, rank_verdicts(verdicts), [*others, *wrong], shortcuts, [f"labels: {network.why}", *notes]
+    )
+
+
+def judge_pictures(checked: Checked, network: Network, groups: Int[np.ndarray, " n"], disk_bytes: int) -> HeldOut:
+    """Scores of the pictures by heads that saw neither them nor what says the same."""
+    parts, digests = zip(*((part.images, part.digests) for part in checked.parts.values()), strict=True)
+    with bar("features") as report:
+        features = read_features(network, parts, np.concatenate(digests), disk_bytes, report)
+    with bar("judging labels") as report:
+        return judge_all(scale_all(features), checked.labels, len(checked.class_names), groups, report=report)
 
 
 def measure_facts(checked: Checked) -> Measured:

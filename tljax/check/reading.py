@@ -18,7 +18,7 @@ from tljax.data.image_source import ImageSource, Rows
 from tljax.data.reading import ReadImages, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
-from tljax.storage.file_index import FileIndex, open_index
+from tljax.storage.file_index import Digests, FileIndex, open_index
 from tljax.trees import Row
 
 # The order of the parts in which a check looks at them; others follow.
@@ -46,6 +46,13 @@ class ReadData(NamedTuple):
     half_read: list[Finding]
     reasons: Mapping[str, str]
     """Why the broken ones cannot be read, by id."""
+    of_files: bool
+    """Whether digests are of files, else of pixels."""
+
+    @property
+    def digests(self) -> Digests:
+        """Those of all pictures that can be read."""
+        return np.concatenate([part.digests for part in self.checked.parts.values()])
 
 
 def open_data(config: Data) -> Opened:
@@ -115,7 +122,7 @@ def read_data(config: Data, opened: Opened, size: int, disk_bytes: int) -> ReadD
     checked = Checked(opened.class_names, parts)
     if not checked.ids:
         raise BrokenPictures(reasons)
-    return ReadData(checked, broken, half_read, reasons)
+    return ReadData(checked, broken, half_read, reasons, not any(map(opened.source.shards, opened.source.sizes)))
 
 
 def _read_part(

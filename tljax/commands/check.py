@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
+from tljax.check.network import choose_network
 from tljax.check.page import check_free, make_check_page, write_check_page
 from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
 from tljax.check.result import Result
@@ -31,8 +32,11 @@ def run(flags: argparse.Namespace) -> None:
     before = prepare_folder(config, flags.out)
     opened = open_data(config)
     size = config.image_size or opened.source.image_size
-    read = read_data(config, opened, size, Cache().disk_bytes)
-    result = examine(config.name, read, [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes])
+    disk_bytes = Cache().disk_bytes
+    read = read_data(config, opened, size, disk_bytes)
+    network = choose_network(flags.run, read.digests, of_files=read.of_files)
+    notes = [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes]
+    result = examine(config.name, read, network, notes, disk_bytes)
     known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
     if flags.out is not None:
         result = carry(result, before, known, flags.out)
