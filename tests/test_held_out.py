@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from test_ridge import leave_out, simulate
+from test_ridge import simulate
 
-from tljax.check import held_out
-from tljax.check.held_out import Scaled, halve, judge_all, scale_all
+from tljax.check.held_out import halve, judge_all, scale_all
 from tljax.training import ridge
 from tljax.training.grouped import leave_balanced
 from tljax.training.ridge import PENALTIES, decompose, find_scale

@@ -4,7 +4,9 @@ import argparse
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from tljax.arguments import CHECK_SETTINGS
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
 from tljax.check.network import choose_network
@@ -12,10 +14,12 @@ from tljax.check.page import check_free, make_check_page, write_check_page
 from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
 from tljax.check.result import Result
 from tljax.check.verdicts import list_table
-from tljax.config import Cache, Data
+from tljax.config import Cache, Data, data_flags
 from tljax.data.layouts import join_names
 from tljax.data.sources import SOURCES, check_place
+from tljax.model import load
 from tljax.report.origin import find_program
+from tljax.runs.records import read_stage
 from tljax.text import count_words, join_lines, printable
 
 # What a check leaves in its folder.
@@ -50,9 +54,35 @@ def run(flags: argparse.Namespace) -> None:
 
 
 def read_settings(flags: argparse.Namespace) -> Data:
-    """The settings of the data: its name, and what else was given. A path that is there stands for what it is."""
+    """The settings of the data: those that were given, then those that the run `--run` has for its own data."""
     given = {field.name: value for field in fields(Data) if (value := getattr(flags, field.name, None)) is not None}
-    return replace(Data(name=name_data(flags.data)), **given)
+    name = name_data(flags.data)
+    adopted = adopt_settings(flags.run, name) if flags.run is not None else {}
+    used = {setting: value for setting, value in adopted.items() if setting not in given}
+    if used:
+        print(printable(f"as in {flags.run}: {data_flags(used)}"))
+    return replace(Data(name=name), **{**used, **given})
+
+
+def adopt_settings(run: str, name: str) -> dict[str, Any]:
+    """How a run reads pictures: their side and fit and, where it reads the data `name` itself, all that a check takes
+    and that differs from the defaults. Nothing for weights that are no run."""
+    model = load(run)
+    if not Path(run).is_dir():
+        return {}
+    saved = read_stage("", Path(run)).config
+    own = saved is not None and (saved.data.name == name or (bool(saved.data.kind) and is_same(saved.data, name)))
+    others = {setting: getattr(saved.data, setting) for setting in CHECK_SETTINGS} if saved is not None and own else {}
+    usual = Data()
+    return {setting: value for setting, value in others.items() if value != getattr(usual, setting)} | {
+        "image_size": model.image_size, "fit": model.fit
+    }  # fmt: skip
+
+
+def is_same(data: Data, name: str) -> bool:
+    """Whether `name` is the folder or table that `data` names otherwise."""
+    other = Data(name=name)
+    return other.kind == data.kind and other.path.resolve() == data.path.resolve()
 
 
 def name_data(data: str) -> str:
