@@ -90,7 +90,7 @@ def make_check_page(
     places = list_places(checked)
     cases = sort_cases(found)
     shortcuts = [file for its in result.shortcuts[:SHORTCUTS_WITH_PICTURES] for file in its.files[:OF_A_SHORTCUT]]
-    chosen = choose_files(found, [case for several in cases.values() for case in several], shortcuts)
+    chosen = choose_files(found, [case for several in cases.values() for case in several], places, shortcuts)
     images = read_images(checked, chosen)
     keys = {file: f"p{i}" for i, file in enumerate(images)}
     described = [block for its in result.shortcuts for block in describe_shortcut(its, places, keys)]
