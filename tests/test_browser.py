@@ -29,7 +29,7 @@ from tljax.text import printable
 
 SIZES = [(1280, 900), (390, 844)]
 FOLDERS = [*filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)), f"{sys.prefix}/node_modules"]
-CONTROLS = "a, button, summary, input, [tabindex='0']"
+CONTROLS = "a, button, summary, input, select, [tabindex='0']"
 
 
 def find_parts() -> dict[str, Any]:
@@ -184,8 +184,10 @@ def test_the_policy_stops_scripts_styles_and_fetches(page):
     assert len(read_console(page)) >= 3
 
 
-def test_every_control_is_reached_by_the_tab_key_and_seen(page):
+@pytest.mark.parametrize("opened", ["page", "check"])
+def test_every_control_is_reached_by_the_tab_key_and_seen(opened, request):
     """One of a group of radio buttons, tabs and cells: arrows move between these."""
+    page = request.getfixturevalue(opened)
     page.execute_async_script(OPEN_ALL)
     script = """
     window.reached = new Set();
@@ -551,6 +553,15 @@ def test_what_is_saved_is_what_a_check_would_write(check, tmp_path):
     assert read_state(check) == (f"{len(decided)} of 32 pictures decided", False)
     assert find(check, "[role=status]").text == "check.csv is saved among the downloads"
     assert read_console(check) == []
+
+
+def test_decisions_are_words_on_paper(browser, check_address):
+    page = show(browser, check_address, (760, 1000), "light", "print")
+    shown = [node.text for node in page.find_elements("css selector", "#pictures .decided")]
+    assert shown == [f"decision: {printable(HOSTILE[2])}", "decision: drop"]
+    script = "return [...document.querySelectorAll('.tools, .saving, .choice')].some((node) => node.checkVisibility())"
+    assert page.execute_script(script) is False
+    assert page.execute_script("return document.documentElement.scrollWidth") == 760
 
 
 def wait_for(page, holds) -> None:
