@@ -161,7 +161,7 @@ def test_the_page_says_what_it_leaves_out(content):
                                                np.zeros(702, int), np.zeros((0, 4), np.uint32), None)})  # fmt: skip
     found = [find("leak", str(i), 0.9, str(i + 1)) for i in range(0, 700, 2)] + [find("near_twin", "700", 0.5, "701")]
     twins = make_check_page(Result("x", ("cat",), {}, [], found, [], []), checked).sections[1].blocks[0]
-    assert [card for card in twins.cards[298:302]] == [[298], [350], [299], [300]]
+    assert twins.cards[298:302] == [[298], [350], [299], [300]]
     assert twins.note.endswith(" There is room for the pictures of 300 of 351 cards; the others are last, by name.")
     assert f"with all {len(result.findings):,} rows of the table" in overview.blocks[2].lines[1]
     assert overview.blocks[3].lines == [
