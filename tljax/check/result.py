@@ -1,6 +1,7 @@
 """What is checked, and what was found: the table, `check.csv` and the page are made of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Int, UInt8
 
 from tljax.check.findings import Finding
 from tljax.data.decoding import Encoded
+from tljax.data.image_source import CHUNK
 from tljax.storage.file_index import Digests
 
 
@@ -19,6 +21,8 @@ class Part(NamedTuple):
     labels: Int[np.ndarray, " n"]
     digests: Digests
     groups: Int[np.ndarray, " n"] | None
+    fetch: Callable[[np.ndarray], Sequence[bytes | Path]]
+    """The files at some places, as bytes or paths."""
 
 
 class Checked(NamedTuple):
@@ -40,6 +44,18 @@ class Checked(NamedTuple):
     def labels(self) -> Int[np.ndarray, " n"]:
         return np.concatenate([np.zeros(0, int), *(part.labels for part in self.parts.values())])
 
+    @property
+    def groups(self) -> Int[np.ndarray, " n"] | None:
+        """The same number for pictures that belong together, in all parts; None where nothing says which do."""
+        found = [part.groups for part in self.parts.values() if part.groups is not None]
+        return np.concatenate(found) if found else None
+
+    def files(self) -> Iterator[bytes | Path]:
+        """The files of all pictures, one after the other."""
+        for part in self.parts.values():
+            for start in range(0, len(part.ids), CHUNK):
+                yield from part.fetch(np.arange(start, min(start + CHUNK, len(part.ids))))
+
 
 class Shortcut(NamedTuple):
     """A property of pictures that is not their content and names a class."""
@@ -58,6 +74,8 @@ class Shortcut(NamedTuple):
     """The pictures that it names."""
     values: Mapping[str, Sequence[float | str]]
     """The property of each picture by class: numbers, or words such as `JPEG`."""
+    also: tuple[str, ...] = ()
+    """Other properties that name mostly the same pictures."""
 
 
 class Verdict(NamedTuple):

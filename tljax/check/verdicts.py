@@ -1,0 +1,93 @@
+"""The table of a check: a line for each kind of finding, the worst first, with its number and what to do."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from tljax.check.findings import Finding
+from tljax.check.result import Result, Shortcut, Verdict
+from tljax.data.layouts import join_names
+from tljax.text import count_words, printable
+
+# So many names are told in a line.
+NAMED = 3
+
+
+class Kind(NamedTuple):
+    """What a kind of finding is called in the table, what it means (where a verdict does not say that), and what to do
+    about it."""
+
+    title: str
+    means: str
+    do: str
+
+
+# The kinds of findings, the worst first.
+KINDS: dict[str, Kind] = {
+    "leak": Kind("leaks", "a twin is in another split: accuracy there is too high", "drop them there"),
+    "contradiction": Kind("contradictions", "a twin has another class", "give both one class, or drop them"),
+    "broken": Kind("broken", "no run can read them", "replace, remove or drop them"),
+    "shortcut": Kind("shortcuts", "", "make pictures of all classes alike in it"),
+    "class_empty": Kind("empty classes", "", "add pictures, or leave the class out"),
+    "class_few": Kind("small classes", "", "add pictures"),
+    "class_alike": Kind("classes alike", "", "look at both; join them, or correct their labels"),
+    "label": Kind("labels", "a head that saw neither them nor their twins names another class", "look at them"),
+    "class_uneven": Kind("uneven classes", "", "judge by balanced accuracy, or weigh classes"),
+    "exact_twin": Kind("exact twins", "an equal picture is in the same split, and counts twice", "drop them"),
+    "near_twin": Kind("near twins", "nearly the same picture is in the same split", "look at them"),
+    "half_read": Kind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
+    "constant": Kind("constant", "they have one color, nearly", "drop them"),
+    "border": Kind("borders", "most of the picture is border", "cut it off"),
+    "dark": Kind("dark", "hardly anything is to be seen", "look at them"),
+    "bright": Kind("bright", "hardly anything is to be seen", "look at them"),
+    "blurred": Kind("blurred", "they have no details", "look at them"),
+    "odd_size": Kind("odd sizes", "nearly all others have another size", "look at them"),
+    "odd_shape": Kind("odd shapes", "nearly all others have another shape", "look at them"),
+}
+
+
+def judge_findings(findings: Sequence[Finding]) -> list[Verdict]:
+    """A verdict for each kind that was found: its pictures, each once, the worst first."""
+    ranked = sorted(findings, key=lambda finding: -finding.score)
+    pictures: dict[str, dict[str, None]] = {}
+    for finding in ranked:
+        pictures.setdefault(finding.kind, {})[finding.file] = None
+    return [Verdict(kind, len(files), _tell(KINDS[kind], files)) for kind, files in pictures.items()]
+
+
+def _tell(kind: Kind, files: Iterable[str]) -> str:
+    return f"{kind.means}; {kind.do} ({join_names(files, ', ', NAMED)})"
+
+
+def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> list[Verdict]:
+    """A verdict about all shortcuts, if there are some."""
+    said = [
+        f"{its.property} {its.rule} names {its.share:.0%} of {its.label}, and is right in {its.precision:.0%}"
+        for its in shortcuts
+    ]
+    text = f"a network can learn these instead: {join_names(said, '; ', NAMED)}; {KINDS['shortcut'].do}"
+    return [Verdict("shortcut", len(shortcuts), text)] if said else []
+
+
+def rank_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts, the worst first."""
+    order = list(KINDS)
+    return sorted(verdicts, key=lambda verdict: order.index(verdict.kind))
+
+
+def list_table(result: Result) -> list[str]:
+    """The lines that a check prints: the data, the table, what was not found, and notes."""
+    counts = [f"{part} {sum(classes.values()):,}" for part, classes in result.counts.items()]
+    there = sum(sum(classes.values()) for classes in result.counts.values())
+    head = f"{result.data}: {count_words(there, 'picture')} ({', '.join(counts)}), {len(result.class_names)} classes"
+    rows = [f"  {KINDS[its.kind].title:<15}{its.number:>7,}  {its.text}" for its in result.verdicts]
+    found = {verdict.kind for verdict in result.verdicts}
+    clean = [kind.title for name, kind in KINDS.items() if name not in found]
+    none = [f"none: {', '.join(clean)}"] if clean else []
+    return [printable(line) for line in (head, *rows, *none, *result.notes)]
+
+
+def count_classes(class_names: Sequence[str], labels: Mapping[str, Iterable[int]]) -> dict[str, dict[str, int]]:
+    """The pictures of each class by part; `labels` are those of each part."""
+    counted = {part: Counter(map(int, its)) for part, its in labels.items()}
+    return {part: {name: count[i] for i, name in enumerate(class_names)} for part, count in counted.items()}

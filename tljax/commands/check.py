@@ -1,0 +1,106 @@
+"""check: looks at data before a run learns from it, and leaves a table and a page on which it is put right."""
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+from tljax.check.examine import examine
+from tljax.check.findings import Finding, carry_over, read_findings, write_findings
+from tljax.check.page import check_free, make_check_page, write_check_page
+from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
+from tljax.check.result import Result
+from tljax.check.verdicts import list_table
+from tljax.config import Cache, Data
+from tljax.data.layouts import join_names
+from tljax.data.sources import SOURCES, check_place
+from tljax.report.origin import find_program
+from tljax.text import count_words, join_lines, printable
+
+# What a check leaves in its folder.
+TABLE, PAGE = "check.csv", "check.html"
+# So many pictures are told.
+TOLD = 3
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Checks the data and prints a table; ends with exit code 1 if something was found and `--strict` asks for it."""
+    config = read_settings(flags)
+    config.check()
+    check_place(config)
+    before = prepare_folder(config, flags.out)
+    opened = open_data(config)
+    size = config.image_size or opened.source.image_size
+    read = read_data(config, opened, size, Cache().disk_bytes)
+    result = examine(config.name, read, [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes])
+    known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
+    if flags.out is not None:
+        result = carry(result, before, known, flags.out)
+    print(join_lines(*list_table(result)))
+    if flags.out is not None:
+        leave(result, read, flags.out)
+    elif result.findings:
+        print("to see them and to decide about them, give --out FOLDER")
+    if flags.strict and result.verdicts:
+        sys.exit(1)
+
+
+def read_settings(flags: argparse.Namespace) -> Data:
+    """The settings of the data: its name, and what else was given. A path that is there stands for what it is."""
+    given = {field.name: value for field in fields(Data) if (value := getattr(flags, field.name, None)) is not None}
+    return replace(Data(name=name_data(flags.data)), **given)
+
+
+def name_data(data: str) -> str:
+    """`data.name` for what was given: a folder or a table that is there may stand for itself."""
+    if data in SOURCES or ":" in data:
+        return data
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return f"folder:{data}"
+    return f"csv:{data}" if path.is_file() else data
+
+
+def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
+    """Checks that a check may write into the folder `out`, and reads what was decided there before.
+
+    Raises:
+      ValueError: if `out` is inside of the data, or has a check.csv that is no such table.
+      FileExistsError: if it is a file, or has a page that is none of a check.
+      FileNotFoundError: if the folder around it is not there.
+    """
+    if out is None:
+        return []
+    if config.kind == "folder" and out.resolve().is_relative_to(config.path.resolve()):
+        raise ValueError(f"--out {out} is inside of {config.name}: pictures are not changed; give a folder outside")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out {out} is a file; give a folder")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}; make it first")
+    check_free(out / PAGE)
+    return read_findings(out / TABLE) if (out / TABLE).exists() else []
+
+
+def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> Result:
+    """The result with the decisions that were made `before` about `known` pictures.
+
+    Raises:
+      ValueError: if some were made about others, which would be lost.
+    """
+    findings, lost = carry_over(before, result.findings, known)
+    if lost:
+        told = join_names([f"{each.file}: {each.decision}" for each in lost], "; ", TOLD)
+        raise ValueError(
+            f"{out / TABLE} has {count_words(len(lost), 'decision')} about other pictures ({told}); give "
+            "another --out, or take these rows out"
+        )
+    return result._replace(findings=findings)
+
+
+def leave(result: Result, read: ReadData, out: Path) -> None:
+    """Writes the table and the page, and says what to do with them."""
+    out.mkdir(exist_ok=True)
+    page = make_check_page(result, read.checked, read.reasons, find_program({"command": sys.argv}))
+    write_findings(out / TABLE, result.findings)
+    write_check_page(out / PAGE, page)
+    print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
