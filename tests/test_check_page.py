@@ -88,7 +88,7 @@ def test_run_pages_do_not_grow_and_a_check_without_findings_is_good():
     page = make_check_page(Result("digits", ("0",), {"train": {"0": 3}}, [], [], [], []), Checked(("0",), {}))
     document = render(page)
     assert page.ledger is None and "page.ledger" not in document and ".choice" not in document
-    assert page.lead == ["digits: 3 pictures (train 3), 1 class."]
+    assert page.lead == ["digits: 3 pictures (train 3), 1 classes"]
     assert [section.id for section in page.sections] == ["overview", "classes"]
     assert page.sections[0].blocks == [Text(["Nothing was found."], "good")]
     assert "page.ledger" in render(make_check_page(*make_check()))
@@ -146,7 +146,10 @@ def test_kinds_share_the_room_for_pictures():
 
 def test_images_are_those_of_their_names():
     images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    part = [Part(images[i : i + 2], (f"a{i}", f"a{i + 1}"), np.zeros(2, int), None, None) for i in (0, 2)]
+    part = [
+        Part(images[i : i + 2], (f"a{i}", f"a{i + 1}"), np.zeros(2, int), np.zeros((0, 4), np.uint32), None, list)
+        for i in (0, 2)
+    ]
     found = read_images(Checked(("cat",), {"train": part[0], "test": part[1]}), ["a3", "gone", "a0", "a2"])
     assert {name: int(image.max()) for name, image in found.items()} == {"a3": 3, "a0": 0, "a2": 2}
 
@@ -157,8 +160,9 @@ def test_the_page_says_what_it_leaves_out(content):
     overview, _, labels = page.sections[:3]
     assert len(page.pictures) == 600 and "cards; the others are last, by name." in labels.blocks[0].note
     # Those without a picture come last, though they are worse.
-    checked = Checked(("cat",), {"train": Part(np.zeros((702, 2, 2, 3), np.uint8), tuple(map(str, range(702))),
-                                               np.zeros(702, int), np.zeros((0, 4), np.uint32), None)})  # fmt: skip
+    images, labels = np.zeros((702, 2, 2, 3), np.uint8), np.zeros(702, int)
+    part = Part(images, tuple(map(str, range(702))), labels, np.zeros((0, 4), np.uint32), None, list)
+    checked = Checked(("cat",), {"train": part})
     found = [find("leak", str(i), 0.9, str(i + 1)) for i in range(0, 700, 2)] + [find("near_twin", "700", 0.5, "701")]
     twins = make_check_page(Result("x", ("cat",), {}, [], found, [], []), checked).sections[1].blocks[0]
     assert twins.cards[298:302] == [[298], [350], [299], [300]]
