@@ -17,9 +17,10 @@ from tljax.cli import main
 from tljax.config import Cache, Data, Lesson, Stage
 from tljax.data.datasets import load_dataset
 from tljax.report import pictures
+from tljax.report.blocks import Sheet
 from tljax.report.curve_charts import find_chains
-from tljax.report.mistakes import name_most_confused, top_five, write_guess
-from tljax.report.overview import compare_stages, find_best
+from tljax.report.mistakes import describe_mistakes, name_most_confused, top_five, write_guess
+from tljax.report.overview import compare_stages, find_best, say_best
 from tljax.report.page import make_mark
 from tljax.report.pictures import (
     MOST_CHARACTERS,
@@ -42,7 +43,8 @@ from tljax.report.run_page import (
     read_runs,
     write_page,
 )
-from tljax.report.shown import choose_part, choose_shown, rank_rows, take_turns
+from tljax.report.shown import GROUPED_INTERVAL, choose_part, choose_shown, rank_rows, take_turns
+from tljax.report.trust import describe_trust
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import read_records
 
@@ -130,6 +132,25 @@ def test_stages_are_compared_on_the_same_pictures_alone(lesson):
     )
     (text,) = compare_stages([*stages, other])
     assert text.lines[-1].endswith("feature_extraction, fine_tune, from_scratch; other.") and len(text.lines) == 5
+
+
+def test_where_pictures_belong_together_tests_and_intervals_say_what_they_count(lesson):
+    stages = list_stages([read_records(lesson)], Albums().find)
+    grouped = [
+        shown._replace(record=shown.record._replace(summary=shown.record.summary | {"worth": {"groups": 9}}))
+        for shown in stages
+    ]
+
+    def write(some: list) -> str:
+        blocks = [*compare_stages(some), *describe_mistakes(some[0], set()), *describe_trust(some[0])]
+        captions = [block.caption for block in blocks if isinstance(block, Sheet)]
+        return "\n".join([*compare_stages(some)[0].lines, *say_best(some), *captions])
+
+    said = write(grouped)
+    assert "it counts pictures, not groups, whose pictures are often right or wrong together: p is too small" in said
+    assert said.count(GROUPED_INTERVAL) == 2
+    assert "not groups" not in write(stages)
+    assert ("is not by chance" in said) == ("not by chance, if pictures of a group had nothing to do with" in said)
 
 
 def test_the_command_makes_the_same_page(lesson, tmp_path, capsys):

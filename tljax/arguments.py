@@ -50,6 +50,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the page to write; without it report.html in the folder of the run"
     )
+    parser.add_argument(
+        "--check",
+        metavar="FILE",
+        type=Path,
+        help="the check.csv of the data: accuracies are also given without the pictures that have a twin in train",
+    )
 
 
 # The settings of the data that a check takes, as a run does.

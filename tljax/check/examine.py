@@ -23,7 +23,7 @@ Report = Callable[[float], None]
 _T = TypeVar("_T")
 
 
-class Facts(NamedTuple):
+class Measured(NamedTuple):
     """What was measured of all pictures."""
 
     sketches: Sketches
@@ -54,7 +54,7 @@ def examine(data: str, read: ReadData, notes: Sequence[str]) -> Result:
     return Result(data, names, counts, verdicts, findings, shortcuts, notes)
 
 
-def measure_facts(checked: Checked) -> Facts:
+def measure_facts(checked: Checked) -> Measured:
     """Sketches and properties of all pictures."""
     sketches, pixels = [], []
     for part, its in checked.parts.items():
@@ -64,7 +64,7 @@ def measure_facts(checked: Checked) -> Facts:
             pixels.append(measure_pixels(its.images, report))
     with bar("reading files") as report:
         files = measure_files(watch(checked.files(), len(checked.ids), report))
-    return Facts(_join(Sketches, sketches), _join(PixelFacts, pixels), files)
+    return Measured(_join(Sketches, sketches), _join(PixelFacts, pixels), files)
 
 
 def _join(kind: Callable[..., _T], parts: Sequence[tuple[np.ndarray, ...]]) -> _T:

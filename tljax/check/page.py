@@ -23,7 +23,7 @@ from tljax.check.cards import (
 )
 from tljax.check.findings import Finding
 from tljax.check.result import Checked, Result, Shortcut
-from tljax.check.verdicts import KINDS, list_table
+from tljax.check.verdicts import VERDICT_KINDS, list_table
 from tljax.report.blocks import (
     Block,
     Chart,
@@ -140,7 +140,7 @@ def sort_cases(found: Sequence[Finding]) -> dict[str, list[Case]]:
 
 def describe_result(result: Result) -> list[Block]:
     """The table of verdicts, and what a reader must know."""
-    rows = [(KINDS[verdict.kind].title, verdict.number, verdict.text) for verdict in result.verdicts]
+    rows = [(VERDICT_KINDS[verdict.kind].title, verdict.number, verdict.text) for verdict in result.verdicts]
     table = Sheet(["found", "number", "what it means, and what to do"], rows)
     return [table if rows else Text(["Nothing was found."], "good"), *([Text(result.notes)] if result.notes else [])]
 

@@ -13,7 +13,7 @@ from tljax.text import count_words, printable
 NAMED = 3
 
 
-class Kind(NamedTuple):
+class VerdictKind(NamedTuple):
     """What a kind of finding is called in the table, what it means (where a verdict does not say that), and what to do
     about it."""
 
@@ -23,26 +23,26 @@ class Kind(NamedTuple):
 
 
 # The kinds of findings, the worst first.
-KINDS: dict[str, Kind] = {
-    "leak": Kind("leaks", "a twin is in another split: accuracy there is too high", "drop them there"),
-    "contradiction": Kind("contradictions", "a twin has another class", "give both one class, or drop them"),
-    "broken": Kind("broken", "no run can read them", "replace, remove or drop them"),
-    "shortcut": Kind("shortcuts", "", "make pictures of all classes alike in it"),
-    "class_empty": Kind("empty classes", "", "add pictures, or leave the class out"),
-    "class_few": Kind("small classes", "", "add pictures"),
-    "class_alike": Kind("classes alike", "", "look at both; join them, or correct their labels"),
-    "label": Kind("labels", "a head that saw neither them nor their twins names another class", "look at them"),
-    "class_uneven": Kind("uneven classes", "", "judge by balanced accuracy, or weigh classes"),
-    "exact_twin": Kind("exact twins", "an equal picture is in the same split, and counts twice", "drop them"),
-    "near_twin": Kind("near twins", "nearly the same picture is in the same split", "look at them"),
-    "half_read": Kind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
-    "constant": Kind("constant", "they have one color, nearly", "drop them"),
-    "border": Kind("borders", "most of the picture is border", "cut it off"),
-    "dark": Kind("dark", "hardly anything is to be seen", "look at them"),
-    "bright": Kind("bright", "hardly anything is to be seen", "look at them"),
-    "blurred": Kind("blurred", "they have no details", "look at them"),
-    "odd_size": Kind("odd sizes", "nearly all others have another size", "look at them"),
-    "odd_shape": Kind("odd shapes", "nearly all others have another shape", "look at them"),
+VERDICT_KINDS: dict[str, VerdictKind] = {
+    "leak": VerdictKind("leaks", "a twin is in another split: accuracy there is too high", "drop them there"),
+    "contradiction": VerdictKind("contradictions", "a twin has another class", "give both one class, or drop them"),
+    "broken": VerdictKind("broken", "no run can read them", "replace, remove or drop them"),
+    "shortcut": VerdictKind("shortcuts", "", "make pictures of all classes alike in it"),
+    "class_empty": VerdictKind("empty classes", "", "add pictures, or leave the class out"),
+    "class_few": VerdictKind("small classes", "", "add pictures"),
+    "class_alike": VerdictKind("classes alike", "", "look at both; join them, or correct their labels"),
+    "label": VerdictKind("labels", "a head that saw neither them nor their twins names another class", "look at them"),
+    "class_uneven": VerdictKind("uneven classes", "", "judge by balanced accuracy, or weigh classes"),
+    "exact_twin": VerdictKind("exact twins", "an equal picture is in the same split, and counts twice", "drop them"),
+    "near_twin": VerdictKind("near twins", "nearly the same picture is in the same split", "look at them"),
+    "half_read": VerdictKind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
+    "constant": VerdictKind("constant", "they have one color, nearly", "drop them"),
+    "border": VerdictKind("borders", "most of the picture is border", "cut it off"),
+    "dark": VerdictKind("dark", "hardly anything is to be seen", "look at them"),
+    "bright": VerdictKind("bright", "hardly anything is to be seen", "look at them"),
+    "blurred": VerdictKind("blurred", "they have no details", "look at them"),
+    "odd_size": VerdictKind("odd sizes", "nearly all others have another size", "look at them"),
+    "odd_shape": VerdictKind("odd shapes", "nearly all others have another shape", "look at them"),
 }
 
 
@@ -52,10 +52,10 @@ def judge_findings(findings: Sequence[Finding]) -> list[Verdict]:
     pictures: dict[str, dict[str, None]] = {}
     for finding in ranked:
         pictures.setdefault(finding.kind, {})[finding.file] = None
-    return [Verdict(kind, len(files), _tell(KINDS[kind], files)) for kind, files in pictures.items()]
+    return [Verdict(kind, len(files), _tell(VERDICT_KINDS[kind], files)) for kind, files in pictures.items()]
 
 
-def _tell(kind: Kind, files: Iterable[str]) -> str:
+def _tell(kind: VerdictKind, files: Iterable[str]) -> str:
     return f"{kind.means}; {kind.do} ({join_names(files, ', ', NAMED)})"
 
 
@@ -65,13 +65,13 @@ def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> list[Verdict]:
         f"{its.property} {its.rule} names {its.share:.0%} of {its.label}, and is right in {its.precision:.0%}"
         for its in shortcuts
     ]
-    text = f"a network can learn these instead: {join_names(said, '; ', NAMED)}; {KINDS['shortcut'].do}"
+    text = f"a network can learn these instead: {join_names(said, '; ', NAMED)}; {VERDICT_KINDS['shortcut'].do}"
     return [Verdict("shortcut", len(shortcuts), text)] if said else []
 
 
 def rank_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Verdicts, the worst first."""
-    order = list(KINDS)
+    order = list(VERDICT_KINDS)
     return sorted(verdicts, key=lambda verdict: order.index(verdict.kind))
 
 
@@ -80,9 +80,9 @@ def list_table(result: Result) -> list[str]:
     counts = [f"{part} {sum(classes.values()):,}" for part, classes in result.counts.items()]
     there = sum(sum(classes.values()) for classes in result.counts.values())
     head = f"{result.data}: {count_words(there, 'picture')} ({', '.join(counts)}), {len(result.class_names)} classes"
-    rows = [f"  {KINDS[its.kind].title:<15}{its.number:>7,}  {its.text}" for its in result.verdicts]
+    rows = [f"  {VERDICT_KINDS[its.kind].title:<15}{its.number:>7,}  {its.text}" for its in result.verdicts]
     found = {verdict.kind for verdict in result.verdicts}
-    clean = [kind.title for name, kind in KINDS.items() if name not in found]
+    clean = [kind.title for name, kind in VERDICT_KINDS.items() if name not in found]
     none = [f"none: {', '.join(clean)}"] if clean else []
     return [printable(line) for line in (head, *rows, *none, *result.notes)]
 

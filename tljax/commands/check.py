@@ -20,7 +20,7 @@ from tljax.text import count_words, join_lines, printable
 # What a check leaves in its folder.
 TABLE, PAGE = "check.csv", "check.html"
 # So many pictures are told.
-TOLD = 3
+LOST_TOLD = 3
 
 
 def run(flags: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> 
     """
     findings, lost = carry_over(before, result.findings, known)
     if lost:
-        told = join_names([f"{each.file}: {each.decision}" for each in lost], "; ", TOLD)
+        told = join_names([f"{each.file}: {each.decision}" for each in lost], "; ", LOST_TOLD)
         raise ValueError(
             f"{out / TABLE} has {count_words(len(lost), 'decision')} about other pictures ({told}); give "
             "another --out, or take these rows out"
