@@ -104,15 +104,20 @@ def _order_files(its: Sequence[Finding]) -> list[str]:
 
 
 def choose_files(
-    found: Sequence[Finding], cases: Iterable[Case], first: Iterable[str] = (), most: int = MOST_PICTURES
+    found: Sequence[Finding],
+    cases: Iterable[Case],
+    places: Mapping[str, Place],
+    first: Iterable[str] = (),
+    most: int = MOST_PICTURES,
 ) -> list[str]:
-    """The pictures that a page has: the `first`, then all that a card shows, the cards of each kind in turns."""
+    """The pictures that a page has, of those that have `places`: the `first`, then all that a card shows, the cards of
+    each kind in turns."""
     kinds: dict[str, list[Case]] = {}
     for case in cases:
         kinds.setdefault(found[case.rows[0]].kind, []).append(case)
-    files = dict.fromkeys(first)
+    files = dict.fromkeys(file for file in first if file in places)
     for case in take_turns(kinds.values()):
-        new = [file for file in case.shown if file not in files]
+        new = [file for file in case.shown if file in places and file not in files]
         if len(files) + len(new) <= most:
             files |= dict.fromkeys(new)
     return list(files)

@@ -23,6 +23,7 @@ from tljax.check.cards import (
 )
 from tljax.check.findings import Finding
 from tljax.check.result import Checked, Result, Shortcut
+from tljax.check.verdicts import VERDICT_KINDS, list_table
 from tljax.report.blocks import (
     Block,
     Chart,
@@ -90,7 +91,7 @@ def make_check_page(
     places = list_places(checked)
     cases = sort_cases(found)
     shortcuts = [file for its in result.shortcuts[:SHORTCUTS_WITH_PICTURES] for file in its.files[:OF_A_SHORTCUT]]
-    chosen = choose_files(found, [case for several in cases.values() for case in several], shortcuts)
+    chosen = choose_files(found, [case for several in cases.values() for case in several], places, shortcuts)
     images = read_images(checked, chosen)
     keys = {file: f"p{i}" for i, file in enumerate(images)}
     described = [block for its in result.shortcuts for block in describe_shortcut(its, places, keys)]
@@ -105,7 +106,7 @@ def make_check_page(
     drawn = {key: Drawn(file, images[file], f"{file}, {places[file].label}") for file, key in keys.items()}
     return Page(
         f"Check of {result.data}",
-        [count_pictures(result)],
+        list_table(result)[:1],
         [section for section in sections if section.blocks],
         make_thumbnails(drawn),
         make_ledger(found, result.class_names, places, keys, reasons or {}) if found else None,
@@ -137,17 +138,9 @@ def sort_cases(found: Sequence[Finding]) -> dict[str, list[Case]]:
     return {name: list_cases(found, sort.kinds or others) for name, sort in SORTS.items()}
 
 
-def count_pictures(result: Result) -> str:
-    """The data in a sentence: its pictures, parts and classes."""
-    counts = {part: sum(classes.values()) for part, classes in result.counts.items()}
-    parts = ", ".join(f"{part} {number:,}" for part, number in counts.items())
-    classes = f"{len(result.class_names):,} class{'es' * (len(result.class_names) != 1)}"
-    return f"{result.data}: {count_words(sum(counts.values()), 'picture')} ({parts}), {classes}."
-
-
 def describe_result(result: Result) -> list[Block]:
     """The table of verdicts, and what a reader must know."""
-    rows = [(verdict.kind.replace("_", " "), verdict.number, verdict.text) for verdict in result.verdicts]
+    rows = [(VERDICT_KINDS[verdict.kind].title, verdict.number, verdict.text) for verdict in result.verdicts]
     table = Sheet(["found", "number", "what it means, and what to do"], rows)
     return [table if rows else Text(["Nothing was found."], "good"), *([Text(result.notes)] if result.notes else [])]
 

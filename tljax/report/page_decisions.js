@@ -24,9 +24,10 @@ const files = new Set(found.map(({ file }) => file));
 const [earlier, watchers] = [[], new Map()];
 let saved = new Map(decisions);
 
+const classes = new Set(ledger.classes);
 for (const { file, split, label, suggested } of rows) {
   if (!facts.has(file)) facts.set(file, { split, label, suggested: new Set() });
-  if (ledger.classes.includes(suggested)) facts.get(file).suggested.add(suggested);
+  if (classes.has(suggested)) facts.get(file).suggested.add(suggested);
 }
 
 const isUnsaved = () =>
@@ -49,7 +50,7 @@ function decideAll(changes) {
 }
 
 function undo() {
-  const changes = earlier.pop();
+  const changes = earlier.pop() ?? [];
   change(changes);
   said.textContent = `Taken back: ${countPictures(changes.length)}`;
 }
@@ -67,7 +68,7 @@ function drawChoice(file) {
   // A thousand classes would be too many for each of many pictures: they are there while they can be chosen.
   const fill = () => {
     if (others.options.length > 2) return;
-    others.replaceChildren(first, ...ledger.classes.map(option));
+    others.replaceChildren(first, ...[...classes].map(option));
     others.value = isOther() ? decide(file) : "";
   };
   const empty = () => {
@@ -193,7 +194,7 @@ function drawDecisions({ title, cards, note: text }) {
     counted.textContent = `${of}; the number on a card is 1 where it is worst.`;
     more.textContent = `Show ${write(Math.min(CARDS_AT_ONCE, shown.length - drawn))} more`;
     more.hidden = drawn === shown.length;
-    if (focus) nodes[0].querySelector("input:checked, button").focus();
+    if (focus) nodes[0].querySelector("input:checked, .chosen").focus();
   }
   // What is decided already stays, unless it is to be undecided.
   function apply() {
@@ -238,7 +239,8 @@ function showState() {
   const total = new Set([...files, ...decisions.keys()]).size;
   const words = isUnsaved() ? "; not saved yet" : "";
   state.textContent = `${write(decisions.size)} of ${countPictures(total)} decided${words}`;
-  back.disabled = !earlier.length;
+  // A button that is disabled would lose the focus.
+  back.setAttribute("aria-disabled", String(!earlier.length));
 }
 
 addEventListener("beforeunload", (event) => isUnsaved() && event.preventDefault());
