@@ -132,26 +132,30 @@ def exchange(columns: tuple, places: list[int], others: tuple) -> list:
 
 def main(data_dir: str, seed: int, sets: int) -> None:
     rng = np.random.default_rng(seed)
-    print(
-        "random data: shortcuts in {} of {} sets, {} in all".format(
-            *(found := count_false_alarms(sets, rng))[:1], sets, found[1]
-        )
-    )
-    digits = load_digits()
-    small = [np.asarray(Image.fromarray((digit * 15.9).astype(np.uint8)).resize((32, 32))) for digit in digits.images]
-    files = [encode(image, "PNG", 0) for image in small]
-    print("digits")
-    report((measure_files(files), measure_pixels(decode(files))), digits.target, list(map(str, range(10))))
+    with_any, number = count_false_alarms(sets, rng)
+    print(f"random data: {with_any} of {sets} sets have a shortcut, {number} in all")
+    for kind in ("PNG", "JPEG"):
+        report_digits(kind)
     source = datasets.load_dataset(Data(name="cifar10", dir=data_dir), seed=0)
     assert source.train
-    images, labels, names = source.train.images[:], source.train.labels, list(source.class_names)
     for quality in (95, 75):
-        report_cifar(images, labels, names, quality, rng)
+        report_cifar((source.train.images[:], source.train.labels), list(source.class_names), quality, rng)
+    measure_large()
+
+
+def report_digits(kind: str) -> None:
+    """Digits of 28 pixels, as MNIST has them."""
+    digits = load_digits()
+    images = [np.asarray(Image.fromarray((digit * 15.9).astype(np.uint8)).resize((28, 28))) for digit in digits.images]
+    files = [encode(image, kind, 75) for image in images]
+    print(f"digits as {kind}")
+    report((measure_files(files), measure_pixels(decode(files))), digits.target, list(map(str, range(10))))
 
 
 def report_cifar(
-    images: np.ndarray, labels: np.ndarray, names: list[str], quality: int, rng: np.random.Generator
+    pictures: tuple[np.ndarray, np.ndarray], names: list[str], quality: int, rng: np.random.Generator
 ) -> None:
+    images, labels = pictures
     files = [encode(image, "JPEG", quality) for image in images]
     decoded, clock = decode(files), [measure_seconds()]
     headers = measure_files(files)
@@ -161,14 +165,24 @@ def report_cifar(
     print(f"CIFAR-10, {len(files)} JPEGs of quality {quality}")
     report((headers, pixels), labels, names)
     clock.append(measure_seconds())
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    spent = "headers {:.1f} s, pixels {:.1f} s, findings {:.1f} s".format(*np.diff(clock))
-    print(f"  of processors: {spent}; at most {memory:.2f} GB")
+    print("  of processors: headers {:.1f} s, pixels {:.1f} s, findings {:.1f} s".format(*np.diff(clock)))
     for color, places, bordered in plant(images, labels, rng, quality):
         print(f"{PART:.0%} of {names[0]} with a border of {color}, quality {quality}")
         others = measure_files(bordered), measure_pixels(decode(bordered))
         facts = (exchange(one, places, other) for one, other in zip((headers, pixels), others, strict=True))
         report((FileFacts(*next(facts)), PixelFacts(*next(facts))), labels, names)
+
+
+def measure_large() -> None:
+    """The cost of 3,000 pictures of 224 pixels, and the most memory of all."""
+    images = np.random.default_rng(0).integers(0, 256, (300, 224, 224, 3), dtype=np.uint8)
+    before = measure_seconds()
+    for _ in range(10):
+        measure_pixels(images)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"3,000 pictures of 224 pixels: {measure_seconds() - before:.1f} s of processors; at most {memory:.2f} GB in all"
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def letterbox(photo: np.ndarray) -> np.ndarray:
 
 PLANTED = {
     "dark": lambda photo: (photo * 0.15).astype(np.uint8),
-    "bright": lambda photo: np.clip(photo * 3.0 + 200, 0, 255).astype(np.uint8),
+    "bright": lambda photo: np.clip(photo * 1.0 + 238, 0, 255).astype(np.uint8),
     "blurred": lambda photo: np.asarray(Image.fromarray(photo).filter(ImageFilter.GaussianBlur(3))),
     "constant": lambda photo: np.full_like(photo, 90),
     "border": letterbox,

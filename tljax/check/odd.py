@@ -30,13 +30,13 @@ BLURRED, SHARPER = 0.6, 1.6
 # A border takes this part of a picture, and not more than this part of the pictures have edges of one color.
 BORDER, USUAL_EDGES = 0.2, 0.25
 
-Scores = Float64[np.ndarray, " n"]
+OddScores = Float64[np.ndarray, " n"]
 
 
 def list_odd(files: FileFacts, pixels: PixelFacts, named: Named) -> list[Finding]:
     """A row for a picture and kind, each kind's worst first. What is too dark or too bright is nothing else of its
     pixels, nor is what is of one color."""
-    scores = {kind: score(files, pixels) for kind, score in KINDS.items()}
+    scores = {kind: score(files, pixels) for kind, score in ODD_KINDS.items()}
     for kind, hidden in HIDES.items():
         for other in hidden:
             scores[other] = np.where(scores[kind] > 0, 0, scores[other])
@@ -47,7 +47,7 @@ def list_odd(files: FileFacts, pixels: PixelFacts, named: Named) -> list[Finding
     ]
 
 
-def _score_size(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_size(files: FileFacts, pixels: PixelFacts) -> OddScores:
     side = np.log2(files.width * files.height) / 2
     small, large = (
         _score_low(values, _find_low(values, least), 4) for values, least in ((side, SMALLER), (-side, LARGER))
@@ -55,7 +55,7 @@ def _score_size(files: FileFacts, pixels: PixelFacts) -> Scores:
     return np.maximum(small, large)
 
 
-def _score_shape(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_shape(files: FileFacts, pixels: PixelFacts) -> OddScores:
     shape = np.log2(files.aspect)
     usual = _find_quantile(shape, 0.5)
     # A set of photographs has upright ones too.
@@ -63,29 +63,29 @@ def _score_shape(files: FileFacts, pixels: PixelFacts) -> Scores:
     return _score_low(-away, -max(LONGER, QUARTILES * _find_quantile(away, 0.75)), 2)
 
 
-def _score_constant(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_constant(files: FileFacts, pixels: PixelFacts) -> OddScores:
     return _score_low(np.log2(pixels.spread + 1), np.log2(ONE_COLOR + 1), 2)
 
 
-def _score_dark(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_dark(files: FileFacts, pixels: PixelFacts) -> OddScores:
     return _score_low(pixels.high, min(DARK, _find_low(pixels.high, 0)), DARK)
 
 
-def _score_bright(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_bright(files: FileFacts, pixels: PixelFacts) -> OddScores:
     return _score_low(-pixels.low, min(-BRIGHT, _find_low(-pixels.low, 0)), 255 - BRIGHT)
 
 
-def _score_blurred(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_blurred(files: FileFacts, pixels: PixelFacts) -> OddScores:
     sharp = np.log2(pixels.sharpness + 1e-3)
     return _score_low(sharp, min(np.log2(BLURRED), _find_low(sharp, SHARPER)), 3)
 
 
-def _score_border(files: FileFacts, pixels: PixelFacts) -> Scores:
+def _score_border(files: FileFacts, pixels: PixelFacts) -> OddScores:
     usual = np.count_nonzero(pixels.edges) > USUAL_EDGES * len(pixels.edges)
     return _score_low(-pixels.border, -1.0 if usual else -BORDER, 1 - BORDER)
 
 
-KINDS: dict[str, Callable[[FileFacts, PixelFacts], Scores]] = {
+ODD_KINDS: dict[str, Callable[[FileFacts, PixelFacts], OddScores]] = {
     "constant": _score_constant,
     "dark": _score_dark,
     "bright": _score_bright,
@@ -115,7 +115,7 @@ def _find_quantile(values: np.ndarray, part: float) -> float:
     return float(np.quantile(known, part, method=method)) if len(known) else np.nan
 
 
-def _score_low(values: np.ndarray, bound: float, most: float) -> Scores:
+def _score_low(values: np.ndarray, bound: float, most: float) -> OddScores:
     """0 for what is not below the bound, and for the others 0.5 to 1, which is `most` below it."""
     beyond = np.nan_to_num(bound - values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     return np.where(beyond > 0, 0.5 + 0.5 * np.clip(beyond / most, 0, 1), 0.0)

@@ -29,7 +29,7 @@ DAY = re.compile(r"\s*(\d{4})[:./-](\d\d)[:./-](\d\d)")
 # The weights of red, green and blue in brightness (ITU-R BT.601).
 BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 # The pixels that are measured at a time: they fit the processor's cache.
-PIXELS_AT_ONCE = 2**17
+MEASURED_AT_ONCE = 2**17
 # Sharpness is measured in so many parts along each axis; a gradient of `FAINT` (squared gray levels) is no edge.
 SHARP_PARTS, FAINT = 4, 4.0
 # A line is part of a border if so many of its pixels are this near to the border's color: in brightness, and in how far
@@ -173,7 +173,7 @@ def measure_pixels(
     Raises:
       BrokenPictures: if images cannot be read.
     """
-    each = max(1, PIXELS_AT_ONCE // images.shape[1] ** 2)
+    each = max(1, MEASURED_AT_ONCE // images.shape[1] ** 2)
     none = _measure_part(np.zeros((1, 3, 3, 3), np.uint8))
     parts = [PixelFacts(*(column[:0] for column in none))]
     for start in range(0, len(images), CHUNK):

@@ -24,14 +24,14 @@ LEAST_SHARE, LEAST_PRECISION = 0.3, 0.95
 MOST_WRONG = 0.25
 # The probability of one shortcut by chance, in all classes and properties together (Bonferroni).
 CHANCE = 0.01
-FOLDS = 5
+SHORTCUT_FOLDS = 5
 # A picture of another class that is named costs as much as so many of the class that are not: a precision of 0.95.
 COST = 19
 # Properties say the same if they name so much of the same pictures (intersection by union).
 SAME = 0.5
 # The most colors of edges that are told apart, and the pictures that make one at least. Colors are counted in bins of
 # so many levels.
-MOST_COLORS, FEW, COLOR_BIN = 12, 5, 16
+MOST_COLORS, LEAST_ALIKE, COLOR_BIN = 12, 5, 16
 # Colors whose channels differ by so many levels are one.
 ONE_COLOR_LEVELS = 28
 BLANK = -1
@@ -178,7 +178,7 @@ def split_folds(labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) ->
     shuffled = np.random.default_rng(0).permutation(len(heads))
     # A group is dealt as one picture of the class of its first one.
     folds = np.empty(len(heads), int)
-    folds[np.lexsort((shuffled, labels[heads]))] = np.arange(len(heads)) % FOLDS
+    folds[np.lexsort((shuffled, labels[heads]))] = np.arange(len(heads)) % SHORTCUT_FOLDS
     return folds[groups]
 
 
@@ -187,7 +187,7 @@ def _try_property(name: str, values: Property, study: Study, chance: float) -> T
     interval, n_classes = values.dtype != object, len(study.bases)
     hits, named = np.zeros((2, n_classes), int)
     seen: list[tuple[Rules, Codes]] = []
-    for fold in range(FOLDS):
+    for fold in range(SHORTCUT_FOLDS):
         others, own = (np.where(part, codes, BLANK) for part in (study.folds != fold, study.folds == fold))
         rules = choose_rules(others, study.labels, (n_classes, len(distinct)), interval)
         in_fold = count_hits(rules, own, study.labels)
@@ -372,7 +372,7 @@ def name_colors(colors: UInt8[np.ndarray, "m 3"]) -> list[str]:
         np.add.at(counts, tuple(bins.T), 1)
         peak = np.unravel_index(np.argmax(uniform_filter(counts, 3, mode="constant")), counts.shape)
         around = (abs(bins.astype(int) - peak) <= 1).all(1)
-        if around.sum() < FEW:
+        if around.sum() < LEAST_ALIKE:
             break
         middle = np.median(colors[left[around]], axis=0)
         near = (abs(colors[left] - middle) <= ONE_COLOR_LEVELS).all(1)
