@@ -114,7 +114,9 @@ def test_a_check_prints_a_table_and_leaves_it_as_rows(data, tmp_path, capsys):
     assert rows["val/cat/leak.jpg", "leak"].other == "train/cat/1.jpg"
     assert rows["train/dog/wrong.jpg", "contradiction"].suggested == "cat"
     assert rows["train/dog/half.jpg", "half_read"].label == "dog"
-    assert (tmp_path / "out/check.html").exists()
+    page = (tmp_path / "out/check.html").read_text()
+    assert "truncated" in page.casefold()
+    assert f"--config.data.name=folder:{data} --config.data.corrections={tmp_path / 'out/check.csv'}" in page
 
 
 def test_decisions_are_carried_over_and_never_lost(data, tmp_path, capsys):

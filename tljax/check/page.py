@@ -1,7 +1,6 @@
 """The page of a check: what was found as pictures side by side, on which a person decides about them."""
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -80,10 +79,9 @@ SORTS = {
 }
 
 
-def make_check_page(
-    result: Result, checked: Checked, reasons: Mapping[str, str] | None = None, program: str = "python main.py"
-) -> Page:
-    """The page of a check. `reasons` say by id why broken pictures cannot be read; `program` is how commands begin.
+def make_check_page(result: Result, checked: Checked, reasons: Mapping[str, str] | None = None, run: str = "") -> Page:
+    """The page of a check. `reasons` say by id why broken pictures cannot be read; `run` is the command of a run
+    that reads what is decided.
 
     What findings have decided is on the page already. `MOST_FINDINGS` of them are on it at most.
     """
@@ -96,7 +94,7 @@ def make_check_page(
     keys = {file: f"p{i}" for i, file in enumerate(images)}
     described = [block for its in result.shortcuts for block in describe_shortcut(its, places, keys)]
     sections = [
-        Section("overview", "What was found", [*describe_result(result), *_explain(result, program, len(found))]),
+        Section("overview", "What was found", [*describe_result(result), *_explain(result, run, len(found))]),
         *(
             Section(name, sort.title, [*(described if name == "shortcuts" else []), *_show(cases[name], keys, sort)])
             for name, sort in SORTS.items()
@@ -145,7 +143,7 @@ def describe_result(result: Result) -> list[Block]:
     return [table if rows else Text(["Nothing was found."], "good"), *([Text(result.notes)] if result.notes else [])]
 
 
-def _explain(result: Result, program: str, carried: int) -> list[Block]:
+def _explain(result: Result, run: str, carried: int) -> list[Block]:
     """How decisions are made and used."""
     if not carried:
         return []
@@ -158,11 +156,7 @@ def _explain(result: Result, program: str, carried: int) -> list[Block]:
         f"The button at the bottom saves it among the downloads, with {rows} of the table.{some} Put it in place of "
         "the one beside this page: a next check goes on with its decisions.",
     ]
-    command = (
-        f"{program} --config feature_extraction --workdir runs/corrected "
-        f"--config.data.name={shlex.quote(result.data)} --config.data.corrections={SAVED}"
-    )
-    return [Text(lines), Code([command], "A run that reads what was decided:")]
+    return [Text(lines), Code([run], "A run that reads what was decided:")]
 
 
 def _show(cases: Sequence[Case], keys: Mapping[str, str], sort: Sort) -> list[Block]:
@@ -178,7 +172,7 @@ def _show(cases: Sequence[Case], keys: Mapping[str, str], sort: Sort) -> list[Bl
 def describe_shortcut(its: Shortcut, places: Mapping[str, Place], keys: Mapping[str, str]) -> list[Block]:
     """What a property says of a class: in words, by class, and some of the pictures that it names."""
     lines = [
-        f"{its.property} {its.rule}: {its.label}",
+        f"{its.property}: {its.rule}, of {its.label}",
         f"That names {its.share:.0%} of {its.label}, and {its.precision:.0%} of what it names are {its.label}. A "
         "network can learn that instead of what the pictures show.",
     ]

@@ -62,7 +62,7 @@ def _tell(kind: VerdictKind, files: Iterable[str]) -> str:
 def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> list[Verdict]:
     """A verdict about all shortcuts, if there are some."""
     said = [
-        f"{its.property} {its.rule} names {its.share:.0%} of {its.label}, and is right in {its.precision:.0%}"
+        f"{its.property}: {its.rule} names {its.share:.0%} of {its.label}, and is right in {its.precision:.0%}"
         for its in shortcuts
     ]
     text = f"a network can learn these instead: {join_names(said, '; ', NAMED)}; {VERDICT_KINDS['shortcut'].do}"

@@ -1,6 +1,7 @@
 """check: looks at data before a run learns from it, and leaves a table and a page on which it is put right."""
 
 import argparse
+import shlex
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -134,7 +135,13 @@ def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> 
 def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page, and says what to do with them."""
     out.mkdir(exist_ok=True)
-    page = make_check_page(result, read.checked, read.reasons, find_program({"command": sys.argv}))
+    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out))
     write_findings(out / TABLE, result.findings)
     write_check_page(out / PAGE, page)
     print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
+
+
+def name_run(data: str, out: Path) -> str:
+    """The command of a run that reads what was decided."""
+    words = ["--config.data.name=" + data, f"--config.data.corrections={out / TABLE}"]
+    return f"{find_program({'command': sys.argv})} --config recipe --workdir runs/corrected {shlex.join(words)}"
