@@ -98,5 +98,7 @@ def test_the_line_says_how_many():
     suspicion, findings = look(features, labels)
     (verdict,) = judge_labels(suspicion, findings)
     assert verdict.kind == "label" and verdict.number == len(findings)
-    assert verdict.text.startswith(f"{len(findings)} labels look wrong, by heads that did not see the picture and name ")
+    assert verdict.text.startswith(
+        f"{len(findings)} labels look wrong, by heads that did not see the picture and name "
+    )
     assert judge_labels(suspicion, findings[:1])[0].text.startswith("1 label looks wrong")
