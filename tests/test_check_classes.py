@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tljax.check.classes import FEW, _compare, find_alike, judge_classes
+from tljax.check.classes import FEW_OF_CLASS, _compare, find_alike, judge_classes
 from tljax.check.held_out import judge_all, scale_all
 from tljax.training.ridge import HeldOut
 
@@ -31,7 +31,7 @@ def test_good_classes_have_no_line():
         ({"train": (50, 0, 90), "test": (9, 9, 9)}, "class_empty", 1, "no pictures in train, and some elsewhere: bee;"),
         ({"train": (50, 60, 90), "validation": (0, 9, 0)}, "class_empty", 2, "none in validation: ant, cat: what"),
         ({"train": (50, 60, 0), "test": (9, 9, 0)}, "class_empty", 1, "no pictures at all: cat: what"),
-        ({"train": (FEW["train"] - 1, 20, 20)}, "class_few", 1, "fewer than 20 in train: ant 19: add"),
+        ({"train": (FEW_OF_CLASS["train"] - 1, 20, 20)}, "class_few", 1, "fewer than 20 in train: ant 19: add"),
         ({"train": (50, 60, 90), "test": (5, 4, 1)}, "class_few", 2, "fewer than 5 in test: bee 4, cat 1: add"),
         ({"train": (50, 60, 101)}, "class_uneven", 3, "cat has 101 pictures in train, ant 50: an accuracy"),
     ],

@@ -37,7 +37,7 @@ def leave(folder: Path, rows, source: str | None = None, before=NOTHING) -> str:
     return str(folder)
 
 
-def choose(run: str | None) -> network.Network:
+def choose(run: str | None) -> network.FeatureNetwork:
     return choose_network(run, DIGESTS, of_files=True)
 
 
@@ -122,14 +122,14 @@ def test_features_are_computed_once_and_kept(tmp_path, monkeypatch):
 def test_weights_of_a_file_see_pictures_at_their_own_size(tmp_path):
     run = load(leave(tmp_path / "run", slice(0)))
     file = replace(run, name="imagenet", image_size=224)
-    ours = read_features(network.Network(file, ""), [IMAGES], DIGESTS)
+    ours = read_features(network.FeatureNetwork(file, ""), [IMAGES], DIGESTS)
     np.testing.assert_array_equal(ours, run.features(IMAGES))
 
 
 def test_pixels_alone_know_colors_and_edges():
     dark, bright = np.zeros((2, 32, 32, 3), np.uint8), np.full((2, 32, 32, 3), 250, np.uint8)
     bright[1, :, 16:, 0] = 0
-    features = read_features(network.Network(None, ""), [dark, bright], DIGESTS[:4])
+    features = read_features(network.FeatureNetwork(None, ""), [dark, bright], DIGESTS[:4])
     np.testing.assert_array_equal(features, describe_pixels(np.concatenate([dark, bright])))
     np.testing.assert_array_equal(features[0], features[1])
     assert np.isfinite(features).all() and np.abs(features[3] - features[2]).max() > 1

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_ridge import simulate
 
+from tljax.check import held_out
 from tljax.check.held_out import halve, judge_all, scale_all
 from tljax.training import ridge
 from tljax.training.grouped import leave_balanced
@@ -71,10 +72,7 @@ def test_each_picture_is_judged_as_by_solving_again(n, size, number, weights, mo
     penalties = [ridge.DEFAULT_PENALTY * unit if penalty is None else penalty for penalty in penalties]
     places = {row: i for i, row in enumerate(found.rows)}
     each = np.ones(n) if weights is None else np.array(weights)[labels]
-    if number is None:
-        batches = [ridge.form_groups(labels, 4)]
-    else:
-        batches = leave_balanced(labels, groups, each, n)
+    batches = [ridge.form_groups(labels, 4)] if number is None else leave_balanced(labels, groups, each, n)
     for part in batches:
         for pictures, judged in zip(*part, strict=True):
             assert sorted(pictures) == [i for i in range(n) if groups[i] in set(groups[pictures])], "whole groups"
@@ -83,3 +81,45 @@ def test_each_picture_is_judged_as_by_solving_again(n, size, number, weights, mo
                 expected = judge_by_hand(features, labels, pictures, penalties[half], weights, scale)[mine]
                 ours = found.scores[[places[row] for row in pictures[mine]]]
                 np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_penalty_of_a_half_does_not_know_its_labels():
+    """Whatever labels the second half has, the penalty for it stays."""
+    features, labels, groups = make(90, 20, 70)
+    scaled, second = scale_all(features), halve(groups)
+    other = np.where(second, (labels + 1) % 4, labels)
+    chosen = [held_out.choose_alone(scaled, some, 4, groups, None, ~second) for some in (labels, other)]
+    assert chosen[0] == chosen[1] and np.array_equal(second, halve(groups))
+    assert 0.2 < second.mean() < 0.8
+    assert all(len(set(second[groups == group])) == 1 for group in range(groups.max() + 1))
+
+
+@pytest.mark.parametrize(("n", "groups"), [(0, None), (1, None), (12, np.zeros(12, int))])
+def test_nothing_is_judged_where_nothing_else_is_there(n, groups):
+    features, labels = simulate(90, 20)
+    found = judge_all(scale_all(features[: max(n, 2)])._replace(features=features[:n]), labels[:n], 4, groups)
+    assert found.scores.shape == (0, 4) and len(found.rows) == 0
+
+
+def test_of_many_features_the_directions_in_which_pictures_vary_are_used(monkeypatch):
+    """Where the features have no more directions than are used, fewer numbers say the same."""
+    rng = np.random.default_rng(0)
+    low, labels = simulate(200, 6)
+    features = (low @ rng.normal(size=(6, 40))).astype(np.float32)
+    whole = judge_all(scale_all(features.astype(np.float64)), labels, 4)
+    monkeypatch.setattr(held_out, "MOST_AXES", 6)
+    monkeypatch.setattr(held_out, "MANY_PICTURES", 199)
+    monkeypatch.setattr(held_out, "SAMPLED", 64)
+    monkeypatch.setattr(held_out, "BLOCK", 64)
+    scaled = scale_all(features)
+    assert scaled.features.shape == (200, 6) and scaled.features.dtype == np.float32
+    few = judge_all(scaled, labels, 4)
+    np.testing.assert_array_equal(few.rows, whole.rows)
+    assert np.abs(few.scores - whole.scores).max() < 0.02, "penalties are in steps of a quarter of a decade"
+
+
+def test_progress_is_reported():
+    features, labels = simulate(90, 20)
+    seen: list[float] = []
+    judge_all(scale_all(features), labels, 4, report=seen.append)
+    assert seen[-1] == 1 and seen == sorted(seen)

@@ -14,17 +14,17 @@ from tljax.training.calibration import Labels, is_uneven
 from tljax.training.ridge import HeldOut
 
 # With fewer pictures a class is hardly learned; with fewer to be judged on, its accuracy says next to nothing.
-FEW = {"train": 20, "validation": FEWEST_OF_A_SHARE, "test": FEWEST_OF_A_SHARE}
+FEW_OF_CLASS = {"train": 20, "validation": FEWEST_OF_A_SHARE, "test": FEWEST_OF_A_SHARE}
 # Two classes are alike if a picture of one has the higher score for it than a picture of the other no more often than
 # this, where guessing has a half: as is believed with `WRONG`, the probability that it is false for any pair.
-ALIKE, WRONG = 0.6, 0.05
+SAME_CLASS, WRONG = 0.6, 0.05
 # The most pairs that are looked at: those whose mean scores differ least.
-PAIRS = 1_000
+MOST_COMPARED = 1_000
 
 Counts = Mapping[str, Mapping[str, int]]
 
 
-class Pair(NamedTuple):
+class ClassPair(NamedTuple):
     """How well held-out heads tell two classes apart: the probability that a picture of `one` gets a higher score for
     it, less that for the other, than a picture of `other` (AUROC), and what it is at most."""
 
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
 def judge_classes(counts: Counts, held_out: HeldOut, labels: Labels, class_names: Sequence[str]) -> list[Verdict]:
     """The lines about classes, the worst first. `counts` are the pictures by part (train, validation, test; others do
     not count) and class; `held_out` are scores of pictures with these `labels`."""
-    parts = {part: counts[part] for part in FEW if any(counts.get(part, {}).values())}
+    parts = {part: counts[part] for part in FEW_OF_CLASS if any(counts.get(part, {}).values())}
     found = [
         _list_missing(parts, class_names),
         _list_empty(parts, class_names),
@@ -73,10 +73,10 @@ def _list_empty(parts: Counts, class_names: Sequence[str]) -> Verdict:
 
 def _list_few(parts: Counts, class_names: Sequence[str]) -> Verdict:
     few = {
-        part: [f"{name} {counts[name]}" for name in class_names if 0 < counts.get(name, 0) < FEW[part]]
+        part: [f"{name} {counts[name]}" for name in class_names if 0 < counts.get(name, 0) < FEW_OF_CLASS[part]]
         for part, counts in parts.items()
     }
-    texts = [f"fewer than {FEW[part]} in {part}: {join_names(names)}" for part, names in few.items() if names]
+    texts = [f"fewer than {FEW_OF_CLASS[part]} in {part}: {join_names(names)}" for part, names in few.items() if names]
     names = {text.rsplit(" ", 1)[0] for texts_of_part in few.values() for text in texts_of_part}
     return Verdict("class_few", len(names), f"{'; '.join(texts)}: add pictures of them")
 
@@ -93,20 +93,20 @@ def _describe_uneven(counts: Mapping[str, int]) -> Verdict:
     return Verdict("class_uneven", len(there), text)
 
 
-def _list_alike(pairs: Sequence[Pair], class_names: Sequence[str]) -> Verdict:
+def _list_alike(pairs: Sequence[ClassPair], class_names: Sequence[str]) -> Verdict:
     names = [f"{class_names[pair.one]} and {class_names[pair.other]}" for pair in pairs]
     text = (
-        f"a solved head tells {join_names(names, '; ', 5)} apart no better than by guessing, nearly: are they one class, "
+        f"a solved head hardly tells {join_names(names, '; ', 5)} apart better than by guessing: are they one class, "
         "or are their labels mixed up?"
     )
     return Verdict("class_alike", len(pairs), text)
 
 
-def find_alike(held_out: HeldOut, labels: Labels) -> list[Pair]:
+def find_alike(held_out: HeldOut, labels: Labels) -> list[ClassPair]:
     """The pairs of classes that held-out heads do not tell apart, the most alike first.
 
-    A pair is alike if its AUROC is at most `ALIKE`, with `WRONG` shared among all pairs (Bonferroni). The variance is
-    that of DeLong et al. (1988), over groups as in Obuchowski (1997), with Student's t for few of them.
+    A pair is alike if its AUROC is at most `SAME_CLASS`, with `WRONG` shared among all pairs (Bonferroni). The variance
+    is that of DeLong et al. (1988), over groups as in Obuchowski (1997), with Student's t for few of them.
     """
     own = labels[held_out.rows]
     classes = np.flatnonzero(np.bincount(own, minlength=held_out.scores.shape[1]) > 1)
@@ -119,10 +119,12 @@ def find_alike(held_out: HeldOut, labels: Labels) -> list[Pair]:
     groups = held_out.rows if held_out.groups is None else held_out.groups
     members = {one: np.flatnonzero(own == one) for one in classes.tolist()}
     found = [
-        Pair(one, other, *_compare(held_out.scores, members[one], members[other], (one, other), groups, WRONG / number))
-        for _, one, other in sorted(pairs)[:PAIRS]
+        ClassPair(
+            one, other, *_compare(held_out.scores, members[one], members[other], (one, other), groups, WRONG / number)
+        )
+        for _, one, other in sorted(pairs)[:MOST_COMPARED]
     ]
-    return sorted((pair for pair in found if pair.at_most <= ALIKE), key=lambda pair: pair.told_apart)
+    return sorted((pair for pair in found if pair.at_most <= SAME_CLASS), key=lambda pair: pair.told_apart)
 
 
 def _compare(

@@ -5,20 +5,19 @@ are dealt into two halves, and the penalty for one half is chosen on the other a
 turn. The scale of the features alone comes from all pictures; labels have no part in it.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from tljax.check.twins import Report
 from tljax.training import ridge
 from tljax.training.calibration import Labels
 from tljax.training.grouped import GroupNumbers, share_out
 from tljax.training.ridge import BLOCK, DEFAULT_PENALTY, ClassWeights, Features, HeldOut, find_scale, standardize
 
-Report = Callable[[float], None]
 # The most features of so many pictures. Else the directions in which `SAMPLED` pictures vary most stand for them.
-MOST_FEATURES, MANY, SAMPLED = 512, 5_000, 8_192
+MOST_AXES, MANY_PICTURES, SAMPLED = 512, 5_000, 16_384
 
 
 class Scaled(NamedTuple):
@@ -36,15 +35,18 @@ def scale_all(features: Features) -> Scaled:
     """
     mean, scale = find_scale(features)
     n, size = features.shape
-    if n <= MANY or size <= MOST_FEATURES:
+    if n <= MANY_PICTURES or size <= MOST_AXES:
         return Scaled(features, scale)
-    sample = standardize(features[:: -(-n // SAMPLED)].astype(np.float64), mean, scale)
-    _, axes = np.linalg.eigh(sample.T @ sample)
-    axes = axes[:, -MOST_FEATURES:].astype(np.float32)
-    turned = np.empty((n, MOST_FEATURES), np.float32)
+    gram, sample = np.zeros((size, size)), features[:: -(-n // SAMPLED)]
+    for start in range(0, len(sample), BLOCK):
+        x = standardize(sample[start : start + BLOCK], mean, scale).astype(np.float32)
+        gram += x.T @ x
+    _, axes = np.linalg.eigh(gram)
+    axes = axes[:, -MOST_AXES:].astype(np.float32)
+    turned = np.empty((n, MOST_AXES), np.float32)
     for start in range(0, n, BLOCK):
         turned[start : start + BLOCK] = standardize(features[start : start + BLOCK], mean, scale) @ axes
-    return Scaled(turned, np.ones(MOST_FEATURES))
+    return Scaled(turned, np.ones(MOST_AXES))
 
 
 def judge_all(

@@ -25,7 +25,7 @@ LISTED = 0.5
 # Where the part of random labels is sought. Beyond the last there is little to judge by; the first keeps an order.
 LEAST_RANDOM, MOST_RANDOM = 1e-4, 0.5
 # It is fitted on so many scores at most. By this difference of log-likelihoods an interval of 95% ends (chi-squared).
-FITTED, LIKELY = 1_000_000, 1.92
+FITTED, LIKELY = 300_000, 1.92
 
 
 class Suspicion(NamedTuple):

@@ -13,6 +13,7 @@ from jax import ShapeDtypeStruct
 from jaxtyping import Float32, UInt8
 
 from tljax.check.pixels import describe_pixels
+from tljax.check.twins import Report
 from tljax.data.decoding import Encoded
 from tljax.data.image_source import CHUNK
 from tljax.model import Model, load
@@ -24,13 +25,12 @@ from tljax.text import count_words
 from tljax.trees import sha256
 from tljax.weights.pretrained import IMAGENET, has_imagenet
 
-Images = UInt8[np.ndarray, "n size size 3"] | Encoded
-Report = Callable[[float], None]
+PicturesOfPart = UInt8[np.ndarray, "n size size 3"] | Encoded
 # By the features of so many pictures of each part, kept ones are known again.
 PROBED = 8
 
 
-class Network(NamedTuple):
+class FeatureNetwork(NamedTuple):
     """Whose features are used, and the sentence that says why."""
 
     model: Model | None
@@ -40,7 +40,7 @@ class Network(NamedTuple):
     """Whether it may have learned wrong labels of these pictures."""
 
 
-def choose_network(run: str | None, digests: Digests, *, of_files: bool) -> Network:
+def choose_network(run: str | None, digests: Digests, *, of_files: bool) -> FeatureNetwork:
     """The network of `run`, or that of its source if the run has learned from pictures with these `digests`. None:
     imagenet if it is on this disk, else pixels alone.
 
@@ -49,18 +49,20 @@ def choose_network(run: str | None, digests: Digests, *, of_files: bool) -> Netw
     """
     if run is None:
         if has_imagenet():
-            return Network(load(IMAGENET), "features of imagenet, which is on this disk (no --run was given)")
-        return Network(None, "pixels alone, without a network: no --run was given, and imagenet is not on this disk")
+            return FeatureNetwork(load(IMAGENET), "features of imagenet, which is on this disk (no --run was given)")
+        return FeatureNetwork(
+            None, "pixels alone, without a network: no --run was given, and imagenet is not on this disk"
+        )
     first = load(run)
     known = _count_known(first, digests, of_files=of_files)
     if not known:
-        return Network(first, f"features of {run}{_describe_unknown(first, known)}", memorized=known is None)
+        return FeatureNetwork(first, f"features of {run}{_describe_unknown(first, known)}", memorized=known is None)
     learned = f"{run} has learned from {known:,} of these {count_words(len(digests), 'picture')}"
     source, gone = _find_source(run, digests, of_files=of_files)
     if source is None:
         why = f"features of {run}, though it may have memorized wrong labels: it {learned.split(' ', 1)[1]}, and {gone}"
-        return Network(first, why, memorized=True)
-    return Network(source, f"features of {source.name}, the source of {run}: {learned}")
+        return FeatureNetwork(first, why, memorized=True)
+    return FeatureNetwork(source, f"features of {source.name}, the source of {run}: {learned}")
 
 
 def _count_known(model: Model, digests: Digests, *, of_files: bool) -> int | None:
@@ -114,8 +116,8 @@ def _read_source(run: str) -> str | None:
 
 
 def read_features(
-    network: Network,
-    parts: Sequence[Images],
+    network: FeatureNetwork,
+    parts: Sequence[PicturesOfPart],
     digests: Digests,
     disk_bytes: int = 0,
     report: Report = lambda done: None,
@@ -150,7 +152,7 @@ def read_features(
 
 def _fill(
     made: np.ndarray | None,
-    parts: Sequence[Images],
+    parts: Sequence[PicturesOfPart],
     read: Callable[[np.ndarray], np.ndarray],
     report: Report,
     batch: int = 1,
