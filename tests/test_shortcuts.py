@@ -127,6 +127,14 @@ def test_a_class_that_is_most_pictures_is_not_named():
     assert {found.label for found in find(labels.astype(float), names)} == {"most", "few"}
 
 
+def test_what_names_half_of_the_few_does_not_name_the_most():
+    """98% of those without it are of the large class, which has 96% of all."""
+    labels = (np.arange(10_000) % 25 == 0).astype(int)
+    mode = np.where((labels == 1) & (np.arange(10_000) % 2 == 0), "L", "RGB").astype(object)
+    found = find(mode, Labeled(list(map(str, range(10_000))), labels, ["most", "few"]))
+    assert [(each.label, each.rule) for each in found] == [("few", "L")]
+
+
 def test_random_properties_are_hardly_ever_shortcuts():
     """benchmarks/shortcuts.py tries many more."""
     wrong = 0
@@ -191,6 +199,8 @@ def test_chance_is_the_tail_of_a_binomial_distribution():
     labels = np.array([0] * 30 + [1] * 70)
     study = Study(labels, labels, np.arange(100), np.array([0.3, 0.7]))
     assert judge_chance(np.arange(25, 33), 0, study) == pytest.approx(binom.sf(4, 8, 0.3))
+    pairs = study._replace(units=np.arange(100) // 2)
+    assert judge_chance(np.arange(24, 32), 0, pairs) == pytest.approx(binom.sf(2, 4, 0.3))
     assert judge_chance(np.arange(40, 50), 0, study) == 1 and judge_chance(np.arange(0), 0, study) == 1
 
 

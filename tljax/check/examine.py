@@ -12,11 +12,11 @@ from tljax.check import twins
 from tljax.check.classes import judge_classes
 from tljax.check.held_out import judge_all, scale_all
 from tljax.check.labels import find_wrong_labels, judge_labels, suspect
-from tljax.check.network import Network, read_features
+from tljax.check.network import FeatureNetwork, read_features
 from tljax.check.odd import list_odd
 from tljax.check.properties import FileFacts, PixelFacts, measure_files, measure_pixels
 from tljax.check.reading import ReadData
-from tljax.check.result import Checked, Result
+from tljax.check.result import Checked, Report, Result
 from tljax.check.shortcuts import Labeled, find_shortcuts, list_properties
 from tljax.check.twins import Named, Pairs, Sketches, SmallPictures
 from tljax.check.verdicts import count_classes, judge_findings, judge_shortcuts, rank_verdicts
@@ -24,7 +24,6 @@ from tljax.data.batches import progress_bar
 from tljax.training.grouped import join_groups
 from tljax.training.ridge import HeldOut
 
-Report = Callable[[float], None]
 _T = TypeVar("_T")
 
 
@@ -36,7 +35,7 @@ class Measured(NamedTuple):
     files: FileFacts
 
 
-def examine(data: str, read: ReadData, network: Network, notes: Sequence[str], disk_bytes: int) -> Result:
+def examine(data: str, read: ReadData, network: FeatureNetwork, notes: Sequence[str], disk_bytes: int) -> Result:
     """What a check of the pictures that were read comes to. `data` is their name, `network` whose features are used,
     `notes` what is known already."""
     checked = read.checked
@@ -70,7 +69,9 @@ def examine(data: str, read: ReadData, network: Network, notes: Sequence[str], d
     )
 
 
-def judge_pictures(checked: Checked, network: Network, groups: Int[np.ndarray, " n"], disk_bytes: int) -> HeldOut:
+def judge_pictures(
+    checked: Checked, network: FeatureNetwork, groups: Int[np.ndarray, " n"], disk_bytes: int
+) -> HeldOut:
     """Scores of the pictures by heads that saw neither them nor what says the same."""
     parts, digests = zip(*((part.images, part.digests) for part in checked.parts.values()), strict=True)
     with bar("features") as report:

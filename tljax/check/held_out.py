@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tljax.check.twins import Report
+from tljax.check.result import Report
 from tljax.training import ridge
 from tljax.training.calibration import Labels
 from tljax.training.grouped import GroupNumbers, share_out

@@ -13,7 +13,7 @@ from jax import ShapeDtypeStruct
 from jaxtyping import Float32, UInt8
 
 from tljax.check.pixels import describe_pixels
-from tljax.check.twins import Report
+from tljax.check.result import Report
 from tljax.data.decoding import Encoded
 from tljax.data.image_source import CHUNK
 from tljax.model import Model, load

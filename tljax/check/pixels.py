@@ -8,7 +8,7 @@ from tljax.check.twins import LUMA, TWIN_SIDE, shrink
 # Edges are counted in cells of so many pixels a side, by so many directions; colors are means over these cells.
 CELL, DIRECTIONS = 4, 8
 # What keeps the sum over a block of four cells from being enlarged where there are no edges.
-FAINT = 1000.0
+FAINT_EDGE = 1000.0
 
 
 def describe_pixels(images: UInt8[np.ndarray, "n size size 3"]) -> Float32[np.ndarray, "n features"]:
@@ -20,7 +20,7 @@ def describe_pixels(images: UInt8[np.ndarray, "n size size 3"]) -> Float32[np.nd
     small = shrink(images).astype(np.float32)
     cells = _sum_cells(_find_edges(small @ LUMA), CELL)
     blocks = cells[:, :-1, :-1] + cells[:, 1:, :-1] + cells[:, :-1, 1:] + cells[:, 1:, 1:]
-    blocks = blocks / np.sqrt(np.square(blocks).sum(-1, keepdims=True) + FAINT)
+    blocks = blocks / np.sqrt(np.square(blocks).sum(-1, keepdims=True) + FAINT_EDGE)
     parts = blocks, np.sqrt(cells), _sum_cells(small, CELL) / CELL**2
     return np.concatenate([part.reshape(len(images), -1) for part in parts], axis=1)
 

@@ -12,6 +12,9 @@ from tljax.data.decoding import Encoded
 from tljax.data.image_source import CHUNK
 from tljax.storage.file_index import Digests
 
+# What is called with the part of some work that is done, from 0 to 1.
+Report = Callable[[float], None]
+
 
 class Part(NamedTuple):
     """The pictures of a part of the data that can be read."""

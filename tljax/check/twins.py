@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
 from tljax.check.findings import Finding
+from tljax.check.result import Report
 from tljax.data.decoding import Encoded
 from tljax.data.image_source import CHUNK
 from tljax.storage.file_index import Digests, digest_bytes
@@ -61,7 +62,6 @@ EACH, MOST_THREADS = 250, 8
 CHAINED = 3.0
 
 SmallPictures = UInt8[np.ndarray, "n 32 32 3"]
-Report = Callable[[float], None]
 
 
 class Sketches(NamedTuple):
