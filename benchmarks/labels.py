@@ -26,6 +26,7 @@ from tljax.check.network import choose_network, read_features
 from tljax.check.twins import Named
 from tljax.config import Data
 from tljax.data import datasets
+from tljax.model import load
 
 
 def measure(name: str, features: np.ndarray, labels: np.ndarray, part: float, seed: int) -> None:
@@ -53,7 +54,7 @@ def measure(name: str, features: np.ndarray, labels: np.ndarray, part: float, se
 def read(data: Data, run: str | None) -> tuple[np.ndarray, np.ndarray]:
     split = datasets.load_dataset(data, seed=0, training=False).validation
     assert split is not None
-    network = choose_network(run, split.digests, of_files=split.of_files)
+    network = choose_network(load(run), split.digests, of_files=split.of_files)
     print(network.why)
     return read_features(network, [split.images], split.digests, 2**32), split.labels
 

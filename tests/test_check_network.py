@@ -38,7 +38,7 @@ def leave(folder: Path, rows, source: str | None = None, before=NOTHING) -> str:
 
 
 def choose(run: str | None) -> network.FeatureNetwork:
-    return choose_network(run, DIGESTS, of_files=True)
+    return choose_network(None if run is None else load(run), DIGESTS, of_files=True)
 
 
 def test_without_a_run_imagenet_is_used_only_if_it_is_on_this_disk(monkeypatch):

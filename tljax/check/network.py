@@ -40,20 +40,20 @@ class FeatureNetwork(NamedTuple):
     """Whether it may have learned wrong labels of these pictures."""
 
 
-def choose_network(run: str | None, digests: Digests, *, of_files: bool) -> FeatureNetwork:
-    """The network of `run`, or that of its source if the run has learned from pictures with these `digests`. None:
-    imagenet if it is on this disk, else pixels alone.
+def choose_network(first: Model | None, digests: Digests, *, of_files: bool) -> FeatureNetwork:
+    """The network `first` of a run, or that of its source if the run has learned from pictures with these `digests`.
+    None: imagenet if it is on this disk, else pixels alone.
 
     Raises:
-      ValueError, FileNotFoundError, OSError: as `model.load`, if `run` cannot be used.
+      ValueError, OSError: as `model.load`, if imagenet cannot be used.
     """
-    if run is None:
+    if first is None:
         if has_imagenet():
             return FeatureNetwork(load(IMAGENET), "features of imagenet, which is on this disk (no --run was given)")
         return FeatureNetwork(
             None, "pixels alone, without a network: no --run was given, and imagenet is not on this disk"
         )
-    first = load(run)
+    run = first.name
     known = _count_known(first, digests, of_files=of_files)
     if not known:
         return FeatureNetwork(first, f"features of {run}{_describe_unknown(first, known)}", memorized=known is None)

@@ -37,7 +37,7 @@ VERDICT_KINDS: dict[str, VerdictKind] = {
     "near_twin": VerdictKind("near twins", "nearly the same picture is in the same split", "look at them"),
     "half_read": VerdictKind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
     "constant": VerdictKind("constant", "they have one color, nearly", "drop them"),
-    "border": VerdictKind("borders", "most of the picture is border", "cut it off"),
+    "border": VerdictKind("borders", "they have a border or bars of one color", "cut them off"),
     "dark": VerdictKind("dark", "hardly anything is to be seen", "look at them"),
     "bright": VerdictKind("bright", "hardly anything is to be seen", "look at them"),
     "blurred": VerdictKind("blurred", "they have no details", "look at them"),

@@ -18,7 +18,7 @@ from tljax.check.verdicts import list_table
 from tljax.config import Cache, Data, data_flags
 from tljax.data.layouts import join_names
 from tljax.data.sources import SOURCES, check_place
-from tljax.model import load
+from tljax.model import Model, load
 from tljax.report.origin import find_program
 from tljax.runs.records import read_stage
 from tljax.text import count_words, join_lines, printable
@@ -31,7 +31,8 @@ LOST_TOLD = 3
 
 def run(flags: argparse.Namespace) -> None:
     """Checks the data and prints a table; ends with exit code 1 if something was found and `--strict` asks for it."""
-    config = read_settings(flags)
+    model = None if flags.run is None else load(flags.run)
+    config = read_settings(flags, model)
     config.check()
     check_place(config)
     before = prepare_folder(config, flags.out)
@@ -39,7 +40,7 @@ def run(flags: argparse.Namespace) -> None:
     size = config.image_size or opened.source.image_size
     disk_bytes = Cache().disk_bytes
     read = read_data(config, opened, size, disk_bytes)
-    network = choose_network(flags.run, read.digests, of_files=read.of_files)
+    network = choose_network(model, read.digests, of_files=read.of_files)
     notes = [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes]
     result = examine(config.name, read, network, notes, disk_bytes)
     known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
@@ -54,24 +55,23 @@ def run(flags: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def read_settings(flags: argparse.Namespace) -> Data:
-    """The settings of the data: those that were given, then those that the run `--run` has for its own data."""
+def read_settings(flags: argparse.Namespace, model: Model | None) -> Data:
+    """The settings of the data: those that were given, then how the network `model` reads pictures."""
     given = {field.name: value for field in fields(Data) if (value := getattr(flags, field.name, None)) is not None}
     name = name_data(flags.data)
-    adopted = adopt_settings(flags.run, name) if flags.run is not None else {}
+    adopted = {} if model is None else adopt_settings(model, name)
     used = {setting: value for setting, value in adopted.items() if setting not in given}
     if used:
         print(printable(f"as in {flags.run}: {data_flags(used)}"))
     return replace(Data(name=name), **{**used, **given})
 
 
-def adopt_settings(run: str, name: str) -> dict[str, Any]:
+def adopt_settings(model: Model, name: str) -> dict[str, Any]:
     """How a run reads pictures: their side and fit and, where it reads the data `name` itself, all that a check takes
     and that differs from the defaults. Nothing for weights that are no run."""
-    model = load(run)
-    if not Path(run).is_dir():
+    if not Path(model.name).is_dir():
         return {}
-    saved = read_stage("", Path(run)).config
+    saved = read_stage("", Path(model.name)).config
     own = saved is not None and (saved.data.name == name or (bool(saved.data.kind) and is_same(saved.data, name)))
     others = {setting: getattr(saved.data, setting) for setting in CHECK_SETTINGS} if saved is not None and own else {}
     usual = Data()
