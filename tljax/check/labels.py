@@ -16,12 +16,14 @@ from jaxtyping import Float, Int
 from tljax.check.findings import Finding
 from tljax.check.result import Verdict
 from tljax.check.twins import Named
-from tljax.text import count_words
+from tljax.data.layouts import join_names
 from tljax.training.calibration import FEWEST, Labels, log_softmax
 from tljax.training.ridge import HeldOut, find_temperature
 
 # A label is listed if it is more probable than not that it was drawn at random, and heads name another class.
 LISTED = 0.5
+# So many of them are told.
+TOLD_LABELS = 3
 # Where the part of random labels is sought. Beyond the last there is little to judge by; the first keeps an order.
 LEAST_RANDOM, MOST_RANDOM = 1e-4, 0.5
 # It is fitted on so many scores at most. By this difference of log-likelihoods an interval of 95% ends (chi-squared).
@@ -117,9 +119,9 @@ def judge_labels(suspicion: Suspicion, findings: Sequence[Finding]) -> list[Verd
     """The line about labels; nothing where none looks wrong."""
     if not findings:
         return []
+    some = join_names([finding.file for finding in findings], ", ", TOLD_LABELS)
     text = (
-        f"{count_words(len(findings), 'label')} look{'s' * (len(findings) == 1)} wrong, by heads that did not see the "
-        f"picture and name {suspicion.accuracy:.0%} of all labels; {suspicion.random:.1%} of all at least seem random: "
-        "look at them"
+        f"heads that saw neither them nor their twins name another class, and {suspicion.accuracy:.0%} of all labels as "
+        f"they are; look at them ({some})"
     )
     return [Verdict("label", len(findings), text)]
