@@ -1,6 +1,7 @@
 """Labels that look wrong: planted ones are found, and where all are right hardly any is named."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -98,7 +99,5 @@ def test_the_line_says_how_many():
     suspicion, findings = look(features, labels)
     (verdict,) = judge_labels(suspicion, findings)
     assert verdict.kind == "label" and verdict.number == len(findings)
-    assert verdict.text.startswith(
-        f"{len(findings)} labels look wrong, by heads that did not see the picture and name "
-    )
+    assert re.search(r"they name [0-9]+% of all labels; look at them \(.*[0-9] others\)", verdict.text)
     assert judge_labels(suspicion, findings[:1])[0].text.startswith("1 label looks wrong")

@@ -121,7 +121,7 @@ def judge_labels(suspicion: Suspicion, findings: Sequence[Finding]) -> list[Verd
         return []
     some = join_names([finding.file for finding in findings], ", ", TOLD_LABELS)
     text = (
-        f"heads that saw neither them nor their twins name another class, and {suspicion.accuracy:.0%} of all labels as "
-        f"they are; look at them ({some})"
+        "heads that saw neither them nor their twins name another class; they name "
+        f"{suspicion.accuracy:.0%} of all labels; look at them ({some})"
     )
     return [Verdict("label", len(findings), text)]
