@@ -100,4 +100,4 @@ def test_the_line_says_how_many():
     (verdict,) = judge_labels(suspicion, findings)
     assert verdict.kind == "label" and verdict.number == len(findings)
     assert re.search(r"they name [0-9]+% of all labels; look at them \(.*[0-9] others\)", verdict.text)
-    assert judge_labels(suspicion, findings[:1])[0].text.startswith("1 label looks wrong")
+    assert judge_labels(suspicion, []) == []
