@@ -274,17 +274,22 @@ def choose_penalty(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
     """
     if ridge.views > 1 or groups is not None:
         return _choose_by_groups(ridge, groups)
-    n, at_once = len(ridge.labels), max(1, BLOCK // len(ridge.offsets))
+    return float(PENALTIES[np.argmin(_sum_errors(ridge, np.arange(len(ridge.labels))))])
+
+
+def _sum_errors(ridge: Ridge, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " penalties"]:
+    """The weighted squared error of some rows for each of `PENALTIES`, where each of them is left out alone."""
+    at_once = max(1, BLOCK // len(ridge.offsets))
     shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
     sums = np.zeros(len(PENALTIES))
-    for block in _blocks(n):
-        places = ridge.turn(block)
-        weights = ridge.weights[block, None].astype(places.dtype)
+    for block in _blocks(len(rows)):
+        places = ridge.turn(rows[block])
+        weights = ridge.weights[rows[block], None].astype(places.dtype)
         rest = 1 - weights * (ridge.constant + np.square(places) @ shrunk.astype(places.dtype))
         for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
-            errors = ridge.errors(block, places, PENALTIES[some]) / rest[:, some, None]
+            errors = ridge.errors(rows[block], places, PENALTIES[some]) / rest[:, some, None]
             sums[some] += (np.square(errors) * weights[:, None]).sum(axis=(0, 2))
-    return float(PENALTIES[np.argmin(sums)])
+    return sums
 
 
 def _choose_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
@@ -297,6 +302,9 @@ def _choose_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> float
         parts = leave_each(ridge.labels[:pictures], groups, ridge.weights[:pictures])
     sums = np.zeros(len(PENALTIES))
     for part in parts:
+        if part.pictures.shape[1] * ridge.views == 1:
+            sums += _sum_errors(ridge, part.pictures[part.judged])
+            continue
         for some, rows, places in _read_parts(ridge, part):
             errors_without = start_leaving_out(ridge, rows, places)
             weights = ridge.weights[rows] * np.tile(part.judged[some], ridge.views)
