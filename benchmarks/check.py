@@ -8,8 +8,7 @@ again, mirrored, resized, cropped by two pixels), 500 training pictures in the f
 (cut off, empty, text, zeros), and a border of one color, two pixels wide, in 60% of the pictures of one class. Then
 `check` looks at it, as on the command line, and leaves FOLDER/check; `--run` is its.
 
-It prints what the check prints, and how much of each kind it found. AUROC and the share of wrong labels among the first
-ones are of all training pictures, where those that are no finding count as the last.
+It prints what the check prints, and how much of each kind it found. labels.py measures the ranking of labels.
 """
 
 import argparse
@@ -31,7 +30,6 @@ from tljax.data import datasets
 
 TWINS, FLIPPED, BROKEN, BORDERED, WIDTH = 500, 500, 50, 0.6, 2
 KINDS = ("the same file", *(kind for kind in CHANGES if kind != "brighter"))
-FIRST = (500, 1000, 2000)
 
 
 def plant(folder: Path, seed: int) -> dict:
@@ -94,7 +92,7 @@ def name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def report(findings: Sequence[Finding], planted: dict, train: Sequence[str]) -> None:
+def report(findings: Sequence[Finding], planted: dict) -> None:
     """Prints what was found of what was planted."""
     by_kind: dict[str, dict[str, Finding]] = {}
     for finding in findings:
@@ -106,28 +104,16 @@ def report(findings: Sequence[Finding], planted: dict, train: Sequence[str]) -> 
         found = sum(its in leaks for its in twins)
         print(f"twins, {kind}: {found} of {len(twins)} found, {right} beside the picture that they were made of")
     print(f"broken: {len(set(by_kind.get('broken', {})) & set(planted['broken']))} of {len(planted['broken'])}")
-    report_labels(by_kind.get("label", {}), planted["flipped"], train)
+    report_labels(by_kind.get("label", {}), planted["flipped"])
     print(f"the border is in {planted['border']}")
 
 
-def report_labels(found: dict[str, Finding], flipped: dict[str, str], train: Sequence[str]) -> None:
-    scores = np.array([found[its].score if its in found else -1.0 for its in train])
-    wrong = np.array([its in flipped for its in train])
-    order = np.argsort(-scores, kind="stable")
-    shares = ", ".join(f"{wrong[order[:first]].sum() / wrong.sum():.2f} in the first {first:,}" for first in FIRST)
-    suggested = np.mean([found[its].suggested == label for its, label in flipped.items() if its in found] or [0])
+def report_labels(found: dict[str, Finding], flipped: dict[str, str]) -> None:
+    wrong = [finding for file, finding in found.items() if file in flipped]
+    right = sum(finding.suggested == flipped[finding.file] for finding in wrong)
     print(
-        f"labels: {len(found)} listed, {sum(its in found for its in flipped)} of {len(flipped)} flipped ones; AUROC "
-        f"{measure_auroc(scores, wrong):.3f}; {shares}; {suggested:.2f} of those listed with the right class"
+        f"labels: {len(found)} listed, {len(wrong)} of them of {len(flipped)} flipped ones, {right} with the right class"
     )
-
-
-def measure_auroc(scores: np.ndarray, wrong: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    ranks = rankdata(scores)
-    n, others = wrong.sum(), (~wrong).sum()
-    return float((ranks[wrong].sum() - n * (n + 1) / 2) / (n * others))
 
 
 def main(data_dir: str, out: Path, seed: int, run: str | None) -> None:
@@ -148,8 +134,7 @@ def main(data_dir: str, out: Path, seed: int, run: str | None) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     print(f"{seconds:.0f} s of processors, {time.perf_counter() - clock:.0f} s, at most {used.ru_maxrss / 1e6:.2f} GB")
-    train = [name(folder, path) for path in sorted((folder / "train").rglob("*.jpg"))]
-    report(read_findings(out / "check" / "check.csv"), planted, train)
+    report(read_findings(out / "check" / "check.csv"), planted)
 
 
 if __name__ == "__main__":
