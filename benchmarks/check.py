@@ -112,7 +112,7 @@ def report_labels(found: dict[str, Finding], flipped: dict[str, str]) -> None:
     wrong = [finding for file, finding in found.items() if file in flipped]
     right = sum(finding.suggested == flipped[finding.file] for finding in wrong)
     print(
-        f"labels: {len(found)} listed, {len(wrong)} of them of {len(flipped)} flipped ones, {right} with the right class"
+        f"labels: {len(found)} listed, {len(wrong)} of them of {len(flipped)} flipped ones, {right} with the right one"
     )
 
 
