@@ -489,9 +489,9 @@ def list_twins(pairs: Pairs, named: Named) -> list[Finding]:
             rows.setdefault((row.split, row.file, kind), row)
     for first, *others in (places for alike in copies.values() for places in alike.values()):
         for kind in ("leak", "contradiction"):
-            if row := rows.get((named.splits[first], named.ids[first], kind)):
+            if its := rows.get((named.splits[first], named.ids[first], kind)):
                 for file in (named.ids[place] for place in others):
-                    rows.setdefault((row.split, file, kind), replace(row, file=file))
+                    rows.setdefault((its.split, file, kind), replace(its, file=file))
     return sorted(rows.values(), key=lambda row: -row.score)
 
 
