@@ -1,7 +1,9 @@
 """A check of data: what it reads, what it prints, and what it leaves for a person to decide."""
 
+import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,18 +151,27 @@ def test_decisions_are_carried_over_and_never_lost(data, tmp_path, capsys):
         ("pets/out", "is inside of folder:"),
         ("file", "is a file; give a folder"),
         ("no/where", "there is no folder .*no; make it first"),
+        ("nowhere", "nowhere is a link to nothing; give a folder"),
+        ("closed", "closed: nothing can be written there"),
+        ("closed/new", "closed/new: nothing can be written there"),
         ("taken", "taken/check.csv has no column 'file'"),
+        ("full", "full/check.csv is a folder; give another --out"),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_refused_at_once(data, tmp_path, monkeypatch, capsys, out, said):
     (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "closed").mkdir()
+    # root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "closed")
+    (tmp_path / "full" / "check.csv").mkdir(parents=True)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "check.csv").write_text("a,b\n1,2\n")
     monkeypatch.setattr(reading, "read_data", None)
     with pytest.raises(SystemExit):
         check(data, "--out", tmp_path / out)
     assert re.search(said, capsys.readouterr().err)
-    assert not (data / "out").exists() and not (tmp_path / "no").exists()
+    assert not any(folder.exists() for folder in (data / "out", tmp_path / "no", tmp_path / "gone"))
 
 
 def test_strict_ends_with_one_if_something_was_found(data, tmp_path, capsys):

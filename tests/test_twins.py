@@ -178,3 +178,25 @@ def test_rows_name_leaks_contradictions_and_copies():
     assert astuple(rows["d", "contradiction"])[1:6] == ("train", "contradiction", pytest.approx(0.9), "dog", "cat")
     swapped = list_twins(make_pairs((2, 3, 0.1)), named)
     assert [(row.file, row.split) for row in swapped if row.kind == "leak"] == [("c", "validation")]
+
+
+def list_kinds(splits: str, labels: str, *ends: tuple[int, int, float]) -> dict[str, set[int]]:
+    """The places that rows of each kind are about; splits and labels are the first letters of theirs."""
+    parts = {"t": "train", "v": "validation", "e": "test"}
+    named = Named(tuple(map(str, range(len(splits)))), [parts[split] for split in splits], tuple(labels))
+    kinds: dict[str, set[int]] = {}
+    for row in list_twins(make_pairs(*ends), named):
+        kinds.setdefault(row.kind, set()).add(int(row.file))
+    return kinds
+
+
+def test_what_a_picture_is_its_copies_are_too():
+    # The first one of equal pixels stands for all in pairs.
+    leaks = list_kinds("tvvv", "cccc", (0, 1, 0.4), (1, 2, 0.0), (1, 3, 0.0))
+    assert leaks == {"leak": {1, 2, 3}, "exact_twin": {2, 3}}
+    assert list_kinds("ttt", "ccd", (0, 1, 0.0), (0, 2, 0.0)) == {"contradiction": {0, 1, 2}, "exact_twin": {1}}
+    # A copy of another class, and a near twin of that.
+    assert list_kinds("ttt", "cdd", (0, 1, 0.0), (0, 2, 0.3))["contradiction"] == {0, 1, 2}
+    assert list_kinds("ttt", "cdc", (0, 1, 0.0), (0, 2, 0.3)) == {"contradiction": {0, 1, 2}, "near_twin": {2}}
+    # Near twins, each with a copy in test.
+    assert list_kinds("vvee", "cccc", (0, 1, 0.3), (0, 2, 0.0), (1, 3, 0.0))["leak"] == {2, 3}

@@ -13,7 +13,9 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -474,16 +476,46 @@ def list_twins(pairs: Pairs, named: Named) -> list[Finding]:
     - `leak`: a picture that is in another split too. The row is that of the picture which is not in train.
     - `contradiction`: both pictures of a pair under two classes.
     - `exact_twin`, `near_twin`: in one split and class, the second picture.
+
+    Pictures with equal pixels are leaks and contradictions alike, though pairs name the first one of them alone.
     """
+    copies = _find_copies(pairs, named)
     rows: dict[tuple[str, str, str], Finding] = {}
-    for place in np.argsort(pairs.distance, kind="stable"):
-        first, second, _, distance = (column[place].item() for column in pairs)
+    for first, second, distance in sorted(_list_ends(pairs, copies), key=lambda ends: ends[2]):
         for kind, about, other in _name_kinds(first, second, distance, named):
             label, suggested = named.labels[about], named.labels[other] if kind == "contradiction" else ""
             row = Finding(named.ids[about], named.splits[about], kind, 1 - distance / 2, label, suggested, "",
                           named.ids[other])  # fmt: skip
             rows.setdefault((row.split, row.file, kind), row)
-    return list(rows.values())
+    for first, *others in (places for alike in copies.values() for places in alike.values()):
+        for kind in ("leak", "contradiction"):
+            if its := rows.get((named.splits[first], named.ids[first], kind)):
+                for file in (named.ids[place] for place in others):
+                    rows.setdefault((its.split, file, kind), replace(its, file=file))
+    return sorted(rows.values(), key=lambda row: -row.score)
+
+
+# The places of pictures with equal pixels by split and class, by the first of all these.
+EqualPictures = dict[int, dict[tuple[str, str], list[int]]]
+
+
+def _find_copies(pairs: Pairs, named: Named) -> EqualPictures:
+    copies: EqualPictures = {}
+    exact = pairs.at(np.flatnonzero(pairs.distance == 0))
+    for head, copy in zip(exact.first.tolist(), exact.second.tolist(), strict=True):
+        alike = copies.setdefault(head, {(named.splits[head], named.labels[head]): [head]})
+        alike.setdefault((named.splits[copy], named.labels[copy]), []).append(copy)
+    return copies
+
+
+def _list_ends(pairs: Pairs, copies: EqualPictures) -> Iterator[tuple[int, int, float]]:
+    """The ends and the distance of each pair and, where copies of an end are in another split or class, of what these
+    have in common."""
+    ends = list(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.distance.tolist(), strict=True))
+    yield from ends
+    for first, second, distance in [*(each for each in ends if each[2]), *((head, head, 0.0) for head in copies)]:
+        one, other = ([alike[0] for alike in copies.get(end, {}).values()] or [end] for end in (first, second))
+        yield from ((*sorted(both), distance) for both in product(one, other) if both[0] != both[1])
 
 
 def _name_kinds(first: int, second: int, distance: float, named: Named) -> list[tuple[str, int, int]]:

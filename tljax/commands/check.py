@@ -1,6 +1,7 @@
 """check: looks at data before a run learns from it, and leaves a table and a page on which it is put right."""
 
 import argparse
+import os
 import shlex
 import sys
 from dataclasses import fields, replace
@@ -101,19 +102,24 @@ def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
 
     Raises:
       ValueError: if `out` is inside of the data, or has a check.csv that is no such table.
-      FileExistsError: if it is a file, or has a page that is none of a check.
+      FileExistsError: if it is no folder, or has a page that is none of a check.
       FileNotFoundError: if the folder around it is not there.
+      PermissionError: if nothing can be written there.
     """
     if out is None:
         return []
     if config.kind == "folder" and out.resolve().is_relative_to(config.path.resolve()):
         raise ValueError(f"--out {out} is inside of {config.name}: pictures are not changed; give a folder outside")
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"--out {out} is a file; give a folder")
+    if os.path.lexists(out) and not out.is_dir():
+        raise FileExistsError(f"--out {out} is a {'file' if out.exists() else 'link to nothing'}; give a folder")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if not os.access(out if out.is_dir() else out.absolute().parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {out}: nothing can be written there; give a folder of your own")
+    if (out / TABLE).is_dir():
+        raise FileExistsError(f"{out / TABLE} is a folder; give another --out")
     check_free(out / PAGE)
-    return read_findings(out / TABLE) if (out / TABLE).exists() else []
+    return read_findings(out / TABLE) if os.path.lexists(out / TABLE) else []
 
 
 def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> Result:
