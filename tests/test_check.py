@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from tljax.check import reading, verdicts
 from tljax.check.findings import Finding, read_findings, write_findings
-from tljax.check.result import Result, Verdict
+from tljax.check.result import Result, Shortcut, Verdict
+from tljax.check.twins import Named
 from tljax.cli import main
 from tljax.config import Data
 
@@ -141,7 +143,7 @@ def test_decisions_are_carried_over_and_never_lost(data, tmp_path, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit):
         check(data, "--out", out)
-    assert "1 decision about other pictures (train/cat/5.jpg: dog)" in capsys.readouterr().err
+    assert "1 decision about other pictures: row " in capsys.readouterr().err
     assert (out / "check.csv").read_bytes() == before
 
 
@@ -180,6 +182,40 @@ def test_strict_ends_with_one_if_something_was_found(data, tmp_path, capsys):
     assert ended.value.code == 1 and "leaks" in capsys.readouterr().out
 
 
+def test_a_decision_that_is_none_is_refused_at_once(data, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/check.csv").write_text("file,decision\ntrain/cat/1.jpg,dgo\n")
+    with pytest.raises(SystemExit):
+        check(data, "--out", tmp_path / "out")
+    assert "is no decision: write keep, drop or the name of a class; did you mean dog?" in capsys.readouterr().err
+
+
+def test_what_was_decided_is_counted_and_is_not_strict():
+    found = [Finding(file, "train", "leak", 0.9, "cat", other="x") for file in ("a", "b")]
+    found.append(Finding("b", "train", "label", 0.9, "cat"))
+    some = [replace(found[0], decision="keep"), *found[1:]]
+    result = Result("x", ("cat",), {}, verdicts.judge_findings(found), some, (), ())
+    assert verdicts.is_open(result) and verdicts.list_table(result)[1].endswith("(a, b) [1 of 2 decided]")
+    # One decision about a picture is one about all of its rows.
+    result = result._replace(findings=[*some[:1], replace(some[1], decision="drop"), some[2]])
+    assert not verdicts.is_open(result) and verdicts.list_table(result)[2].endswith("[1 of 1 decided]")
+    assert verdicts.is_open(result._replace(verdicts=[Verdict("class_few", 1, "")])), "nobody can decide about classes"
+
+
+def test_pictures_that_a_shortcut_names_are_findings_the_worst_first():
+    named = Named(("a", "b", "c"), ("train", "train", "test"), ("cat", "cat", "dog"))
+    shortcuts = [Shortcut("width", "cat", "above 2", 0.5, 0.96, ("a", "c"), {}),
+                 Shortcut("bytes", "cat", "below 9", 0.5, 0.99, ("a",), {})]  # fmt: skip
+    found = verdicts.list_named(shortcuts, named)
+    assert [(row.file, row.split, row.score, row.label) for row in found] == [
+        ("a", "train", 0.99, "cat"), ("c", "test", 0.96, "dog"),
+    ]  # fmt: skip
+    twin, leak = (Finding("x", "train", kind, score, "cat") for kind, score in (("near_twin", 1.0), ("leak", 0.5)))
+    assert [row.kind for row in verdicts.rank_findings([twin, *found, leak])] == [
+        "leak", "shortcut", "shortcut", "near_twin",
+    ]  # fmt: skip
+
+
 def test_a_name_may_be_a_path(tmp_path, monkeypatch):
     from tljax.commands.check import name_data
 
@@ -206,5 +242,5 @@ def test_names_are_escaped_in_the_table():
     counts = {"train": {"cat": 2}}
     result = Result("folder:a\nb", ("cat",), counts, [Verdict("leak", 1, "x\x1b[1m")], (), (), ())
     assert verdicts.list_table(result)[:2] == [
-        r"folder:a\nb: 2 pictures (train 2), 1 classes", r"  leaks                1  x\x1b[1m",
+        r"folder:a\nb: 2 pictures (train 2), 1 class", r"  leaks                1  x\x1b[1m",
     ]  # fmt: skip

@@ -19,7 +19,14 @@ from tljax.check.reading import ReadData
 from tljax.check.result import Checked, Report, Result
 from tljax.check.shortcuts import Labeled, find_shortcuts, list_properties
 from tljax.check.twins import Named, Pairs, Sketches, SmallPictures
-from tljax.check.verdicts import count_classes, judge_findings, judge_shortcuts, rank_verdicts
+from tljax.check.verdicts import (
+    count_classes,
+    judge_findings,
+    judge_shortcuts,
+    list_named,
+    rank_findings,
+    rank_verdicts,
+)
 from tljax.data.batches import progress_bar
 from tljax.training.grouped import join_groups
 from tljax.training.ridge import HeldOut
@@ -64,9 +71,8 @@ def examine(data: str, read: ReadData, network: FeatureNetwork, notes: Sequence[
         *judge_labels(suspicion, wrong),
         *judge_classes(counts, held_out, labels, names),
     ]
-    return Result(
-        data, names, counts, rank_verdicts(verdicts), [*others, *wrong], shortcuts, [f"labels: {network.why}", *notes]
-    )
+    findings = rank_findings([*others, *wrong, *list_named(shortcuts, named)])
+    return Result(data, names, counts, rank_verdicts(verdicts), findings, shortcuts, [f"labels: {network.why}", *notes])
 
 
 def judge_pictures(

@@ -51,7 +51,9 @@ def choose_network(first: Model | None, digests: Digests, *, of_files: bool) -> 
         if has_imagenet():
             return FeatureNetwork(load(IMAGENET), "features of imagenet, which is on this disk (no --run was given)")
         return FeatureNetwork(
-            None, "pixels alone, without a network: no --run was given, and imagenet is not on this disk"
+            None,
+            "judged by edges and colors, without a network, since imagenet is not on this disk; for photographs a "
+            "network finds far more: --run RUN",
         )
     run = first.name
     known = _count_known(first, digests, of_files=of_files)

@@ -15,6 +15,7 @@ from tljax.data.corrections import leave_out
 from tljax.data.decoding import BrokenPictures, Encoded, decode_all
 from tljax.data.groups import warn_leaks
 from tljax.data.image_source import ImageSource, Rows
+from tljax.data.layouts import describe_left_out
 from tljax.data.reading import ReadImages, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
@@ -73,7 +74,8 @@ def open_data(config: Data) -> Opened:
     if not parts and not others:
         raise ValueError(f"{config.name} has no pictures")
     named = {part if part not in parts else f"{part} (not used)": rows for part, rows in others.items()}
-    notes = [*source.notes, *(f"left out: {number:,} files: {why}" for why, number in source.left_out.items())]
+    left_out = describe_left_out(source.left_out)
+    notes = [*source.notes, *([f"files left out: {left_out}"] if left_out else [])]
     return Opened(source, _order(parts | named), tuple(config.classes) or source.class_names, notes,
                   [*source.warnings, *refused])  # fmt: skip
 

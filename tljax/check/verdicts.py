@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tljax.check.findings import Finding
 from tljax.check.result import Result, Shortcut, Verdict
+from tljax.check.twins import Named
 from tljax.data.layouts import join_names
 from tljax.text import count_words, printable
 
@@ -24,7 +25,7 @@ class VerdictKind(NamedTuple):
 
 # The kinds of findings, the worst first.
 VERDICT_KINDS: dict[str, VerdictKind] = {
-    "leak": VerdictKind("leaks", "a twin is in another split: accuracy there is too high", "drop them there"),
+    "leak": VerdictKind("leaks", "a twin is in another split: accuracy on these is too high", "drop them"),
     "contradiction": VerdictKind("contradictions", "a twin has another class", "give both one class, or drop them"),
     "broken": VerdictKind("broken", "no run can read them", "replace, remove or drop them"),
     "shortcut": VerdictKind("shortcuts", "", "make pictures of all classes alike in it"),
@@ -34,7 +35,7 @@ VERDICT_KINDS: dict[str, VerdictKind] = {
     "label": VerdictKind("labels", "a head that saw neither them nor their twins names another class", "look at them"),
     "class_uneven": VerdictKind("uneven classes", "", "judge by balanced accuracy, or weigh classes"),
     "exact_twin": VerdictKind("exact twins", "an equal picture is in the same split, and counts twice", "drop them"),
-    "near_twin": VerdictKind("near twins", "nearly the same picture is in the same split", "look at them"),
+    "near_twin": VerdictKind("near twins", "a picture very much like it is in the same split", "look at them"),
     "half_read": VerdictKind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
     "constant": VerdictKind("constant", "they have one color, nearly", "drop them"),
     "border": VerdictKind("borders", "they have a border or bars of one color", "cut them off"),
@@ -69,6 +70,26 @@ def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> list[Verdict]:
     return [Verdict("shortcut", len(shortcuts), text)] if said else []
 
 
+def list_named(shortcuts: Sequence[Shortcut], named: Named) -> list[Finding]:
+    """A row for each picture that a shortcut names; the score is how often it is right."""
+    places = {file: place for place, file in enumerate(named.ids)} if shortcuts else {}
+    precisions: dict[str, float] = {}
+    for its in shortcuts:
+        for file in its.files:
+            precisions[file] = max(its.precision, precisions.get(file, 0.0))
+    return [
+        Finding(file, named.splits[place], "shortcut", precision, named.labels[place])
+        for file, precision in precisions.items()
+        for place in (places[file],)
+    ]
+
+
+def rank_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings, the worst first: by kind as in the table, then by score."""
+    order = {kind: place for place, kind in enumerate(VERDICT_KINDS)}
+    return sorted(findings, key=lambda finding: (order[finding.kind], -finding.score))
+
+
 def rank_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Verdicts, the worst first."""
     order = list(VERDICT_KINDS)
@@ -79,12 +100,48 @@ def list_table(result: Result) -> list[str]:
     """The lines that a check prints: the data, the table, what was not found, and notes."""
     counts = [f"{part} {sum(classes.values()):,}" for part, classes in result.counts.items()]
     there = sum(sum(classes.values()) for classes in result.counts.values())
-    head = f"{result.data}: {count_words(there, 'picture')} ({', '.join(counts)}), {len(result.class_names)} classes"
-    rows = [f"  {VERDICT_KINDS[its.kind].title:<15}{its.number:>7,}  {its.text}" for its in result.verdicts]
+    unread = sum(verdict.number for verdict in result.verdicts if verdict.kind == "broken")
+    broken = f" and {unread:,} that cannot be read" if unread else ""
+    head = (
+        f"{result.data}: {count_words(there, 'picture')} ({', '.join(counts)}){broken}, "
+        f"{len(result.class_names):,} class{'es' * (len(result.class_names) != 1)}"
+    )
+    decided = count_decided(result.findings)
+    rows = [
+        f"  {VERDICT_KINDS[its.kind].title:<15}{its.number:>7,}  {its.text}{_tell_decided(decided.get(its.kind))}"
+        for its in result.verdicts
+    ]
     found = {verdict.kind for verdict in result.verdicts}
     clean = [kind.title for name, kind in VERDICT_KINDS.items() if name not in found]
     none = [f"none: {', '.join(clean)}"] if clean else []
     return [printable(line) for line in (head, *rows, *none, *result.notes)]
+
+
+class Decided(NamedTuple):
+    """How many pictures of a kind were decided about, of how many."""
+
+    decided: int
+    pictures: int
+
+
+def count_decided(findings: Sequence[Finding]) -> dict[str, Decided]:
+    """How many pictures of each kind were decided about: a decision about a picture is one about all of its rows."""
+    known = {finding.file for finding in findings if finding.decision}
+    of_kind: dict[str, set[str]] = {}
+    for finding in findings:
+        of_kind.setdefault(finding.kind, set()).add(finding.file)
+    return {kind: Decided(len(files & known), len(files)) for kind, files in of_kind.items()}
+
+
+def _tell_decided(its: Decided | None) -> str:
+    return f" [{its.decided:,} of {its.pictures:,} decided]" if its is not None and its.decided else ""
+
+
+def is_open(result: Result) -> bool:
+    """Whether something was found about which nothing was decided yet. About classes nothing can be."""
+    decided = count_decided(result.findings)
+    all_decided = {kind for kind, its in decided.items() if its.decided == its.pictures}
+    return any(verdict.kind not in all_decided for verdict in result.verdicts)
 
 
 def count_classes(class_names: Sequence[str], labels: Mapping[str, Iterable[int]]) -> dict[str, dict[str, int]]:

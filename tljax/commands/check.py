@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from tljax.check.network import choose_network
 from tljax.check.page import check_free, make_check_page, write_check_page
 from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
 from tljax.check.result import Result
-from tljax.check.verdicts import list_table
+from tljax.check.verdicts import is_open, list_table
 from tljax.config import Cache, Data, data_flags
+from tljax.data.corrections import find_class, read_decisions
 from tljax.data.layouts import join_names
 from tljax.data.sources import SOURCES, check_place
 from tljax.model import Model, load
@@ -37,22 +39,25 @@ def run(flags: argparse.Namespace) -> None:
     config.check()
     check_place(config)
     before = prepare_folder(config, flags.out)
+    if config.corrections is not None:
+        before = [*read_findings(config.corrections_file), *before]
     opened = open_data(config)
     size = config.image_size or opened.source.image_size
     disk_bytes = Cache().disk_bytes
     read = read_data(config, opened, size, disk_bytes)
+    known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
+    if flags.out is not None and (flags.out / TABLE).exists():
+        refuse_decisions(flags.out / TABLE, known, opened.class_names)
     network = choose_network(model, read.digests, of_files=read.of_files)
     notes = [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes]
     result = examine(config.name, read, network, notes, disk_bytes)
-    known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
-    if flags.out is not None:
-        result = carry(result, before, known, flags.out)
+    result = result._replace(findings=carry_over(before, result.findings, known).findings)
     print(join_lines(*list_table(result)))
     if flags.out is not None:
         leave(result, read, flags.out)
     elif result.findings:
         print("to see them and to decide about them, give --out FOLDER")
-    if flags.strict and result.verdicts:
+    if flags.strict and is_open(result):
         sys.exit(1)
 
 
@@ -122,20 +127,22 @@ def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
     return read_findings(out / TABLE) if os.path.lexists(out / TABLE) else []
 
 
-def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> Result:
-    """The result with the decisions that were made `before` about `known` pictures.
+def refuse_decisions(table: Path, known: set[str], class_names: Sequence[str]) -> None:
+    """Refuses a `table` whose decisions cannot be carried over.
 
     Raises:
-      ValueError: if some were made about others, which would be lost.
+      ValueError: if one is no decision, or is about a picture that is not `known`, and would be lost.
     """
-    findings, lost = carry_over(before, result.findings, known)
+    decisions = read_decisions(table)
+    lost = [str(decision) for file, decision in decisions.items() if file not in known]
     if lost:
-        told = join_names([f"{each.file}: {each.decision}" for each in lost], "; ", LOST_TOLD)
+        told = join_names(lost, "; ", LOST_TOLD)
         raise ValueError(
-            f"{out / TABLE} has {count_words(len(lost), 'decision')} about other pictures ({told}); give "
-            "another --out, or take these rows out"
+            f"{table} has {count_words(len(lost), 'decision')} about other pictures: {told}; "
+            "give another --out, or take these rows out"
         )
-    return result._replace(findings=findings)
+    for decision in decisions.values():
+        find_class(decision, class_names, table)
 
 
 def leave(result: Result, read: ReadData, out: Path) -> None:
