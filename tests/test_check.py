@@ -3,6 +3,9 @@
 import os
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_until
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tljax.check.findings import Finding, read_findings, write_findings
 from tljax.check.result import Result, Shortcut, Verdict
 from tljax.check.twins import Named
 from tljax.cli import main
+from tljax.commands.check import name_data, wait_for
 from tljax.config import Data
 
 
@@ -93,7 +97,8 @@ def test_only_broken_pictures_are_an_error(tmp_path):
     folder = make_folder(tmp_path / "data", {"red": 2, "blue": 2})
     for path in folder.rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="4 images cannot be read"):
+    # A check has no --config.data.broken.
+    with pytest.raises(ValueError, match=r"has no picture that can be read: (.* \(.*\); ){2}.*1 others; replace them$"):
         read(f"folder:{folder}")
 
 
@@ -176,6 +181,22 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(data, tmp_path, monk
     assert not any(folder.exists() for folder in (data / "out", tmp_path / "no", tmp_path / "gone"))
 
 
+def test_one_check_at_a_time_writes_into_a_folder(tmp_path):
+    """Both write into one unfinished file first."""
+    first = threading.Event()
+
+    def wait():
+        with wait_for(tmp_path):
+            assert first.is_set()
+
+    with ThreadPoolExecutor() as pool:
+        with wait_for(tmp_path):
+            other = pool.submit(wait)
+            assert not wait_until([other], timeout=0.1).done
+            first.set()
+        other.result()
+
+
 def test_strict_ends_with_one_if_something_was_found(data, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         check(data, "--strict")
@@ -217,8 +238,6 @@ def test_pictures_that_a_shortcut_names_are_findings_the_worst_first():
 
 
 def test_a_name_may_be_a_path(tmp_path, monkeypatch):
-    from tljax.commands.check import name_data
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "labels.csv").touch()

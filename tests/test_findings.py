@@ -108,6 +108,9 @@ def test_decisions_are_carried_over_and_never_lost_in_silence(tmp_path):
     assert kept == there[:3] and lost == [FOUND[1]]
     with pytest.raises(ValueError, match="has 1 decision that would be lost"):
         write_findings(path, kept)
+    # Another decision, made while a check was at work.
+    with pytest.raises(ValueError, match="has 1 decision that would be lost"):
+        write_findings(path, [replace(each, decision="keep") for each in there])
     write_findings(path, kept, gone={FOUND[1].file})
     assert read_findings(path) == kept
     path.write_text("not mine\n")

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from tljax.check.findings import FINDING_COLUMNS, Finding, write_cells
 from tljax.check.result import Checked, Part
-from tljax.data.corrections import DROP, KEEP
+from tljax.data.corrections import DROP, KEEP, read_word
 from tljax.data.decoding import Encoded
 from tljax.report.blocks import Ledger
 from tljax.report.pictures import MOST_PICTURES
@@ -50,12 +50,7 @@ def choose_findings(findings: Sequence[Finding], most: int = MOST_FINDINGS) -> l
     for i in sorted(range(len(findings)), key=lambda i: -findings[i].score):
         kinds.setdefault(findings[i].kind, []).append(i)
     chosen = list(dict.fromkeys([*decided, *take_turns(kinds.values())]))[: max(most, len(decided))]
-    return [replace(findings[i], decision=_read_decision(findings[i].decision)) for i in sorted(chosen)]
-
-
-def _read_decision(said: str) -> str:
-    word = said.strip()
-    return word.casefold() if word.casefold() in (KEEP, DROP) else word
+    return [replace(findings[i], decision=read_word(findings[i].decision)) for i in sorted(chosen)]
 
 
 def list_places(checked: Checked) -> dict[str, Place]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tljax.data.corrections import read_decisions, read_sheet
+from tljax.data.corrections import read_decisions, read_sheet, read_word
 from tljax.data.layouts import join_names
 from tljax.runs.files import write_bytes
 from tljax.text import count_words, escape_surrogates, plain_cell
@@ -41,12 +41,12 @@ def write_findings(path: Path, findings: Sequence[Finding], gone: Collection[str
     commas reads three as thousands, and one or two as a date.
 
     Raises:
-      ValueError: if a file is there that is none of findings, or has decisions about pictures that are neither decided
-        in `findings` nor `gone`.
+      ValueError: if a file is there that is none of findings, or has decisions that `findings` have not, about pictures
+        that are not `gone`.
       OSError: if it cannot be written.
     """
     if path.exists():
-        _refuse_to_lose(path, {finding.file for finding in findings if finding.decision} | set(gone))
+        _refuse_to_lose(path, {(finding.file, read_word(finding.decision)) for finding in findings}, gone)
     text = io.StringIO(newline="")
     # In quotes, a space at the beginning of a name is read again.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
@@ -56,8 +56,9 @@ def write_findings(path: Path, findings: Sequence[Finding], gone: Collection[str
     write_bytes(path, text.getvalue().encode("utf-8-sig"))
 
 
-def _refuse_to_lose(path: Path, decided: Collection[str]) -> None:
-    lost = [str(decision) for name, decision in read_decisions(path).items() if name not in decided]
+def _refuse_to_lose(path: Path, decided: Collection[tuple[str, str]], gone: Collection[str]) -> None:
+    there = read_decisions(path).items()
+    lost = [str(decision) for name, decision in there if name not in gone and (name, decision.said) not in decided]
     if lost:
         raise ValueError(
             f"{path} has {count_words(len(lost), 'decision')} that would be lost: {join_names(lost, '; ', 3)}; carry "

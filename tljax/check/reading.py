@@ -15,7 +15,7 @@ from tljax.data.corrections import leave_out
 from tljax.data.decoding import BrokenPictures, Encoded, decode_all
 from tljax.data.groups import warn_leaks
 from tljax.data.image_source import ImageSource, Rows
-from tljax.data.layouts import describe_left_out
+from tljax.data.layouts import describe_left_out, join_names
 from tljax.data.reading import ReadImages, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
@@ -26,6 +26,8 @@ from tljax.trees import Row
 PARTS = ("train", "validation", "test")
 # Decoded images above this are decoded whenever they are read, where the disk has no room for them either.
 MEMORY_BYTES = 2**30
+# So many broken pictures are told where there are no others.
+BROKEN_TOLD = 3
 
 
 class Opened(NamedTuple):
@@ -123,7 +125,8 @@ def read_data(config: Data, opened: Opened, size: int, disk_bytes: int) -> ReadD
                 found += [Finding(name, part, kind, 1.0, opened.class_names[labels[name]]) for name in names]
     checked = Checked(opened.class_names, parts)
     if not checked.ids:
-        raise BrokenPictures(reasons)
+        told = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), "; ", BROKEN_TOLD)
+        raise ValueError(f"{config.name} has no picture that can be read: {told}; replace them")
     return ReadData(checked, broken, half_read, reasons, not any(map(opened.source.shards, opened.source.sizes)))
 
 

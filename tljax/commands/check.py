@@ -1,10 +1,12 @@
 """check: looks at data before a run learns from it, and leaves a table and a page on which it is put right."""
 
 import argparse
+import fcntl
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -149,9 +151,23 @@ def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page, and says what to do with them."""
     out.mkdir(exist_ok=True)
     page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out))
-    write_findings(out / TABLE, result.findings)
-    write_check_page(out / PAGE, page)
+    with wait_for(out):
+        write_findings(out / TABLE, result.findings)
+        write_check_page(out / PAGE, page)
     print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
+
+
+@contextmanager
+def wait_for(out: Path) -> Iterator[None]:
+    """A block in which no other check writes into the folder `out`. The system releases the lock however it ends."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        # Some file systems have no locks.
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def name_run(data: str, out: Path) -> str:

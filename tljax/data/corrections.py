@@ -52,11 +52,13 @@ class PictureTable(NamedTuple):
 
     def decisions(self) -> list[Decision]:
         """The rows with a decision; `KEEP` and `DROP` may be written in any case."""
-        rows = zip(self.numbers, self.cells["file"], map(str.strip, self.cells["decision"]), strict=True)
-        return [Decision(number, file, _read_word(said)) for number, file, said in rows if said]
+        rows = zip(self.numbers, self.cells["file"], map(read_word, self.cells["decision"]), strict=True)
+        return [Decision(*row) for row in rows if row[2]]
 
 
-def _read_word(said: str) -> str:
+def read_word(said: str) -> str:
+    """A decision as it is read: the words `KEEP` and `DROP` in small letters, no spaces around it."""
+    said = said.strip()
     return said.casefold() if said.casefold() in (KEEP, DROP) else said
 
 
