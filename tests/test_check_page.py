@@ -88,7 +88,7 @@ def test_run_pages_do_not_grow_and_a_check_without_findings_is_good():
     page = make_check_page(Result("digits", ("0",), {"train": {"0": 3}}, [], [], [], []), Checked(("0",), {}))
     document = render(page)
     assert page.ledger is None and "page.ledger" not in document and ".choice" not in document
-    assert page.lead == ["digits: 3 pictures (train 3), 1 classes"]
+    assert page.lead == ["digits: 3 pictures (train 3), 1 class"]
     assert [section.id for section in page.sections] == ["overview", "classes"]
     assert page.sections[0].blocks == [Text(["Nothing was found."], "good")]
     assert "page.ledger" in render(make_check_page(*make_check()))
