@@ -51,7 +51,8 @@ def test_the_page_carries_the_table_as_it_is_written(content, tmp_path):
     quoted = [",".join(f'"{cell}"' for cell in (text.replace('"', '""') for text in row)) for row in
               [[ledger["texts"][place] for place in ledger["columns"]], *rows]]  # fmt: skip
     assert (tmp_path / "check.csv").read_bytes().decode("utf-8-sig") == "".join(f"{line}\r\n" for line in quoted)
-    assert {row[0]: row[6] for row in rows if row[6]} == {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2]}
+    assert {row[0]: row[6] for row in rows if row[6]} == {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2],
+                                                    "before.png": "keep"}  # fmt: skip
 
 
 def test_what_a_reader_sees_is_the_name_and_not_its_cell(content):
@@ -126,9 +127,10 @@ def test_groups_of_twins_are_cards():
 
 
 def test_kinds_that_no_section_has_are_about_single_pictures():
-    cases = sort_cases([find("dark", "a"), find("border", "a"), find("label", "a"), find("broken", "b")])
+    cases = sort_cases([find("dark", "a"), find("border", "a"), find("label", "a"), find("broken", "b"), find("", "c")])
     assert {name: [case.rows for case in its] for name, its in cases.items()} == {
         "twins": [], "labels": [[2]], "shortcuts": [], "broken": [[3]], "pictures": [[1, 0]],
+        "before": [[4]],
     }  # fmt: skip
 
 
@@ -156,7 +158,7 @@ def test_images_are_those_of_their_names():
 
 def test_the_page_says_what_it_leaves_out(content):
     result, checked, reasons = make_check(900)
-    page = make_check_page(result, checked, reasons, "tljax --config recipe")
+    page = make_check_page(result, checked, reasons, "tljax --config recipe", "out/check.csv")
     overview, _, labels = page.sections[:3]
     assert len(page.pictures) == 600 and "cards; the others are last, by name." in labels.blocks[0].note
     # Those without a picture come last, though they are worse.
@@ -167,7 +169,8 @@ def test_the_page_says_what_it_leaves_out(content):
     twins = make_check_page(Result("x", ("cat",), {}, [], found, [], []), checked).sections[1].blocks[0]
     assert twins.cards[298:302] == [[298], [350], [299], [300]]
     assert twins.note.endswith(" There is room for the pictures of 300 of 351 cards; the others are last, by name.")
-    assert f"with all {len(result.findings):,} rows of the table" in overview.blocks[2].lines[1]
+    said = f"with all {len(result.findings):,} findings. Put it in place of out/check.csv: "
+    assert said in overview.blocks[2].lines[1] and page.ledger.place == "out/check.csv"
     assert overview.blocks[3].lines == ["tljax --config recipe"]
     assert content["ledger"]["notes"] == {
         str(content["ledger"]["texts"].index(f"{name} is broken")): f"no picture: {HOSTILE[2]}" for name in HOSTILE[:2]

@@ -68,6 +68,15 @@ def list_places(checked: Checked) -> dict[str, Place]:
     }
 
 
+def fill_places(findings: Iterable[Finding], places: Mapping[str, Place]) -> list[Finding]:
+    """Findings with the part and class of their pictures, where a table has lost them."""
+    return [
+        row if row.split or row.file not in places
+        else replace(row, split=places[row.file].split, label=places[row.file].label)
+        for row in findings
+    ]  # fmt: skip
+
+
 def list_cases(found: Sequence[Finding], kinds: Sequence[str]) -> list[Case]:
     """The cards of these kinds: rows about a picture, its twins, and theirs; the worst kind first, as they are given,
     and the worst of it. A picture that others are compared with stands first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax.arguments import CHECK_SETTINGS
+from tljax.check.cards import fill_places, list_places
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
 from tljax.check.network import choose_network
@@ -45,7 +46,7 @@ def run(flags: argparse.Namespace) -> None:
     result = examine(config.name, read, network, notes, disk_bytes)
     known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
     if flags.out is not None:
-        result = carry(result, before, known, flags.out)
+        result = carry(result, read, before, known, flags.out)
     print(join_lines(*list_table(result)))
     if flags.out is not None:
         leave(result, read, flags.out)
@@ -116,7 +117,7 @@ def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
     return read_findings(out / TABLE) if (out / TABLE).exists() else []
 
 
-def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> Result:
+def carry(result: Result, read: ReadData, before: list[Finding], known: set[str], out: Path) -> Result:
     """The result with the decisions that were made `before` about `known` pictures.
 
     Raises:
@@ -129,13 +130,13 @@ def carry(result: Result, before: list[Finding], known: set[str], out: Path) -> 
             f"{out / TABLE} has {count_words(len(lost), 'decision')} about other pictures ({told}); give "
             "another --out, or take these rows out"
         )
-    return result._replace(findings=findings)
+    return result._replace(findings=fill_places(findings, list_places(read.checked)))
 
 
 def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page, and says what to do with them."""
     out.mkdir(exist_ok=True)
-    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out))
+    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out), str(out / TABLE))
     write_findings(out / TABLE, result.findings)
     write_check_page(out / PAGE, page)
     print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
