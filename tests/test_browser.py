@@ -422,7 +422,7 @@ def read_state(page) -> tuple[str, bool]:
     dispatchEvent(event);
     return event.defaultPrevented;
     """
-    return find(page, ".saving p").text, page.execute_script(script)
+    return find(page, ".saving p", 1).text, page.execute_script(script)
 
 
 def test_a_picture_is_decided_by_mouse_and_keyboard_and_has_one_decision(check):
@@ -431,21 +431,27 @@ def test_a_picture_is_decided_by_mouse_and_keyboard_and_has_one_decision(check):
     name = leak.find_elements("tag name", "code")[1].text
     assert name == HOSTILE[0] == dark.find_element("tag name", "code").text
     assert read_choices(leak) == ["undecided", "drop"] and read_choices(dark) == ["drop"]
-    assert read_state(check) == ("3 of 32 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     click(check, dark.find_elements("css selector", ".choice label")[1])
     assert read_choices(leak) == ["undecided", "keep"] and read_choices(dark) == ["keep"]
-    assert read_state(check) == ("3 of 32 pictures decided; not saved yet", True)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided; not saved yet", True)
     press(check, "ARROW_RIGHT")
     # As it was.
-    assert read_choices(leak) == ["undecided", "drop"] and read_state(check) == ("3 of 32 pictures decided", False)
+    assert read_choices(leak) == ["undecided", "drop"] and read_state(check) == (
+        "2 of 31 pictures and 1 other decided",
+        False,
+    )
     press(check, "ARROW_LEFT", "ARROW_LEFT")
-    assert read_choices(dark) == ["undecided"] and read_state(check)[0] == "2 of 32 pictures decided; not saved yet"
+    assert (
+        read_choices(dark) == ["undecided"]
+        and read_state(check)[0] == "1 of 31 pictures and 1 other decided; not saved yet"
+    )
     find(check, ".saving button").click()
     assert read_choices(dark) == ["keep"]
     focus(check, find(check, ".saving button"))
     press(check, "ENTER", "SPACE", "ENTER")
     assert read_choices(dark) == ["drop"] and find(check, "[role=status]").text == "Taken back: 1 picture"
-    assert read_state(check) == ("3 of 32 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     press(check, "ENTER")
     assert read_choices(dark) == ["drop"] and focused(check) == "Undo"
     assert find(check, ".saving button").get_attribute("aria-disabled") == "true"
@@ -491,7 +497,7 @@ def test_kinds_are_chosen_and_decided_together(check):
     assert check.execute_script(names, action) == actions
     # Nothing is done that was not chosen.
     click(check, apply)
-    assert read_state(check) == ("3 of 32 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     assert apply.get_attribute("aria-disabled") == "true"
     choose(check, action, 4)
     assert apply.get_attribute("aria-disabled") == "false"
@@ -503,7 +509,7 @@ def test_kinds_are_chosen_and_decided_together(check):
     press(check, "SPACE")
     # One of both stays: there is nothing left to decide.
     assert check.find_elements("css selector", "#twins .case") == []
-    assert read_state(check) == ("5 of 32 pictures and 3 twins decided; not saved yet", True)
+    assert read_state(check) == ("4 of 31 pictures and 4 others decided; not saved yet", True)
     click(check, find(check, ".saving button"))
     choose(check, kind, 1)
     # What was decided before is done.
@@ -517,7 +523,7 @@ def test_kinds_are_chosen_and_decided_together(check):
     choose(check, kind, 0)
     assert len(check.find_elements("css selector", "#twins .case")) == 2
     click(check, find(check, ".saving button"))
-    assert read_state(check) == ("3 of 32 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     choose(check, action, 3)
     click(check, apply)
     group = find(check, "#twins .of-3")
@@ -588,9 +594,11 @@ def test_what_is_saved_is_what_a_check_would_write(check, tmp_path):
     assert {name: each.said for name, each in read_decisions(saved).items()} == {
         name: said.strip() for name, said in decided.items()
     }
-    told = "saved as check.csv among the downloads: put it in place of out/check.csv"
-    assert read_state(check) == (f"{len(decided) - 1} of 32 pictures and 1 twin decided; {told}", False)
-    assert find(check, "[role=status]").text == told
+    told = "Saved as check.csv among the downloads: put it in place of out/check.csv"
+    assert read_state(check) == (f"{len(decided) - 2} of 31 pictures and 2 others decided", False)
+    assert find(check, "[role=status]").text == find(check, ".saving p").text == told
+    click(check, find(check, ".saving button"))
+    assert read_state(check)[1] and find(check, ".saving p").text == ""
     assert read_console(check) == []
 
 

@@ -9,8 +9,18 @@ import pytest
 from kitchen_sink import CELLS, CHECKED_NAMES, HOSTILE, make_check
 from test_page import Reader, read_content
 
-from tljax.check.cards import Case, Place, choose_files, choose_findings, join_pairs, list_cases, read_images
-from tljax.check.findings import Finding, write_findings
+from tljax.check.cards import (
+    Case,
+    Place,
+    choose_files,
+    choose_findings,
+    join_pairs,
+    list_cases,
+    make_ledger,
+    part_twins,
+    read_images,
+)
+from tljax.check.findings import Finding, carry_over, write_findings
 from tljax.check.page import (
     choose_edges,
     describe_shortcut,
@@ -69,6 +79,19 @@ def test_a_twin_without_a_finding_has_a_spare_row(content):
     ledger = content["ledger"]
     *_, last = read_table(ledger)
     assert ledger["spare"] == 3 and last == ["keep", "train", "leak", "0.9500", "'=sum", "", "", HOSTILE[5]]
+
+
+def test_a_twin_that_was_decided_about_is_beside_the_findings():
+    """It is no finding in a next check either."""
+    new = [find("leak", "a", other="b"), find("contradiction", "c", other="d"), find("contradiction", "d", other="c")]
+    old = [find("leak", "b", other="a", decision="keep"), find("dark", "d", decision="drop")]
+    carried = carry_over(old, new, "abcd").findings
+    found, beside = part_twins(carried)
+    assert [row.file for row in found] == ["a", "c", "d"] and beside == old[:1]
+    places = {name: Place("train", "cat") for name in "abcd"}
+    ledger = make_ledger(found, beside, ["cat"], places, {}, {})
+    assert [(row[0], row[6]) for row in ledger.rows] == [("a", ""), ("c", ""), ("d", "drop"), ("b", "keep")]
+    assert ledger.spare == 1 and list_cases(found, ("leak",))[0].files == ["b", "a"]
 
 
 def test_no_class_that_is_a_word_can_be_given(content):
@@ -169,7 +192,7 @@ def test_the_page_says_what_it_leaves_out(content):
     twins = make_check_page(Result("x", ("cat",), {}, [], found, [], []), checked).sections[1].blocks[0]
     assert twins.cards[298:302] == [[298], [350], [299], [300]]
     assert twins.note.endswith(" There is room for the pictures of 300 of 351 cards; the others are last, by name.")
-    said = f"with all {len(result.findings):,} findings. Put it in place of out/check.csv: "
+    said = "with all rows of the table. Put it in place of out/check.csv: "
     assert said in overview.blocks[2].lines[1] and page.ledger.place == "out/check.csv"
     assert overview.blocks[3].lines == ["tljax --config recipe"]
     assert content["ledger"]["notes"] == {

@@ -19,6 +19,7 @@ from tljax.check.cards import (
     list_cases,
     list_places,
     make_ledger,
+    part_twins,
     read_images,
 )
 from tljax.check.findings import Finding
@@ -99,7 +100,7 @@ def make_check_page(
 
     What findings have decided is on the page already. `MOST_FINDINGS` of them are on it at most.
     """
-    found = choose_findings(result.findings)
+    found, beside = part_twins(choose_findings(result.findings))
     places = list_places(checked)
     cases = sort_cases(found)
     shortcuts = [file for its in result.shortcuts[:SHORTCUTS_WITH_PICTURES] for file in its.files[:OF_A_SHORTCUT]]
@@ -108,7 +109,11 @@ def make_check_page(
     keys = {file: f"p{i}" for i, file in enumerate(images)}
     described = [block for its in result.shortcuts for block in describe_shortcut(its, places, keys)]
     sections = [
-        Section("overview", "What was found", [*describe_result(result), *_explain(result, run, table, len(found))]),
+        Section(
+            "overview",
+            "What was found",
+            [*describe_result(result), *_explain(result, run, table, len(found) + len(beside))],
+        ),
         *(
             Section(name, sort.title, [*(described if name == "shortcuts" else []), *_show(cases[name], keys, sort)])
             for name, sort in SORTS.items()
@@ -121,7 +126,9 @@ def make_check_page(
         list_table(result)[:1],
         [section for section in sections if section.blocks],
         make_thumbnails(drawn),
-        replace(make_ledger(found, result.class_names, places, keys, reasons or {}), place=table) if found else None,
+        replace(make_ledger(found, beside, result.class_names, places, keys, reasons or {}), place=table)
+        if found
+        else None,
         COMMAND,
     )
 
@@ -162,14 +169,13 @@ def _explain(result: Result, run: str, table: str, carried: int) -> list[Block]:
     if not carried:
         return []
     left = len(result.findings) - carried
-    total = count_words(len(result.findings), "finding")
-    rows = f"{carried:,} of the {total}" if left else f"all {total}"
+    rows = f"{carried:,} of the {len(result.findings):,} rows" if left else "all rows"
     some = " These are those with a decision and the worst; a next check finds the others again." if left else ""
     lines = [
         "Below, decide about pictures: keep them as they are, drop them, or give them another label. Files are not "
         f"changed: decisions stand in {SAVED}.",
-        f"The button at the bottom saves it among the downloads, with {rows}.{some} Put it in place of {table}: a next "
-        "check goes on with its decisions.",
+        f"The button at the bottom saves it among the downloads, with {rows} of the table.{some} Put it in place of "
+        f"{table}: a next check goes on with its decisions.",
     ]
     return [Text(lines), Code([run], "A run that reads what was decided:")]
 

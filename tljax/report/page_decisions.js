@@ -20,7 +20,8 @@ const found = rows.slice(0, rows.length - ledger.spare);
 const decisions = new Map(rows.filter((row) => row.decision).map((row) => [row.file, row.decision]));
 const decide = (file) => decisions.get(file) ?? NOTHING;
 const facts = new Map();
-const files = new Set(found.map(({ file }) => file));
+// Pictures with a finding: a row without a kind is a decision alone.
+const files = new Set(found.filter(({ kind }) => kind).map(({ file }) => file));
 // A run ends at one of these that is not dropped.
 const broken = new Set(found.filter(({ kind }) => ledger.texts[kind] === "broken").map(({ file }) => file));
 const [earlier, watchers] = [[], new Map()];
@@ -251,14 +252,16 @@ function save() {
   showState();
 }
 
-const SAVED = `saved as ${ledger.name} among the downloads: put it in place of ${ledger.place}`;
-const [state, back] = [el("p", {}), el("button", { type: "button", click: undo }, "Undo")];
+const SAVED = `Saved as ${ledger.name} among the downloads: put it in place of ${ledger.place}`;
+const [state, place] = [el("p", {}), el("p", { class: "place" })];
+const back = el("button", { type: "button", click: undo }, "Undo");
 function showState() {
   const number = [...files].filter((file) => decisions.has(file)).length;
-  const twins = decisions.size - number;
-  const beside = twins ? ` and ${write(twins)} twin${twins === 1 ? "" : "s"}` : "";
-  const words = isUnsaved() ? "; not saved yet" : isSaved ? `; ${SAVED}` : "";
-  state.replaceChildren(...breakable(`${write(number)} of ${countPictures(files.size)}${beside} decided${words}`));
+  const others = decisions.size - number;
+  const beside = others ? ` and ${write(others)} other${others === 1 ? "" : "s"}` : "";
+  const words = isUnsaved() ? "; not saved yet" : "";
+  state.textContent = `${write(number)} of ${countPictures(files.size)}${beside} decided${words}`;
+  place.replaceChildren(...breakable(isSaved && !words ? SAVED : ""));
   // A button that is disabled would lose the focus.
   back.setAttribute("aria-disabled", String(!earlier.length));
 }
@@ -266,6 +269,6 @@ function showState() {
 addEventListener("beforeunload", (event) => isUnsaved() && event.preventDefault());
 addEventListener("DOMContentLoaded", () => {
   showState();
-  document.body.append(el("footer", { class: "saving" }, state, back,
+  document.body.append(el("footer", { class: "saving" }, place, state, back,
     el("button", { type: "button", class: "save", click: save }, `Save ${ledger.name}`)));
 });
