@@ -384,6 +384,12 @@ def check(browser, check_address) -> Any:
 @pytest.mark.parametrize(("size", "scheme"), [(SIZES[0], "dark"), (SIZES[1], "light")])
 def test_so_it_is_on_the_page_of_a_check(browser, check_address, parts, size, scheme):
     check_page(show(browser, check_address, size, scheme), parts, size, scheme)
+    script = """
+    const table = document.querySelector('#overview .scroll');
+    const low = [...document.querySelectorAll('button, .choice label')].filter((node) => node.offsetHeight < arguments[0]);
+    return [table.scrollWidth - table.clientWidth, low.filter((node) => node.checkVisibility()).length];
+    """
+    assert browser.execute_script(script, 32 if size == SIZES[1] else 28) == [0, 0]
 
 
 def find_card(page, section: str, number: int = 0) -> Any:
