@@ -7,6 +7,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from tljax.check.findings import Finding
+from tljax.check.result import Checked, Part, Result, Shortcut, Verdict
 from tljax.report.blocks import (
     Block,
     Chart,
@@ -146,3 +148,58 @@ def make_big_page() -> Page:
     blocks = [make_matrix(40), make_curves(1000), Sheet(["name", "number", "share", "percent"], rows, "Rows")]
     items = [Item([f"p{i}"], f"picture {i}", ["99.0% sure"]) for i in range(600)]
     return Page("big", ["Much."], [Section("big", "Big", [*blocks, Gallery("All", items)])], make_pictures(600))
+
+
+# Names that a table of a spreadsheet would change, beside those that a page could.
+CELLS = (
+    "=1+2.png",
+    "'-a\r\nb.png",
+    " two  spaces.png ",
+    '",".png',
+    "\U0001f600.png",
+    r"x\udcff.png",
+    "\tb;c.png",
+    "keep",
+)
+CHECKED_NAMES = ("cat", "dog", "=sum", *HOSTILE, "Keep", " spaced ", *(f"class {i:03}" for i in range(9)))
+
+
+def make_check(number: int = 14) -> tuple[Result, Checked, dict[str, str]]:
+    """A check with findings of most kinds, hostile names, a group of nine twins, and decisions that were made before;
+    its pictures; and why some are broken."""
+    ids = (*HOSTILE, *CELLS, *(f"folder/picture_{i:03}.png" for i in range(number)))
+    images = np.random.default_rng(0).integers(0, 256, (len(ids), 8, 8, 3), np.uint8)
+    labels = np.arange(len(ids)) % 3
+    parts = {
+        name: Part(images[place], ids[place], labels[place], np.zeros((0, 4), np.uint32), None, list)
+        for name, place in (("train", slice(12, None)), ("validation", slice(0, 12)))
+    }
+    checked = Checked(CHECKED_NAMES, parts)
+    named = {name: (split, CHECKED_NAMES[label])
+             for name, split, label in zip(checked.ids, checked.splits, checked.labels, strict=True)}  # fmt: skip
+
+    def find(kind: str, file: str, score: float, suggested: str = "", decision: str = "", other: str = "") -> Finding:
+        return Finding(file, named[file][0], kind, score, named[file][1], suggested, decision, other)
+
+    findings = [
+        *(find("leak", ids[i], 1 - i / 100, other=ids[i + 12]) for i in range(6)),
+        find("contradiction", ids[6], 0.9, "=sum", other=ids[7]),
+        find("contradiction", ids[7], 0.9, CHECKED_NAMES[6], other=ids[6]),
+        *(find("near_twin", ids[i], 0.7, other=ids[20]) for i in range(21, 29)),
+        *(find("label", ids[i], 1 - i / 200, CHECKED_NAMES[i % 15]) for i in range(3, len(ids)) if i % 15 > 2),
+        find("dark", ids[0], 0.5, decision="drop"),
+        find("dark", ids[30], 0.25, decision=CHECKED_NAMES[5]),
+        find("bright", ids[30], 0.125),
+        *(Finding(f"{name} is broken", "train", "broken", 1.0, name) for name in HOSTILE[:3]),
+        Finding("before.png", "train", "", 0.0, "cat", decision="keep"),
+    ]
+    counts = {part: dict.fromkeys(CHECKED_NAMES, 1) for part in parts}
+    draws = np.random.default_rng(1)
+    shortcuts = [
+        Shortcut("bytes", "cat", "above 9", 0.5, 0.97, ids[:8],
+                 {name: draws.normal(i, 1, 50).tolist() for i, name in enumerate(CHECKED_NAMES[:4])}),
+        Shortcut(HOSTILE[0], HOSTILE[1], "is <b>", 0.5, 0.97, (), {HOSTILE[1]: ["<b>"] * 9, "cat": [HOSTILE[6], "x"]}),
+    ]  # fmt: skip
+    verdicts = [Verdict("leak", 6, f"a twin is in another split ({HOSTILE[0]})"), Verdict("class_few", 1, HOSTILE[1])]
+    result = Result(f"folder:{HOSTILE[0]}", CHECKED_NAMES, counts, verdicts, findings, shortcuts, [HOSTILE[1]])
+    return result, checked, {f"{name} is broken": f"no picture: {HOSTILE[2]}" for name in HOSTILE[:2]}

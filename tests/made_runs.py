@@ -10,6 +10,7 @@ from tljax.runs.evidence import Evidence, write_evidence
 from tljax.runs.files import write_json, write_rows
 from tljax.runs.predictions import PREDICTIONS, describe_logits
 from tljax.stages.conclusion import judge
+from tljax.stages.overlap import find_copies
 from tljax.training.calibration import cross_entropies
 from tljax.training.epochs import Evaluation
 from tljax.trees import Row
@@ -31,7 +32,7 @@ def leave_run(folder: Path, config: Config, skill: float = 0.7, seed: int = 0) -
     folder.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(config.data, seed=config.seed)
     found = {part: draw_evaluation(dataset, part, skill, seed) for part in dataset.splits if part != "train"}
-    judged = {part: judge(dataset, part, evaluation) for part, evaluation in found.items()}
+    judged = {part: judge(dataset, part, evaluation, find_copies(dataset, part)) for part, evaluation in found.items()}
     write_json(folder / "config.json", as_json(config))
     write_rows(
         folder / "environment.jsonl", [{"command": ["main.py", "--config", "x y"], "versions": {"jax": "1.2.3"}}]

@@ -1,10 +1,12 @@
 """Temperatures, sets of labels with a promised coverage, and calibration errors, on simulated classifiers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import betabinom, binomtest
 
-from tljax.stages.calibrate import draw_half, number_contents
+from tljax.stages.calibrate import Graded, choose_kept_images, draw_half, leave_out_broken, measure, number_contents
 from tljax.training import calibration
 from tljax.training.calibration import balanced_accuracy, calibration_error, choose_sets, find_threshold, softmax
 
@@ -201,3 +203,26 @@ def test_the_least_accuracy_is_scipy_s_wilson_bound(right, images):
 def test_classes_are_uneven_if_one_has_more_than_twice_the_pictures():
     assert calibration.is_uneven([50, 101, 70]) and calibration.is_uneven([0, 5])
     assert not calibration.is_uneven([50, 100, 70]) and not calibration.is_uneven([5])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_left_out_and_said(bad, capsys):
+    logits, labels = simulate(60, seed=0)
+    pictures = Graded("test", logits, labels, np.arange(60))
+    assert leave_out_broken(pictures) is pictures and not capsys.readouterr().out
+    broken = logits.copy()
+    broken[[3, 7], 1] = bad
+    left = leave_out_broken(pictures._replace(logits=broken))
+    said = (
+        "WARNING the outputs for 2 of 60 pictures (test) are no finite numbers: probabilities are judged without them\n"
+    )
+    assert capsys.readouterr().out == said and 3 not in left.contents and len(left.labels) == 58
+    assert np.isfinite(measure(left, 1.0, np.sort(np.full(60, 0.5)))["calibration_error"]["with_temperature"])
+    assert measure(leave_out_broken(pictures._replace(logits=logits * np.nan)), 1.0, np.zeros(0)) == {}
+    # Whoever predicts compares with pictures whose outputs are numbers.
+    split = SimpleNamespace(images=np.arange(60), ids=range(60), rows=np.arange(60))
+    images, kept = choose_kept_images(split, logits)
+    assert images.tolist() == np.linspace(0, 59, 8).astype(int).tolist()
+    images, kept = choose_kept_images(split, broken)
+    assert np.isfinite(kept).all() and len(images) == 8 and not {3, 7} & set(images.tolist())
+    assert not len(choose_kept_images(split, logits * np.nan)[0])

@@ -171,9 +171,9 @@ def test_processes_read_parts_of_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("decided", "said"),
     [
-        ({"red/0.png": "bleu"}, "row 2 (red/0.png: bleu) is no decision: write keep, drop or the name of a class; the "
-                                "nearest is blue"),
-        ({"red/0.png": "Dorp"}, "the nearest is drop"),
+        ({"red/0.png": "bleu"}, "row 2 (red/0.png: bleu) is no decision: write keep, drop or the name of a class; did "
+                                "you mean blue?"),
+        ({"red/0.png": "Dorp"}, "did you mean drop"),
         ({"red/0.png": "keep", "rd/4.png": "drop"}, "names 1 picture that the data has not: row 3: rd/4.png (the "
                                                     "nearest is red/4.png); correct the table"),
         ({f"red/{i}.jpg": "keep" for i in range(6)}, "names 6 pictures that the data has not: row 2: red/0.jpg"),

@@ -15,7 +15,7 @@ from tljax.data.datasets import Split, load_dataset
 from tljax.devices.mesh import make_mesh
 from tljax.networks.architectures import VARIANTS, Architecture
 from tljax.networks.resnet import ResNet, abstract_variables
-from tljax.runs.evidence import EVIDENCE, Evidence, read_evidence, to_maps, write_evidence
+from tljax.runs.evidence import EVIDENCE, Evidence, digest_predictions, read_evidence, to_maps, write_evidence
 from tljax.runs.files import write_arrays
 from tljax.stages import evidence as stage
 from tljax.stages.train import prepare
@@ -36,6 +36,19 @@ def test_evidence_is_read_as_it_was_written(tmp_path):
     assert (found.best, found.view_titles) == (7, ("as it is", "draw 1"))
     for name in ("rows", "maps", "views", "view_rows"):
         np.testing.assert_array_equal(getattr(found, name), getattr(KEPT, name), strict=True)
+
+
+def test_evidence_of_another_run_is_not_taken_for_its_own(tmp_path):
+    (tmp_path / "predictions.jsonl").write_text("{}\n")
+    own = KEPT._replace(predictions=digest_predictions(tmp_path))
+    write_evidence(tmp_path, own)
+    assert len(own.predictions) == 64 and read_evidence(tmp_path).predictions == own.predictions
+    (tmp_path / "predictions.jsonl").write_text("{ }\n")
+    with pytest.raises(ValueError, match=r"evidence\.npz belongs to other predictions than those beside it"):
+        read_evidence(tmp_path)
+    # Earlier versions did not write to which it belongs.
+    write_arrays(tmp_path / EVIDENCE, {name: value for name, value in KEPT._asdict().items() if name != "predictions"})
+    assert read_evidence(tmp_path).best == 7
 
 
 @pytest.mark.parametrize(

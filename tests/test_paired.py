@@ -100,4 +100,7 @@ def test_a_comparison_says_on_which_pictures_and_that_it_is_of_networks():
     )
     assert second.startswith(r"tu\nned is right on 14 pictures")
     assert paired.describe(pairs, TEST)[0].startswith("McNemar's exact test on the 1,200 test pictures: ")
+    assert paired.describe(pairs, TEST._replace(grouped=True))[0].endswith(
+        "; it counts pictures, not groups, whose pictures are often right or wrong together: p is too small"
+    )
     assert paired.describe([], TEST) == []

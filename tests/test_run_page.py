@@ -17,9 +17,11 @@ from tljax.cli import main
 from tljax.config import Cache, Data, Lesson, Stage
 from tljax.data.datasets import load_dataset
 from tljax.report import pictures
+from tljax.report.blocks import Sheet
 from tljax.report.curve_charts import find_chains
-from tljax.report.mistakes import name_most_confused, top_five, write_guess
-from tljax.report.overview import compare_stages, find_best
+from tljax.report.mistakes import describe_mistakes, name_most_confused, top_five, write_guess
+from tljax.report.overview import compare_stages, find_best, say_best
+from tljax.report.page import make_mark
 from tljax.report.pictures import (
     MOST_CHARACTERS,
     MOST_PICTURES,
@@ -32,7 +34,6 @@ from tljax.report.pictures import (
     shrink,
 )
 from tljax.report.run_page import (
-    MARK,
     check_place,
     leave_page,
     list_notes,
@@ -42,7 +43,8 @@ from tljax.report.run_page import (
     read_runs,
     write_page,
 )
-from tljax.report.shown import choose_part, choose_shown, rank_rows, take_turns
+from tljax.report.shown import GROUPED_INTERVAL, choose_part, choose_shown, rank_rows, take_turns
+from tljax.report.trust import describe_trust
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import read_records
 
@@ -62,7 +64,7 @@ def lesson(tmp_path_factory) -> Path:
 def read_page(path: Path) -> dict:
     """What a page shows, as JSON."""
     text = path.read_text("utf-8")
-    assert MARK.decode() in text
+    assert make_mark("report").decode() in text
     found = re.search(r'<script type="application/json" id="page">(.*?)</script>', text, re.DOTALL)
     assert found
     return json.loads(found[1])
@@ -132,6 +134,25 @@ def test_stages_are_compared_on_the_same_pictures_alone(lesson):
     assert text.lines[-1].endswith("feature_extraction, fine_tune, from_scratch; other.") and len(text.lines) == 5
 
 
+def test_where_pictures_belong_together_tests_and_intervals_say_what_they_count(lesson):
+    stages = list_stages([read_records(lesson)], Albums().find)
+    grouped = [
+        shown._replace(record=shown.record._replace(summary=shown.record.summary | {"worth": {"groups": 9}}))
+        for shown in stages
+    ]
+
+    def write(some: list) -> str:
+        blocks = [*compare_stages(some), *describe_mistakes(some[0], set()), *describe_trust(some[0])]
+        captions = [block.caption for block in blocks if isinstance(block, Sheet)]
+        return "\n".join([*compare_stages(some)[0].lines, *say_best(some), *captions])
+
+    said = write(grouped)
+    assert "it counts pictures, not groups, whose pictures are often right or wrong together: p is too small" in said
+    assert said.count(GROUPED_INTERVAL) == 2
+    assert "not groups" not in write(stages)
+    assert ("is not by chance" in said) == ("not by chance, if pictures of a group had nothing to do with" in said)
+
+
 def test_the_command_makes_the_same_page(lesson, tmp_path, capsys):
     out = tmp_path / "page.html"
     main(["report", str(lesson), "--out", str(out)])
@@ -170,7 +191,7 @@ def test_a_page_replaces_only_a_page(tmp_path, monkeypatch, runs, out, wrong):
     Path("link.html").symlink_to("gone.html")
     with pytest.raises((ValueError, OSError), match=wrong):
         check_place(list(map(Path, runs)), out and Path(out))
-    Path("old.html").write_bytes(b"<html>" + MARK)
+    Path("old.html").write_bytes(b"<html>" + make_mark("report"))
     assert check_place([Path("a")], Path("old.html")) == Path("old.html")
     with pytest.raises(FileNotFoundError, match="gone is no folder; give the workdir"):
         write_page([Path("gone")], None, Albums())
@@ -258,7 +279,7 @@ def test_a_page_leaves_what_stands_beside_it(lesson, tmp_path):
     page, beside = tmp_path / "page.html", tmp_path / "page.html.tmp"
     beside.write_text("mine")
     (tmp_path / "link.html").symlink_to(page)
-    page.write_bytes(MARK)
+    page.write_bytes(make_mark("report"))
     main(["report", str(lesson), "--out", str(tmp_path / "link.html")])
     assert beside.read_text() == "mine" and len(list(tmp_path.iterdir())) == 3
     assert (tmp_path / "link.html").is_symlink() and read_page(page)

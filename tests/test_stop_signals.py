@@ -50,10 +50,12 @@ def test_a_block_without_a_signal_ends_as_any_other():
     assert not signals._Received.deferred
 
 
-def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(debug):
     """Python prints what is raised there, and goes on."""
     script = """
-import gc, os, signal, time
+import gc, os, signal, sys, time
+from tljax.startup import one_line
 from tljax.storage import signals
 signals.PATIENCE = 300
 signals.listen()
@@ -64,14 +66,28 @@ def stop(phase, _):
     os.kill(os.getpid(), signal.SIGINT)
 
 try:
-    gc.callbacks.append(stop)
-    gc.collect()
-    # One long sleep would miss a signal that comes just before it.
-    for _ in range(10_000):
-        time.sleep(0.01)
+    # As the command line has it. One long sleep would miss a signal that comes just before it.
+    with one_line(sys.argv[1] == "True"):
+        gc.callbacks.append(stop)
+        gc.collect()
+        for _ in range(1_000):
+            time.sleep(0.01)
 except signals.Stopped as stopped:
     print("stopped by", stopped.name)
     raise
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script, str(debug)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (130, "stopped by SIGINT\n", "")
+
+
+def test_a_signal_while_jax_is_imported_ends_in_a_line():
+    """What was imported in part cannot be imported again."""
+    script = """
+import signal, sys
+sys.modules["jax"] = None
+from tljax.startup import end_at_once
+from tljax.storage import signals
+end_at_once(signals.Stopped(signal.SIGTERM), "")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (143, "main.py: stopped by SIGTERM\n")

@@ -44,6 +44,18 @@ def test_an_epoch_is_chosen_in_each_bag_and_measured_outside(pictures, epochs, m
     assert (found.low, found.high) == (min(low for low, _ in pairs), max(high for _, high in pairs))
 
 
+def test_all_pictures_choose_and_those_that_count_are_measured():
+    judged, counted, right, outside = draw_epochs(12, 4, seed=3), np.arange(12) % 3 > 0, 0, 0
+    for counts in draw_bags(12).tolist():
+        best = choose(judged, counts, "val_loss")
+        right += sum(int(best.right[i]) for i in range(12) if not counts[i] and counted[i])
+        outside += sum(not counts[i] for i in np.flatnonzero(counted))
+    found = undo_choice(judged, "val_loss", 0.75, worth=8, counted=counted)
+    assert found is not None and found.accuracy == right / outside
+    assert found.low == min(accuracy_interval(value, 8)[0] for value in (0.75, found.accuracy))
+    assert undo_choice(judged, "val_loss", 0.75, counted=np.zeros(12, bool)) is None
+
+
 def test_what_chance_chose_is_undone():
     """The best of 30 epochs that all have 0.8 has 0.9 on the 50 pictures that chose it."""
     chosen, undone = [], []
@@ -55,6 +67,17 @@ def test_what_chance_chose_is_undone():
         undone.append(found.accuracy)
     assert np.mean(chosen) > 0.89
     assert abs(np.mean(undone) - 0.8) < 0.015
+
+
+def test_what_copies_of_training_pictures_add_is_undone():
+    """Epochs that have 0.8 on new pictures have 0.9 where half of the pictures are known to them."""
+    copies, whole, others = np.arange(60) < 30, [], []
+    for seed in range(100):
+        judged = [each._replace(right=each.right | copies) for each in draw_epochs(60, 10, seed)]
+        right = max((epoch.right for epoch in judged), key=np.sum)
+        whole.append(undo_choice(judged, "val_accuracy", right.mean()).accuracy)
+        others.append(undo_choice(judged, "val_accuracy", right[~copies].mean(), None, 30, ~copies).accuracy)
+    assert abs(np.mean(whole) - 0.9) < 0.015 and abs(np.mean(others) - 0.8) < 0.02
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
@@ -133,3 +156,15 @@ def test_nothing_is_said_where_it_would_not_hold(earlier, kept, own, said):
     found = describe_unchosen(outcome, Config(), {"validation": {"accuracy": 0.5}})
     undone = undo_choice(judged, "val_loss", 0.5)
     assert undone and found == ({"unchosen": undone._asdict()} if said else {})
+
+
+def test_without_copies_of_training_pictures_it_is_measured_on_the_others():
+    judged, copies = draw_epochs(20, 3, seed=0), np.arange(20) < 5
+    outcome = Outcome(None, 1, 0, Progress(OWN[:3] + HEAD[:1], judged=tuple(judged)), (), None)
+    rest = {"pictures": 5, "left": 15, "accuracy": 0.6}
+    found = describe_unchosen(outcome, Config(), {"validation": {"accuracy": 0.5, "in_train": rest}}, None, copies)
+    whole, others = undo_choice(judged, "val_loss", 0.5), undo_choice(judged, "val_loss", 0.6, None, 15, ~copies)
+    assert found == {"unchosen": whole._asdict(), "in_train": rest | {"unchosen": others._asdict()}} and whole != others
+    none = {"pictures": 20, "left": 0, "accuracy": None}
+    judged_so = {"validation": {"accuracy": 0.5, "in_train": none}}
+    assert describe_unchosen(outcome, Config(), judged_so, None, copies | True) == {"unchosen": whole._asdict()}

@@ -50,3 +50,56 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the page to write; without it report.html in the folder of the run"
     )
+    parser.add_argument(
+        "--check",
+        metavar="FILE",
+        type=Path,
+        help="the check.csv of the data: accuracies are also given without the pictures that have a twin in train",
+    )
+
+
+# The settings of the data that a check takes, as a run does.
+CHECK_SETTINGS = {
+    "dir": "TFDS's data_dir",
+    "classes": "names of the classes to look at",
+    "image_size": "side of the square images in pixels",
+    "fit": "how a picture becomes square: crop, pad or stretch",
+    "validation_split": "the split that a run would validate on",
+    "test_split": "the split that a run would evaluate at the end",
+    "holdout": "train or test",
+    "group": "REGEX in the paths, or column:NAME: pictures that belong together",
+    "corrections": "decisions that are applied before the check",
+}
+
+
+def read_folder(text: str) -> Path:
+    """The path of a folder.
+
+    Raises:
+      argparse.ArgumentTypeError: for an empty one, as a variable that is not set leaves it.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a folder")
+    return Path(text)
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="a folder, a table, digits or the name of a TFDS data set")
+    parser.add_argument("--run", metavar="RUN", help="a run, a weight file or imagenet: the network that looks")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        type=read_folder,
+        help="leave check.csv and check.html there, to decide on",
+    )
+    parser.add_argument("--strict", action="store_true", help="end with exit code 1 if something was found")
+    settings = parser.add_argument_group("settings of the data, as in a run")
+    for name, about in CHECK_SETTINGS.items():
+        settings.add_argument(
+            f"--config.data.{name}",
+            dest=name,
+            type=int if name == "image_size" else str,
+            nargs="*" if name == "classes" else None,
+            metavar=name.upper(),
+            help=about,
+        )

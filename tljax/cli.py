@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from tljax.arguments import add_export, add_predict, add_report, add_show
+from tljax.arguments import add_check, add_export, add_predict, add_report, add_show
 from tljax.config import AnyConfig, Recipe
 from tljax.flags import VALUES, describe_unknown, spell_out
 from tljax.startup import end_at_once, one_line, prepare_outputs, start_devices
@@ -42,6 +42,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "show": Command("tljax.commands.show", "prints what a finished run or lesson came to", add_show),
+    "check": Command(
+        "tljax.commands.check", "looks for twins, leaks, shortcuts and wrong labels in data", add_check, computes=True
+    ),
     "report": Command("tljax.commands.report", "writes a page that shows runs and lessons side by side", add_report),
     "export": Command(
         "tljax.commands.export", "writes a trained run as a file of other programs", add_export, computes=True

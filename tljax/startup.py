@@ -104,7 +104,7 @@ def one_line(debug: bool) -> Iterator[None]:
     if not debug:
         # Pillow warns of tags in damaged files; whether such a file is read is said elsewhere.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    sys.unraisablehook = sys.__unraisablehook__ if debug else leave_out_cut_off_reads
+    sys.unraisablehook = signals.raise_again if debug else leave_out_cut_off_reads
     try:
         yield
     except BrokenPipeError:
@@ -138,21 +138,20 @@ def out_of_memory(error: Exception) -> str:
 
 
 def leave_out_cut_off_reads(unraisable: Any) -> None:
-    """Prints an exception that Python cannot raise, unless it is TensorStore's: after an error its threads end reads
-    and writes whose event loop is closed."""
+    """Prints an exception that Python cannot raise, or sends its signal again, unless it is TensorStore's: after an
+    error its threads end reads and writes whose event loop is closed."""
     if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
-        sys.__unraisablehook__(unraisable)
+        signals.raise_again(unraisable)
 
 
 def end_at_once(stopped: signals.Stopped, line: str) -> None:
     """Says that a signal has `stopped` the program, and ends it."""
-    import jax
-
     # The reader of this pipe may have been ended by the same signal.
     with contextlib.suppress(OSError):
         print(f"main.py: stopped by {stopped.name}{line}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-    if jax.distributed.is_initialized() and stopped.together:
+    # A signal may have come while JAX was imported: it cannot be imported again.
+    if stopped.together and sys.modules["jax"].distributed.is_initialized():
         raise stopped
     # An orderly exit would wait for the other processes and for the compiler, and it crashes when the compiler ends.
     os._exit(stopped.exit_code)

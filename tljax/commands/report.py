@@ -12,4 +12,4 @@ def run(flags: argparse.Namespace) -> None:
     """Writes the page of the runs, and says where it is."""
     # Pictures are read, and nothing is computed: a run may have the accelerator.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    print(printable(f"written: {write_page(flags.runs, flags.out, Albums())}"))
+    print(printable(f"written: {write_page(flags.runs, flags.out, Albums(), flags.check)}"))

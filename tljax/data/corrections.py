@@ -26,8 +26,8 @@ from tljax.trees import digest_json
 KEEP, DROP = "keep", "drop"
 # How a picture that is dropped is counted.
 DROPPED = "dropped by data.corrections"
-# So many wrong names are told.
-TOLD = 3
+# So many wrong names are told, and words that are so much alike (0 to 1) may be meant.
+TOLD, LIKE = 3, 0.6
 # The rows of each part of the data: of which split of the source, and which of it.
 Parts = Mapping[str, tuple[str, Rows]]
 
@@ -52,11 +52,13 @@ class PictureTable(NamedTuple):
 
     def decisions(self) -> list[Decision]:
         """The rows with a decision; `KEEP` and `DROP` may be written in any case."""
-        rows = zip(self.numbers, self.cells["file"], map(str.strip, self.cells["decision"]), strict=True)
-        return [Decision(number, file, _read_word(said)) for number, file, said in rows if said]
+        rows = zip(self.numbers, self.cells["file"], map(read_word, self.cells["decision"]), strict=True)
+        return [Decision(*row) for row in rows if row[2]]
 
 
-def _read_word(said: str) -> str:
+def read_word(said: str) -> str:
+    """A decision as it is read: the words `KEEP` and `DROP` in small letters, no spaces around it."""
+    said = said.strip()
     return said.casefold() if said.casefold() in (KEEP, DROP) else said
 
 
@@ -122,7 +124,7 @@ def correct(source: ImageSource, file: Path) -> ImageSource:
     decisions = read_decisions(file)
     labels, places = _find_places(source, decisions)
     found = _find_pictures(decisions, places, file)
-    targets = {name: _find_class(decision, source.class_names, file) for name, decision in found.items()}
+    targets = {name: find_class(decision, source.class_names, file) for name, decision in found.items()}
     of_split: dict[str, list[str]] = {split: [] for split in source.sizes}
     for name in sorted(found, key=places.__getitem__):
         of_split[places[name][0]].append(name)
@@ -213,7 +215,7 @@ def _read_plainly(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _find_class(decision: Decision, class_names: Sequence[str], file: Path) -> int | None:
+def find_class(decision: Decision, class_names: Sequence[str], file: Path) -> int | None:
     """The label that a decision gives; None if it gives none.
 
     Raises:
@@ -227,9 +229,10 @@ def _find_class(decision: Decision, class_names: Sequence[str], file: Path) -> i
     if len(alike) == 1:
         return alike[0]
     words = {name.casefold(): name for name in (KEEP, DROP, *class_names)}
-    near = words[difflib.get_close_matches(decision.said.casefold(), words, 1, cutoff=0.0)[0]]
+    near = difflib.get_close_matches(decision.said.casefold(), words, 1, cutoff=LIKE)
     raise ValueError(
-        f"{file}: {decision} is no decision: write {KEEP}, {DROP} or the name of a class; the nearest is {near}"
+        f"{file}: {decision} is no decision: write {KEEP}, {DROP} or the name of a class"
+        f"{f'; did you mean {words[near[0]]}?' if near else ''}"
     )
 
 

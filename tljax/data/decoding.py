@@ -108,19 +108,21 @@ def complete_jpeg(encoded: bytes | Path) -> list[bytes]:
 
 def _open_rgb(encoded: bytes | Path) -> Any:
     """`read_picture` for files that are whole."""
+    with open_picture(encoded) as image:
+        return to_rgb(image)
+
+
+def open_picture(encoded: bytes | Path, formats: tuple[str, ...] = READABLE_FORMATS) -> Any:
+    """A picture of Pillow whose pixels are not read yet.
+
+    Raises:
+      Exception: whatever Pillow raises for a damaged file.
+    """
     from PIL import Image, PngImagePlugin
 
     PngImagePlugin.MAX_TEXT_CHUNK = MOST_TEXT
     # The limit is our own, in `to_rgb`: Pillow would warn of pictures that are read.
     Image.MAX_IMAGE_PIXELS = None
-    with _open(encoded, READABLE_FORMATS) as image:
-        return to_rgb(image)
-
-
-def _open(encoded: bytes | Path, formats: tuple[str, ...]) -> Any:
-    """A picture of Pillow whose pixels are not read yet."""
-    from PIL import Image
-
     return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=formats)
 
 
@@ -177,7 +179,7 @@ def is_read_anew(encoded: bytes | Path) -> bool:
     """Whether a picture is a TIFF that is read otherwise than by version 0.1.0, which turned it once more than its
     orientation says, or did not invert it."""
     try:
-        with _open(encoded, ("TIFF",)) as image:
+        with open_picture(encoded, ("TIFF",)) as image:
             return image.getexif().get(ORIENTATION, 1) in TURNS or (_is_deep(image) and _is_white_zero(image))
     # Pillow's decoders raise all kinds of errors for damaged files.
     except Exception:

@@ -39,7 +39,7 @@ def explain_place(place: str) -> str:
         return f"it is a folder: write folder:{place}{suggest_table(path)}"
     if not path.is_file():
         near = find_near_path(path)
-        return f"there is no such file or folder{f'; did you mean {_write(near)}?' if near else ''}"
+        return f"there is no such file or folder{f'; did you mean {write_place(near)}?' if near else ''}"
     ending = path.suffix.lower()
     if ending in ARCHIVES:
         return "it is an archive: unpack it, then write folder:PATH"
@@ -50,7 +50,8 @@ def explain_place(place: str) -> str:
     return f"it is a file: write csv:{place} if it is a table of files and labels"
 
 
-def _write(path: Path) -> str:
+def write_place(path: Path) -> str:
+    """How a folder or a table is written as a name of data."""
     return f"{'folder' if path.is_dir() else 'csv'}:{path}"
 
 

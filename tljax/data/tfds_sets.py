@@ -10,7 +10,7 @@ import numpy as np
 
 from tljax.data import cifar10
 from tljax.data.image_source import CHUNK, PHOTOGRAPH_SIZE, SMALLEST_SIZE, ImageSource, Rows
-from tljax.data.names import explain_name
+from tljax.data.names import explain_name, find_near_path, write_place
 
 # Square images whose side (pixels) is fixed and at most this keep it, but not below `SMALLEST_SIZE`.
 LARGEST_NATIVE_SIZE = 64
@@ -101,8 +101,11 @@ def _find_builder(name: str, directory: str | None, others: Sequence[str]) -> An
     # TFDS does not write a second format next to the first.
     target = f"{directory or '~/tensorflow_datasets'}_array_record" if prepared else directory
     argument = "" if target is None else f", data_dir={target!r}"
+    near = find_near_path(Path(name))
+    path = f"no path here; did you mean {write_place(near)}? As a TFDS data set it is " if near else ""
     raise ValueError(
-        f"config.data.name={name!r} is not prepared as array_record, which takes TensorFlow once"
+        f"config.data.name={name!r} is {path}"
+        "not prepared as array_record, which takes TensorFlow once"
         f"{f'; set config.data.dir={target} after' if prepared else ''}: pip install tensorflow && python -c "
         f'"import tensorflow_datasets as tfds; tfds.builder({name!r}{argument})'
         ".download_and_prepare(file_format='array_record')\""

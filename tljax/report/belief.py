@@ -31,9 +31,23 @@ class Expected(NamedTuple):
         return f"{self.accuracy:.2f} ({promise}{ends})"
 
 
+def leave_copies_out(summary: Row) -> Row:
+    """`summary` as it would be without the validation pictures that are in train too: they say nothing of new ones."""
+    rest = summary.get("in_train")
+    if rest is None:
+        return summary
+    data = summary.get("data", {})
+    splits = data.get("splits", {})
+    validation = splits.get("validation", {}) | {"images": rest["left"]}
+    own = {name: rest[name] for name in ("accuracy", "unchosen", "worth") if name in rest}
+    others = {name: value for name, value in summary.items() if name not in ("unchosen", "worth")}
+    return others | own | {"data": {**data, "splits": {**splits, "validation": validation}}}
+
+
 def expect_on_new(summary: Row) -> Expected | None:
     """The accuracy to expect on new pictures, by the pictures that count; None where nothing is known or, with many
     pictures, the accuracy itself says it."""
+    summary = leave_copies_out(summary)
     held_out = (summary.get("solved") or {}).get("held_out")
     images = count_validation(summary)
     if "unchosen" in summary:
@@ -131,8 +145,67 @@ def find_imbalance(summary: Row, split: str) -> Imbalance | None:
 
 def reservations(summary: Row) -> list[str]:
     """How far the accuracy of a stage can be believed, in lines."""
-    doubt = _doubt(summary)
-    return [*[doubt] * bool(doubt), *expected_lines(summary), *_known_lines(summary), *_unmapped_lines(summary)]
+    doubt = _doubt(leave_copies_out(summary))
+    return [
+        *filter(None, (_in_train(summary, "validation"), _in_train(summary, "test"), doubt)),
+        *expected_lines(leave_copies_out(summary)),
+        *_known_lines(summary),
+        *_unmapped_lines(summary),
+    ]
+
+
+class Copies(NamedTuple):
+    """Pictures of a split that are in train too, and the accuracy on those that are not, None without any; with its
+    interval of 95% where it is of few pictures that chose nothing."""
+
+    pictures: int
+    of: int
+    accuracy: float
+    """That on all of them."""
+    rest: float | None
+    interval: tuple[float, float] | None
+
+
+def find_copies_of(summary: Row, split: str) -> Copies | None:
+    """What a summary says of the pictures of `split`, validation or test, that are in train too; None if it says
+    nothing."""
+    measured = summary.get("test", {}) if split == "test" else summary
+    found = measured.get("in_train")
+    # Somebody may have edited the accuracy.
+    if found is None or measured.get("accuracy") is None:
+        return None
+    interval = None
+    if found["left"] and (split == "test" or not has_chosen(summary)):
+        interval = few_interval(found["accuracy"], found.get("worth", {}).get("pictures", found["left"]))
+    return Copies(
+        found["pictures"], found["pictures"] + found["left"], measured["accuracy"], found["accuracy"], interval
+    )
+
+
+def few_interval(accuracy: float, pictures: float) -> tuple[float, float] | None:
+    """The interval of 95% around the accuracy on pictures that chose nothing; None where they are many."""
+    return accuracy_interval(accuracy, pictures) if 0 < pictures < MANY else None
+
+
+def _in_train(summary: Row, split: str) -> str:
+    """How accurate a stage is without the pictures that are in train too; empty where none are."""
+    found = find_copies_of(summary, split)
+    if found is None:
+        return ""
+    if found.rest is None:
+        which = f"the one {split} picture is" if found.of == 1 else f"all {found.of:,} {split} pictures are"
+        return f"{which} in train too, equal to the bit: none is left to say how good this is on new ones"
+    be = "is" if found.pictures == 1 else "are"
+    line = (
+        f"{found.pictures:,} of the {found.of:,} {split} pictures {be} in train too, equal to the bit: accuracy "
+        f"{found.accuracy:.4f} with them, {found.rest:.4f} without them"
+    )
+    # Another line says how far the accuracy on validation pictures can be believed.
+    return f"{line} ({write_interval(found.interval)})" if split == "test" and found.interval else line
+
+
+def write_interval(interval: tuple[float, float]) -> str:
+    return f"95%: {interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def _doubt(summary: Row) -> str:
@@ -143,7 +216,7 @@ def _doubt(summary: Row) -> str:
     images = count_validation(summary)
     if summary["accuracy"] is None or images is None or _worth(summary) >= MANY:
         return ""
-    pictures = f"{images:,} validation pictures{_of_groups(summary.get('worth'))}"
+    pictures = name_validation(summary, _of_groups(summary.get("worth")))
     if "unchosen" in summary:
         return (
             f"measured on the {pictures} that chose the epoch: on others expect about "
@@ -156,6 +229,16 @@ def _doubt(summary: Row) -> str:
         )
     low, high = accuracy_interval(summary["accuracy"], _worth(summary))
     return f"measured on {pictures}, which chose nothing: {low:.2f} to {high:.2f} (95%)"
+
+
+def name_validation(summary: Row, of: str = "") -> str:
+    """The validation pictures that count, with their number."""
+    return f"{count_validation(summary):,} validation pictures{of}{_not_in_train(summary)}"
+
+
+def _not_in_train(summary: Row) -> str:
+    """What tells validation pictures that count from others, if some do not."""
+    return " not in train" * ("in_train" in summary)
 
 
 def _of_groups(counted: Row | None) -> str:
@@ -228,13 +311,13 @@ def _which_counts(summary: Row, held_out: Row) -> list[str]:
         other = (
             "its source had learned from the others" if doubts.train_known else f"the expected accuracy is from {out:,}"
         )
-        counts = f"what the {there:,} validation pictures say; {other}"
+        counts = f"what the {name_validation(summary)} say; {other}"
     else:
         found = find_imbalance(summary, "train") if "balanced_accuracy" in held_out else None
         why = (
             "the validation pictures chose the epoch"
             if doubts.chose
-            else f"validation has {there:,}{_of_groups(summary.get('worth'))}"
+            else f"validation has {there:,}{_of_groups(summary.get('worth'))}{_not_in_train(summary)}"
         )
         why = "its source had learned from the validation pictures" if doubts.validation_known else why
         counts = f"the expected accuracy, from {out:,} pictures{_of_groups(held_out)}; {why}"

@@ -148,7 +148,19 @@ class Tabs:
     chosen: int = 0
 
 
-Block = Text | Sheet | Chart | Matrix | Gallery | PictureGrid | Code | Facts | Details | Tabs
+@dataclass(frozen=True)
+class Decisions:
+    """Cards on which a person decides about pictures. A card is some rows of the page's `Ledger`: it shows the pictures
+    that these are about, those in their column `other` first. `score` says what the number on a card is; without it,
+    there is none."""
+
+    title: str
+    cards: Sequence[Sequence[int]]
+    note: str = ""
+    score: str = ""
+
+
+Block = Text | Sheet | Chart | Matrix | Gallery | PictureGrid | Code | Facts | Details | Tabs | Decisions
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,26 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """A table of findings about pictures, which is saved from a page with what was decided on it.
+
+    `rows` have cells as the file holds them, in `columns`: file, split, kind, score, label, suggested, decision, other.
+    All rows of a picture get one decision: keep, drop or one of the cells `classes`. The last `spare` rows are about
+    pictures without a finding; they are saved only if something was decided about these. `keys` (of the page's
+    pictures) and `notes` are by the cell of a file. `place` is where the file `name` belongs that was saved.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    spare: int
+    classes: Sequence[str]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading of the page, which its list of contents leads to by `id` (letters and hyphens)."""
 
@@ -177,9 +209,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page. `lead`: the paragraphs that everyone reads; `pictures`: the pool, by keys that blocks name."""
+    """A whole page. `lead`: the paragraphs that everyone reads; `pictures`: the pool, by keys that blocks name;
+    `ledger`: what `Decisions` are about; `command`: what makes such pages, and replaces no others."""
 
     title: str
     lead: Sequence[str]
     sections: Sequence[Section]
     pictures: Mapping[str, Thumbnail] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    command: str = "report"

@@ -17,7 +17,7 @@ from tljax.report.classes import (
     score_classes,
     top_k_accuracy,
 )
-from tljax.report.shown import IN_GALLERY, Shown
+from tljax.report.shown import GROUPED_INTERVAL, IN_GALLERY, Shown, has_groups
 from tljax.runs.predictions import Predictions
 from tljax.text import count_words
 from tljax.training.calibration import count_confusions
@@ -41,7 +41,8 @@ def describe_mistakes(shown: Shown, on_page: set[str]) -> list[Block]:
     blocks: list[Block] = [Text(_introduce(shown, found))]
     if len(names) <= MOST_IN_MATRIX:
         blocks.append(_make_matrix(shown, found, on_page))
-    blocks += [*_list_pairs(found, names), *_chart_two_classes(found, names), _list_classes(found, names)]
+    blocks += [*_list_pairs(found, names), *_chart_two_classes(found, names)]
+    blocks.append(_list_classes(found, names, grouped=has_groups(shown)))
     return blocks
 
 
@@ -109,11 +110,13 @@ def name_most_confused(found: Predictions, names: Sequence[str]) -> str:
     return f"Most confused, {times}{each}, both ways together: {', '.join(some)}{more}."
 
 
-def _list_classes(found: Predictions, names: Sequence[str]) -> Block:
+def _list_classes(found: Predictions, names: Sequence[str], *, grouped: bool) -> Block:
     scores = score_classes(found.labels, found.predicted, len(names))
     rows = [(name, *_describe_score(score)) for name, score in zip(names, scores, strict=True)]
     columns = ["class", "pictures", "times predicted", "precision", "recall", "F1"]
     caption = "Brackets have the interval of 95%, from five pictures on; a dash is 0 of 0."
+    if grouped:
+        caption += f" {GROUPED_INTERVAL}"
     return Sheet(columns, rows, caption)
 
 

@@ -10,7 +10,7 @@ from tljax.report.blocks import Block, Code, Details, Sheet, Text
 from tljax.report.choice import Right
 from tljax.report.mistakes import FEWEST_FOR_TOP, top_five
 from tljax.report.sentences import plain_sentence
-from tljax.report.shown import Shown
+from tljax.report.shown import Shown, has_groups
 from tljax.runs.predictions import Predictions
 from tljax.runs.records import RunRecord, StageRecord
 from tljax.text import count_words
@@ -135,7 +135,8 @@ def say_best(stages: Sequence[Shown]) -> list[str]:
     first = f"The most accurate stage is {label}, which is right on {on}."
     if even:
         first = f"{_join([label, *even])} are equally accurate: each is right on {on}."
-    verdicts = [f"That it is better than {_join(sure)} is not by chance."] if sure else []
+    by_picture = ", if pictures of a group had nothing to do with each other" * any(map(has_groups, group))
+    verdicts = [f"That it is better than {_join(sure)} is not by chance{by_picture}."] if sure else []
     verdicts += [f"That it is better than {_join(others)} may be chance."] if others else []
     return [" ".join([first, *(verdict.replace("it is", "they are") if even else verdict for verdict in verdicts)])]
 
@@ -180,7 +181,9 @@ def _compare(group: Sequence[Shown]) -> list[str]:
     rights = _find_rights(group)
     split, count = _judged_on(group[0]), len(next(iter(rights.values())))
     chose = [s.label for s in group if split == "validation" and s.record.summary and has_chosen(s.record.summary)]
-    introduced, *verdicts = paired.describe(paired.compare(rights), paired.Compared(split, count, chose))
+    introduced, *verdicts = paired.describe(
+        paired.compare(rights), paired.Compared(split, count, chose, grouped=any(map(has_groups, group)))
+    )
     return [f"{introduced[:1].upper()}{introduced[1:]}.", *(f"{verdict}." for verdict in verdicts)]
 
 

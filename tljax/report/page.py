@@ -1,6 +1,7 @@
 """A page as one file of HTML: the template, the style and the script beside this file, and what is shown as JSON.
 
 The page fetches nothing. Its Content-Security-Policy lets this script and this style run by their hashes, and no other.
+A page on which something is decided has a second script and a second style, behind the first ones.
 """
 
 import base64
@@ -15,24 +16,45 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tljax.report.blocks import Chart, Page, Sheet
+from tljax.report.blocks import Chart, Ledger, Page, Sheet
 from tljax.report.chart_axes import choose_axes
+from tljax.report.ledger import Exact, number_texts
+from tljax.runs.files import open_file
 from tljax.text import printable
 
+# In so many of its first bytes a page says what made it.
+MARKED_WITHIN = 4096
 # Characters that could end the JSON's element, or a line of it, for a reader of HTML.
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 
 
 def render(page: Page) -> str:
     """The whole HTML document of a page, which UTF-8 can write whatever stands in its texts."""
-    script, style = _read("page.js"), _read("page.css")
+    names = ["page", *(["page_decisions"] if page.ledger else [])]
+    script, style = ("\n".join(_read(f"{name}.{kind}") for name in names) for kind in ("js", "css"))
     return Template(_read("page.html")).substitute(
         policy=_make_policy(script, style),
+        command=page.command,
         title=html.escape(_clean(page.title)),
         style=style,
         script=script,
         content=_to_json(page),
     )
+
+
+def is_page(path: Path, command: str) -> bool:
+    """Whether a file is a page that `command` made.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open_file(path) as file:
+        return make_mark(command) in file.read(MARKED_WITHIN)
+
+
+def make_mark(command: str) -> bytes:
+    """What stands in each page that `command` made."""
+    return f'<meta name="generator" content="tljax {command}">'.encode()
 
 
 def _read(name: str) -> str:
@@ -55,6 +77,8 @@ def _to_json(page: Page) -> str:
 
 def _simplify(value: Any) -> Any:
     """Values as JSON has them: a block is a dict with its `kind`, a text is `printable`, and NaN is null."""
+    if isinstance(value, Exact):
+        return value
     if isinstance(value, str):
         return _clean(value)
     if value is None or isinstance(value, bool):
@@ -71,7 +95,10 @@ def _simplify(value: Any) -> Any:
 
 
 def _list_fields(block: Any) -> dict[str, Any]:
-    """The fields of a block. Numbers in sheets that are none are words, and a chart has its `axes`."""
+    """The fields of a block. Numbers in sheets that are none are words, a chart has its `axes`, and a ledger has
+    `number_texts`."""
+    if isinstance(block, Ledger):
+        return number_texts(block)
     named = {field.name: getattr(block, field.name) for field in fields(block)}
     if isinstance(block, Sheet):
         return named | {"rows": [[_name_number(cell) for cell in row] for row in block.rows]}

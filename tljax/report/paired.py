@@ -39,6 +39,8 @@ class Compared(NamedTuple):
     number: int
     chose: Collection[str] = ()
     """The networks whose epoch was chosen on them."""
+    grouped: bool = False
+    """Whether some of them belong together."""
 
 
 def mcnemar(first: Right, second: Right) -> float:
@@ -113,7 +115,9 @@ def _introduce(compared: Compared) -> str:
     where, chose = count_words(compared.number, f"{compared.split} picture"), list(compared.chose)
     if chose:
         where += f", which also chose the epoch{'s' * (len(chose) > 1)} of {join_names(chose)}"
-    return printable(f"McNemar's exact test on the {where}: it compares trained networks of one seed, not methods")
+    groups = "; it counts pictures, not groups, whose pictures are often right or wrong together: p is too small"
+    about = "it compares trained networks of one seed, not methods"
+    return printable(f"McNemar's exact test on the {where}: {about}{groups * compared.grouped}")
 
 
 def _describe_pair(pair: Pair, pairs: int, compared: Compared) -> str:

@@ -25,29 +25,28 @@ from tljax.report.origin import (
     show_training,
 )
 from tljax.report.overview import describe_lesson, describe_stages, find_best, list_commands, say_best
-from tljax.report.page import render
+from tljax.report.page import is_page, render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums
 from tljax.report.pool import Pool, collect_pictures, list_steps
-from tljax.report.shown import Shown, choose_predictions, choose_shown
+from tljax.report.shown import FindAlbum, Shown, choose_predictions, choose_shown
 from tljax.report.trust import describe_trust
-from tljax.runs.files import open_file, write_text
+from tljax.report.twins import CheckedTwins, describe_twins, read_twins
+from tljax.runs.files import write_text
 from tljax.runs.records import RunRecord, StageRecord, read_records
 from tljax.runs.workdir import REPORT
 from tljax.text import count_words, printable
 
-# What makes a file a report, and in how many of its first bytes that stands.
-MARK, MARKED_WITHIN = b'<meta name="generator" content="tljax report">', 4096
-FindAlbum = Callable[[StageRecord, str], Album]
 
-
-def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
-    """The page of runs and lessons side by side. `find_album` gives the pictures of a stage's split."""
+def make_page(runs: Sequence[RunRecord], find_album: FindAlbum, check: CheckedTwins | None = None) -> Page:
+    """The page of runs and lessons side by side. `find_album` gives the pictures of a stage's split; `check` is what a
+    check of their data has found."""
     stages = list_stages(runs, find_album)
     pool = collect_pictures(stages)
     on_page = set(pool.pictures)
     notes = list_notes(runs, stages)
+    twins = describe_twins(stages, find_album, check)
     sections = [
-        Section("stages", "Results", [*describe_stages(stages, notes), *_use(runs, stages)]),
+        Section("stages", "Results", [*describe_stages(stages, notes), *twins, *_use(runs, stages)]),
         Section("curves", "Curves", chart_courses(list_courses(runs, stages))),
         Section("confusions", "Confusions",
                 by_stage(stages, lambda s: describe_mistakes(s, on_page))),
@@ -68,17 +67,18 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum) -> Page:
     )
 
 
-def write_page(folders: Sequence[Path], out: Path | None, albums: Albums) -> Path:
+def write_page(folders: Sequence[Path], out: Path | None, albums: Albums, check: Path | None = None) -> Path:
     """Writes the page of the runs and lessons in `folders` to `out`, or into the folder of a single run. Returns where
-    it is.
+    it is. `check` is the `check.csv` of their data.
 
     Raises:
-      ValueError: if `out` is missing for several runs, or is no name of a page.
+      ValueError: if `out` is missing for several runs, or is no name of a page, or `check` is no table of a check.
       FileExistsError: if a file is there that is no report.
-      OSError: if a folder is no run, or the page cannot be written.
+      OSError: if a folder is no run, the page cannot be written, or `check` is not there.
     """
     place = check_place(folders, out)
-    page = render(make_page(read_runs(folders), albums.find))
+    twins = None if check is None else read_twins(check)
+    page = render(make_page(read_runs(folders), albums.find, twins))
     with open_output(str(place), sys.stdout) as file:
         file.write(page)
     return place
@@ -122,15 +122,9 @@ def check_place(folders: Sequence[Path], out: Path | None) -> Path:
     # Without `out`, the reader of the run says what is wrong with its folder.
     if out is not None and not place.absolute().parent.is_dir():
         raise FileNotFoundError(f"{place}: there is no folder {place.parent}; make it first")
-    if os.path.lexists(place) and not (place.is_file() and is_report(place)):
+    if os.path.lexists(place) and not (place.is_file() and is_page(place, "report")):
         raise FileExistsError(f"{place} is there and is no report; give another --out")
     return place
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is a page of runs."""
-    with open_file(path) as file:
-        return MARK in file.read(MARKED_WITHIN)
 
 
 def list_stages(runs: Sequence[RunRecord], find_album: FindAlbum) -> list[Shown]:

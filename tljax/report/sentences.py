@@ -8,10 +8,13 @@ from tljax.report.belief import (
     Expected,
     count_validation,
     expect_on_new,
+    find_copies_of,
     find_imbalance,
     has_chosen,
     has_few,
     is_left_out,
+    leave_copies_out,
+    name_validation,
 )
 from tljax.text import count_words, printable
 from tljax.training.unchosen import MANY
@@ -92,8 +95,11 @@ def _on_new(summary: Row, split: str) -> str:
         judged = f"judging each of these by a head that did not see {'its group' if groups else 'it'}"
         return f"of new pictures like its training pictures expect {_write(expected)}, {judged}"
     there = _count(summary, "validation")
-    those = "the" if there is None else f"the {there:,}"
-    like = "these" if has_chosen(summary) and split != "test" else f"{those} validation pictures"
+    like = "the validation pictures" if there is None else f"the {there:,} validation pictures"
+    if "in_train" in summary:
+        like = f"the {name_validation(leave_copies_out(summary))}"
+    elif has_chosen(summary) and split != "test":
+        like = "these"
     return f"of new pictures like {like} expect {_write(expected)}"
 
 
@@ -177,6 +183,7 @@ def _uneven(summary: Row, split: str) -> str:
 
 
 def _chosen(summary: Row, split: str) -> str:
+    summary = leave_copies_out(summary)
     few = (count_validation(summary) or 0) < MANY
     if split != "validation" or not has_chosen(summary) or "unchosen" in summary or not few:
         return ""
@@ -187,6 +194,16 @@ def _known(summary: Row, split: str) -> str:
     known = (summary.get("known_to_source") or {}).get(split)
     name = "training" if split == "train" else split
     return f"its source had learned from {known:,} of the {name} pictures, so that is too high" if known else ""
+
+
+def _in_train(summary: Row, split: str) -> str:
+    found = None if split == "train" else find_copies_of(summary, split)
+    if found is None:
+        return ""
+    if found.rest is None:
+        return "all of them are in train too, so that says nothing of new ones"
+    some = f"{found.pictures:,} of the {split} pictures {'is' if found.pictures == 1 else 'are'} in train too"
+    return f"{some}, and of the others {_percent(found.rest, 0)} are right"
 
 
 def _few_of_a_class(summary: Row, split: str) -> str:
@@ -201,4 +218,12 @@ def _copies(summary: Row, split: str) -> str:
 
 
 # What makes the number for the pictures of a split say less, each in words; empty where it does not.
-DOUBTS: tuple[Callable[[Row, str], str], ...] = (_unmapped, _uneven, _chosen, _known, _few_of_a_class, _copies)
+DOUBTS: tuple[Callable[[Row, str], str], ...] = (
+    _unmapped,
+    _uneven,
+    _chosen,
+    _in_train,
+    _known,
+    _few_of_a_class,
+    _copies,
+)

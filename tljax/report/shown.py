@@ -1,6 +1,6 @@
 """A stage as a page shows it: what it has left, its pictures, and which of them are shown."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple, TypeVar
 
@@ -14,8 +14,13 @@ from tljax.runs.predictions import Predictions
 from tljax.runs.records import RunRecord, StageRecord
 
 _T = TypeVar("_T")
+# Gives the pictures of a split of a stage.
+FindAlbum = Callable[[StageRecord, str], Album]
 # How many of each kind a gallery shows, and how many a cell of the confusion matrix.
 IN_GALLERY, IN_CELL = 12, 12
+GROUPED_INTERVAL = (
+    "It counts pictures, not groups: as those of a group are often right or wrong together, it is too narrow."
+)
 
 
 class ShownRows(NamedTuple):
@@ -82,6 +87,12 @@ class Shown(NamedTuple):
         """What the page calls the picture in a row of the predictions; None if it is not at hand."""
         found = self.predictions
         return None if found is None else self.album.key(found.ids[row])
+
+
+def has_groups(shown: Shown) -> bool:
+    """Whether something says which pictures belong together."""
+    summary = shown.record.summary or {}
+    return "worth" in summary or "worth" in summary.get("test", {})
 
 
 def choose_part(record: StageRecord) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tljax.report import printed
 from tljax.report.blocks import Block, Chart, Details, Series, Sheet, Text
-from tljax.report.shown import Shown
+from tljax.report.shown import GROUPED_INTERVAL, Shown, has_groups
 from tljax.training.calibration import accuracy_interval
 from tljax.trees import Row
 
@@ -18,7 +18,11 @@ def describe_trust(shown: Shown) -> list[Block]:
     if not calibration:
         return [Text([f"Nothing is known of the probabilities of {shown.label}."])]
     words = Text([f"{printed.calibration_line(calibration).capitalize()}."])
-    return [words, *_chart_reliability(shown.label, calibration), *_tabulate_sets(calibration)]
+    return [
+        words,
+        *_chart_reliability(shown.label, calibration),
+        *_tabulate_sets(calibration, grouped=has_groups(shown)),
+    ]
 
 
 def _chart_reliability(label: str, calibration: Row) -> list[Block]:
@@ -62,7 +66,7 @@ def _name_pictures(calibration: Row) -> str:
     return f"{measured['images']:,} pictures of {measured['split']}" if "images" in measured else measured["split"]
 
 
-def _tabulate_sets(calibration: Row) -> list[Block]:
+def _tabulate_sets(calibration: Row, *, grouped: bool) -> list[Block]:
     images = calibration["measured_on"].get("images", 0)
     found = calibration.get("coverage") or {}
     rows = [_describe_sets(promised, sets, images) for promised, sets in found.items()]
@@ -70,6 +74,8 @@ def _tabulate_sets(calibration: Row) -> list[Block]:
         return []
     columns = ["promised", "sets with the right label (95%)", "labels in a set", "sets by their number of labels"]
     caption = f"Sets of labels (predict --coverage), on {_name_pictures(calibration)}. Brackets: the interval of 95%."
+    if grouped:
+        caption += f" {GROUPED_INTERVAL}"
     return [Sheet(columns, rows, caption)]
 
 

@@ -1,6 +1,7 @@
 """What a run keeps for its page that needs the network or random draws: maps of some validation pictures, and training
 pictures as the network gets them."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Int, UInt8
 
 from tljax.runs.files import read_arrays, read_file, write_arrays
+from tljax.runs.predictions import PREDICTIONS
 
 EVIDENCE = "evidence.npz"
 # The most validation pictures with maps: so many mistakes, and so many right predictions.
@@ -32,6 +34,8 @@ class Evidence(NamedTuple):
     """Their rows in the training split."""
     view_titles: tuple[str, ...]
     """The titles of the columns."""
+    predictions: str = ""
+    """The SHA-256 of the `predictions.jsonl` that it belongs to; empty where there is none, as in earlier versions."""
 
 
 def to_maps(maps: Float[np.ndarray, "m h w"]) -> Float16[np.ndarray, "m h w"]:
@@ -54,7 +58,7 @@ def read_evidence(workdir: Path) -> Evidence | None:
     """The evidence of a run; None if there is none, as in runs of earlier versions.
 
     Raises:
-      ValueError: if it is damaged, or no evidence.
+      ValueError: if it is damaged, no evidence, or that of another run.
       OSError: if the system does not allow reading now.
     """
     path = workdir / EVIDENCE
@@ -64,14 +68,25 @@ def read_evidence(workdir: Path) -> Evidence | None:
         return None
     try:
         arrays = read_arrays(content)
-        found = Evidence(*(arrays[name] for name in Evidence._fields))
-        evidence = found._replace(best=int(found.best), view_titles=tuple(map(str, arrays["view_titles"])))
+        found = Evidence(**{"predictions": "", **{name: arrays[name] for name in Evidence._fields if name in arrays}})
+        titles, predictions = tuple(map(str, found.view_titles)), str(found.predictions)
+        evidence = found._replace(best=int(found.best), view_titles=titles, predictions=predictions)
         _check(evidence)
     # A damaged archive raises errors of many types.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ValueError(f"{path} is damaged ({reason}): delete it, or run that stage again") from error
+    if evidence.predictions and evidence.predictions != digest_predictions(workdir):
+        raise ValueError(f"{path} belongs to other predictions than those beside it: bring back its own, or delete it")
     return evidence
+
+
+def digest_predictions(workdir: Path) -> str:
+    """The SHA-256 of a run's `predictions.jsonl`; empty if there is none."""
+    try:
+        return hashlib.sha256(read_file(workdir / PREDICTIONS["validation"])).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _check(evidence: Evidence) -> None:

@@ -133,6 +133,21 @@ def _is_split(value: Any) -> bool:
     return classes is None or (isinstance(classes, dict) and all_are(is_whole, classes))
 
 
+def _is_in_train(value: Any) -> bool:
+    """Whether `value` says how many pictures are in train too, and the accuracy on the others."""
+    if not isinstance(value, dict) or not is_whole(value.get("pictures"), 1) or not is_whole(value.get("left")):
+        return False
+    worth = value.get("worth", {"groups": 1, "pictures": 1})
+    return (
+        (is_number(value.get("accuracy"), 0, 1) if value["left"] else value.get("accuracy", "") is None)
+        and isinstance(worth, dict)
+        and is_whole(worth.get("groups"), 1)
+        and is_number(worth.get("pictures"), 0)
+        and worth["pictures"] > 0
+        and ("unchosen" not in value or _is_unchosen(value["unchosen"]))
+    )
+
+
 def _is_begun(value: Any) -> bool:
     """Whether `value` is the JSON of a `PartialEpoch`."""
     if not isinstance(value, dict) or not is_whole(value.get("steps")) or not is_measured(value.get("seconds")):
@@ -300,6 +315,8 @@ SUMMARY_RULES: dict[str, Rule] = {
     "solved.groups": _whole(1),
     "solved.held_out": Rule(_is_held_out, "must be what is expected on new pictures"),
     "unchosen": Rule(_is_unchosen, "must be an accuracy and its interval"),
+    "in_train": Rule(_is_in_train, "must be a number of pictures, and the accuracy on the others"),
+    "test.in_train": Rule(_is_in_train, "must be a number of pictures, and the accuracy on the others"),
     "data": _dict(),
     "data.name": Rule(is_text, "must be the name of a data set"),
     "data.image_size": _whole(1),

@@ -14,6 +14,7 @@ from tljax.runs.reference import KEPT_IMAGES, Reference, write_reference
 from tljax.stages.programs import Setup
 from tljax.stages.solve import Solution
 from tljax.storage.file_index import Digests
+from tljax.text import count_words
 from tljax.training import calibration
 from tljax.training.epochs import Evaluation
 from tljax.training.grouped import GroupNumbers, join_groups
@@ -54,13 +55,14 @@ def calibrate(
     Raises:
       OSError: if the reference cannot be written.
     """
-    fitting, measuring = divide(dataset, found, solution)
+    fitting, measuring = map(leave_out_broken, divide(dataset, found, solution))
     temperature, tried = calibration.choose_temperature(fitting.logits, fitting.labels, fitting.contents)
     scores = calibration.true_probabilities(calibration.softmax(fitting.logits, temperature), fitting.labels)
     if leads():
         shown = found["train" if dataset.validation is None else "validation"]
         images, kept = choose_kept_images(dataset.shown, shown.logits)
-        write_reference(workdir, Reference(best, compute_type(setup.model), images, kept, temperature, scores))
+        if len(images):
+            write_reference(workdir, Reference(best, compute_type(setup.model), images, kept, temperature, scores))
     seen = dataset.validation is not None and setup.config.epochs > 0
     return {
         "temperature": temperature,
@@ -74,8 +76,10 @@ def calibrate(
 def choose_kept_images(
     split: Split, logits: Float[np.ndarray, "n classes"]
 ) -> tuple[UInt8[np.ndarray, "k size size 3"], Float[np.ndarray, "k classes"]]:
-    """At most `KEPT_IMAGES` images that this process reads, and their logits; `logits` are those of the whole split."""
-    places = np.unique(np.linspace(0, len(split.ids) - 1, KEPT_IMAGES).astype(int))
+    """At most `KEPT_IMAGES` images that this process reads, and their logits; `logits` are those of the whole split.
+    Those that are not finite are not kept."""
+    whole = np.flatnonzero(np.isfinite(logits[split.rows]).all(axis=1))
+    places = whole[np.unique(np.linspace(0, len(whole) - 1, min(KEPT_IMAGES, len(whole))).astype(int))]
     return np.asarray(split.images[places]), logits[split.rows[places]].astype(np.float32)
 
 
@@ -104,6 +108,19 @@ def divide(dataset: Dataset, found: dict[str, Evaluation], solution: Solution | 
         return fitting, fitting.take(np.arange(0), "none")
     one = draw_half(fitting.contents)
     return fitting.take(one, "one half of validation"), fitting.take(~one, "the other half of validation")
+
+
+def leave_out_broken(pictures: Graded) -> Graded:
+    """The pictures whose logits are finite; a line says how many are not. Nothing can be made of the others."""
+    whole = np.isfinite(pictures.logits).all(axis=1)
+    if whole.all():
+        return pictures
+    broken, those = int((~whole).sum()), count_words(len(whole), "picture")
+    print(
+        f"WARNING the outputs for {broken:,} of {those} ({pictures.what}) are no finite numbers: probabilities are "
+        "judged without them"
+    )
+    return pictures.take(whole, pictures.what)
 
 
 def number_contents(

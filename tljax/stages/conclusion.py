@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Bool
+
 from tljax.config import Config
 from tljax.data.datasets import Dataset
 from tljax.networks.cut import Cut
@@ -16,6 +19,7 @@ from tljax.runs.predictions import PREDICTIONS, describe_logits
 from tljax.stages.assembly import Assembly
 from tljax.stages.calibrate import calibrate
 from tljax.stages.evidence import keep_evidence
+from tljax.stages.overlap import describe_copies, find_copies
 from tljax.stages.solve import Solution
 from tljax.training import epochs
 from tljax.training.calibration import balanced_accuracy, class_accuracies, count_confusions, softmax
@@ -57,10 +61,12 @@ def conclude(made: Assembly, workdir: Path, dataset: Dataset, outcome: Outcome) 
     write_predictions(workdir, dataset, found)
     keep_evidence(made, workdir, dataset, found, outcome.best.variables, outcome.checkpoint)
     draw(config, workdir, dataset, found, progress)
-    judged = {name: judge(dataset, name, evaluation) for name, evaluation in found.items() if name != "train"}
+    copies = {name: find_copies(dataset, name) for name in found if name != "train"}
+    judged = {name: judge(dataset, name, found[name], own) for name, own in copies.items()}
     more = {"calibration": calibration, "labels": count_labels(dataset, config), "class_names": dataset.class_names}
     groups = dataset.validation.all_groups() if dataset.validation else None
-    return summarize(outcome, judged, made.setup.cut) | describe_unchosen(outcome, config, judged, groups) | more
+    unchosen = describe_unchosen(outcome, config, judged, groups, copies.get("validation"))
+    return summarize(outcome, judged, made.setup.cut) | unchosen | more
 
 
 def write_predictions(workdir: Path, dataset: Dataset, found: dict[str, Evaluation]) -> None:
@@ -91,14 +97,15 @@ def draw(config: Config, workdir: Path, dataset: Dataset, found: dict[str, Evalu
     figures.draw_curves(folder / "curves.png", {run: Course(progress.history, progress.stopper.best_epoch)})
 
 
-def judge(dataset: Dataset, name: str, evaluation: Evaluation) -> Row:
+def judge(dataset: Dataset, name: str, evaluation: Evaluation, copies: Bool[np.ndarray, " n"] | None) -> Row:
     """Loss and accuracy on the split `name`, the balanced accuracy, and that of each class: None where it has no
-    image; and what its groups are worth."""
+    image; what its groups are worth; and the accuracy without the `copies` of training pictures, if there are some."""
     names, labels = dataset.class_names, dataset.splits[name].all_labels()
     confusions = count_confusions(labels, evaluation.predicted, len(names))
     by_class = dict(zip(names, class_accuracies(confusions), strict=True))
-    worth = describe_worth(evaluation.predicted == labels, dataset.splits[name].all_groups())
-    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class, **worth}
+    right, groups = evaluation.predicted == labels, dataset.splits[name].all_groups()
+    more = describe_worth(right, groups) | describe_copies(right, copies, groups)
+    return {**evaluation.means, "balanced_accuracy": balanced_accuracy(confusions), "class_accuracy": by_class, **more}
 
 
 def count_labels(dataset: Dataset, config: Config) -> Row:
@@ -111,10 +118,15 @@ def count_labels(dataset: Dataset, config: Config) -> Row:
 
 
 def describe_unchosen(
-    outcome: Outcome, config: Config, judged: dict[str, Row], groups: GroupNumbers | None = None
+    outcome: Outcome,
+    config: Config,
+    judged: dict[str, Row],
+    groups: GroupNumbers | None = None,
+    copies: Bool[np.ndarray, " n"] | None = None,
 ) -> Row:
     """The accuracy of the best epoch without its having been chosen, if others could have been, and if it is known
-    what each of them made of each validation picture. `judged` is what `judge` says of each split.
+    what each of them made of each validation picture; and the same for those that are no `copies` of training
+    pictures. `judged` is what `judge` says of each split.
 
     `groups` are those of the validation pictures. What was chosen before, in the run's sources, is not undone. After
     one such choice the interval still holds, after two it does not (`benchmarks/unchosen.py`), and nothing is said.
@@ -125,7 +137,13 @@ def describe_unchosen(
     measured = judged["validation"]
     worth = measured.get("worth", {}).get("pictures")
     undone = undo_choice(progress.judged, config.monitor, measured["accuracy"], groups, worth)
-    return {} if undone is None else {"unchosen": undone._asdict()}
+    found = {} if undone is None else {"unchosen": undone._asdict()}
+    rest = measured.get("in_train")
+    if rest is None or copies is None or not rest["left"]:
+        return found
+    worth = rest.get("worth", {}).get("pictures", rest["left"])
+    undone = undo_choice(progress.judged, config.monitor, rest["accuracy"], groups, worth, ~copies)
+    return found if undone is None else found | {"in_train": rest | {"unchosen": undone._asdict()}}
 
 
 def count_choices(rows: Sequence[Row]) -> int:

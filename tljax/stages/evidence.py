@@ -19,6 +19,7 @@ from tljax.runs.evidence import (
     SHOWN_PICTURES,
     SHOWN_VARIANTS,
     Evidence,
+    digest_predictions,
     to_maps,
     write_evidence,
 )
@@ -43,7 +44,9 @@ def keep_evidence(
     if not leads():
         return
     try:
-        write_evidence(workdir, make_evidence(made, dataset, found, variables, best))
+        evidence = make_evidence(made, dataset, found, variables, best)
+        predictions = digest_predictions(workdir) if "validation" in found else ""
+        write_evidence(workdir, evidence._replace(predictions=predictions))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"{workdir / EVIDENCE} is not written ({reason}); the run goes on without it")

@@ -1,10 +1,14 @@
-"""Pictures that a stage is measured on, though its source has learned from them: an accuracy on these says little."""
+"""Pictures that a stage is measured on, though it or its source has learned from them: they say little."""
 
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
+
 from tljax.data.datasets import Dataset
 from tljax.runs.checkpoints import FOLDER, FROZEN
-from tljax.runs.learned import Learned
+from tljax.runs.learned import Learned, learn
+from tljax.training.grouped import GroupNumbers, describe_worth
 from tljax.trees import Row
 
 
@@ -53,3 +57,26 @@ def warn_of_known(known: Row | None, dataset: Dataset, source: str, learned: Lea
             )
     if learned is not None and not learned.whole:
         print(f"{source} has not kept all that it learned from: there may be more of them")
+
+
+def find_copies(dataset: Dataset, name: str) -> Bool[np.ndarray, " n"] | None:
+    """Which pictures of the split `name` have the digest of one of train. None where that is not known: nothing was
+    learned from, or digests of files stand beside those of pixels. All processes call this together."""
+    train, split = dataset.train, dataset.splits[name]
+    if train is None or train.of_files != split.of_files:
+        return None
+    learned = learn(train.all_digests(), None, of_files=train.of_files)
+    return learned.has(split.all_digests(), of_files=split.of_files)
+
+
+def describe_copies(
+    right: Bool[np.ndarray, " n"], copies: Bool[np.ndarray, " n"] | None, groups: GroupNumbers | None
+) -> Row:
+    """What a summary says about pictures that are in train too, as `in_train`: their number, how many are `left`, the
+    accuracy on these (None if there are none), and what their groups are worth. Empty without copies."""
+    if copies is None or not copies.any():
+        return {}
+    left = right[~copies]
+    worth = describe_worth(left, groups[~copies]) if groups is not None and len(left) else {}
+    accuracy = float(left.mean()) if len(left) else None
+    return {"in_train": {"pictures": int(copies.sum()), "left": len(left), "accuracy": accuracy, **worth}}

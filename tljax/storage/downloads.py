@@ -7,6 +7,16 @@ from urllib.parse import urlsplit
 from tljax.storage.cache import folder
 
 
+def find_download(url: str, md5: str) -> Path | None:
+    """The file of `url` if it is there with that MD5; nothing is downloaded.
+
+    Raises:
+      OSError: if the cache folder cannot be used.
+    """
+    file = folder("downloads") / url.rsplit("/", 1)[1]
+    return file if file.is_file() and not _describe_missing(file, md5) else None
+
+
 def download(url: str, md5: str) -> Path:
     """Downloads the file at `url` unless it is there already, verifies its MD5, and returns its path.
 

@@ -47,7 +47,7 @@ def listen() -> None:
         # Python writes the number of a signal to this pipe at once, even while a library blocks the main thread.
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(read,), daemon=True).start()
-        sys.unraisablehook = _raise_again
+        sys.unraisablehook = raise_again
     for number in SIGNALS:
         signal.signal(number, _handle)
 
@@ -82,7 +82,7 @@ def _handle(number: int, _: Any) -> None:
         raise Stopped(number)
 
 
-def _raise_again(swallowed: Any) -> None:
+def raise_again(swallowed: Any) -> None:
     """Sends a signal once more whose `Stopped` has come where Python raises nothing, such as a callback of the garbage
     collector: JAX has one."""
     if isinstance(swallowed.exc_value, Stopped):

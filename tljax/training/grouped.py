@@ -42,10 +42,13 @@ def share_out(labels: Labels, groups: GroupNumbers) -> Shares:
 def leave_each(labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, " n"]) -> list[LeftOut]:
     """Each group by itself. Judged are pictures of classes that other groups have, too."""
     shares = share_out(labels, groups)
-    return _by_size(labels, [(rows, rows) for rows in shares.members if _is_rest(weights, rows)], shares.holders)
+    batches = [(rows, np.ones(len(rows), bool)) for rows in shares.members if _is_rest(weights, rows)]
+    return _by_size(labels, batches, shares.holders)
 
 
-def leave_balanced(labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, " n"], most: int) -> list[LeftOut]:
+def leave_balanced(
+    labels: Labels, groups: GroupNumbers, weights: Float[np.ndarray, " n"], most: float
+) -> list[LeftOut]:
     """Groups that are left out at once, so that all classes are as frequent in the rest as before, nearly: a group and,
     for each class that it lacks, one more that has it. Every group is judged once, until `most` pictures are.
 
@@ -55,11 +58,11 @@ def leave_balanced(labels: Labels, groups: GroupNumbers, weights: Float[np.ndarr
     done, batches, judged = np.zeros(len(shares.members), bool), [], 0
     for batch in _draw_batches(shares, done):
         rows = np.concatenate([shares.members[group] for group in batch])
-        own = np.concatenate([shares.members[group] for group in batch if not done[group]])
+        fresh = np.repeat(~done[batch], [len(shares.members[group]) for group in batch])
         done[batch] = True
         if _is_rest(weights, rows):
-            batches.append((rows, own))
-            judged += int((shares.holders[labels[own]] > 1).sum())
+            batches.append((rows, fresh))
+            judged += int((shares.holders[labels[rows[fresh]]] > 1).sum())
         if judged >= most:
             break
     return _by_size(labels, batches, shares.holders)
@@ -124,12 +127,13 @@ def _find_next(shares: Shares, queue: Queue, done: np.ndarray, taken: np.ndarray
 def _by_size(
     labels: Labels, batches: list[tuple[np.ndarray, np.ndarray]], holders: Int[np.ndarray, " classes"]
 ) -> list[LeftOut]:
-    """Batches of rows and those of them that are judged, where another group has their class: those of one size
+    """Batches of rows and which of them are judged (bool), where another group has their class: those of one size
     together."""
     found = []
     for size in sorted({len(rows) for rows, _ in batches}):
-        pairs = [(rows, np.isin(rows, own) & (holders[labels[rows]] > 1)) for rows, own in batches if len(rows) == size]
-        found.append(LeftOut(*(np.stack(parts) for parts in zip(*pairs, strict=True))))
+        several = [batch for batch in batches if len(batch[0]) == size]
+        rows, judged = (np.stack(parts) for parts in zip(*several, strict=True))
+        found.append(LeftOut(rows, judged & (holders[labels[rows]] > 1)))
     return found
 
 

@@ -145,7 +145,7 @@ def solve_head(
     groups = None if groups is None or len(np.unique(groups)) == len(groups) else groups
     holders = np.bincount(labels) if groups is None else share_out(labels, groups).holders
     penalty = choose_penalty(ridge, groups) if holders.max() > 1 else DEFAULT_PENALTY
-    held_out = hold_out(ridge, penalty, groups)
+    held_out = hold_out(ridge, penalty, groups, HELD_OUT)
     temperature = find_temperature(held_out, labels, classes)
     kernel = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
     bias = ridge.offsets / temperature - ridge.mean @ kernel
@@ -174,8 +174,16 @@ def find_temperature(held_out: HeldOut, labels: Labels, classes: int) -> float:
     return spread * calibration.fit_temperature(held_out.scores / spread, own, default / spread)
 
 
-def decompose(features: Features, labels: Labels, classes: int, views: int = 1, weights: ClassWeights = None) -> Ridge:
-    """Takes the scale of the features, and finds the axes on which their weighted covariance is diagonal.
+def decompose(
+    features: Features,
+    labels: Labels,
+    classes: int,
+    views: int = 1,
+    weights: ClassWeights = None,
+    scale: Float[np.ndarray, " features"] | None = None,
+) -> Ridge:
+    """Takes the scale of the features, unless it is given, and finds the axes on which their weighted covariance is
+    diagonal.
 
     With fewer pictures than features the eigenvectors come from the products of the pictures with each other, which
     are fewer and have the same eigenvalues.
@@ -185,7 +193,8 @@ def decompose(features: Features, labels: Labels, classes: int, views: int = 1, 
     """
     n, size = features.shape
     each = np.ones(n) if weights is None else np.asarray(weights, np.float64)[labels]
-    mean, scale = find_scale(features, each)
+    mean, own = find_scale(features, each)
+    scale = own if scale is None else scale
     offsets = 2 * np.bincount(labels, each, minlength=classes) / each.sum() - 1
     # Squares of these count as the weights do.
     roots = np.sqrt(each)[:, None]
@@ -265,17 +274,22 @@ def choose_penalty(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
     """
     if ridge.views > 1 or groups is not None:
         return _choose_by_groups(ridge, groups)
-    n, at_once = len(ridge.labels), max(1, BLOCK // len(ridge.offsets))
+    return float(PENALTIES[np.argmin(_sum_errors(ridge, np.arange(len(ridge.labels))))])
+
+
+def _sum_errors(ridge: Ridge, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " penalties"]:
+    """The weighted squared error of some rows for each of `PENALTIES`, where each of them is left out alone."""
+    at_once = max(1, BLOCK // len(ridge.offsets))
     shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
     sums = np.zeros(len(PENALTIES))
-    for block in _blocks(n):
-        places = ridge.turn(block)
-        weights = ridge.weights[block, None].astype(places.dtype)
+    for block in _blocks(len(rows)):
+        places = ridge.turn(rows[block])
+        weights = ridge.weights[rows[block], None].astype(places.dtype)
         rest = 1 - weights * (ridge.constant + np.square(places) @ shrunk.astype(places.dtype))
         for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
-            errors = ridge.errors(block, places, PENALTIES[some]) / rest[:, some, None]
+            errors = ridge.errors(rows[block], places, PENALTIES[some]) / rest[:, some, None]
             sums[some] += (np.square(errors) * weights[:, None]).sum(axis=(0, 2))
-    return float(PENALTIES[np.argmin(sums)])
+    return sums
 
 
 def _choose_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
@@ -288,6 +302,9 @@ def _choose_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> float
         parts = leave_each(ridge.labels[:pictures], groups, ridge.weights[:pictures])
     sums = np.zeros(len(PENALTIES))
     for part in parts:
+        if part.pictures.shape[1] * ridge.views == 1:
+            sums += _sum_errors(ridge, part.pictures[part.judged])
+            continue
         for some, rows, places in _read_parts(ridge, part):
             errors_without = start_leaving_out(ridge, rows, places)
             weights = ridge.weights[rows] * np.tile(part.judged[some], ridge.views)
@@ -365,8 +382,9 @@ def _weigh(ridge: Ridge, rows: np.ndarray, places: np.ndarray) -> Float[np.ndarr
     return weighted
 
 
-def hold_out(ridge: Ridge, penalty: float, groups: GroupNumbers | None = None) -> HeldOut:
-    """Scores of pictures that are left out in groups of one of each class, each picture once, `HELD_OUT` at most.
+def hold_out(ridge: Ridge, penalty: float, groups: GroupNumbers | None = None, most: float = math.inf) -> HeldOut:
+    """Scores of pictures that are left out in groups of one of each class, each picture once; of more than `most`,
+    about so many.
 
     To leave out one picture alone would make its class rarer than the others, and the head less likely to name it: with
     few pictures the accuracy would come out far too low. A class that has one picture keeps it. With `groups` of
@@ -375,9 +393,9 @@ def hold_out(ridge: Ridge, penalty: float, groups: GroupNumbers | None = None) -
     """
     labels, weights = (all_rows[: len(all_rows) // ridge.views] for all_rows in (ridge.labels, ridge.weights))
     if groups is None:
-        parts = [LeftOut(*form_groups(labels, len(ridge.offsets)))]
+        parts = [LeftOut(*form_groups(labels, len(ridge.offsets), most))]
     else:
-        parts = leave_balanced(labels, groups, weights, HELD_OUT)
+        parts = leave_balanced(labels, groups, weights, most)
     found = [_score_left_out(ridge, part, penalty) for part in parts]
     rows = np.concatenate([np.zeros(0, int), *(part.pictures[part.judged] for part in parts)])
     scores = np.concatenate([np.zeros((0, len(ridge.offsets))), *found])
@@ -395,18 +413,20 @@ def _score_left_out(ridge: Ridge, part: LeftOut, penalty: float) -> Float[np.nda
     return scores[part.judged]
 
 
-def form_groups(labels: Labels, classes: int) -> tuple[Int[np.ndarray, "groups members"], np.ndarray]:
+def form_groups(
+    labels: Labels, classes: int, most: float = math.inf
+) -> tuple[Int[np.ndarray, "groups members"], np.ndarray]:
     """Rows in groups of one of each class that has two pictures or more, and which of them stand there first (bool).
 
-    A class with fewer pictures than the largest starts again from its first. There are as many groups as `HELD_OUT`
-    allows.
+    A class with fewer pictures than the largest starts again from its first. There are as many groups as `most`
+    pictures allow.
     """
     drawn = np.random.default_rng(0).permutation(len(labels))
     by_class = [drawn[labels[drawn] == label] for label in range(classes)]
     by_class = [rows for rows in by_class if len(rows) > 1]
     if not by_class:
         return np.zeros((0, 0), int), np.zeros((0, 0), bool)
-    number = min(max(map(len, by_class)), math.ceil(HELD_OUT / len(by_class)))
+    number = int(min(max(map(len, by_class)), np.ceil(most / len(by_class))))
     groups = np.stack([np.resize(rows, number) for rows in by_class], axis=1)
     return groups, np.arange(number)[:, None] < np.array([len(rows) for rows in by_class])
 

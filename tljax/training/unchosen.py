@@ -47,6 +47,7 @@ def undo_choice(
     accuracy: float,
     groups: GroupNumbers | None = None,
     worth: float | None = None,
+    counted: Bool[np.ndarray, " n"] | None = None,
 ) -> Unchosen | None:
     """The accuracy that the best epoch has on pictures that did not choose it; None from a single picture.
 
@@ -60,9 +61,10 @@ def undo_choice(
     one to the upper end for the other. `benchmarks/unchosen.py` measures how often it is right.
 
     Where pictures belong together, bags are of whole `groups`, and intervals are those of as many pictures as these are
-    `worth`.
+    `worth`. All pictures choose; of those outside a bag only the `counted` ones are measured, to which `accuracy` and
+    `worth` belong then.
     """
-    right, outside = measure_outside(judged, monitor, groups)
+    right, outside = measure_outside(judged, monitor, groups, counted)
     if not outside.any():
         return None
     expected = float(right.sum() / outside.sum())
@@ -71,13 +73,17 @@ def undo_choice(
 
 
 def measure_outside(
-    judged: Sequence[Judged], monitor: Monitor, groups: GroupNumbers | None = None
+    judged: Sequence[Judged],
+    monitor: Monitor,
+    groups: GroupNumbers | None = None,
+    counted: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Int[np.ndarray, " bags"], Int[np.ndarray, " bags"]]:
-    """How many pictures outside each bag the epoch that is best in it predicts right, and how many are outside."""
+    """How many pictures outside each bag the epoch that is best in it predicts right, and how many are outside; of the
+    `counted` ones, if not of all."""
     numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
     counts = draw_bags(len(judged[0].right)) if numbers is None else draw_bags(int(numbers.max()) + 1)[:, numbers]
     best = _sum_scores(judged, monitor, counts).argmin(axis=1)
-    outside = counts == 0
+    outside = (counts == 0) & (True if counted is None else counted)
     right = np.stack([epoch.right for epoch in judged])[best] & outside
     return right.sum(axis=1), outside.sum(axis=1)
 

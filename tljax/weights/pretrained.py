@@ -17,7 +17,7 @@ from tljax.runs.checkpoints import FOLDER, Meta
 from tljax.runs.learned import Learned, find_learned
 from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
-from tljax.storage.downloads import download
+from tljax.storage.downloads import download, find_download
 from tljax.text import printable
 from tljax.trees import flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
@@ -114,6 +114,14 @@ def _download_keras(network: str, setting: str) -> Path:
         return download(KERAS_URL.format(network), NETWORKS[network].keras_md5)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{_do_without(setting)}") from error
+
+
+def has_imagenet(network: str = DEFAULT_NETWORK) -> bool:
+    """Whether the weights of `imagenet` are on this disk; nothing is downloaded."""
+    try:
+        return find_download(KERAS_URL.format(network), NETWORKS[network].keras_md5) is not None
+    except OSError:
+        return False
 
 
 def _do_without(setting: str) -> str:
