@@ -19,8 +19,8 @@ STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune",
 
 # The number of images that zero_shot reads where `data.max_images` is None. The other stages then read all.
 ZERO_SHOT_MAX_IMAGES = 1000
-# The `data.validation_split` with which all labels are learned from.
-NO_VALIDATION = "none"
+# The `data.validation_split` with which all labels are learned from, and the `data.test_split` that is not evaluated.
+NOT_READ = "none"
 # How `data.group` names a column of a table.
 COLUMN = "column:"
 
@@ -103,7 +103,7 @@ class Data:
     without epochs."""
     test_split: str | None = None
     """Split that is evaluated once at the end, where validation is taken out of train or there is none. None: `test`
-    where the data has one."""
+    where the data has one. none: no split, which is not read either."""
     holdout: Literal["train", "test"] = "train"
     """What a folder with train and test but no val is validated on. train: a tenth of train, and test is evaluated once
     at the end. test: the pictures of test."""
@@ -490,9 +490,9 @@ class Config(Shared, Stage):
             refuse_unless(once, "data.augment", self.data.augment, wanted)
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
             refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
-        if self.data.validation_split == NO_VALIDATION:
+        if self.data.validation_split == NOT_READ:
             wanted = "without it no epoch can be chosen: --config feature_extraction with head.init=ridge and epochs=0"
-            refuse_unless(solved and self.epochs == 0, "data.validation_split", NO_VALIDATION, wanted)
+            refuse_unless(solved and self.epochs == 0, "data.validation_split", NOT_READ, wanted)
             wanted = "with data.validation_split=none nothing is validated on; leave it out"
             refuse_unless(self.data.holdout == "train", "data.holdout", self.data.holdout, wanted)
 
@@ -594,7 +594,7 @@ class Recipe(Shared):
         self.data.check()
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
-        refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
+        refuse_unless(self.pretrained is not None or split != NOT_READ, "data.validation_split", split, wanted)
         wanted = (
             "with source weights a recipe computes changed pictures once: add data.views, such as data.views=8; "
             "mixup and cutmix are for training from scratch"

@@ -149,11 +149,12 @@ def load_dataset(
     *,
     seed: int,
     training: bool = True,
+    only: str | None = None,
     disk_bytes: int = 0,
     memory_bytes: float = math.inf,
     own: Callable[[int], Rows] = np.arange,
 ) -> Dataset:
-    """Reads the splits that a run needs: validation alone unless `training`.
+    """Reads the splits that a run needs: validation alone unless `training`; or `only` one of these, such as test.
 
     `own(n)` returns which of a split's `n` images this process reads. `seed` draws the samples of `max_images` and
     `labels_per_class`. Decoded images are kept in the user's cache folder, which stays within `disk_bytes`; later runs
@@ -166,6 +167,7 @@ def load_dataset(
       PermissionError: if a folder cannot be read.
     """
     source, parts, names = _open(config, training)
+    parts = parts if only is None else {part: parts[part] for part in parts if part == only}
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     sizes = {"train": find_kept_side(config, size)}

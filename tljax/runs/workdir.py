@@ -195,9 +195,11 @@ def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool, recipe: Row 
 
 
 def mark_running(workdir: Path, config: AnyConfig) -> None:
-    """Marks the run as one of `config` that is not finished, and records what this start runs on."""
+    """Marks the run as one of `config` that is not finished, and records what this start runs on. What an earlier epoch
+    predicted for the test split goes, too: the run itself may not evaluate that."""
     if leads():
         (workdir / SUMMARY).unlink(missing_ok=True)
+        (workdir / predictions.PREDICTIONS["test"]).unlink(missing_ok=True)
     write_json(workdir / CONFIG, as_json(config))
     record_environment(workdir)
 
