@@ -220,7 +220,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(time_limit=3.0), workdir)
     # As those of before a recipe chose the variant.
     (workdir / "recipe.json").write_text(json.dumps({name: known[name] for name in known if name != "variant"}))
-    assert recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)[0].variant is None
+    assert recipes.resolve(make_recipe(), workdir, False, 0.0, recipes.choose_recipe)[0].variant is None
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
@@ -278,7 +278,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             run(make_recipe(**settings), workdir)
-    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)
+    _, known = recipes.resolve(make_recipe(), workdir, False, 0.0, recipes.choose_recipe)
     assert not workdir.exists()
     workdir.mkdir()
     (workdir / "recipe.json").write_text(json.dumps(known))

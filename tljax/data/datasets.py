@@ -166,6 +166,7 @@ def load_dataset(
       FileNotFoundError: if the folder or table does not exist, or CIFAR-10 cannot be downloaded.
       PermissionError: if a folder cannot be read.
     """
+    seed = seed if config.seed is None else config.seed
     source, parts, names = _open(config, training)
     parts = parts if only is None else {part: parts[part] for part in parts if part == only}
     size = config.image_size or source.image_size
@@ -205,6 +206,7 @@ def size_up(config: Data, seed: int, *, counting: bool) -> Extent:
     """
     source, parts, names = _open(config, training=True)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
+    seed = seed if config.seed is None else config.seed
     # Where no row is this process's own, labels are read only if they decide which rows are chosen.
     none = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
     readings = {"train": none._replace(own=np.arange)} if counting else {}

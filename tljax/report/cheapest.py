@@ -74,7 +74,7 @@ def choose_answer(candidates: Sequence[Candidate], groups: GroupNumbers | None =
     """
     if not candidates or len({candidate.right.shape[1] for candidate in candidates}) > 1:
         raise ValueError(f"{len(candidates)} candidates: there must be one, and all must have judged the same pictures")
-    seeds = _vary_seeds(candidates)
+    seeds = vary_seeds(candidates)
     best = max(candidates, key=lambda candidate: (candidate.accuracy, -candidate.seconds))
     apart = {candidate.name: measure_difference(best, candidate, seeds, groups) for candidate in candidates}
     as_good = [one for one in candidates if one is best or apart[one.name].value <= apart[one.name].error]
@@ -97,7 +97,7 @@ class SeedVariance(NamedTuple):
     freedom: int
 
 
-def _vary_seeds(candidates: Sequence[Candidate]) -> SeedVariance:
+def vary_seeds(candidates: Sequence[Candidate]) -> SeedVariance:
     """That of all candidates with several seeds together; none if there are none."""
     several = [candidate.right for candidate in candidates if len(candidate.right) > 1]
     freedom = sum(len(right) - 1 for right in several)

@@ -107,8 +107,8 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     stage = replace(trained, batch_norm="training", zero_init_residual=True, label_smoothing=SMOOTHING)
     reasons = (
         f"from scratch, since there are no source weights: {why_epochs}",
-        _explain_batch(batch),
-        _explain_optimizer(optimizer),
+        explain_batch(batch),
+        explain_optimizer(optimizer),
         "BatchNorm with the statistics of each batch: a new network has no others; its blocks start as their shortcuts",
         f"label smoothing of {SMOOTHING:g}, since a new network becomes surer than it is right",
     )
@@ -117,21 +117,31 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
 
 def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit | None) -> Choice:
     batch = choose_batch(extent.images, devices)
-    solved, why_solved = _solve(extent, batch)
+    solved, why_solved = solve_stage(extent, batch)
     if why_not := _find_obstacle(extent, limit):
         return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
     cut = choose_cut(source)
-    optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
+    tuned = tune_stage(cut, epochs, batch)
     reasons = (
         *why_solved,
         f"then fine-tuning from {cut}, the last {TUNED} blocks at most, since what is before it is computed once "
         f"where config.cache has room: {why_epochs}",
-        _explain_batch(batch),
-        _explain_optimizer(optimizer),
+        explain_batch(batch),
+        explain_optimizer(tuned.optimizer),
     )
-    tuned = _train("fine_tune", cut, epochs, batch, optimizer)
     return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def tune_stage(cut: str, epochs: int, batch: int) -> Stage:
+    """The stage that fine-tunes from a `cut`."""
+    optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
+    return _train("fine_tune", cut, epochs, batch, optimizer)
+
+
+def count_tuning(images: int) -> tuple[int, str]:
+    """The epochs of a fine-tuning without a limit, and the reason."""
+    return _choose_epochs(images, TUNE_PICTURES, TUNE_EPOCHS, None)
 
 
 def _find_obstacle(extent: Extent, limit: Limit | None) -> str | None:
@@ -159,7 +169,7 @@ def find_quartile(extent: Extent) -> float:
     return float(np.quantile(extent.by_class, 0.25)) if extent.by_class else extent.images / extent.classes
 
 
-def _solve(extent: Extent, batch: int) -> tuple[Stage, tuple[str, ...]]:
+def solve_stage(extent: Extent, batch: int) -> tuple[Stage, tuple[str, ...]]:
     """The stage that solves a head, and why it is as it is."""
     solved = Stage("feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=batch)
     why = "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose"
@@ -214,11 +224,11 @@ def scale_rate(rate: float, batch: int) -> float:
     return float(f"{rate * (batch / 128) ** 0.5:.3g}")
 
 
-def _explain_batch(batch: int) -> str:
+def explain_batch(batch: int) -> str:
     return f"batches of {batch}: from 8 to 128 pictures, so that an epoch has 16 steps, and one on each device at least"
 
 
-def _explain_optimizer(optimizer: Optimizer) -> str:
+def explain_optimizer(optimizer: Optimizer) -> str:
     return (
         f"{optimizer.name}, rate {optimizer.learning_rate:g} (by the square root of the batch), weight decay "
         f"{optimizer.weight_decay:g}, {optimizer.schedule} after {optimizer.warmup_epochs:g} epochs of warm-up"

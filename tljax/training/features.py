@@ -124,7 +124,9 @@ def in_views(
     """
     arrays, digest = (images, rows.astype(np.int32)), _digest(images)
     crops = any(name == "crop" for name, _ in data.augmentations)
-    shared = {"seed": seed, "augment": data.augmentations, "rows": sha256(rows)}
+    # Nothing is drawn to mirror every second one.
+    drawn = {} if [name for name, _ in data.augmentations] == ["flip"] else {"seed": seed}
+    shared = {**drawn, "augment": data.augmentations, "rows": sha256(rows)}
     abouts = [{"view": i, **shared} if i or crops else {} for i in range(data.views or 1)]
     return tuple(Inputs(arrays, digest, view(i), about) for i, about in enumerate(abouts))
 
