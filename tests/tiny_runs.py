@@ -42,8 +42,11 @@ TIMES = {"seconds", "images_per_second"}
 # The modules that draw figures, and what conftest.py puts in the place of the module that draws them.
 FIGURES = conclusion, lessons, one_stage, study, zero_shot
 NO_FIGURES = SimpleNamespace(
-    **{name: lambda *_: None for name in ("draw_samples", "draw_predictions", "draw_curves", "draw_places", "draw_growth")},
-    **{name: getattr(figures, name) for name in ("CURVES", "DRAWN", "PLACES", "GROWTH")},
+    **{
+        name: lambda *_: None
+        for name in ("draw_samples", "draw_predictions", "draw_curves", "draw_places", "draw_growth")
+    },
+    **{name: getattr(figures, name) for name in ("CURVES", "DRAWN", "PLACED", "GROWN")},
 )
 # The modules that leave a page, and what conftest.py puts in the place of the module that makes it.
 PAGES = lessons, one_stage

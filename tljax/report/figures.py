@@ -46,7 +46,7 @@ from tljax.training.learning_curve import LearningCurve
 # The names of the files.
 PREDICTED, DRAWN, CURVES = "predictions.png", "samples.png", "curves.png"
 # Those of a study.
-PLACES, GROWTH = "places.png", "growth.png"
+PLACED, GROWN = "places.png", "growth.png"
 COLUMNS = 5
 # The side of a picture in inches; as fractions of it, the room for two lines of text above it, and the margin around
 # it.

@@ -18,7 +18,7 @@ from tljax.training.learning_curve import Gain, LearningCurve, Need, Point
 from tljax.trees import Row
 
 HEAD_KEYS = ("unit", "accuracy", "seconds")
-TABLE = ("unit", "expected", "validation accuracy", "seconds")
+BY_UNIT = ("unit", "expected", "validation accuracy", "seconds")
 CAPTION = (
     "A solved head that reads what each unit would read: its accuracy as the training labels alone let expect it, that "
     "on validation, and the seconds of the pass up to the unit and of solving."
@@ -80,10 +80,10 @@ def describe_tested(found: Row, test: Row | None) -> list[str]:
 def draw_study(found: Row, folder: Path) -> list[str]:
     """Draws the figures of a study into `folder` and returns their names."""
     if places := list_places(found):
-        figures.draw_places(folder / figures.PLACES, places)
+        figures.draw_places(folder / figures.PLACED, places)
     if curve := read_curve(found["growth"]):
-        figures.draw_growth(folder / figures.GROWTH, curve)
-    return [name for name in (figures.PLACES, figures.GROWTH) if (folder / name).is_file()]
+        figures.draw_growth(folder / figures.GROWN, curve)
+    return [name for name in (figures.PLACED, figures.GROWN) if (folder / name).is_file()]
 
 
 def write_sections(found: Row, test: Row | None, drawn: Sequence[str]) -> list[str]:
@@ -92,7 +92,7 @@ def write_sections(found: Row, test: Row | None, drawn: Sequence[str]) -> list[s
     sections = ["## How deep", "\n".join(f"- {printable(line)}" for line in said)]
     sections += [f"{TO_TRAIN}:\n\n```\n{printable(found['command'])}\n```"]
     if found["heads"]:
-        sections += [align([TABLE, *list_rows(found)]), CAPTION]
+        sections += [align([BY_UNIT, *list_rows(found)]), CAPTION]
     return [*sections, *(f"![{Path(name).stem}](figures/{name})" for name in drawn), "## Stages"]
 
 
@@ -100,7 +100,7 @@ def show_study(found: Row, test: Row | None) -> list[Block]:
     """The section of a page."""
     blocks: list[Block] = [Text([*found["said"], *describe_tested(found, test)]), Code([found["command"]], TO_TRAIN)]
     if found["heads"]:
-        blocks += [Sheet(TABLE, list_rows(found), CAPTION), *chart_places(list_places(found))]
+        blocks += [Sheet(BY_UNIT, list_rows(found), CAPTION), *chart_places(list_places(found))]
     if curve := read_curve(found["growth"]):
         blocks += chart_growth(curve)
     return blocks

@@ -192,10 +192,16 @@ def read_answer(path: Path) -> Row:
     """What `how_deep.json` holds.
 
     Raises:
-      OSError, ValueError: if it is not there, or damaged.
+      OSError: if it cannot be read.
+      ValueError: if it is damaged.
     """
     row: Row = read_json(path)
-    check_values(row, ANSWER_RULES, ANSWER_RULES)
+    try:
+        check_values(row, ANSWER_RULES, ANSWER_RULES)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
+        ) from error
     return row
 
 

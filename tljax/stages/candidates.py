@@ -15,6 +15,7 @@ from tljax.stages.rules import (
     count_tuning,
     explain_batch,
     explain_optimizer,
+    explain_scratch,
     solve_stage,
     tune_stage,
 )
@@ -69,11 +70,13 @@ def list_candidates(extent: Extent, source: Architecture, place: str, devices: i
         reasons.append("nothing is trained from scratch: the source's network has no name by which it could be made")
         return Candidates(stages | tuned, own, tuple(reasons))
     scratch = choose_stages(extent, None, devices)
+    # The batch is that of the others, and there are source weights.
+    reasons += [f"from scratch {explain_scratch(extent.images)}", *scratch.reasons[2:]]
     if augment == AUTO:
         changes = choose_augmentation(scratch.stages, extent.images)
         own[SCRATCH] = Own(augment=changes.settings["augment"])
         reasons.append(f"from scratch, {changes.why}")
-    return Candidates(stages | tuned | scratch.stages, own, (*reasons, *scratch.reasons))
+    return Candidates(stages | tuned | scratch.stages, own, tuple(reasons))
 
 
 def list_cuts(source: Architecture) -> dict[str, str]:

@@ -21,14 +21,14 @@ BASES: dict[str, Config | Lesson] = {
     ),
 }
 # What of the data says how pictures are shown to a network, and not which they are.
-SHOWN = ("image_size", "fit", "augment", "views")
+KEPT_SETTINGS = ("image_size", "fit", "augment", "views")
 
 
 def rebuild(lesson: Lesson, name: str) -> tuple[str, Config | Lesson]:
     """The shipped config to begin with, and the config that trains the candidate `name` of a study's `lesson` without
     the others, on pictures in the folder PICTURES."""
     config = lesson.config(name, lesson.pretrained)
-    data = Data(**{"name": "folder:PICTURES"} | {setting: getattr(config.data, setting) for setting in SHOWN})
+    data = Data(**{"name": "folder:PICTURES"} | {setting: getattr(config.data, setting) for setting in KEPT_SETTINGS})
     if config.stage == "from_scratch":
         return config.stage, _strip(replace(config, pretrained=None), data)
     # The network of the others is that of the weights.

@@ -144,6 +144,11 @@ def count_tuning(images: int) -> tuple[int, str]:
     return _choose_epochs(images, TUNE_PICTURES, TUNE_EPOCHS, None)
 
 
+def explain_scratch(images: int) -> str:
+    """Why training from scratch has as many epochs as it has without a limit."""
+    return _choose_epochs(images, SCRATCH_PICTURES, EPOCHS, None)[1]
+
+
 def _find_obstacle(extent: Extent, limit: Limit | None) -> str | None:
     """Why the last blocks are not fine-tuned; None if they are."""
     a_class = find_quartile(extent)
