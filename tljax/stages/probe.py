@@ -14,7 +14,7 @@ from tljax.config import Config
 from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, make_mesh, put, whole
 from tljax.devices.processes import max_over_processes
-from tljax.networks.architectures import count_multiplications
+from tljax.networks.architectures import Architecture, count_multiplications
 from tljax.report.printed import align
 from tljax.stages.assembly import split_seed, start_pass
 from tljax.stages.programs import Setup, initialize, make_setup
@@ -79,17 +79,22 @@ def read_averages(setup: Setup, dataset: Dataset, source: Weights, units: Sequen
     frozen = setup.cut.digest(variables)
     # A test split is evaluated once, by the run that was chosen.
     seen = {name: split for name, split in dataset.splits.items() if name != "test"}
-    numbers = {name: len(split.labels) for name, split in seen.items()}
-    data, cache = setup.config.data, setup.config.cache
-    passes = features.count_passes(numbers["train"], sum(numbers.values()) - numbers["train"], data.views)
-    values = sum(setup.model.architecture.end_before(unit).features for unit in units)
-    gib = max_over_processes(passes) * values * 4 / 2**30
-    if why := features.why_in_every_step(data, cache) or features.why_too_large(cache, gib):
+    numbers = [max_over_processes(len(split.labels)) for split in seen.values()]
+    if why := find_obstacle(setup.config, setup.model.architecture, units, numbers[0], sum(numbers[1:])):
         raise ValueError(f"no head can be solved at {len(units)} units: {why}")
     over = start_pass(setup, put(variables, whole(setup.mesh)), frozen, dataset, lambda _: None, ())
     assert over is not None, "there is no obstacle"
     kept = {name: inputs for name, inputs in over.inputs.items() if name in seen}
     return features.compute_averages(over._replace(inputs=kept), units)
+
+
+def find_obstacle(
+    config: Config, architecture: Architecture, units: Sequence[str], training: int, others: int
+) -> str | None:
+    """Why the averages at `units` of so many pictures for training, and `others`, cannot be kept; None if they can."""
+    values = sum(architecture.end_before(unit).features for unit in units)
+    gib = features.count_passes(training, others, config.data.views) * values * 4 / 2**30
+    return features.why_in_every_step(config.data, config.cache) or features.why_too_large(config.cache, gib)
 
 
 def share_multiplications(setup: Setup, side: int) -> dict[str, float]:
