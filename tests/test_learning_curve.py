@@ -237,6 +237,8 @@ def test_what_more_would_bring_is_a_sentence():
     fine = CURVE._replace(twice=Doubled(0.004, -0.001, 0.009), classes=[])
     (said,) = more_labels.describe_growth(fine, [])
     assert "bring +0.004 (-0.001 to +0.009) to the accuracy of 0.55, perhaps nothing (95%" in said
+    few = CURVE._replace(measured=POINTS[:2])
+    assert more_labels.describe_growth(few, "ab")[0].endswith("(95%, roughly, with so few labels, for a solved head)")
     flat = CURVE._replace(twice=None, without="flat", fitted=[], classes=[])
     assert more_labels.describe_growth(flat, []) == [
         "what more pictures would bring is not known: the accuracy does not rise with the labels beyond chance, 0.40 "

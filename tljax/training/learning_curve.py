@@ -30,10 +30,8 @@ RESAMPLES = 200
 # From more pictures only one draw of a size chooses its penalty, and the others take it. Where half of the labels are
 # more, sizes are halved each time.
 MANY_ROWS = 1000
-# By which share of it, or of what the last doubling brought, a gain is wrong because no curve is exactly such a power.
-INEXACT = 1 / 3
-# With fewer labels a class the halves of unlucky labels are unlucky too, and the luck of heads looks half as large.
-UNSURE = 15
+# By which share of it a gain is wrong because no curve is exactly such a power.
+INEXACT = 1 / 2
 # How many standard deviations an interval of 95% has on each side.
 NORMAL_SIDE = 1.96
 # A curve is none if it misses the mean accuracy of a size by so much, and by so many standard deviations.
@@ -239,12 +237,9 @@ def find_curve(growth: Growth) -> LearningCurve:
         return LearningCurve(measured, [], None, without, needs)
     mean, drawn = fit_curves(sizes, errors, number), fit_curves(sizes, resampled, number)
     luck, gain = vary_heads(growth.right[:, -2]), float(_double(mean).mean())
-    share = 1.0 if sizes[-1] < UNSURE else 0.5
-    inexact = INEXACT * max(gain, float((errors[:, -2] - errors[:, -1]).mean()))
-    side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + luck * share + inexact**2)
-    return LearningCurve(
-        measured, _draw_band(sizes, mean, drawn, luck), Doubled(gain, gain - side, gain + side), "", needs
-    )
+    side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + luck / 2 + (INEXACT * gain) ** 2)
+    twice, band = Doubled(gain, gain - side, gain + side), _draw_band(sizes, mean, drawn, luck)
+    return LearningCurve(measured, band, twice, "", needs)
 
 
 def _double(curves: Curves) -> Float[np.ndarray, "*curves"]:
