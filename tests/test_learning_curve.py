@@ -1,5 +1,6 @@
 """Accuracy against labels: the draws, the fits beside SciPy's, and how often what is promised holds."""
 
+import json
 import math
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_a_curve_of_pictures_is_carried_on_to_twice_as_many():
     assert rises == sorted(rises) and all(0 <= p.low < p.accuracy < p.high <= 1 for p in curve.fitted)
     at_all = np.interp(40, [point.labels for point in curve.fitted], rises)
     assert rises[-1] - at_all == pytest.approx(curve.twice.value, abs=0.002)
+    assert learning_curve.read_curve(json.loads(json.dumps(learning_curve.describe_curve(curve)))) == curve
     assert [need.pictures for need in curve.classes] == [150] * 4
     assert [need.all for need in curve.classes] == sorted(need.all for need in curve.classes)
 

@@ -16,6 +16,7 @@ from tljax.training import ridge
 from tljax.training.calibration import Labels, accuracy_interval
 from tljax.training.grouped import GroupNumbers
 from tljax.training.ridge import ClassWeights, Features
+from tljax.trees import Row
 
 DRAWS = 20
 # Shares of the labels: half of them, and each so much smaller than the one before, down to the least. Curves over more
@@ -133,6 +134,22 @@ def draw_nested(labels: Labels, groups: GroupNumbers | None, share: float, seed:
         number = max(1, math.ceil(share * len(places) - 0.5))
         drawn.append(np.random.default_rng((seed, int(kind))).permutation(places)[:number])
     return np.flatnonzero(np.isin(own, np.concatenate(drawn)))
+
+
+def describe_curve(curve: LearningCurve) -> Row:
+    """The curve as JSON holds it."""
+    measured, fitted, needs = (
+        [each._asdict() for each in part] for part in (curve.measured, curve.fitted, curve.classes)
+    )
+    twice = curve.twice and curve.twice._asdict()
+    return {"measured": measured, "fitted": fitted, "twice": twice, "without": curve.without, "classes": needs}
+
+
+def read_curve(row: Row) -> LearningCurve:
+    """The curve that `describe_curve` described."""
+    measured, fitted = ([Point(**each) for each in row[name]] for name in ("measured", "fitted"))
+    twice, needs = row["twice"] and Doubled(**row["twice"]), [Need(**each) for each in row["classes"]]
+    return LearningCurve(measured, fitted, twice, row["without"], needs)
 
 
 def _find_kinds(labels: Labels, groups: GroupNumbers) -> tuple[GroupNumbers, Labels]:
