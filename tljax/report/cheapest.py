@@ -48,7 +48,7 @@ class Worse(NamedTuple):
     p: float
 
 
-class Answer(NamedTuple):
+class Cheapest(NamedTuple):
     """What to train. `difference` is by how much the best is more accurate; it may be the `chosen` one."""
 
     chosen: Candidate
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     """Nothing is known of other seeds: networks were compared, not ways to train."""
 
 
-def choose_answer(candidates: Sequence[Candidate], groups: GroupNumbers | None = None) -> Answer:
+def choose_answer(candidates: Sequence[Candidate], groups: GroupNumbers | None = None) -> Cheapest:
     """The cheapest candidate whose difference from the most accurate one is at most one standard error (Breiman and
     others, Classification and Regression Trees, 1984). The best of several is the luckiest too: its difference is a
     little too large, and the interval was measured with that (tests/test_cheapest.py).
@@ -82,7 +82,7 @@ def choose_answer(candidates: Sequence[Candidate], groups: GroupNumbers | None =
     names = list(combinations(candidates, 2))
     adjusted = holm([measure_difference(*pair, seeds, groups).p for pair in names])
     worse = [_order(*pair, p) for pair, p in zip(names, adjusted, strict=True) if p < SIGNIFICANT]
-    return Answer(chosen, best, apart[chosen.name], worse, len(names), not seeds.freedom)
+    return Cheapest(chosen, best, apart[chosen.name], worse, len(names), not seeds.freedom)
 
 
 def _order(one: Candidate, other: Candidate, p: float) -> Worse:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tljax.data.layouts import join_names
 from tljax.report.blocks import Block, Chart, Mark, Series
-from tljax.report.cheapest import Answer, Candidate
+from tljax.report.cheapest import Candidate, Cheapest
 from tljax.text import count_words, printable
 
 
@@ -41,7 +41,7 @@ def begins_stage(places: Sequence[Place], i: int) -> bool:
     return i == 0 or places[i].unit.split("_")[0] != places[i - 1].unit.split("_")[0]
 
 
-def describe_answer(answer: Answer) -> str:
+def describe_answer(answer: Cheapest) -> str:
     """What to train, with its evidence and its price, in one sentence."""
     chosen, best = answer.chosen, answer.best
     said = f"train {chosen.name}: accuracy {chosen.accuracy:.3f} on {_where(chosen)}, {_time(chosen.seconds)}"
@@ -51,12 +51,12 @@ def describe_answer(answer: Answer) -> str:
             f"; the best, {best.name}, has {best.accuracy:.3f} for {_time(best.seconds)}, which is {value} "
             f"({low} to {high}) and within one standard error"
         )
-    else:
+    elif answer.pairs:
         said += ", which is the best, and none that is cheaper is within one standard error of it"
     return printable(f"{said}; {_describe_worse(answer)}")
 
 
-def _ends(answer: Answer) -> tuple[float, float]:
+def _ends(answer: Cheapest) -> tuple[float, float]:
     return answer.difference.low, answer.difference.high
 
 
@@ -65,7 +65,7 @@ def _where(candidate: Candidate) -> str:
     return f"{count_words(pictures, 'validation picture')}{f' over {seeds} seeds' * (seeds > 1)}"
 
 
-def _describe_worse(answer: Answer) -> str:
+def _describe_worse(answer: Cheapest) -> str:
     """Which candidates are worse than another, and that the others may not be."""
     names = dict.fromkeys(worse.name for worse in answer.worse)
     if not answer.pairs:

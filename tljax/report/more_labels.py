@@ -5,17 +5,22 @@ from collections.abc import Sequence
 from tljax.data.layouts import join_names
 from tljax.report.blocks import Block, Chart, Series, Text
 from tljax.text import printable
-from tljax.training.learning_curve import FEWEST, LearningCurve, Point
+from tljax.training.learning_curve import FEWEST_LABELS, LearningCurve, Point
 
 # How many classes are named at most.
 NAMED = 3
+# With fewer labels a class the interval held in 80 to 100% of all cases (docs/numbers.md).
+ROUGH = 15
 LABELS = "labels a class"
 
 
 def describe_growth(curve: LearningCurve, class_names: Sequence[str]) -> list[str]:
     """What twice as many labels would bring, or why that is not known, and which classes need more most."""
-    said = [_describe_gain(curve) if curve.twice else WITHOUT[curve.without](curve), *_name_needy(curve, class_names)]
-    return list(map(printable, said))
+    return [_describe_course(curve), *map(printable, _name_needy(curve, class_names))]
+
+
+def _describe_course(curve: LearningCurve) -> str:
+    return _describe_gain(curve) if curve.twice else WITHOUT[curve.without](curve)
 
 
 def _describe_gain(curve: LearningCurve) -> str:
@@ -26,9 +31,10 @@ def _describe_gain(curve: LearningCurve) -> str:
     gain = f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
     there, accuracy = curve.measured[-1].labels, curve.measured[-1].accuracy
     perhaps = ", perhaps nothing" if low <= 0 else ""
+    rough = ", roughly, with so few labels" if there < ROUGH else ""
     return (
         f"twice as many pictures, {_count(2 * there)} labels a class instead of {_count(there)}, would bring {gain} to "
-        f"the accuracy of {accuracy:.2f}{perhaps} (95%, for a solved head)"
+        f"the accuracy of {accuracy:.2f}{perhaps} (95%{rough}, for a solved head)"
     )
 
 
@@ -37,7 +43,7 @@ def _count(labels: float) -> str:
 
 
 def _describe_few(curve: LearningCurve) -> str:
-    return f"what more pictures would bring is not known: that takes {FEWEST} labels a class, or as many groups"
+    return f"what more pictures would bring is not known: that takes {FEWEST_LABELS} labels a class, or as many groups"
 
 
 def _describe_flat(curve: LearningCurve) -> str:
@@ -75,7 +81,7 @@ def chart_growth(curve: LearningCurve) -> list[Block]:
     ]
     measured = Series("measured, mean of draws", _pick(curve.measured, "accuracy"), 1, "dots")
     if not curve.twice:
-        return [Text(describe_growth(curve, [])[:1]), _chart([measured])]
+        return [Text([_describe_course(curve)]), _chart([measured])]
     return [_chart([measured, *fitted])]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from tljax.report import figures
 from tljax.report.blocks import Block, Code, Sheet, Text
@@ -14,7 +13,7 @@ from tljax.report.printed import align
 from tljax.text import printable
 from tljax.training.calibration import accuracy_interval
 from tljax.training.grouped import GroupNumbers
-from tljax.training.learning_curve import Gain, LearningCurve, Need, Point
+from tljax.training.learning_curve import read_curve
 from tljax.trees import Row
 
 HEAD_KEYS = ("unit", "accuracy", "seconds")
@@ -37,15 +36,6 @@ def describe_steps(candidates: Sequence[Candidate], groups: GroupNumbers | None)
             f"{after.seconds:,.0f} s instead of {before.seconds:,.0f} s"
         )
     return list(map(printable, said))
-
-
-def read_curve(value: Any) -> LearningCurve | None:
-    """The learning curve that `how_deep.json` holds, if it holds one."""
-    if value is None:
-        return None
-    points = {name: [Point(*each) for each in value[name]] for name in ("measured", "fitted")}
-    twice = None if value["twice"] is None else Gain(*value["twice"])
-    return LearningCurve(**points, twice=twice, without=value["without"], classes=[Need(*n) for n in value["classes"]])
 
 
 def list_places(found: Row) -> list[Place]:
@@ -81,8 +71,8 @@ def draw_study(found: Row, folder: Path) -> list[str]:
     """Draws the figures of a study into `folder` and returns their names."""
     if places := list_places(found):
         figures.draw_places(folder / figures.PLACED, places)
-    if curve := read_curve(found["growth"]):
-        figures.draw_growth(folder / figures.GROWN, curve)
+    if found["growth"]:
+        figures.draw_growth(folder / figures.GROWN, read_curve(found["growth"]))
     return [name for name in (figures.PLACED, figures.GROWN) if (folder / name).is_file()]
 
 
@@ -101,6 +91,6 @@ def show_study(found: Row, test: Row | None) -> list[Block]:
     blocks: list[Block] = [Text([*found["said"], *describe_tested(found, test)]), Code([found["command"]], TO_TRAIN)]
     if found["heads"]:
         blocks += [Sheet(BY_UNIT, list_rows(found), CAPTION), *chart_places(list_places(found))]
-    if curve := read_curve(found["growth"]):
-        blocks += chart_growth(curve)
+    if found["growth"]:
+        blocks += chart_growth(read_curve(found["growth"]))
     return blocks

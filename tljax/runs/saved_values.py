@@ -339,19 +339,22 @@ def _is_growth(value: Any) -> bool:
     if not isinstance(value, dict):
         return value is None
     points, classes = [value.get(name) for name in ("measured", "fitted")], value.get("classes")
+    are_points = partial(_are_numbers, names=("labels", "accuracy", "low", "high"))
     return (
         value.keys() == {"measured", "fitted", "twice", "without", "classes"}
-        and all(isinstance(each, list) and all_are(partial(_are_numbers, count=4), each) for each in points)
-        and _either(partial(_are_numbers, count=3))(value["twice"])
+        and all(isinstance(each, list) and all_are(are_points, each) for each in points)
+        and bool(value["measured"])
+        and _either(partial(_are_numbers, names=("value", "low", "high")))(value["twice"])
         and value["without"] in ("", "few", "flat", "bad")
         and isinstance(classes, list)
-        and all_are(lambda need: isinstance(need, list) and len(need) == 5 and is_whole(need[0]), classes)
-        and bool(value["measured"])
+        and all_are(partial(_are_numbers, names=("label", "half", "all", "pictures", "low")), classes)
     )
 
 
-def _are_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(map(is_finite, value))
+def _are_numbers(value: Any, names: Collection[str]) -> bool:
+    """Whether `value` has numbers by these names, and nothing else."""
+    right = isinstance(value, dict) and value.keys() == set(names)
+    return right and all(isinstance(number, bool) or is_finite(number) for number in value.values())
 
 
 PROBE_RULES: dict[str, Rule] = {

@@ -47,7 +47,7 @@ from tljax.stages.retrain import spell
 from tljax.stages.rules import choose_augmentation, find_quartile
 from tljax.stages.stage import check_classes, check_stage, load_data
 from tljax.training.grouped import GroupNumbers
-from tljax.training.learning_curve import FEWEST, Labelled, find_curve, measure_growth
+from tljax.training.learning_curve import FEWEST_LABELS, Labelled, describe_curve, find_curve, measure_growth
 from tljax.training.places import choose_latest, list_places
 from tljax.training.regularization import weigh
 from tljax.trees import Row
@@ -158,7 +158,7 @@ def run_probe(lesson: Lesson, source: Weights, extent: Extent) -> tuple[Row, str
     about = {
         "place": place,
         "heads": [head.row for head in found.heads.values()],
-        "growth": jsonable(curve._asdict()),
+        "growth": describe_curve(curve),
         "pictures": dataset.validation.count,
         "more_labels": describe_growth(curve, dataset.class_names),
     }
@@ -166,12 +166,18 @@ def run_probe(lesson: Lesson, source: Weights, extent: Extent) -> tuple[Row, str
 
 
 def probe_units(config: Config, dataset: Dataset, source: Weights) -> probe.Probe:
-    """A solved head at every unit or, where the cache has no room for what these read, at the places of a recipe."""
-    try:
-        return probe.probe(config, dataset, source)
-    except ValueError as error:
-        print(f"{error}; a head is solved at fewer units")
-        return probe.probe(config, dataset, source, list_places(source.architecture))
+    """A solved head at every unit or, where the cache has no room for what these read, at the places of a recipe.
+
+    Raises:
+      ValueError: if it has no room for these either.
+    """
+    units = source.architecture.units[1:]
+    numbers = {name: split.count for name, split in dataset.splits.items()}
+    others = sum(numbers.values()) - numbers["train"]
+    if why := probe.find_obstacle(config, source.architecture, units, numbers["train"], others):
+        units = list_places(source.architecture)
+        print(f"a head is solved at {join_names(units)} alone, and not at every unit: {why}")
+    return probe.probe(config, dataset, source, units)
 
 
 def choose_place(
@@ -179,8 +185,8 @@ def choose_place(
 ) -> tuple[str, str]:
     """Where the solved head reads, and why."""
     a_class = find_quartile(extent)
-    if a_class < FEWEST:
-        few = f"a quarter of the classes have at most {a_class:.3g} labels, and it takes {FEWEST} to choose a place"
+    if a_class < FEWEST_LABELS:
+        few = f"a quarter of the classes have at most {a_class:.3g} labels, and a choice takes {FEWEST_LABELS}"
         return "head", f"the solved head reads at the end of the network: {few}"
     places = {unit: heads[unit] for unit in list_places(source)}
     place = choose_latest(compare_heads(places, dataset))

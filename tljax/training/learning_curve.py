@@ -16,27 +16,29 @@ from tljax.training import ridge
 from tljax.training.calibration import Labels, accuracy_interval
 from tljax.training.grouped import GroupNumbers
 from tljax.training.ridge import ClassWeights, Features
+from tljax.trees import Row
 
 DRAWS = 20
 # Shares of the labels: half of them, and each so much smaller than the one before, down to the least. Curves over more
 # than three doublings said no more about the next one, and one or two labels a class bend them.
 STEP, LEAST_SHARE = math.sqrt(0.5), 1 / 8
 # With fewer labels a class there is no curve: half of them would be two.
-FEWEST = 5
+FEWEST_LABELS = 5
 # Where the exponent may lie: at 0.1 the next doubling brings nearly as much as the last one, at 1 half of it.
 EXPONENTS = np.geomspace(0.1, 1.0, 20)
 # Draws of validation pictures.
 RESAMPLES = 200
-# From more pictures only one draw of a size chooses its penalty, and the others take it.
+# From more pictures only one draw of a size chooses its penalty, and the others take it. Where half of the labels are
+# more, sizes are halved each time.
 MANY_ROWS = 1000
 # By which share of it a gain is wrong because no curve is exactly such a power.
-INEXACT = 1 / 3
+INEXACT = 1 / 2
 # How many standard deviations an interval of 95% has on each side.
-SIDE = 1.96
+NORMAL_SIDE = 1.96
 # A curve is none if it misses the mean accuracy of a size by so much, and by so many standard deviations.
 MISSED, MISSED_BY = 0.02, 4.0
 # How many places of a curve are drawn.
-PLACES = 25
+CURVE_PLACES = 25
 
 
 class Labelled(NamedTuple):
@@ -87,7 +89,7 @@ class Point(NamedTuple):
     high: float
 
 
-class Gain(NamedTuple):
+class Doubled(NamedTuple):
     """What twice as many labels would add to the accuracy, with an interval of 95%."""
 
     value: float
@@ -115,9 +117,9 @@ class LearningCurve(NamedTuple):
     fitted: list[Point]
     """The curve up to twice as many labels, and the band in which the accuracy of a head lies. Nothing where there is
     no curve."""
-    twice: Gain | None
+    twice: Doubled | None
     without: Literal["", "few", "flat", "bad"]
-    """Why there is no curve: below `FEWEST` labels a class, it does not rise beyond chance, or it is no such power."""
+    """Why there is no curve: fewer than `FEWEST_LABELS` a class, no rise beyond chance, or no such power."""
     classes: list[Need]
 
 
@@ -134,6 +136,22 @@ def draw_nested(labels: Labels, groups: GroupNumbers | None, share: float, seed:
     return np.flatnonzero(np.isin(own, np.concatenate(drawn)))
 
 
+def describe_curve(curve: LearningCurve) -> Row:
+    """The curve as JSON holds it."""
+    measured, fitted, needs = (
+        [each._asdict() for each in part] for part in (curve.measured, curve.fitted, curve.classes)
+    )
+    twice = curve.twice and curve.twice._asdict()
+    return {"measured": measured, "fitted": fitted, "twice": twice, "without": curve.without, "classes": needs}
+
+
+def read_curve(row: Row) -> LearningCurve:
+    """The curve that `describe_curve` described."""
+    measured, fitted = ([Point(**each) for each in row[name]] for name in ("measured", "fitted"))
+    twice, needs = row["twice"] and Doubled(**row["twice"]), [Need(**each) for each in row["classes"]]
+    return LearningCurve(measured, fitted, twice, row["without"], needs)
+
+
 def _find_kinds(labels: Labels, groups: GroupNumbers) -> tuple[GroupNumbers, Labels]:
     """The groups of pictures by numbers from 0, and the class that each group has most of."""
     names, own = np.unique(groups, return_inverse=True)
@@ -143,16 +161,13 @@ def _find_kinds(labels: Labels, groups: GroupNumbers) -> tuple[GroupNumbers, Lab
 
 
 def choose_shares(labels: Labels, groups: GroupNumbers | None) -> list[float]:
-    """The shares of the labels that are drawn, rising: each has more labels than the one before. None below `FEWEST`
-    labels, or groups, a class."""
-    if count_each(labels, groups) < FEWEST:
+    """The shares of the labels that are drawn, rising: each has more labels than the one before. None with fewer than
+    `FEWEST_LABELS`, or groups, a class."""
+    if count_each(labels, groups) < FEWEST_LABELS:
         return []
-    found: dict[int, float] = {}
-    share = 0.5
-    while share >= LEAST_SHARE:
-        found[len(draw_nested(labels, groups, share, 0))] = share
-        share *= STEP
-    return sorted(found.values())
+    step = STEP**2 if len(labels) / 2 > MANY_ROWS else STEP
+    shares = 0.5 * step ** np.arange(round(math.log(2 * LEAST_SHARE, step)) + 1)
+    return sorted({len(draw_nested(labels, groups, share, 0)): float(share) for share in shares}.values())
 
 
 def measure_growth(
@@ -228,8 +243,8 @@ def find_curve(growth: Growth) -> LearningCurve:
     A gain is that of the curves of all draws on average. Its variance is that of the curves of single draws, each on
     drawn validation pictures, and that of the luck of both heads: half samples vary around all labels as these do
     around others (McCarthy, Pseudo-replication: half samples, 1969), and the difference between these labels and twice
-    as many has half of that variance. A power is wrong by `INEXACT` of the gain besides. docs/numbers.md has how often
-    the interval holds.
+    as many has half of that variance. No curve is exactly a power (`INEXACT`). docs/numbers.md has how often the
+    interval holds.
     """
     sizes, errors, number = growth.sizes, 1 - growth.right.mean(axis=2), len(growth.labels)
     measured, needs = _describe_sizes(growth), _describe_classes(growth)
@@ -239,10 +254,9 @@ def find_curve(growth: Growth) -> LearningCurve:
         return LearningCurve(measured, [], None, without, needs)
     mean, drawn = fit_curves(sizes, errors, number), fit_curves(sizes, resampled, number)
     luck, gain = vary_heads(growth.right[:, -2]), float(_double(mean).mean())
-    side = SIDE * math.sqrt(float(_double(drawn).var()) + luck / 2 + (INEXACT * gain) ** 2)
-    return LearningCurve(
-        measured, _draw_band(sizes, mean, drawn, luck), Gain(gain, gain - side, gain + side), "", needs
-    )
+    side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + luck / 2 + (INEXACT * gain) ** 2)
+    twice, band = Doubled(gain, gain - side, gain + side), _draw_band(sizes, mean, drawn, luck)
+    return LearningCurve(measured, band, twice, "", needs)
 
 
 def _double(curves: Curves) -> Float[np.ndarray, "*curves"]:
@@ -267,7 +281,7 @@ def _judge(growth: Growth, resampled: Float[np.ndarray, "resamples draws sizes"]
     of_head, draws = vary_heads(growth.right[:, -2]), len(errors)
     rises = resampled[:, :, 0].mean(axis=1) - resampled[:, :, -1].mean(axis=1)
     rise, noise = float((errors[:, 0] - errors[:, -1]).mean()), math.sqrt(rises.var() + of_head)
-    if rise <= SIDE * noise:
+    if rise <= NORMAL_SIDE * noise:
         return "flat"
 
     def miss(some: Float[np.ndarray, "*curves sizes"]) -> Float[np.ndarray, "*curves sizes"]:
@@ -293,14 +307,14 @@ def _describe_sizes(growth: Growth) -> list[Point]:
 def _draw_band(sizes: Float[np.ndarray, " sizes"], mean: Curves, drawn: Curves, luck: float) -> list[Point]:
     """The mean curve over places up to twice as many labels, and where the accuracy of a head of so many lies. `luck`
     is the variance of heads of all labels; that of others falls with the labels."""
-    parts = np.geomspace(sizes[0] / sizes[-1], 2, PLACES)
+    parts = np.geomspace(sizes[0] / sizes[-1], 2, CURVE_PLACES)
     errors, gained = (
         mean.errors(parts).mean(axis=0),
         np.maximum((mean.floor + mean.fall).mean() - mean.errors(parts), 0),
     )
     inexact = np.where(parts > 1, INEXACT * gained.mean(axis=0), 0)
-    variance = drawn.errors(parts).reshape(-1, PLACES).var(axis=0) + luck / parts + np.square(inexact)
-    low, high = (np.clip(1 - errors + side * np.sqrt(variance), 0, 1) for side in (-SIDE, SIDE))
+    variance = drawn.errors(parts).reshape(-1, CURVE_PLACES).var(axis=0) + luck / parts + np.square(inexact)
+    low, high = (np.clip(1 - errors + side * np.sqrt(variance), 0, 1) for side in (-NORMAL_SIDE, NORMAL_SIDE))
     rows = zip(parts * sizes[-1], 1 - errors, low, high, strict=True)
     return [Point(*map(float, row)) for row in rows]
 

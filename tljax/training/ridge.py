@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import DTypeLike
 
 from tljax.training import calibration
 from tljax.training.calibration import ONE_SIDED, Labels
@@ -182,8 +183,7 @@ def decompose(features: Features, labels: Labels, classes: int, views: int = 1, 
     Raises:
       ValueError: if a feature is not finite.
     """
-    normal = _add_up(features, labels, classes, weights)
-    mean, scale, each, offsets, gram, products, x = normal
+    mean, scale, each, offsets, gram, products, x = _add_up(features, labels, classes, weights, np.float64)
     eigenvalues, vectors = _eigenvectors(gram, max(features.shape))
     axes = vectors if x is None else x.T @ (vectors / np.sqrt(eigenvalues))
     return Ridge(features, labels, each, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
@@ -205,8 +205,9 @@ class Normal(NamedTuple):
     """Standardized, times the roots of their weights, where the products are those of the pictures."""
 
 
-def _add_up(features: Features, labels: Labels, classes: int, weights: ClassWeights) -> Normal:
-    """The normal equations of some pictures; in blocks of them where there are more than features.
+def _add_up(features: Features, labels: Labels, classes: int, weights: ClassWeights, dtype: DTypeLike) -> Normal:
+    """The normal equations of some pictures; in blocks of them where there are more than features, whose products are
+    of the `dtype`.
 
     Raises:
       ValueError: if a feature is not finite.
@@ -223,7 +224,7 @@ def _add_up(features: Features, labels: Labels, classes: int, weights: ClassWeig
         return Normal(mean, scale, each, offsets, x @ x.T, products, x)
     gram, products = np.zeros((size, size)), np.zeros((size, classes))
     for block in _blocks(n):
-        x = standardize(features[block], mean, scale) * roots[block]
+        x = standardize(features[block], mean.astype(dtype), scale.astype(dtype)) * roots[block].astype(dtype)
         gram += x.T @ x
         products += x.T @ ((mark_classes(labels[block], classes) - offsets) * roots[block])
     return Normal(mean, scale, each, offsets, gram, products, None)
@@ -233,14 +234,15 @@ def solve_with(
     features: Features, labels: Labels, classes: int, penalty: float, weights: ClassWeights = None
 ) -> tuple[Float[np.ndarray, "features classes"], Float[np.ndarray, " classes"]]:
     """Kernel and bias of the head of a known penalty, in the units of `PENALTIES`, whose logits are scores. It is
-    solved by Cholesky, which takes a twentieth of the time of eigenvectors.
+    solved by Cholesky, which takes a twentieth of the time of eigenvectors, and products are of the dtype of the
+    features.
 
     Raises:
       ValueError: if a feature is not finite.
     """
     from scipy.linalg import solve
 
-    mean, scale, each, offsets, gram, products, x = _add_up(features, labels, classes, weights)
+    mean, scale, each, offsets, gram, products, x = _add_up(features, labels, classes, weights, features.dtype)
     # There are as many eigenvalues as features that vary, and fewer than pictures.
     axes = min(len(features) - 1, np.count_nonzero(scale))
     gram[np.diag_indices_from(gram)] += penalty * (np.trace(gram) / axes if axes else 1.0)
