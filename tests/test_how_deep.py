@@ -6,8 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny_runs import DIGITS, TIMES, drawing, make_source, read_summary
+from processes import run_together
+from tiny_runs import DIGITS, TIMES, check_predictions, drawing, make_source, read_summary
 
 from tljax.cli import main
 from tljax.config import Cache, Data, HowDeep, Recipe, Stage
@@ -28,6 +30,10 @@ CANDIDATES = ["solved_head", "fine_tune_conv5_block1", "fine_tune_conv4_block1",
 DATA = replace(DIGITS, validation_split="train[70%:]", test_split="val", max_images=None, labels_per_class=20)
 
 
+def make_study(source: Path | str) -> HowDeep:
+    return HowDeep(pretrained=str(source), data=replace(DATA, augment="none"))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Candidates train for an epoch or two."""
@@ -39,8 +45,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> HowDeep:
-    source = make_source(tmp_path_factory.mktemp("how_deep") / "source")
-    return HowDeep(pretrained=str(source), data=replace(DATA, augment="none"))
+    return make_study(make_source(tmp_path_factory.mktemp("how_deep") / "source"))
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +252,19 @@ def test_a_damaged_answer_is_named_and_the_rest_is_shown(again, study, capsys):
         assert "how_deep.json is damaged" in capsys.readouterr().err
     clear(again)
     assert not list(again.iterdir())
+
+
+@pytest.mark.long
+def test_two_processes_study_together(whole, study, tmp_path):
+    run_together(2, "study_of_several.py", study.pretrained, tmp_path / "run")
+    alone, found = read_answer(whole), read_answer(tmp_path / "run")
+    for name in ("expected", "accuracy"):
+        ours, theirs = ([row[name] for row in one["heads"]] for one in (found, alone))
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+    assert found["place"] == alone["place"] and [one["name"] for one in found["candidates"]] == CANDIDATES
+    assert [path.parent.name for path in (tmp_path / "run").glob(f"*/{PREDICTIONS['test']}")] == [found["chosen"]]
+    tested = read_summary(tmp_path / "run" / found["chosen"])["test"]
+    check_predictions(tmp_path / "run" / found["chosen"] / PREDICTIONS["test"], tested)
 
 
 def test_what_fits_into_a_limit_is_kept_and_what_does_not_is_said(study, monkeypatch):

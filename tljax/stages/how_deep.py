@@ -25,7 +25,7 @@ from tljax.runs.files import read_json, read_rows, write_json
 from tljax.runs.predictions import PREDICTIONS, choose_rows, read_predictions
 from tljax.runs.records import read_answer
 from tljax.runs.saved_values import PLAN_RULES, check_values
-from tljax.runs.workdir import ANSWER, CONFIG, ENVIRONMENT, METRICS, RECIPE
+from tljax.runs.workdir import ANSWER, CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY
 from tljax.stages import probe
 from tljax.stages.candidates import (
     SOLVED,
@@ -254,11 +254,12 @@ def find_answer(lesson: Lesson, plan: Row, workdir: Path, ran: Ran) -> Row:
     wait(f"{workdir} has its runs")
     if max_over_processes((workdir / ANSWER).exists()):
         return read_answer(workdir / ANSWER)
-    about = plan[STUDY]
-    groups = find_groups(lesson, ran)
-    names = sort_candidates(ran.summaries)
+    about, groups = plan[STUDY], find_groups(lesson, ran)
+    # Those of the leader: each process has measured seconds of its own.
+    summaries = {name: read_json(workdir / name / SUMMARY) for name in ran.summaries}
+    names = sort_candidates(summaries)
     candidates = [
-        Candidate(name, read_rights(workdir, seeds, ran), find_price(name, lesson, about, workdir, ran.summaries))
+        Candidate(name, read_rights(workdir, seeds, summaries), find_price(name, lesson, about, workdir, summaries))
         for name, seeds in list_seeds(names, lesson.stages).items()
     ]
     answer = choose_answer(candidates, groups)
@@ -296,9 +297,9 @@ def find_groups(lesson: Lesson, ran: Ran) -> GroupNumbers | None:
     return None if groups is None else groups[choose_rows(read.validation.count)]
 
 
-def read_rights(workdir: Path, stages: Sequence[str], ran: Ran) -> np.ndarray:
+def read_rights(workdir: Path, stages: Sequence[str], summaries: Mapping[str, Row]) -> np.ndarray:
     """Which validation pictures each of these stages is right on, bool [stages n]."""
-    classes = len(ran.summaries[stages[0]]["class_names"])
+    classes = len(summaries[stages[0]]["class_names"])
     paths = [workdir / name / PREDICTIONS["validation"] for name in stages]
     return np.stack([read_predictions(path, classes).right for path in paths])
 
