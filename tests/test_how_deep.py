@@ -289,6 +289,20 @@ def test_what_fits_into_a_limit_is_kept_and_what_does_not_is_said(study, monkeyp
     assert prices.keep_fitting(study, found, {}, source, extent, 0.0).candidates == found
 
 
+@pytest.mark.long
+def test_candidates_are_timed_before_a_study_with_a_limit(study, tmp_path, capsys):
+    run(replace(study, time_limit=30), tmp_path / "run")
+    assert [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith("timing the")] == [
+        f"{name};" for name in CANDIDATES[1:]
+    ]
+    said = [reason for reason in read_plan(tmp_path / "run")["reasons"] if "which fit into config.time_limit" in reason]
+    assert [reason.split()[0] for reason in said] == CANDIDATES[1:]
+    for reason in said:
+        estimated, name = float(reason.split()[3]), reason.split()[0]
+        took = read_summary(tmp_path / "run" / name)["seconds"]
+        assert took / 5 < estimated < 5 * took + 30, (reason, took)
+
+
 def test_repeats_are_those_that_a_limit_has_room_for():
     repeats = Candidates(dict.fromkeys(("a_seed1", "b_seed1", "a_seed2", "b_seed2"), Stage()), {}, ())
     summaries, plan = {"a": {"seconds": 10.0}, "b": {"seconds": 20.0}}, {"study": {"seconds": 5.0}}
