@@ -203,7 +203,7 @@ def test_a_folder_is_sized_up_without_decoding(tmp_path):
 def quick(monkeypatch):
     """Recipes choose two epochs."""
     choose = recipes.choose_stages
-    monkeypatch.setattr(recipes, "choose_stages", lambda *about: choose(*about[:3], Limit(2, "a test")))
+    monkeypatch.setattr(recipes, "choose_stages", lambda *about: choose(*about[:3], Limit(2, "a test"), *about[4:]))
 
 
 def make_recipe(**settings) -> Recipe:
@@ -281,7 +281,7 @@ def test_a_recipe_transfers_from_weights(tmp_path, capsys, monkeypatch):
     known = json.loads((tmp_path / "run" / "recipe.json").read_text())
     at = known["stages"]["feature_extraction"]["head"]["at"]
     said = capsys.readouterr().out
-    assert f"its head reads at {at}: the last of conv2_block1, conv3_block1, conv4_block1, head" in known["reasons"][1]
+    assert f"its head reads at {at}: the last of conv3_block1, conv4_block1, head" in known["reasons"][1]
     # What the probe has computed the stage finds.
     assert "activations at head of 60 images, view 7: found in the cache" in said
     monkeypatch.setattr(recipes, "probe", None)
