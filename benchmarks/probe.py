@@ -3,11 +3,11 @@ the end of the network, and at every place.
 
     python benchmarks/probe.py --data-dir DIR --out FOLDER --source RUN --source RUN ...
 
-A source is a run that learned some classes of CIFAR-10, or of scikit-learn's digits; the target are the classes that it does not know. What each
-place reads is computed once, for a pool of labelled pictures in two of the views that a recipe takes, and for all
-validation pictures (CIFAR-10's test split) of the target. For each number of labels a class, pictures of the pool are
-drawn many times, and a head is solved at every place from the same ones. It prints a table, and writes `probe.json`
-into the folder. Ten minutes for each source on two cores.
+A source is a run that learned some classes of CIFAR-10, or of scikit-learn's digits; the target are the classes that it
+does not know. What each place reads is computed once, for a pool of labelled pictures in two of the views that a recipe
+takes, and for all validation pictures of the target (CIFAR-10's test split). For each number of labels a class,
+pictures of the pool are drawn many times, and a head is solved at every place from the same ones. It prints a table,
+and writes `probe.json` into the folder. Ten minutes for each source on two cores.
 """
 
 import argparse

@@ -44,11 +44,11 @@ from tljax.stages.prices import KEPT_BACK, keep_fitting
 from tljax.stages.probe import PlacedHead, compare_heads
 from tljax.stages.recipe import STUDY, describe_extent, resolve
 from tljax.stages.retrain import spell
-from tljax.stages.rules import choose_augmentation, find_quartile
+from tljax.stages.rules import choose_augmentation
 from tljax.stages.stage import check_classes, check_stage, load_data
 from tljax.training.grouped import GroupNumbers
-from tljax.training.learning_curve import FEWEST_LABELS, Labelled, describe_curve, find_curve, measure_growth
-from tljax.training.places import choose_latest, list_places
+from tljax.training.learning_curve import Labelled, describe_curve, find_curve, measure_growth
+from tljax.training.places import list_places
 from tljax.training.regularization import weigh
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights
@@ -152,17 +152,18 @@ def run_probe(lesson: Lesson, source: Weights, extent: Extent) -> tuple[Row, str
         refuse_known(count_known(dataset, source.learned, of_train=True), dataset, source.name)
     found = probe_units(config, dataset, source)
     print(f"\n{probe.describe(found)}\n")
-    place, why = choose_place(found.heads, dataset, source.architecture, extent)
-    curve = find_curve(measure_growth(*label_averages(found.heads[place], dataset), *weigh_all(config, dataset)))
+    place = find_place(found.heads, dataset, source.architecture, extent)
+    read = label_averages(found.heads[place.unit], dataset)
+    curve = find_curve(measure_growth(*read, *weigh_all(config, dataset)))
     assert dataset.validation is not None, "a study has one"
     about = {
-        "place": place,
+        "place": place.unit,
         "heads": [head.row for head in found.heads.values()],
         "growth": describe_curve(curve),
         "pictures": dataset.validation.count,
         "more_labels": describe_growth(curve, dataset.class_names),
     }
-    return jsonable(about), why
+    return jsonable(about), f"{SOLVED}: {place.why}"
 
 
 def probe_units(config: Config, dataset: Dataset, source: Weights) -> probe.Probe:
@@ -180,20 +181,11 @@ def probe_units(config: Config, dataset: Dataset, source: Weights) -> probe.Prob
     return probe.probe(config, dataset, source, units)
 
 
-def choose_place(
-    heads: Mapping[str, PlacedHead], dataset: Dataset, source: Architecture, extent: Extent
-) -> tuple[str, str]:
-    """Where the solved head reads, and why."""
-    a_class = find_quartile(extent)
-    if a_class < FEWEST_LABELS:
-        few = f"a quarter of the classes have at most {a_class:.3g} labels, and a choice takes {FEWEST_LABELS}"
-        return "head", f"the solved head reads at the end of the network: {few}"
-    places = {unit: heads[unit] for unit in list_places(source)}
-    place = choose_latest(compare_heads(places, dataset))
-    return place, (
-        f"the solved head reads what {place} would read: of {join_names(places)} the latest whose loss on training "
-        "pictures that were left out differs from the least by at most one standard error"
-    )
+def find_place(heads: Mapping[str, PlacedHead], dataset: Dataset, source: Architecture, extent: Extent) -> Place:
+    """Where the solved head reads, by the rule of a recipe."""
+    if why := why_not_asked(extent):
+        return Place("head", f"{AT_THE_END}: {why}")
+    return choose_place(compare_heads({unit: heads[unit] for unit in list_places(source)}, dataset))
 
 
 def label_averages(head: PlacedHead, dataset: Dataset) -> tuple[Labelled, Labelled]:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from tljax.config import AUTO, Data, HowDeep, Lesson, Own, Recipe, Stage, as_json
+from tljax.config import AUTO, Config, Data, HowDeep, Lesson, Own, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import Architecture, find_architecture
@@ -16,17 +16,23 @@ from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build_settings, fill_in, find_changes, go_on_as_begun
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.stages.lessons import stage_configs
+from tljax.stages.probe import describe, find_obstacle, probe
 from tljax.stages.rules import (
+    AT_THE_END,
     VARIANT,
     WHY_VARIANT,
     AugmentationChoice,
     Choice,
     Limit,
+    Place,
     choose_augmentation,
+    choose_place,
     choose_stages,
+    why_not_asked,
 )
-from tljax.stages.stage import check_stage, settle_images
+from tljax.stages.stage import check_stage, load_data, settle_images
 from tljax.stages.time_limit import find_limit
+from tljax.training.places import list_places
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
@@ -156,6 +162,10 @@ def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float)
     for name, config in stage_configs(chosen.lesson, workdir).items():
         check_stage(config, name=name)
     print(f"a recipe for {describe_extent(extent)}:")
+    if source is not None:
+        place = _ask(stage_configs(chosen.lesson, workdir)["feature_extraction"], extent, source)
+        choose = partial(choose, place=place)
+        chosen = choose(extent)
     trains = list(chosen.lesson.stages.values())[-1].epochs > 0
     if recipe.time_limit is not None and recipe.compile_for is None and trains:
         limit = find_limit(recipe, chosen.lesson, source, extent, began, lambda few: choose(few, ONE_EPOCH).lesson)
@@ -166,9 +176,27 @@ def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float)
     return chosen.stages._replace(reasons=reasons), chosen.changes.settings
 
 
-def _choose_for(recipe: Recipe, network: Architecture | None, extent: Extent, limit: Limit | None = None) -> Chosen:
+def _ask(config: Config, extent: Extent, source: Weights) -> Place:
+    """Where the head of a stage that solves one reads, by training pictures that are left out."""
+    units = list_places(source.architecture)
+    if why := why_not_asked(extent) or find_obstacle(
+        config, source.architecture, units, extent.images, extent.validation
+    ):
+        return Place("head", f"{AT_THE_END}: {why}")
+    found = probe(config, load_data(config), source, units)
+    print(describe(found))
+    return choose_place(found.differences)
+
+
+def _choose_for(
+    recipe: Recipe,
+    network: Architecture | None,
+    extent: Extent,
+    limit: Limit | None = None,
+    place: Place | None = None,
+) -> Chosen:
     """What is chosen for data of this `extent`, with source weights of the `network`, if there are any."""
-    choice = choose_stages(extent, network, jax.device_count(), limit)
+    choice = choose_stages(extent, network, jax.device_count(), limit, place)
     changes = _choose_augmentation(recipe.data, choice, extent)
     return Chosen(choice, changes, recipe.lesson(choice.stages, **changes.settings))
 
