@@ -100,12 +100,12 @@ def measure(what: str, draw: Draw, classes: int, each: int, judges: int, draws: 
 def list_rows(flags: argparse.Namespace) -> Iterator[Sequence[str]]:
     kinds = [
         ("simulated", simulate, 10, (5, 10, 20, 50), (200, 1000)),
-        ("digits", draw_from(digits()), 5, (5, 10, 20, 50), (50, 200)),
+        ("digits", draw_from(digits()), 5, (5, 10, 20), (50, 200)),
     ]
     if flags.data_dir:
         read = draw_from(cifar10(flags.data_dir, flags.out))
         kinds.append(("CIFAR-10", read, 5, (5, 10, 20, 50, 100), (50, 200, 1000)))
-    for what, draw, classes, sizes, validations in kinds:
+    for what, draw, classes, sizes, validations in (kind for kind in kinds if kind[0] in flags.features):
         for each in sizes:
             for judges in validations:
                 yield measure(what, draw, classes, each, judges, flags.draws)
@@ -113,6 +113,8 @@ def list_rows(flags: argparse.Namespace) -> Iterator[Sequence[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    features = ["simulated", "digits", "CIFAR-10"]
+    parser.add_argument("--features", nargs="+", choices=features, default=features)
     parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--data-dir", help="TFDS's data_dir with CIFAR-10")
     parser.add_argument("--out", type=Path, help="folder of the network that is trained")

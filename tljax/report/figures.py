@@ -238,7 +238,7 @@ def draw_growth(path: Path, curve: LearningCurve) -> None:
         axes.errorbar(labels, accuracies, ends, fmt="o", color="C1", capsize=2, label="measured: mean and 95% of draws")
         if curve.fitted:
             places, fitted, low, high = np.array(curve.fitted).T
-            axes.fill_between(places, low, high, color="C0", alpha=0.2, label="95% of heads")
+            axes.fill_between(places, low, high, color="C0", alpha=0.2, label="about 95% of heads")
             axes.plot(places, fitted, color="C0", label="fitted, up to twice as many")
         axes.set_xscale("log", base=2)
         axes.set(xlabel="labels a class", ylabel="validation accuracy")

@@ -10,7 +10,7 @@ from tljax.training.learning_curve import FEWEST_LABELS, LearningCurve, Point
 # How many classes are named at most.
 NAMED = 3
 # With fewer labels a class the interval held in 80 to 100% of all cases (docs/numbers.md).
-ROUGH = 15
+ROUGH_LABELS = 15
 LABELS = "labels a class"
 
 
@@ -31,7 +31,7 @@ def _describe_gain(curve: LearningCurve) -> str:
     gain = f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
     there, accuracy = curve.measured[-1].labels, curve.measured[-1].accuracy
     perhaps = ", perhaps nothing" if low <= 0 else ""
-    rough = ", roughly, with so few labels" if there < ROUGH else ""
+    rough = ", roughly, with so few labels" if there < ROUGH_LABELS else ""
     return (
         f"twice as many pictures, {_count(2 * there)} labels a class instead of {_count(there)}, would bring {gain} to "
         f"the accuracy of {accuracy:.2f}{perhaps} (95%{rough}, for a solved head)"

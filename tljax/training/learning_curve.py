@@ -32,7 +32,7 @@ RESAMPLES = 200
 # more, sizes are halved each time.
 MANY_ROWS = 1000
 # By which share of it a gain is wrong because no curve is exactly such a power.
-INEXACT = 1 / 2
+INEXACT = 1 / 3
 # How many standard deviations an interval of 95% has on each side.
 NORMAL_SIDE = 1.96
 # A curve is none if it misses the mean accuracy of a size by so much, and by so many standard deviations.
