@@ -44,7 +44,7 @@ from tljax.stages.prices import KEPT_BACK, keep_fitting
 from tljax.stages.probe import PlacedHead, compare_heads
 from tljax.stages.recipe import STUDY, describe_extent, resolve
 from tljax.stages.retrain import spell
-from tljax.stages.rules import choose_augmentation
+from tljax.stages.rules import AT_THE_END, Place, choose_augmentation, choose_place, why_not_asked
 from tljax.stages.stage import check_classes, check_stage, load_data
 from tljax.training.grouped import GroupNumbers
 from tljax.training.learning_curve import Labelled, describe_curve, find_curve, measure_growth
