@@ -49,7 +49,8 @@ def evaluate_test(config: Config, workdir: Path, test_split: str | None) -> Row:
         warn_of_known(known, dataset, weights.name, weights.learned)
         found = {"test": evaluate_split(weights, dataset.test, config)}
         write_predictions(workdir, dataset, found)
-        summary = add_test(summary, dataset, judge(dataset, "test", found["test"]), known)
+        # `known` counts the copies of what the network has learned from; train is not read again.
+        summary = add_test(summary, dataset, judge(dataset, "test", found["test"], None), known)
         write_json(workdir / SUMMARY, summary)
         return summary
 
