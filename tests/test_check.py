@@ -102,11 +102,10 @@ def test_only_broken_pictures_are_an_error(tmp_path):
         read(f"folder:{folder}")
 
 
-def test_groups_on_both_sides_are_said(made):
-    config = Data(name=f"folder:{made}", group="/([0-9]+)")
-    opened = reading.open_data(config)
-    found = reading.read_data(config, opened, 32, 2**20)
-    assert "train and validation" in reading.warn_of_groups(opened, found.checked)[0]
+def test_groups_on_both_sides_are_said():
+    (verdict,) = verdicts.judge_groups("pqrs", {"train": np.array([0, 0, 1]), "validation": np.array([3, 0, 2])})
+    assert (verdict.kind, verdict.number) == ("group_leak", 1) and verdict.text.endswith("(p)")
+    assert verdicts.judge_groups("pq", {"train": np.array([0]), "test": np.array([1])}) == []
 
 
 def check(*arguments):

@@ -78,3 +78,16 @@ except signals.Stopped as stopped:
 """
     done = subprocess.run([sys.executable, "-c", script, str(debug)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (130, "stopped by SIGINT\n", "")
+
+
+def test_a_signal_while_jax_is_imported_ends_in_a_line():
+    """What was imported in part cannot be imported again."""
+    script = """
+import signal, sys
+sys.modules["jax"] = None
+from tljax.startup import end_at_once
+from tljax.storage import signals
+end_at_once(signals.Stopped(signal.SIGTERM), "")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (143, "main.py: stopped by SIGTERM\n")

@@ -72,11 +72,25 @@ CHECK_SETTINGS = {
 }
 
 
+def read_folder(text: str) -> Path:
+    """The path of a folder.
+
+    Raises:
+      argparse.ArgumentTypeError: for an empty one, as a variable that is not set leaves it.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a folder")
+    return Path(text)
+
+
 def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="a folder, a table, digits or the name of a TFDS data set")
     parser.add_argument("--run", metavar="RUN", help="a run, a weight file or imagenet: the network that looks")
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="leave check.csv and check.html there, to decide about pictures"
+        "--out",
+        metavar="FOLDER",
+        type=read_folder,
+        help="leave check.csv and check.html there, to decide on",
     )
     parser.add_argument("--strict", action="store_true", help="end with exit code 1 if something was found")
     settings = parser.add_argument_group("settings of the data, as in a run")

@@ -146,13 +146,12 @@ def leave_out_cut_off_reads(unraisable: Any) -> None:
 
 def end_at_once(stopped: signals.Stopped, line: str) -> None:
     """Says that a signal has `stopped` the program, and ends it."""
-    import jax
-
     # The reader of this pipe may have been ended by the same signal.
     with contextlib.suppress(OSError):
         print(f"main.py: stopped by {stopped.name}{line}", file=sys.stderr, flush=True)
         sys.stdout.flush()
-    if jax.distributed.is_initialized() and stopped.together:
+    # A signal may have come while JAX was imported: it cannot be imported again.
+    if stopped.together and sys.modules["jax"].distributed.is_initialized():
         raise stopped
     # An orderly exit would wait for the other processes and for the compiler, and it crashes when the compiler ends.
     os._exit(stopped.exit_code)

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from tljax.check import twins
 from tljax.check.classes import judge_classes
 from tljax.check.held_out import judge_all, scale_all
-from tljax.check.labels import find_wrong_labels, judge_labels, suspect
+from tljax.check.labels import describe_suspicion, find_wrong_labels, judge_labels, suspect
 from tljax.check.network import FeatureNetwork, read_features
 from tljax.check.odd import list_odd
 from tljax.check.properties import FileFacts, PixelFacts, measure_files, measure_pixels
@@ -22,6 +22,7 @@ from tljax.check.twins import Named, Pairs, Sketches, SmallPictures
 from tljax.check.verdicts import (
     count_classes,
     judge_findings,
+    judge_groups,
     judge_shortcuts,
     list_named,
     rank_findings,
@@ -67,12 +68,17 @@ def examine(data: str, read: ReadData, network: FeatureNetwork, notes: Sequence[
     counts = count_classes(names, {part: its.labels.tolist() for part, its in checked.parts.items()})
     verdicts = [
         *judge_findings(others),
+        *judge_groups(
+            checked.group_names,
+            {part: its.groups for part, its in checked.parts.items() if its.groups is not None},
+        ),
         *judge_shortcuts(shortcuts),
         *judge_labels(suspicion, wrong),
         *judge_classes(counts, held_out, labels, names),
     ]
     findings = rank_findings([*others, *wrong, *list_named(shortcuts, named)])
-    return Result(data, names, counts, rank_verdicts(verdicts), findings, shortcuts, [f"labels: {network.why}", *notes])
+    about_labels = f"labels: {network.why}; {describe_suspicion(suspicion, wrong, labels)}"
+    return Result(data, names, counts, rank_verdicts(verdicts), findings, shortcuts, [about_labels, *notes])
 
 
 def judge_pictures(

@@ -17,6 +17,7 @@ from tljax.check.findings import Finding
 from tljax.check.result import Verdict
 from tljax.check.twins import Named
 from tljax.data.layouts import join_names
+from tljax.text import count_words
 from tljax.training.calibration import FEWEST, Labels, log_softmax
 from tljax.training.ridge import HeldOut, find_temperature
 
@@ -125,3 +126,13 @@ def judge_labels(suspicion: Suspicion, findings: Sequence[Finding]) -> list[Verd
         f"{suspicion.accuracy:.0%} of all labels; look at them ({some})"
     )
     return [Verdict("label", len(findings), text)]
+
+
+def describe_suspicion(suspicion: Suspicion, findings: Sequence[Finding], labels: Labels) -> str:
+    """How far the labels could be judged."""
+    if math.isnan(suspicion.random):
+        return f"{count_words(len(suspicion.rows), 'picture')} could be judged, too few to say which look wrong"
+    otherwise = int((suspicion.suggested != labels[suspicion.rows]).sum())
+    if findings or not otherwise:
+        return f"heads name {suspicion.accuracy:.1%} of them"
+    return f"heads name {suspicion.accuracy:.1%} of them; of the {otherwise:,} others none is surely wrong"

@@ -13,7 +13,6 @@ from tljax.check.result import Checked, Part
 from tljax.config import Data
 from tljax.data.corrections import leave_out
 from tljax.data.decoding import BrokenPictures, Encoded, decode_all
-from tljax.data.groups import warn_leaks
 from tljax.data.image_source import ImageSource, Rows
 from tljax.data.layouts import describe_left_out, join_names
 from tljax.data.reading import ReadImages, read_images
@@ -123,7 +122,8 @@ def read_data(config: Data, opened: Opened, size: int, disk_bytes: int) -> ReadD
             reasons |= bad
             for kind, found, names in (("broken", broken, sorted(bad)), ("half_read", half_read, read.unfinished)):
                 found += [Finding(name, part, kind, 1.0, opened.class_names[labels[name]]) for name in names]
-    checked = Checked(opened.class_names, parts)
+    groups = opened.source.groups
+    checked = Checked(opened.class_names, parts, groups.names if groups else ())
     if not checked.ids:
         told = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), "; ", BROKEN_TOLD)
         raise ValueError(f"{config.name} has no picture that can be read: {told}; replace them")
@@ -159,9 +159,3 @@ def _fetch(source: ImageSource, split: str, rows: Rows, places: np.ndarray) -> S
 
 def _read_nothing(reading: Reading) -> ReadImages:
     return ReadImages(np.zeros((0, reading.size, reading.size, 3), np.uint8), (), np.zeros((0, 4), np.uint32))
-
-
-def warn_of_groups(opened: Opened, checked: Checked) -> list[str]:
-    """Lines about groups that are on both sides of the splits."""
-    groups = {part: its.groups for part, its in checked.parts.items() if its.groups is not None}
-    return warn_leaks(opened.source.groups.names, groups) if opened.source.groups else []

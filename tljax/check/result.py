@@ -33,6 +33,7 @@ class Checked(NamedTuple):
 
     class_names: tuple[str, ...]
     parts: Mapping[str, Part]
+    group_names: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Int
+
 from tljax.check.findings import Finding
 from tljax.check.result import Result, Shortcut, Verdict
 from tljax.check.twins import Named
@@ -26,6 +29,7 @@ class VerdictKind(NamedTuple):
 # The kinds of findings, the worst first.
 VERDICT_KINDS: dict[str, VerdictKind] = {
     "leak": VerdictKind("leaks", "a twin is in another split: accuracy on these is too high", "drop them"),
+    "group_leak": VerdictKind("split groups", "", "give whole groups to one split"),
     "contradiction": VerdictKind("contradictions", "a twin has another class", "give both one class, or drop them"),
     "broken": VerdictKind("broken", "no run can read them", "replace, remove or drop them"),
     "shortcut": VerdictKind("shortcuts", "", "make pictures of all classes alike in it"),
@@ -70,6 +74,15 @@ def judge_shortcuts(shortcuts: Sequence[Shortcut]) -> list[Verdict]:
     return [Verdict("shortcut", len(shortcuts), text)] if said else []
 
 
+def judge_groups(names: Sequence[str], parts: Mapping[str, Int[np.ndarray, " n"]]) -> list[Verdict]:
+    """A verdict about the groups (`data.group`) of which some pictures are in one part and some in another, if there
+    are some. `parts` are the groups of the pictures in each."""
+    counts = Counter(group for groups in parts.values() for group in np.unique(groups).tolist())
+    both = [names[group] for group, number in counts.items() if number > 1]
+    text = f"pictures that belong together are in several splits; {VERDICT_KINDS['group_leak'].do}"
+    return [Verdict("group_leak", len(both), f"{text} ({join_names(both, ', ', NAMED)})")] if both else []
+
+
 def list_named(shortcuts: Sequence[Shortcut], named: Named) -> list[Finding]:
     """A row for each picture that a shortcut names; the score is how often it is right."""
     places = {file: place for place, file in enumerate(named.ids)} if shortcuts else {}
@@ -112,7 +125,8 @@ def list_table(result: Result) -> list[str]:
         for its in result.verdicts
     ]
     found = {verdict.kind for verdict in result.verdicts}
-    clean = [kind.title for name, kind in VERDICT_KINDS.items() if name not in found]
+    # A note says how far labels could be judged.
+    clean = [kind.title for name, kind in VERDICT_KINDS.items() if name not in {*found, "label"}]
     none = [f"none: {', '.join(clean)}"] if clean else []
     return [printable(line) for line in (head, *rows, *none, *result.notes)]
 

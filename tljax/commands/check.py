@@ -16,7 +16,7 @@ from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
 from tljax.check.network import choose_network
 from tljax.check.page import check_free, make_check_page, write_check_page
-from tljax.check.reading import ReadData, list_dropped, open_data, read_data, warn_of_groups
+from tljax.check.reading import ReadData, list_dropped, open_data, read_data
 from tljax.check.result import Result
 from tljax.check.verdicts import is_open, list_table
 from tljax.config import Cache, Data, data_flags
@@ -51,14 +51,12 @@ def run(flags: argparse.Namespace) -> None:
     if flags.out is not None and (flags.out / TABLE).exists():
         refuse_decisions(flags.out / TABLE, known, opened.class_names)
     network = choose_network(model, read.digests, of_files=read.of_files)
-    notes = [*opened.warnings, *warn_of_groups(opened, read.checked), *opened.notes]
-    result = examine(config.name, read, network, notes, disk_bytes)
+    result = examine(config.name, read, network, [*opened.warnings, *opened.notes], disk_bytes)
     result = result._replace(findings=carry_over(before, result.findings, known).findings)
-    print(join_lines(*list_table(result)))
+    # Nobody may read what is printed.
     if flags.out is not None:
         leave(result, read, flags.out)
-    elif result.findings:
-        print("to see them and to decide about them, give --out FOLDER")
+    print(join_lines(*list_table(result), name_next(result, flags.out)))
     if flags.strict and is_open(result):
         sys.exit(1)
 
@@ -148,13 +146,19 @@ def refuse_decisions(table: Path, known: set[str], class_names: Sequence[str]) -
 
 
 def leave(result: Result, read: ReadData, out: Path) -> None:
-    """Writes the table and the page, and says what to do with them."""
+    """Writes the table and the page."""
     out.mkdir(exist_ok=True)
     page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out))
     with wait_for(out):
         write_findings(out / TABLE, result.findings)
         write_check_page(out / PAGE, page)
-    print(printable(f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"))
+
+
+def name_next(result: Result, out: Path | None) -> str:
+    """What to do next."""
+    if out is not None:
+        return f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"
+    return "to see them and to decide about them, give --out FOLDER" if result.findings else "nothing to decide about"
 
 
 @contextmanager
