@@ -9,7 +9,7 @@ from scipy.stats import t
 
 from tljax.report.blocks import Chart
 from tljax.report.cheapest import Candidate, SeedVariance, choose_answer, measure_difference
-from tljax.report.depth import Place, chart_places, describe_answer
+from tljax.report.depth import UnitResult, chart_places, describe_answer
 from tljax.report.figures import draw_places
 from tljax.report.paired import mcnemar
 
@@ -133,7 +133,7 @@ def test_an_answer_is_one_sentence():
 
 def test_accuracies_and_prices_by_unit_are_charts(tmp_path):
     units = ["conv2_block3", "conv3_block1", "conv3_block2", "head"]
-    places = [Place(unit, 0.5 + i / 10, 0.4, 0.9, 1.5 * i) for i, unit in enumerate(units)]
+    places = [UnitResult(unit, 0.5 + i / 10, 0.4, 0.9, 1.5 * i) for i, unit in enumerate(units)]
     accuracy, price = chart_places(places)
     assert isinstance(accuracy, Chart) and isinstance(price, Chart)
     assert [mark.text for mark in accuracy.marks] == ["conv2_block3", "conv3_block1", "head"]

@@ -5,7 +5,14 @@ import pytest
 from tiny_runs import TINY
 
 from tljax.networks.architectures import NETWORKS, RESNET50, VARIANTS, count_multiplications
-from tljax.training.places import Difference, choose_latest, compare_losses, list_places, measure_losses, paired_error
+from tljax.training.places import (
+    LossDifference,
+    choose_latest,
+    compare_losses,
+    list_places,
+    measure_losses,
+    paired_error,
+)
 from tljax.training.ridge import HeldOut
 
 
@@ -51,10 +58,10 @@ def test_left_out_pictures_are_judged_by_their_own_labels():
 
 
 def test_the_latest_place_within_one_standard_error_is_chosen():
-    near = {"early": Difference(0.0, 0.0), "middle": Difference(0.1, 0.1), "late": Difference(0.3, 0.2)}
+    near = {"early": LossDifference(0.0, 0.0), "middle": LossDifference(0.1, 0.1), "late": LossDifference(0.3, 0.2)}
     assert choose_latest(near) == "middle"
-    assert choose_latest(near | {"late": Difference(0.1, 0.2)}) == "late"
-    assert choose_latest(near | {"middle": Difference(0.1, 0.05)}) == "early"
+    assert choose_latest(near | {"late": LossDifference(0.1, 0.2)}) == "late"
+    assert choose_latest(near | {"middle": LossDifference(0.1, 0.05)}) == "early"
 
 
 def test_multiplications_are_those_of_the_published_networks():

@@ -26,7 +26,7 @@ from tljax.stages.rules import (
     choose_stages,
     why_not_asked,
 )
-from tljax.training.places import Difference
+from tljax.training.places import LossDifference
 
 EXTENTS = [
     Extent(images, images // 10, classes, 32)
@@ -93,13 +93,17 @@ def test_fine_tuning_starts_three_blocks_before_the_head(network, cut):
 
 
 def test_the_head_reads_where_it_was_asked_and_fine_tuning_starts_three_blocks_before():
-    near = {"conv3_block1": Difference(0.0, 0.0), "conv4_block4": Difference(0.01, 0.02), "head": Difference(0.2, 0.1)}
+    near = {
+        "conv3_block1": LossDifference(0.0, 0.0),
+        "conv4_block4": LossDifference(0.01, 0.02),
+        "head": LossDifference(0.2, 0.1),
+    }
     place = choose_place(near)
     assert place.unit == "conv4_block4" and "0.010 ± 0.020 above the least, at conv3_block1" in place.why
     found = choose_stages(Extent(1000, 100, 10, 32), RESNET50, 1, place=place)
     assert found.stages["feature_extraction"].head == Head("conv4_block4", "ridge")
     assert found.stages["fine_tune"].cut == "conv4_block1" and place.why in found.reasons
-    assert "there it is the least" in choose_place({"head": Difference(0.0, 0.0)}).why
+    assert "there it is the least" in choose_place({"head": LossDifference(0.0, 0.0)}).why
     # Groups of pictures of which each class has one.
     assert choose_place({}).unit == "head"
 

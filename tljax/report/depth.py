@@ -9,7 +9,7 @@ from tljax.report.cheapest import Candidate, Cheapest
 from tljax.text import count_words, printable
 
 
-class Place(NamedTuple):
+class UnitResult(NamedTuple):
     """A unit, the validation accuracy of a head that reads what it would read, with an interval of 95%, and what the
     pass up to it takes."""
 
@@ -20,7 +20,7 @@ class Place(NamedTuple):
     seconds: float
 
 
-def chart_places(places: Sequence[Place]) -> list[Block]:
+def chart_places(places: Sequence[UnitResult]) -> list[Block]:
     """Accuracy and price against the unit, in the order of the network. Units are numbers on the axis, and the first of
     each stage is named."""
     marks = [Mark(i, place.unit) for i, place in enumerate(places) if begins_stage(places, i)]
@@ -36,7 +36,7 @@ def chart_places(places: Sequence[Place]) -> list[Block]:
     ]
 
 
-def begins_stage(places: Sequence[Place], i: int) -> bool:
+def begins_stage(places: Sequence[UnitResult], i: int) -> bool:
     """Whether a unit is the first of its stage: conv4_block1, and the head."""
     return i == 0 or places[i].unit.split("_")[0] != places[i - 1].unit.split("_")[0]
 

@@ -26,7 +26,7 @@ from tljax.report.curves import (
     list_lines,
     rates,
 )
-from tljax.report.depth import Place
+from tljax.report.depth import UnitResult
 from tljax.report.fonts import Letters, choose_backend, find_letters
 from tljax.report.worst import (
     SAMPLES,
@@ -248,7 +248,7 @@ def draw_growth(path: Path, curve: LearningCurve) -> None:
         _save(figure, path)
 
 
-def draw_places(path: Path, places: Sequence[Place]) -> None:
+def draw_places(path: Path, places: Sequence[UnitResult]) -> None:
     """Draws the accuracy of a head at each unit with its interval into the file `path`, and the price on a second
     axis."""
     with _going_on(path):

@@ -8,7 +8,7 @@ from tljax.text import printable
 from tljax.training.learning_curve import FEWEST_LABELS, LearningCurve, Point
 
 # How many classes are named at most.
-NAMED = 3
+NEEDY_NAMED = 3
 # With fewer labels a class the interval held in 80 to 100% of all cases (docs/numbers.md).
 ROUGH_LABELS = 15
 LABELS = "labels a class"
@@ -67,7 +67,7 @@ def _name_needy(curve: LearningCurve, class_names: Sequence[str]) -> list[str]:
     needy = [need for need in curve.classes if need.low]
     if not needy or curve.without == "few":
         return []
-    named = join_names((f"{class_names[need.label]} ({need.all:.2f} right)" for need in needy), most=NAMED)
+    named = join_names((f"{class_names[need.label]} ({need.all:.2f} right)" for need in needy), most=NEEDY_NAMED)
     verb = "needs" if len(needy) == 1 else "need"
     return [f"{named} {verb} more most, beside more of the others: a head names a class that it has more of too often"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tljax.report import figures
 from tljax.report.blocks import Block, Code, Sheet, Text
 from tljax.report.cheapest import Candidate, measure_difference, vary_seeds
-from tljax.report.depth import Place, chart_places
+from tljax.report.depth import UnitResult, chart_places
 from tljax.report.more_labels import chart_growth
 from tljax.report.printed import align
 from tljax.text import printable
@@ -18,7 +18,7 @@ from tljax.trees import Row
 
 HEAD_KEYS = ("unit", "accuracy", "seconds")
 BY_UNIT = ("unit", "expected", "validation accuracy", "seconds")
-CAPTION = (
+OF_UNITS = (
     "A solved head that reads what each unit would read: its accuracy as the training labels alone let expect it, that "
     "on validation, and the seconds of the pass up to the unit and of solving."
 )
@@ -38,10 +38,10 @@ def describe_steps(candidates: Sequence[Candidate], groups: GroupNumbers | None)
     return list(map(printable, said))
 
 
-def list_places(found: Row) -> list[Place]:
+def list_places(found: Row) -> list[UnitResult]:
     """The places that the probe measured on validation, of how many pictures `found` says."""
     return [
-        Place(unit, accuracy, *accuracy_interval(accuracy, found["pictures"]), seconds or 0.0)
+        UnitResult(unit, accuracy, *accuracy_interval(accuracy, found["pictures"]), seconds or 0.0)
         for unit, accuracy, seconds in (tuple(row[name] for name in HEAD_KEYS) for row in found["heads"])
         if accuracy is not None
     ]
@@ -82,7 +82,7 @@ def write_sections(found: Row, test: Row | None, drawn: Sequence[str]) -> list[s
     sections = ["## How deep", "\n".join(f"- {printable(line)}" for line in said)]
     sections += [f"{TO_TRAIN}:\n\n```\n{printable(found['command'])}\n```"]
     if found["heads"]:
-        sections += [align([BY_UNIT, *list_rows(found)]), CAPTION]
+        sections += [align([BY_UNIT, *list_rows(found)]), OF_UNITS]
     return [*sections, *(f"![{Path(name).stem}](figures/{name})" for name in drawn), "## Stages"]
 
 
@@ -90,7 +90,7 @@ def show_study(found: Row, test: Row | None) -> list[Block]:
     """The section of a page."""
     blocks: list[Block] = [Text([*found["said"], *describe_tested(found, test)]), Code([found["command"]], TO_TRAIN)]
     if found["heads"]:
-        blocks += [Sheet(BY_UNIT, list_rows(found), CAPTION), *chart_places(list_places(found))]
+        blocks += [Sheet(BY_UNIT, list_rows(found), OF_UNITS), *chart_places(list_places(found))]
     if found["growth"]:
         blocks += chart_growth(read_curve(found["growth"]))
     return blocks

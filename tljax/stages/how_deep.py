@@ -44,7 +44,7 @@ from tljax.stages.prices import KEPT_BACK, keep_fitting
 from tljax.stages.probe import PlacedHead, compare_heads
 from tljax.stages.recipe import STUDY, describe_extent, resolve
 from tljax.stages.retrain import spell
-from tljax.stages.rules import AT_THE_END, Place, choose_augmentation, choose_place, why_not_asked
+from tljax.stages.rules import AT_THE_END, HeadPlace, choose_augmentation, choose_place, why_not_asked
 from tljax.stages.stage import check_classes, check_stage, load_data
 from tljax.training.grouped import GroupNumbers
 from tljax.training.learning_curve import Labelled, describe_curve, find_curve, measure_growth
@@ -181,10 +181,10 @@ def probe_units(config: Config, dataset: Dataset, source: Weights) -> probe.Prob
     return probe.probe(config, dataset, source, units)
 
 
-def find_place(heads: Mapping[str, PlacedHead], dataset: Dataset, source: Architecture, extent: Extent) -> Place:
+def find_place(heads: Mapping[str, PlacedHead], dataset: Dataset, source: Architecture, extent: Extent) -> HeadPlace:
     """Where the solved head reads, by the rule of a recipe."""
     if why := why_not_asked(extent):
-        return Place("head", f"{AT_THE_END}: {why}")
+        return HeadPlace("head", f"{AT_THE_END}: {why}")
     return choose_place(compare_heads({unit: heads[unit] for unit in list_places(source)}, dataset))
 
 

@@ -21,7 +21,7 @@ from tljax.stages.programs import Setup, initialize, make_setup
 from tljax.stages.solve import solve
 from tljax.training import calibration, features
 from tljax.training.features import Averages
-from tljax.training.places import Difference, compare_losses, measure_losses
+from tljax.training.places import LossDifference, compare_losses, measure_losses
 from tljax.training.regularization import weigh
 from tljax.training.ridge import SolvedHead
 from tljax.trees import Row
@@ -53,7 +53,7 @@ class Probe(NamedTuple):
     """The solved heads by unit, in the order of the network."""
 
     heads: dict[str, PlacedHead]
-    differences: dict[str, Difference]
+    differences: dict[str, LossDifference]
     """Of the held-out losses, from the least of them; empty if no picture could be left out."""
 
 
@@ -134,7 +134,7 @@ def judge(head: SolvedHead, dataset: Dataset, averages: Mapping[str, tuple[np.nd
     return Validated(calibration.cross_entropies(logits, labels), logits.argmax(axis=1) == labels)
 
 
-def compare_heads(heads: Mapping[str, PlacedHead], dataset: Dataset) -> dict[str, Difference]:
+def compare_heads(heads: Mapping[str, PlacedHead], dataset: Dataset) -> dict[str, LossDifference]:
     """The paired differences of the held-out losses from the least of them."""
     assert dataset.train is not None, "it is learned from"
     labels = dataset.train.all_labels()

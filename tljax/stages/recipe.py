@@ -23,8 +23,8 @@ from tljax.stages.rules import (
     WHY_VARIANT,
     AugmentationChoice,
     Choice,
+    HeadPlace,
     Limit,
-    Place,
     choose_augmentation,
     choose_place,
     choose_stages,
@@ -176,13 +176,13 @@ def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float)
     return chosen.stages._replace(reasons=reasons), chosen.changes.settings
 
 
-def _ask(config: Config, extent: Extent, source: Weights) -> Place:
+def _ask(config: Config, extent: Extent, source: Weights) -> HeadPlace:
     """Where the head of a stage that solves one reads, by training pictures that are left out."""
     units = list_places(source.architecture)
     if why := why_not_asked(extent) or find_obstacle(
         config, source.architecture, units, extent.images, extent.validation
     ):
-        return Place("head", f"{AT_THE_END}: {why}")
+        return HeadPlace("head", f"{AT_THE_END}: {why}")
     found = probe(config, load_data(config), source, units)
     print(describe(found))
     return choose_place(found.differences)
@@ -193,7 +193,7 @@ def _choose_for(
     network: Architecture | None,
     extent: Extent,
     limit: Limit | None = None,
-    place: Place | None = None,
+    place: HeadPlace | None = None,
 ) -> Chosen:
     """What is chosen for data of this `extent`, with source weights of the `network`, if there are any."""
     choice = choose_stages(extent, network, jax.device_count(), limit, place)

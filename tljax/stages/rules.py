@@ -14,7 +14,7 @@ from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import Architecture
 from tljax.training.calibration import is_uneven
-from tljax.training.places import Difference, choose_latest
+from tljax.training.places import LossDifference, choose_latest
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
 SCRATCH_PICTURES = 1_500_000
@@ -52,7 +52,7 @@ LEAST_ASKED = 5
 AT_THE_END = "its head reads at the end of the network"
 
 
-class Place(NamedTuple):
+class HeadPlace(NamedTuple):
     """The unit at which the solved head reads, and why."""
 
     unit: str
@@ -85,7 +85,7 @@ def choose_stages(
     source: Architecture | None,
     devices: int,
     limit: Limit | None = None,
-    place: Place | None = None,
+    place: HeadPlace | None = None,
 ) -> Choice:
     """The stages for data of this `extent`: transfer from weights of the network `source`, or from scratch without one.
 
@@ -106,16 +106,16 @@ def why_not_asked(extent: Extent) -> str | None:
     )
 
 
-def choose_place(differences: Mapping[str, Difference]) -> Place:
+def choose_place(differences: Mapping[str, LossDifference]) -> HeadPlace:
     """The last of the places whose loss on pictures that were left out differs from the least by at most one standard
     error; the head if no picture could be left out."""
     if not differences:
-        return Place("head", f"{AT_THE_END}: each class is one group of pictures, and none can be left out")
+        return HeadPlace("head", f"{AT_THE_END}: each class is one group of pictures, and none can be left out")
     unit = choose_latest(differences)
     best = min(differences, key=lambda each: differences[each].mean)
     mean, error = differences[unit]
     least = "is the least" if unit == best else f"is {mean:.3f} ± {error:.3f} above the least, at {best}"
-    return Place(
+    return HeadPlace(
         unit,
         f"its head reads at {unit}: the last of {', '.join(differences)} where the loss of training pictures that were "
         f"left out is within one standard error of the least (there it {least}; the errors are approximate)",
@@ -163,7 +163,9 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     return Choice({"from_scratch": stage}, reasons)
 
 
-def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit | None, place: Place | None) -> Choice:
+def _transfer(
+    extent: Extent, source: Architecture, devices: int, limit: Limit | None, place: HeadPlace | None
+) -> Choice:
     batch = choose_batch(extent.images, devices)
     solved, why_solved = solve_stage(extent, batch, place)
     if why_not := _find_obstacle(extent, limit):
@@ -222,7 +224,7 @@ def find_quartile(extent: Extent) -> float:
     return float(np.quantile(extent.by_class, 0.25)) if extent.by_class else extent.images / extent.classes
 
 
-def solve_stage(extent: Extent, batch: int, place: Place | None = None) -> tuple[Stage, tuple[str, ...]]:
+def solve_stage(extent: Extent, batch: int, place: HeadPlace | None = None) -> tuple[Stage, tuple[str, ...]]:
     """The stage that solves a head, and why it is as it is."""
     head = Head("head" if place is None else place.unit, "ridge")
     solved = Stage("feature_extraction", head=head, epochs=0, batch_size=batch)

@@ -21,7 +21,7 @@ from tljax.trees import Row
 DRAWS = 20
 # Shares of the labels: half of them, and each so much smaller than the one before, down to the least. Curves over more
 # than three doublings said no more about the next one, and one or two labels a class bend them.
-STEP, LEAST_SHARE = math.sqrt(0.5), 1 / 8
+STEP, SMALLEST_PART = math.sqrt(0.5), 1 / 8
 # With fewer labels a class there is no curve: half of them would be two.
 FEWEST_LABELS = 5
 # Where the exponent may lie: at 0.1 the next doubling brings nearly as much as the last one, at 1 half of it.
@@ -166,7 +166,7 @@ def choose_shares(labels: Labels, groups: GroupNumbers | None) -> list[float]:
     if count_each(labels, groups) < FEWEST_LABELS:
         return []
     step = STEP**2 if len(labels) / 2 > MANY_ROWS else STEP
-    shares = 0.5 * step ** np.arange(round(math.log(2 * LEAST_SHARE, step)) + 1)
+    shares = 0.5 * step ** np.arange(round(math.log(2 * SMALLEST_PART, step)) + 1)
     return sorted({len(draw_nested(labels, groups, share, 0)): float(share) for share in shares}.values())
 
 

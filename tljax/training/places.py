@@ -18,7 +18,7 @@ from tljax.training.ridge import HeldOut
 Losses = Float[np.ndarray, " held"]
 
 
-class Difference(NamedTuple):
+class LossDifference(NamedTuple):
     """How much more the loss at a place is than at the best one, in nats."""
 
     mean: float
@@ -42,11 +42,12 @@ def measure_losses(held_out: HeldOut, labels: Labels) -> Losses:
     return cross_entropies(held_out.scores, labels[held_out.rows])
 
 
-def compare_losses(losses: Mapping[str, Losses], groups: GroupNumbers | None = None) -> dict[str, Difference]:
+def compare_losses(losses: Mapping[str, Losses], groups: GroupNumbers | None = None) -> dict[str, LossDifference]:
     """The difference of each place from that with the least mean loss. `groups` [held] are those of the pictures."""
     least = min(losses.values(), key=lambda each: float(each.mean()))
     return {
-        unit: Difference(float((own - least).mean()), paired_error(own - least, groups)) for unit, own in losses.items()
+        unit: LossDifference(float((own - least).mean()), paired_error(own - least, groups))
+        for unit, own in losses.items()
     }
 
 
@@ -60,6 +61,6 @@ def paired_error(differences: Losses, groups: GroupNumbers | None = None) -> flo
     return float(np.sqrt(number / (number - 1) * np.square(sums).sum()) / n) if number > 1 else np.inf
 
 
-def choose_latest(differences: Mapping[str, Difference]) -> str:
+def choose_latest(differences: Mapping[str, LossDifference]) -> str:
     """The last of the places, in their order, whose loss differs from the least by at most one standard error."""
     return [unit for unit, difference in differences.items() if difference.mean <= difference.error][-1]
