@@ -191,6 +191,7 @@ def make_check(number: int = 14) -> tuple[Result, Checked, dict[str, str]]:
         find("dark", ids[30], 0.25, decision=CHECKED_NAMES[5]),
         find("bright", ids[30], 0.125),
         *(Finding(f"{name} is broken", "train", "broken", 1.0, name) for name in HOSTILE[:3]),
+        Finding("before.png", "train", "", 0.0, "cat", decision="keep"),
     ]
     counts = {part: dict.fromkeys(CHECKED_NAMES, 1) for part in parts}
     draws = np.random.default_rng(1)

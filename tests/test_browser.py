@@ -371,7 +371,7 @@ def test_a_big_page_is_drawn_whole(browser, tmp_path):
 @pytest.fixture(scope="module")
 def check_address(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("check") / "check.html"
-    path.write_text(render(make_check_page(*make_check())), "utf-8")
+    path.write_text(render(make_check_page(*make_check(), table="out/check.csv")), "utf-8")
     return path.as_uri()
 
 
@@ -384,6 +384,13 @@ def check(browser, check_address) -> Any:
 @pytest.mark.parametrize(("size", "scheme"), [(SIZES[0], "dark"), (SIZES[1], "light")])
 def test_so_it_is_on_the_page_of_a_check(browser, check_address, parts, size, scheme):
     check_page(show(browser, check_address, size, scheme), parts, size, scheme)
+    script = """
+    const table = document.querySelector('#overview .scroll');
+    const shown = [...document.querySelectorAll('button, .choice label')].filter((node) => node.checkVisibility());
+    const low = shown.filter((node) => node.offsetHeight < arguments[0]);
+    return [table.scrollWidth - table.clientWidth, low.length];
+    """
+    assert browser.execute_script(script, 32 if size == SIZES[1] else 28) == [0, 0]
 
 
 def find_card(page, section: str, number: int = 0) -> Any:
@@ -422,7 +429,7 @@ def read_state(page) -> tuple[str, bool]:
     dispatchEvent(event);
     return event.defaultPrevented;
     """
-    return find(page, ".saving p").text, page.execute_script(script)
+    return find(page, ".saving p", 1).text, page.execute_script(script)
 
 
 def test_a_picture_is_decided_by_mouse_and_keyboard_and_has_one_decision(check):
@@ -431,21 +438,27 @@ def test_a_picture_is_decided_by_mouse_and_keyboard_and_has_one_decision(check):
     name = leak.find_elements("tag name", "code")[1].text
     assert name == HOSTILE[0] == dark.find_element("tag name", "code").text
     assert read_choices(leak) == ["undecided", "drop"] and read_choices(dark) == ["drop"]
-    assert read_state(check) == ("2 of 31 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     click(check, dark.find_elements("css selector", ".choice label")[1])
     assert read_choices(leak) == ["undecided", "keep"] and read_choices(dark) == ["keep"]
-    assert read_state(check) == ("2 of 31 pictures decided; not saved yet", True)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided; not saved yet", True)
     press(check, "ARROW_RIGHT")
     # As it was.
-    assert read_choices(leak) == ["undecided", "drop"] and read_state(check) == ("2 of 31 pictures decided", False)
+    assert read_choices(leak) == ["undecided", "drop"] and read_state(check) == (
+        "2 of 31 pictures and 1 other decided",
+        False,
+    )
     press(check, "ARROW_LEFT", "ARROW_LEFT")
-    assert read_choices(dark) == ["undecided"] and read_state(check)[0] == "1 of 31 pictures decided; not saved yet"
+    assert (
+        read_choices(dark) == ["undecided"]
+        and read_state(check)[0] == "1 of 31 pictures and 1 other decided; not saved yet"
+    )
     find(check, ".saving button").click()
     assert read_choices(dark) == ["keep"]
     focus(check, find(check, ".saving button"))
     press(check, "ENTER", "SPACE", "ENTER")
     assert read_choices(dark) == ["drop"] and find(check, "[role=status]").text == "Taken back: 1 picture"
-    assert read_state(check) == ("2 of 31 pictures decided", False)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
     press(check, "ENTER")
     assert read_choices(dark) == ["drop"] and focused(check) == "Undo"
     assert find(check, ".saving button").get_attribute("aria-disabled") == "true"
@@ -486,30 +499,40 @@ def test_kinds_are_chosen_and_decided_together(check):
     cards = check.find_elements("css selector", "#twins .case")
     assert len(cards) == 6 and find(check, "#twins .note", 1).text.startswith("6 of 6 cards are shown")
     splits = [f"drop those in {split} that another split has" for split in ("train", "validation")]
-    actions = ["keep", "drop", "drop all but the first of each card", *splits, "give the suggested label",
-               "make undecided"]  # fmt: skip
+    actions = ["choose …", "keep the undecided", "drop the undecided", "drop all but the first of each card", *splits,
+               "give the suggested label", "make undecided"]  # fmt: skip
     assert check.execute_script(names, action) == actions
-    choose(check, action, 3)
+    # Nothing is done that was not chosen.
+    click(check, apply)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
+    assert apply.get_attribute("aria-disabled") == "true"
+    assert find(check, "[role=status]").text == ""
+    choose(check, action, 4)
+    assert apply.get_attribute("aria-disabled") == "false"
     click(check, apply)
     # The twin of what is dropped already stays.
     assert [read_choices(card) for card in cards] == [["undecided", "drop"], *[["drop", "undecided"]] * 5]
     assert find(check, "[role=status]").text == "drop those in train that another split has: 5 pictures"
     focus(check, only)
     press(check, "SPACE")
-    assert len(check.find_elements("css selector", "#twins .case")) == 6
-    choose(check, action, 0)
+    # One of both stays: there is nothing left to decide.
+    assert check.find_elements("css selector", "#twins .case") == []
+    assert read_state(check) == ("4 of 31 pictures and 4 others decided; not saved yet", True)
+    click(check, find(check, ".saving button"))
+    choose(check, kind, 1)
+    # What was decided before is done.
+    assert len(check.find_elements("css selector", "#twins .case")) == 5
+    choose(check, action, 1)
     focus(check, apply)
     press(check, "ENTER", "TAB")
-    assert [read_choices(card) for card in check.find_elements("css selector", "#twins .case")] == [
-        ["keep", "drop"], *[["drop", "keep"]] * 5,
-    ]  # fmt: skip
-    # Cards stay until others are asked for.
+    # Those that are in train are no finding. Cards stay until others are asked for.
+    cards = check.find_elements("css selector", "#twins .case")
+    assert [read_choices(card) for card in cards] == [["undecided", "keep"]] * 5
     choose(check, kind, 0)
     assert len(check.find_elements("css selector", "#twins .case")) == 2
     click(check, find(check, ".saving button"))
-    click(check, find(check, ".saving button"))
-    assert read_state(check) == ("2 of 31 pictures decided", False)
-    choose(check, action, 2)
+    assert read_state(check) == ("2 of 31 pictures and 1 other decided", False)
+    choose(check, action, 3)
     click(check, apply)
     group = find(check, "#twins .of-3")
     assert read_choices(group) == ["undecided", *["drop"] * 5]
@@ -517,6 +540,22 @@ def test_kinds_are_chosen_and_decided_together(check):
     click(check, group.find_elements("css selector", "button")[-1])
     assert read_choices(group) == ["undecided", *["drop"] * 8] and focused(check) == "Copy"
     assert read_console(check) == []
+
+
+def test_broken_pictures_are_dropped_or_left_and_cards_say_what_they_are(check):
+    """A run ends at one that is kept or has another label."""
+    action, card = find(check, "#broken .tools select"), find_card(check, "broken")
+    assert [option.text for option in action.find_elements("tag name", "option")] == [
+        "choose …", "drop the undecided", "make undecided",
+    ]  # fmt: skip
+    assert card.find_element("tag name", "fieldset").text.split("\n")[1:] == ["undecided", "drop"]
+    titles = {name: find_card(check, name).find_element("class name", "title").text
+              for name in ("broken", "before", "labels")}  # fmt: skip
+    assert titles == {"broken": "broken", "before": "not found any more", "labels": "label · 0.98"}
+    assert find(check, "#before .note", 1).text == "1 of 1 cards are shown"
+    assert find(check, "#labels .note", 1).text.endswith("how probable it is that the label was drawn at random.")
+    breaks = "return [...arguments[0].querySelector('code').childNodes].map((node) => node.textContent || '|').join('')"
+    assert check.execute_script(breaks, find_card(check, "before")) == "before.|png"
 
 
 def choose(page, select, number: int) -> None:
@@ -543,12 +582,12 @@ def test_what_is_saved_is_what_a_check_would_write(check, tmp_path):
     check.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     result, _, _ = make_check()
     click(check, find_card(check, "twins", 3).find_elements("css selector", ".choice label")[1])
-    choose(check, find(check, "#labels .tools select"), 2)
+    choose(check, find(check, "#labels .tools select"), 3)
     click(check, find(check, "#labels .tools button"))
     find(check, ".saving .save").click()
     saved, expected = tmp_path / "check.csv", tmp_path / "expected.csv"
     wait_for(check, saved.exists)
-    decided = {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2], CELLS[5]: "keep"}
+    decided = {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2], CELLS[5]: "keep", "before.png": "keep"}
     suggested = [row for row in result.findings if row.suggested not in ("", "Keep")]
     for row in result.findings:
         if row.kind == "label" and row.suggested != "Keep":
@@ -563,8 +602,11 @@ def test_what_is_saved_is_what_a_check_would_write(check, tmp_path):
     assert {name: each.said for name, each in read_decisions(saved).items()} == {
         name: said.strip() for name, said in decided.items()
     }
-    assert read_state(check) == (f"{len(decided)} of 32 pictures decided", False)
-    assert find(check, "[role=status]").text == "check.csv is saved among the downloads"
+    told = "Saved as check.csv among the downloads: put it in place of out/check.csv"
+    assert read_state(check) == (f"{len(decided) - 2} of 31 pictures and 2 others decided", False)
+    assert find(check, "[role=status]").text == find(check, ".saving p").text == told
+    click(check, find(check, ".saving button"))
+    assert read_state(check)[1] and find(check, ".saving p").text == ""
     assert read_console(check) == []
 
 

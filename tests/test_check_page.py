@@ -9,8 +9,18 @@ import pytest
 from kitchen_sink import CELLS, CHECKED_NAMES, HOSTILE, make_check
 from test_page import Reader, read_content
 
-from tljax.check.cards import Case, Place, choose_files, choose_findings, join_pairs, list_cases, read_images
-from tljax.check.findings import Finding, write_findings
+from tljax.check.cards import (
+    Case,
+    Place,
+    choose_files,
+    choose_findings,
+    join_pairs,
+    list_cases,
+    make_ledger,
+    part_twins,
+    read_images,
+)
+from tljax.check.findings import Finding, carry_over, write_findings
 from tljax.check.page import (
     choose_edges,
     describe_shortcut,
@@ -51,7 +61,8 @@ def test_the_page_carries_the_table_as_it_is_written(content, tmp_path):
     quoted = [",".join(f'"{cell}"' for cell in (text.replace('"', '""') for text in row)) for row in
               [[ledger["texts"][place] for place in ledger["columns"]], *rows]]  # fmt: skip
     assert (tmp_path / "check.csv").read_bytes().decode("utf-8-sig") == "".join(f"{line}\r\n" for line in quoted)
-    assert {row[0]: row[6] for row in rows if row[6]} == {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2]}
+    assert {row[0]: row[6] for row in rows if row[6]} == {HOSTILE[0]: "drop", "folder/picture_012.png": HOSTILE[2],
+                                                    "before.png": "keep"}  # fmt: skip
 
 
 def test_what_a_reader_sees_is_the_name_and_not_its_cell(content):
@@ -68,6 +79,19 @@ def test_a_twin_without_a_finding_has_a_spare_row(content):
     ledger = content["ledger"]
     *_, last = read_table(ledger)
     assert ledger["spare"] == 3 and last == ["keep", "train", "leak", "0.9500", "'=sum", "", "", HOSTILE[5]]
+
+
+def test_a_twin_that_was_decided_about_is_beside_the_findings():
+    """It is no finding in a next check either."""
+    new = [find("leak", "a", other="b"), find("contradiction", "c", other="d"), find("contradiction", "d", other="c")]
+    old = [find("leak", "b", other="a", decision="keep"), find("dark", "d", decision="drop")]
+    carried = carry_over(old, new, "abcd").findings
+    found, beside = part_twins(carried)
+    assert [row.file for row in found] == ["a", "c", "d"] and beside == old[:1]
+    places = {name: Place("train", "cat") for name in "abcd"}
+    ledger = make_ledger(found, beside, ["cat"], places, {}, {})
+    assert [(row[0], row[6]) for row in ledger.rows] == [("a", ""), ("c", ""), ("d", "drop"), ("b", "keep")]
+    assert ledger.spare == 1 and list_cases(found, ("leak",))[0].files == ["b", "a"]
 
 
 def test_no_class_that_is_a_word_can_be_given(content):
@@ -126,9 +150,10 @@ def test_groups_of_twins_are_cards():
 
 
 def test_kinds_that_no_section_has_are_about_single_pictures():
-    cases = sort_cases([find("dark", "a"), find("border", "a"), find("label", "a"), find("broken", "b")])
+    cases = sort_cases([find("dark", "a"), find("border", "a"), find("label", "a"), find("broken", "b"), find("", "c")])
     assert {name: [case.rows for case in its] for name, its in cases.items()} == {
         "twins": [], "labels": [[2]], "shortcuts": [], "broken": [[3]], "pictures": [[1, 0]],
+        "before": [[4]],
     }  # fmt: skip
 
 
@@ -156,7 +181,7 @@ def test_images_are_those_of_their_names():
 
 def test_the_page_says_what_it_leaves_out(content):
     result, checked, reasons = make_check(900)
-    page = make_check_page(result, checked, reasons, "tljax --config recipe")
+    page = make_check_page(result, checked, reasons, "tljax --config recipe", "out/check.csv")
     overview, _, labels = page.sections[:3]
     assert len(page.pictures) == 600 and "cards; the others are last, by name." in labels.blocks[0].note
     # Those without a picture come last, though they are worse.
@@ -167,7 +192,8 @@ def test_the_page_says_what_it_leaves_out(content):
     twins = make_check_page(Result("x", ("cat",), {}, [], found, [], []), checked).sections[1].blocks[0]
     assert twins.cards[298:302] == [[298], [350], [299], [300]]
     assert twins.note.endswith(" There is room for the pictures of 300 of 351 cards; the others are last, by name.")
-    assert f"with all {len(result.findings):,} rows of the table" in overview.blocks[2].lines[1]
+    said = "with all rows of the table. Put it in place of out/check.csv: "
+    assert said in overview.blocks[2].lines[1] and page.ledger.place == "out/check.csv"
     assert overview.blocks[3].lines == ["tljax --config recipe"]
     assert content["ledger"]["notes"] == {
         str(content["ledger"]["texts"].index(f"{name} is broken")): f"no picture: {HOSTILE[2]}" for name in HOSTILE[:2]

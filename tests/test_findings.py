@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tljax.check.cards import Place, fill_places
 from tljax.check.findings import FINDING_COLUMNS, Finding, carry_over, read_findings, write_findings
 from tljax.runs import files
 
@@ -17,6 +18,12 @@ FOUND = [
     Finding("=1+2;é.png", "val", "leak", 1.0, "dog", "", "drop", "train/cat/1.png"),
     Finding("'-a\n b.png", "train", "near_twin", 0.0, "007", "", "keep", "x\udcff.png"),
 ]
+
+
+def find(kind: str, file: str, other: str = "") -> Finding:
+    return Finding(file, "train", kind, 0.5, "cat", "dog" * (kind == "label"), other=other)
+
+
 # What a cell may not hold as it is, and what stands for it.
 parts = st.sampled_from([*"=-+@'1.;,\"\r\n\t \\", "\udcff", "\ud800", "\\udcff", "ud9af"])
 texts = st.lists(st.one_of(st.characters(exclude_characters="\0"), parts), max_size=6).map("".join)
@@ -103,7 +110,9 @@ def test_decisions_are_carried_over_and_never_lost_in_silence(tmp_path):
     assert path.read_bytes() == before
     # The picture that has no finding any more is still there, or is not.
     there, lost = carry_over(read_findings(path), new, {FOUND[1].file, FOUND[2].file})
-    assert there == [FOUND[0], replace(FOUND[2], score=0.5), new[2], FOUND[1]] and lost == []
+    kept_twice = [replace(row, decision="keep") for row in new[1:]]
+    alone = replace(FOUND[1], kind="", score=0.0, other="")
+    assert there == [FOUND[0], *kept_twice, alone] and lost == []
     kept, lost = carry_over(read_findings(path), new, [])
     assert kept == there[:3] and lost == [FOUND[1]]
     with pytest.raises(ValueError, match="has 1 decision that would be lost"):
@@ -117,6 +126,18 @@ def test_decisions_are_carried_over_and_never_lost_in_silence(tmp_path):
     with pytest.raises(ValueError, match="has the one column"):
         write_findings(path, kept)
     assert path.read_text() == "not mine\n"
+
+
+def test_a_table_of_files_and_decisions_is_carried_over(tmp_path):
+    """Each decision stands where its picture was found, or is a twin."""
+    (tmp_path / "check.csv").write_text("file;decision\na;drop\nb; \nc;dog\nd;keep\n")
+    new = [find("leak", "a", "c"), find("dark", "a"), find("label", "b")]
+    there, lost = carry_over(read_findings(tmp_path / "check.csv"), new, "abcd")
+    dropped = [replace(row, decision="drop") for row in new[:2]]
+    beside = [Finding("c", "", "leak", 0.5, "", "", "dog", "a"), Finding("d", "", "", 0.0, "", "", "keep")]
+    assert there == [*dropped, new[2], *beside] and lost == []
+    placed = [replace(beside[0], split="val", label="cat"), beside[1]]
+    assert fill_places(there, {name: Place("val", "cat") for name in "abc"}) == [*there[:3], *placed]
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):

@@ -63,6 +63,27 @@ def list_places(checked: Checked) -> dict[str, Place]:
     }
 
 
+def fill_places(findings: Iterable[Finding], places: Mapping[str, Place]) -> list[Finding]:
+    """Findings with the part and class of their pictures, where a table has lost them."""
+    return [
+        row if row.split or row.file not in places
+        else replace(row, split=places[row.file].split, label=places[row.file].label)
+        for row in findings
+    ]  # fmt: skip
+
+
+def part_twins(chosen: Sequence[Finding]) -> tuple[list[Finding], list[Finding]]:
+    """Findings, and decisions about twins that have none: their rows are turned round, behind those of findings."""
+    first: dict[tuple[str, str, str], int] = {}
+    for i, row in enumerate(chosen):
+        first.setdefault((row.kind, row.file, row.other), i)
+    beside = {
+        i for i, row in enumerate(chosen)
+        if row.decision and row.kind != "contradiction" and first.get((row.kind, row.other, row.file), i) < i
+    }  # fmt: skip
+    return [row for i, row in enumerate(chosen) if i not in beside], [chosen[i] for i in sorted(beside)]
+
+
 def list_cases(found: Sequence[Finding], kinds: Sequence[str]) -> list[Case]:
     """The cards of these kinds: rows about a picture, its twins, and theirs; the worst kind first, as they are given,
     and the worst of it. A picture that others are compared with stands first."""
@@ -140,21 +161,22 @@ def has_pictures(case: Case, keys: Mapping[str, str]) -> bool:
 
 def make_ledger(
     found: Sequence[Finding],
+    beside: Sequence[Finding],
     class_names: Sequence[str],
     places: Mapping[str, Place],
     keys: Mapping[str, str],
     reasons: Mapping[str, str],
 ) -> Ledger:
-    """The table that is saved: all rows that the page has, and a spare one for each twin that has none of its own."""
-    about = {finding.file for finding in found}
+    """The table that is saved: all rows that the page has (`part_twins`), and a spare one for each twin without one."""
+    about = {finding.file for finding in (*found, *beside)}
     twins = {row.other: row for row in found if row.other in places and row.other not in about}
     spare = [_turn_round(row, places[file]) for file, row in twins.items()]
     cells = {file: _write_cell(file) for file in (*about, *twins)}
     return Ledger(
         SAVED,
         FINDING_COLUMNS,
-        [write_cells(finding) for finding in (*found, *spare)],
-        len(spare),
+        [write_cells(finding) for finding in (*found, *beside, *spare)],
+        len(beside) + len(spare),
         # A class that is called so cannot be a decision.
         [_write_cell(label) for label in class_names if label.strip().casefold() not in (KEEP, DROP)],
         {cells[file]: key for file, key in keys.items() if file in cells},

@@ -19,8 +19,9 @@ class Finding:
 
     `file` is its id (`Split.ids`), `split` that of the source. `kind` is one of broken, half_read, exact_twin,
     near_twin, leak, contradiction, class_few, class_empty, class_uneven, class_alike, odd_size, odd_shape, dark,
-    bright, blurred, constant, border, shortcut, label. `score` is from 0 to 1, and a higher one is worse. `label` is
-    the picture's class, `suggested` another, `other` another picture. `decision` is empty, keep, drop or a class.
+    bright, blurred, constant, border, shortcut, label, or empty where there is a decision alone. `score` is from 0
+    to 1, and a higher one is worse. `label` is the picture's class, `suggested` another, `other` another picture.
+    `decision` is empty, keep, drop or a class.
     """
 
     file: str
@@ -115,23 +116,20 @@ class CarriedOver(NamedTuple):
 def carry_over(old: Sequence[Finding], new: Sequence[Finding], pictures: Collection[str]) -> CarriedOver:
     """The `new` findings with the decisions of `old` ones about `pictures` that are still there.
 
-    A decision stands in the row of the same kind and other picture or, where that is not found any more, in a row of
-    its own.
+    A decision stands in all rows about its picture. Where nothing is found about that any more, it has a row of its
+    own: that of a twin, or one without a kind.
     """
     there = set(pictures)
-    same = {_identify(finding): place for place, finding in enumerate(new)}
-    carried = list(new)
-    lost: list[Finding] = []
-    for finding in old:
-        if not finding.decision:
-            continue
-        place = same.get(_identify(finding))
-        if place is not None:
-            carried[place] = replace(carried[place], decision=finding.decision)
-        else:
-            (carried if finding.file in there else lost).append(finding)
-    return CarriedOver(carried, lost)
+    decided = {finding.file: finding for finding in old if finding.decision.strip()}
+    about = {finding.file for finding in new}
+    twins = {finding.other: finding for finding in new}
+    carried = [replace(row, decision=decided[row.file].decision) if row.file in decided else row for row in new]
+    left = [finding for finding in decided.values() if finding.file not in about]
+    own = [_give_a_row(finding, twins.get(finding.file)) for finding in left if finding.file in there]
+    return CarriedOver([*carried, *own], [finding for finding in left if finding.file not in there])
 
 
-def _identify(finding: Finding) -> tuple[str, str, str]:
-    return finding.file, finding.kind, finding.other
+def _give_a_row(finding: Finding, twin: Finding | None) -> Finding:
+    """A row for a decision about a picture that has no finding: `twin` is the finding about a twin of it."""
+    kind, score, other = (twin.kind, twin.score, twin.file) if twin else ("", 0.0, "")
+    return replace(finding, kind=kind, score=score, suggested="", other=other)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from tljax.check.cards import (
     list_cases,
     list_places,
     make_ledger,
+    part_twins,
     read_images,
 )
 from tljax.check.findings import Finding
@@ -55,6 +57,8 @@ class Sort(NamedTuple):
     title: str
     note: str
     kinds: tuple[str, ...]
+    score: str
+    """What the number on a card is; without it, there is none."""
 
 
 SORTS = {
@@ -63,29 +67,40 @@ SORTS = {
         "Pictures that are there twice. In two parts of the data they make an accuracy too high (leak); under two "
         "classes one of them is wrong (contradiction). Pictures whose twins have twins are one card.",
         ("leak", "contradiction", "exact_twin", "near_twin"),
+        "how alike both are: 1 is equal pixels",
     ),
     "labels": Sort(
         "Labels that look wrong",
         "A head that saw neither these pictures nor their twins gives them another label. The surest are first.",
         ("label",),
+        "how probable it is that the label was drawn at random",
     ),
-    "shortcuts": Sort("Shortcuts", "The pictures that a shortcut names.", ("shortcut",)),
+    "shortcuts": Sort("Shortcuts", "The pictures that a shortcut names.", ("shortcut",), ""),
     "broken": Sort(
         "Broken pictures",
         "Broken ones cannot be read, and end a run that does not drop them; half read ones lack their end.",
         ("broken", "half_read"),
+        "",
     ),
-    "pictures": Sort("Odd pictures", "Pictures that are unlike the others.", ()),
+    "pictures": Sort(
+        "Odd pictures",
+        "Pictures that are unlike the others.",
+        (),
+        "how far out the picture is: 0.5 just beyond the bound, 1 far beyond it",
+    ),
+    "before": Sort("Decided before", "Nothing is found about these pictures any more.", ("",), ""),
 }
 
 
-def make_check_page(result: Result, checked: Checked, reasons: Mapping[str, str] | None = None, run: str = "") -> Page:
+def make_check_page(
+    result: Result, checked: Checked, reasons: Mapping[str, str] | None = None, run: str = "", table: str = SAVED
+) -> Page:
     """The page of a check. `reasons` say by id why broken pictures cannot be read; `run` is the command of a run
-    that reads what is decided.
+    that reads what is decided; `table` is the place of the `check.csv` beside the page.
 
     What findings have decided is on the page already. `MOST_FINDINGS` of them are on it at most.
     """
-    found = choose_findings(result.findings)
+    found, beside = part_twins(choose_findings(result.findings))
     places = list_places(checked)
     cases = sort_cases(found)
     shortcuts = [file for its in result.shortcuts[:SHORTCUTS_WITH_PICTURES] for file in its.files[:OF_A_SHORTCUT]]
@@ -94,7 +109,11 @@ def make_check_page(result: Result, checked: Checked, reasons: Mapping[str, str]
     keys = {file: f"p{i}" for i, file in enumerate(images)}
     described = [block for its in result.shortcuts for block in describe_shortcut(its, places, keys)]
     sections = [
-        Section("overview", "What was found", [*describe_result(result), *_explain(result, run, len(found))]),
+        Section(
+            "overview",
+            "What was found",
+            [*describe_result(result), *_explain(result, run, table, len(found) + len(beside))],
+        ),
         *(
             Section(name, sort.title, [*(described if name == "shortcuts" else []), *_show(cases[name], keys, sort)])
             for name, sort in SORTS.items()
@@ -107,7 +126,9 @@ def make_check_page(result: Result, checked: Checked, reasons: Mapping[str, str]
         list_table(result)[:1],
         [section for section in sections if section.blocks],
         make_thumbnails(drawn),
-        make_ledger(found, result.class_names, places, keys, reasons or {}) if found else None,
+        replace(make_ledger(found, beside, result.class_names, places, keys, reasons or {}), place=table)
+        if found
+        else None,
         COMMAND,
     )
 
@@ -143,18 +164,18 @@ def describe_result(result: Result) -> list[Block]:
     return [table if rows else Text(["Nothing was found."], "good"), *([Text(result.notes)] if result.notes else [])]
 
 
-def _explain(result: Result, run: str, carried: int) -> list[Block]:
+def _explain(result: Result, run: str, table: str, carried: int) -> list[Block]:
     """How decisions are made and used."""
     if not carried:
         return []
     left = len(result.findings) - carried
-    rows = f"all {count_words(carried, 'row')}" if not left else f"{carried:,} of the {len(result.findings):,} rows"
+    rows = f"{carried:,} of the {len(result.findings):,} rows" if left else "all rows"
     some = " These are those with a decision and the worst; a next check finds the others again." if left else ""
     lines = [
         "Below, decide about pictures: keep them as they are, drop them, or give them another label. Files are not "
         f"changed: decisions stand in {SAVED}.",
         f"The button at the bottom saves it among the downloads, with {rows} of the table.{some} Put it in place of "
-        "the one beside this page: a next check goes on with its decisions.",
+        f"{table}: a next check goes on with its decisions.",
     ]
     return [Text(lines), Code([run], "A run that reads what was decided:")]
 
@@ -166,7 +187,7 @@ def _show(cases: Sequence[Case], keys: Mapping[str, str], sort: Sort) -> list[Bl
     ordered = sorted(cases, key=lambda case: not has_pictures(case, keys))
     shown = sum(has_pictures(case, keys) for case in cases)
     some = f" There is room for the pictures of {shown:,} of {len(cases):,} cards; the others are last, by name."
-    return [Decisions("", [case.rows for case in ordered], sort.note + some * (0 < shown < len(cases)))]
+    return [Decisions("", [case.rows for case in ordered], sort.note + some * (0 < shown < len(cases)), sort.score)]
 
 
 def describe_shortcut(its: Shortcut, places: Mapping[str, Place], keys: Mapping[str, str]) -> list[Block]:

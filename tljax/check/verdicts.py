@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from tljax.check.cards import part_twins
 from tljax.check.findings import Finding
 from tljax.check.result import Result, Shortcut, Verdict
 from tljax.check.twins import Named
@@ -142,7 +143,7 @@ def count_decided(findings: Sequence[Finding]) -> dict[str, Decided]:
     """How many pictures of each kind were decided about: a decision about a picture is one about all of its rows."""
     known = {finding.file for finding in findings if finding.decision}
     of_kind: dict[str, set[str]] = {}
-    for finding in findings:
+    for finding in part_twins(findings)[0]:
         of_kind.setdefault(finding.kind, set()).add(finding.file)
     return {kind: Decided(len(files & known), len(files)) for kind, files in of_kind.items()}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax.arguments import CHECK_SETTINGS
+from tljax.check.cards import fill_places, list_places
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
 from tljax.check.network import choose_network
@@ -52,7 +53,8 @@ def run(flags: argparse.Namespace) -> None:
         refuse_decisions(flags.out / TABLE, known, opened.class_names)
     network = choose_network(model, read.digests, of_files=read.of_files)
     result = examine(config.name, read, network, [*opened.warnings, *opened.notes], disk_bytes)
-    result = result._replace(findings=carry_over(before, result.findings, known).findings)
+    carried = carry_over(before, result.findings, known).findings
+    result = result._replace(findings=fill_places(carried, list_places(read.checked)))
     # Nobody may read what is printed.
     if flags.out is not None:
         leave(result, read, flags.out)
@@ -148,7 +150,7 @@ def refuse_decisions(table: Path, known: set[str], class_names: Sequence[str]) -
 def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page."""
     out.mkdir(exist_ok=True)
-    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out))
+    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out), str(out / TABLE))
     with wait_for(out):
         write_findings(out / TABLE, result.findings)
         write_check_page(out / PAGE, page)

@@ -151,11 +151,13 @@ class Tabs:
 @dataclass(frozen=True)
 class Decisions:
     """Cards on which a person decides about pictures. A card is some rows of the page's `Ledger`: it shows the pictures
-    that these are about, those in their column `other` first."""
+    that these are about, those in their column `other` first. `score` says what the number on a card is; without it,
+    there is none."""
 
     title: str
     cards: Sequence[Sequence[int]]
     note: str = ""
+    score: str = ""
 
 
 Block = Text | Sheet | Chart | Matrix | Gallery | PictureGrid | Code | Facts | Details | Tabs | Decisions
@@ -183,7 +185,7 @@ class Ledger:
     `rows` have cells as the file holds them, in `columns`: file, split, kind, score, label, suggested, decision, other.
     All rows of a picture get one decision: keep, drop or one of the cells `classes`. The last `spare` rows are about
     pictures without a finding; they are saved only if something was decided about these. `keys` (of the page's
-    pictures) and `notes` are by the cell of a file.
+    pictures) and `notes` are by the cell of a file. `place` is where the file `name` belongs that was saved.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Ledger:
     classes: Sequence[str]
     keys: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def number_texts(ledger: Ledger) -> dict[str, Any]:
     read = {place: printable(restore_surrogates(as_written(cell))) for cell, place in numbers.items()}
     return {
         "name": ledger.name,
+        "place": ledger.place,
         "columns": columns,
         "rows": rows,
         "spare": ledger.spare,

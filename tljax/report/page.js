@@ -68,6 +68,9 @@ function copyButton(text, source) {
 const scrolling = (label, child, name = "scroll") =>
   el("div", { class: name, role: "group", tabindex: 0, "aria-label": label }, child);
 
+// A name may go on in the next line behind its signs rather than anywhere.
+const SIGNS = /(?<=[/_]|\p{L}{2}-)(?=\S)|(?<=\S[.-])(?=\p{L})/u;
+const breakable = (text) => text.split(SIGNS).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 const heading = (title) => title && el("h3", {}, title);
 const note = (text) => text && el("p", { class: "note" }, text);
 const titled = (title, name, ...children) => el("div", { class: name }, heading(title), children);
@@ -95,7 +98,7 @@ function drawPicture(key) {
 function drawCard({ pictures, title, lines, tone }) {
   const keys = pictures.filter((key) => key != null);
   const name = page.pictures[keys[0]]?.name ?? keys[0];
-  const code = name && el("code", { title: name }, name);
+  const code = name && el("code", { title: name }, breakable(name));
   return el("li", { class: `card ${tone}` },
     el("div", { class: "pictures" }, keys.map(drawPicture)),
     title && el("p", { class: "title", title }, title),
@@ -110,7 +113,7 @@ function drawTable({ columns, rows, caption, wide }) {
   const isNumeric = (cells) => 2 * cells.filter((cell) => !isNaN(readNumber(cell))).length > cells.length;
   const known = (i) => rows.map((row) => row[i]).filter((cell) => cell != null);
   const names = columns.map((_, i) => i > 0 && isNumeric(known(i)) && "number");
-  const draw = (cell, i) => (i ? el("td", { class: names[i] }, write(cell)) : el("th", { scope: "row" }, write(cell)));
+  const draw = (cell, i) => el(i ? "td" : "th", i ? { class: names[i] } : { scope: "row" }, breakable(write(cell)));
   const lines = rows.map((row) => ({ row, node: el("tr", {}, row.map(draw)) }));
   const body = el("tbody", {}, lines.map(({ node }) => node));
   const button = (column, i) => el("button", { type: "button", click: () => sort(i) }, column || "name");
@@ -123,8 +126,7 @@ function drawTable({ columns, rows, caption, wide }) {
     const sorted = lines.filter(has).sort((a, b) => compareCells(a.row[i], b.row[i]) * (down ? -1 : 1));
     body.append(...sorted.concat(lines.filter((line) => !has(line))).map(({ node }) => node));
   }
-  const head = el("thead", {}, el("tr", {}, heads));
-  const label = caption || columns.join(", ");
+  const [head, label] = [el("thead", {}, el("tr", {}, heads)), caption || columns.join(", ")];
   const table = el("table", { class: wide && "wide", "aria-label": label }, head, body);
   return el("div", {}, note(caption), scrolling(label, table, rows.length > 100 ? "scroll long" : "scroll"));
 }
@@ -325,8 +327,7 @@ function drawGrid({ title, heads, rows, row_titles }) {
   const name = (i) => (row_titles.length ? named("row", row_titles[i]) : null);
   const cell = (key) => el("td", {}, key == null ? "" : drawPicture(key));
   const body = rows.map((row, i) => el("tr", {}, name(i), row.map(cell)));
-  const corner = row_titles.length ? el("td") : null;
-  const head = el("tr", {}, corner, heads.map((text) => named("col", text)));
+  const head = el("tr", {}, row_titles.length ? el("td") : null, heads.map((text) => named("col", text)));
   const table = el("table", { class: "pictures" }, el("thead", {}, head), el("tbody", {}, body));
   return titled(title, "block", scrolling(title || heads.join(", "), table));
 }
@@ -387,7 +388,6 @@ const DRAW = {
 };
 
 const drawBlocks = (blocks) => blocks.map((block) => DRAW[block.kind](block));
-
 const drawSection = ({ id, title, blocks }) => el("section", { id }, el("h2", {}, title), drawBlocks(blocks));
 
 addEventListener("DOMContentLoaded", () => document.body.append(
