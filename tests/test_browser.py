@@ -98,8 +98,17 @@ def show(browser, address: str, size: tuple[int, int] = SIZES[0], scheme: str = 
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+    # On a busy machine the driver may return before a page that is opened again has gone.
+    browser.execute_script("window.isBefore = true")
     browser.get(address)
+    wait_until(browser, "!window.isBefore && document.readyState === 'complete'")
     return browser
+
+
+def wait_until(page, condition: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 60).until(lambda _: page.execute_script(f"return {condition}"))
 
 
 def find(page, selector: str, number: int = 0) -> Any:
