@@ -236,6 +236,19 @@ def test_pictures_that_a_shortcut_names_are_findings_the_worst_first():
     ]  # fmt: skip
 
 
+def test_bars_of_pad_are_no_borders(tmp_path, capsys):
+    for name, size in (("wide", (40, 20)), ("square", (30, 30))):
+        for i in range(8):
+            save_noise(tmp_path / f"data/{name}/{i}.png", (ord(name[0]), i))
+            with Image.open(tmp_path / f"data/{name}/{i}.png") as image:
+                image.resize(size).save(tmp_path / f"data/{name}/{i}.png")
+    check(tmp_path / "data", "--config.data.fit=pad")
+    said = capsys.readouterr().out
+    assert "  borders  " not in said and "border color" not in said and "fit=pad makes some" in said
+    check(tmp_path / "data", "--config.data.fit=crop")
+    assert "fit=pad" not in capsys.readouterr().out
+
+
 def test_a_name_may_be_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()

@@ -87,6 +87,7 @@ def test_augmentations_are_a_list_with_strengths(text, named):
         ({"data": Data(image_size=31)}, "config.data.image_size=31: at least 32"),
         ({"data": Data(max_images=0)}, "config.data.max_images=0: a whole number, at least 1"),
         ({"data": Data(labels_per_class=0)}, "config.data.labels_per_class=0: a whole number, at least 1"),
+        ({"data": Data(seed=-1)}, "config.data.seed=-1: must be a whole number, at least 0"),
         ({"head": Head(init="solved")}, "config.head.init='solved': must be one of glorot, ridge"),
         ({"head": RIDGE, "stage": "from_scratch", "pretrained": None}, "config.head.init='ridge': is for"),
         ({"head": RIDGE, "data": Data(augment="flip")}, "config.data.augment='flip': head.init=ridge"),
@@ -268,7 +269,7 @@ def test_a_shipped_config_runs_as_it_is_or_with_the_weights_that_it_asks_for(con
 
 
 def test_every_stage_has_a_shipped_config():
-    assert {*STAGES, "four_stages", "demo", "few_labels", "gradual", "recipe"} == set(CONFIGS)
+    assert {*STAGES, "four_stages", "demo", "few_labels", "gradual", "how_deep", "recipe"} == set(CONFIGS)
 
 
 def test_a_setting_is_overridden_and_the_others_stay():

@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,26 @@ def test_max_images_counts_after_the_classes():
     dataset = datasets.load_dataset(Data(name="digits", classes=("7", "3"), max_images=20), seed=0)
     assert len(dataset.train.ids) == 20
     assert set(dataset.train.labels.tolist()) == {0, 1}
+
+
+def test_images_are_drawn_by_the_seed_of_the_data_where_it_has_one():
+    def draw(of_run: int, **own) -> tuple[str, ...]:
+        data = Data(name="digits", classes=("5", "6"), labels_per_class=9, max_images=40, **own)
+        read = datasets.load_dataset(data, seed=of_run)
+        assert datasets.size_up(data, of_run, counting=False).images == read.train.count
+        return read.train.ids + read.validation.ids
+
+    assert draw(3) == draw(8, seed=3) != draw(8)
+
+
+def test_a_test_split_that_is_not_wanted_is_not_read():
+    data = Data(name="digits", classes=("5", "6"), validation_split="train[90%:]", test_split="val", max_images=20)
+    read, alone = (datasets.load_dataset(data, seed=0, only=only) for only in (None, "test"))
+    assert list(alone.splits) == ["test"] and alone.test.ids == read.test.ids
+    assert alone.description["splits"] == {"test": read.description["splits"]["test"]}
+    none = datasets.load_dataset(replace(data, test_split="none"), seed=0)
+    assert none.test is None and none.train.ids == read.train.ids
+    assert any(note.startswith("not used: val") for note in none.description["notes"])
 
 
 def test_a_slice_of_train_without_a_test_split_evaluates_none():

@@ -15,6 +15,7 @@ from tljax import trees
 from tljax.config import Cache, Config, Data
 from tljax.data.preprocessing import CAFFE, preprocess
 from tljax.devices.mesh import make_mesh
+from tljax.networks.architectures import VARIANTS
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, fold
 from tljax.stages import from_config
@@ -46,6 +47,11 @@ def run_units(frozen, x, start, end):
     return inference.run_prefix(fold(MODEL, frozen), x, model=MODEL, end=end, preprocessing=CAFFE, start=start)
 
 
+@partial(jax.jit, static_argnames="units")
+def average_units(frozen, x, units):
+    return inference.average_units(fold(MODEL, frozen), x, model=MODEL, preprocessing=CAFFE, units=units)
+
+
 def make_prefix(frozen, calls: list, compute: str = "float32") -> features.Prefix:
     def prefix(start, end):
         def run(x):
@@ -55,7 +61,16 @@ def make_prefix(frozen, calls: list, compute: str = "float32") -> features.Prefi
 
         return run
 
-    return features.Prefix(prefix, HEAD.digest(frozen), {"compute": compute})
+    def averages(units):
+        def run(x):
+            if not isinstance(x, jax.core.Tracer):
+                calls.append((units, len(x)))
+            return average_units(frozen, x, units)
+
+        return run
+
+    about = {"compute": compute, "network": TINY._asdict()}
+    return features.Prefix(prefix, HEAD.digest(frozen), about, averages)
 
 
 def make_pass(prefix: features.Prefix, cuts=(HEAD,), inputs=None) -> features.Pass:
@@ -149,6 +164,82 @@ def test_stale_activations_are_refused_and_made_again(frozen, folder, capsys):
     assert "are not those of this network" in capsys.readouterr().out
 
 
+def average(over, units=MODEL.units[1:]):
+    return features.compute_averages(over, units)["train"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_pass_gives_what_a_head_at_each_unit_would_read(variant):
+    """Blocks of v1 before one that halves the resolution compute every second position only, unless a head reads."""
+    model = MODEL.clone(variant=VARIANTS[variant])
+    variables = jax.jit(model.init)(KEY, np.zeros((1, 32, 32, 3), np.float32))
+    units, own = model.units[1:], {"model": model, "preprocessing": CAFFE}
+
+    def run(images):
+        folded, x = fold(model, variables), preprocess(images, CAFFE)
+        networks = [model.clone(architecture=TINY.end_before(unit)) for unit in units]
+        expected = [network.apply(variables, x, "head", method="prefix") for network in networks]
+        read = [inference.average_activations(folded, images, **own, at=unit) for unit in units]
+        return inference.average_units(folded, images, **own, units=units), expected, read
+
+    found, expected, read = jax.jit(run)(IMAGES["train"][:5])
+    for i, unit in enumerate(units):
+        np.testing.assert_allclose(found[i], expected[i], rtol=1e-4, atol=1e-5)
+        if variant == "v1.5" or unit in ("conv2_block1", "head"):
+            np.testing.assert_allclose(found[i], read[i], rtol=1e-4, atol=1e-5)
+        else:
+            assert np.abs(found[i] - read[i]).max() > 1e-3
+
+
+def test_averages_are_kept_as_the_runs_keep_them_whose_heads_read_them(frozen, capsys):
+    calls, units = [], MODEL.units[1:]
+    over = make_pass(make_prefix(frozen, calls))
+    first = average(over)
+    assert calls == [(units, 16)] * 3 and first.seconds > 0
+    assert {unit: views[0].shape for unit, views in first.by_unit.items()} == {
+        unit: (37, TINY.end_before(unit).features) for unit in units
+    }
+    calls.clear()
+    again = average(over)
+    assert calls == [(units, 8)] and again.seconds == first.seconds
+    assert "averages at 5 units of 37 images: found in the cache" in capsys.readouterr().out
+    # The network whose head is at a unit.
+    short = MODEL.clone(architecture=TINY.end_before("conv4_block1"))
+    cut = Cut(short.units, "head")
+    own = {kind: {unit: tree[unit] for unit in short.units if unit in tree} for kind, tree in frozen.items()}
+    run = jax.jit(partial(inference.run_prefix, model=short, end="head", preprocessing=CAFFE))
+    prefix = features.Prefix(
+        lambda start, end: partial(run, fold(short, own)),
+        cut.digest(own),
+        over.prefix.about | {"network": short.architecture._asdict()},
+        over.prefix.run_averages,
+    )
+    found = features.compute(make_pass(prefix, (cut,)))["train"]
+    np.testing.assert_array_equal(found, first.by_unit["conv4_block1"][0])
+    assert "activations at head of 37 images: found in the cache" in capsys.readouterr().out
+    # One of them alone is missing.
+    for path in cache.folder("arrays").iterdir():
+        if '"width": 8' in (text := (path / "about.json").read_text()) and "conv3_block1" not in text:
+            cache.shutil.rmtree(path)
+    calls.clear()
+    average(over)
+    assert calls == [(units, 16)] * 3
+
+
+def test_averages_stay_within_the_limit_of_the_cache_or_are_not_kept(frozen, folder, capsys):
+    prefix = make_prefix(frozen, [])
+    size = 37 * 4 * sum(TINY.end_before(unit).features for unit in MODEL.units[1:])
+    found = average(make_pass(prefix)._replace(disk_bytes=size - 1))
+    assert not list(folder.glob("arrays/*"))
+    assert "averages at 5 units are not kept: 0.00 GiB" in capsys.readouterr().out
+    # What was kept before makes room.
+    compute(frozen, (CUTS[0],))
+    kept = average(make_pass(prefix)._replace(disk_bytes=size))
+    assert len(list((folder / "arrays").iterdir())) == 5
+    for unit, views in found.by_unit.items():
+        np.testing.assert_array_equal(views[0], kept.by_unit[unit][0])
+
+
 def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
     model = MODEL.clone(dtype=jnp.bfloat16)
 
@@ -156,7 +247,7 @@ def test_activations_in_bfloat16_are_kept_and_found(frozen, capsys):
         program = partial(inference.run_prefix, model=model, end=end, preprocessing=CAFFE, start=start)
         return partial(jax.jit(program), fold(model, frozen))
 
-    prefix = features.Prefix(run, HEAD.digest(frozen), {"compute": "bfloat16"})
+    prefix = make_prefix(frozen, [], "bfloat16")._replace(run=run)
     for cut, dtype in zip(CUTS, (jnp.bfloat16, jnp.float32), strict=True):
         first, again = (features.compute(make_pass(prefix, (cut,))) for _ in range(2))
         assert first["train"].dtype == again["train"].dtype == dtype

@@ -28,7 +28,7 @@ from tiny_runs import (
 
 from tljax.cli import main
 from tljax.commands.show import show
-from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Stage
+from tljax.config import STAGES, Cache, Config, Data, Lesson, Optimizer, Own, Stage
 from tljax.data import batches
 from tljax.data.datasets import load_dataset
 from tljax.data.decoding import Encoded
@@ -563,6 +563,28 @@ def test_classes_of_a_later_stage_are_checked_before_the_first_one_runs(tmp_path
     with pytest.raises(ValueError, match=r"^config\.stages\.tuned\.class_weights names 'cat'; the classes are 5, 6, 7"):
         run(lesson, tmp_path / "lesson")
     assert not (tmp_path / "lesson").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"none": Own(seed=1)}, "config.own: 'none' is none of config.stages, first, second, third"),
+        (
+            {"second": Own(start="third")},
+            "config.own.second.start='third': a fine_tune starts .* before it, first",
+        ),
+        ({"first": Own(start="first")}, "config.own.first.start='first': a fine_tune starts from"),
+        ({"third": Own(seed=-1)}, "config.seed=-1: must be a whole number"),
+        ({"third": Own(augment="flop")}, "config.data.augment='flop': 'flop' is not known"),
+    ],
+)
+def test_what_a_stage_has_of_its_own_is_checked(tmp_path, own, said):
+    tuned = Stage("fine_tune", cut="conv5_block1")
+    stages = {"first": Stage("feature_extraction"), "second": tuned, "third": tuned}
+    lesson = Lesson(pretrained="none", data=DIGITS, network="tiny", stages=stages, own=own)
+    with pytest.raises(ValueError, match=f"^{said}"):
+        run(lesson, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

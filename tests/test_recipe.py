@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_runs import DIGITS, TINY, read_rows, read_summary, save_digits, save_source, small
 
-from tljax.config import Cache, Data, Recipe
+from tljax.config import Cache, Data, Head, Recipe
 from tljax.data import datasets
 from tljax.data.datasets import Extent, size_up
 from tljax.networks.architectures import NETWORKS, RESNET50
@@ -18,7 +18,15 @@ from tljax.runs.workdir import begin_run, clear
 from tljax.stages import from_config
 from tljax.stages import recipe as recipes
 from tljax.stages.from_config import run
-from tljax.stages.rules import Limit, choose_augmentation, choose_batch, choose_stages
+from tljax.stages.rules import (
+    Limit,
+    choose_augmentation,
+    choose_batch,
+    choose_place,
+    choose_stages,
+    why_not_asked,
+)
+from tljax.training.places import LossDifference
 
 EXTENTS = [
     Extent(images, images // 10, classes, 32)
@@ -82,6 +90,27 @@ def test_fine_tuning_starts_three_blocks_before_the_head(network, cut):
     choice = choose_stages(Extent(1000, 100, 5, 32), network, 1)
     assert choice.stages["fine_tune"].cut == cut == find_cut(cut, network).start
     assert any(f"fine-tuning from {cut}, " in reason for reason in choice.reasons)
+
+
+def test_the_head_reads_where_it_was_asked_and_fine_tuning_starts_three_blocks_before():
+    near = {
+        "conv3_block1": LossDifference(0.0, 0.0),
+        "conv4_block4": LossDifference(0.01, 0.02),
+        "head": LossDifference(0.2, 0.1),
+    }
+    place = choose_place(near)
+    assert place.unit == "conv4_block4" and "0.010 ± 0.020 above the least, at conv3_block1" in place.why
+    found = choose_stages(Extent(1000, 100, 10, 32), RESNET50, 1, place=place)
+    assert found.stages["feature_extraction"].head == Head("conv4_block4", "ridge")
+    assert found.stages["fine_tune"].cut == "conv4_block1" and place.why in found.reasons
+    assert "there it is the least" in choose_place({"head": LossDifference(0.0, 0.0)}).why
+    # Groups of pictures of which each class has one.
+    assert choose_place({}).unit == "head"
+
+
+def test_with_fewer_than_five_pictures_a_class_nothing_is_asked():
+    assert why_not_asked(Extent(20, 0, 4, 32)) is None
+    assert "a quarter of the classes have at most 4.75" in why_not_asked(Extent(19, 0, 4, 32))
 
 
 def test_few_labels_are_for_a_solved_head_alone():
@@ -178,7 +207,7 @@ def test_a_folder_is_sized_up_without_decoding(tmp_path):
 def quick(monkeypatch):
     """Recipes choose two epochs."""
     choose = recipes.choose_stages
-    monkeypatch.setattr(recipes, "choose_stages", lambda *about: choose(*about[:3], Limit(2, "a test")))
+    monkeypatch.setattr(recipes, "choose_stages", lambda *about: choose(*about[:3], Limit(2, "a test"), *about[4:]))
 
 
 def make_recipe(**settings) -> Recipe:
@@ -220,7 +249,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
         run(make_recipe(time_limit=3.0), workdir)
     # As those of before a recipe chose the variant.
     (workdir / "recipe.json").write_text(json.dumps({name: known[name] for name in known if name != "variant"}))
-    assert recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)[0].variant is None
+    assert recipes.resolve(make_recipe(), workdir, False, 0.0, recipes.choose_recipe)[0].variant is None
     for damage in (
         known | {"stages": {"from_scratch": 3}},
         known | {"reasons": None},
@@ -239,7 +268,7 @@ def test_a_recipe_chooses_once_and_is_read_afterwards(tmp_path, capsys, monkeypa
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
+def test_a_recipe_transfers_from_weights(tmp_path, capsys, monkeypatch):
     # The head of this source reads earlier than that of the whole network.
     model = ResNet(3, architecture=TINY.end_before("conv5_block1"))
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
@@ -253,6 +282,20 @@ def test_a_recipe_transfers_from_weights(tmp_path, monkeypatch):
         assert (chosen["augment"], chosen["views"]) == ("flip,shift", 8)
     assert (found["feature_extraction"]["epochs"], found["fine_tune"]["epochs"]) == (0, 2)
     assert all(row["frozen_leaves_unchanged"] for row in found.values())
+    known = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    at = known["stages"]["feature_extraction"]["head"]["at"]
+    said = capsys.readouterr().out
+    assert f"its head reads at {at}: the last of conv3_block1, conv4_block1, head" in known["reasons"][1]
+    # What the probe has computed the stage finds.
+    assert "activations at head of 60 images, view 7: found in the cache" in said
+    monkeypatch.setattr(recipes, "probe", None)
+    run(make_recipe(pretrained=str(source), network=None, data=data), tmp_path / "run")
+    few = replace(data, labels_per_class=4)
+    run(make_recipe(pretrained=str(source), network=None, data=few), tmp_path / "few")
+    assert (
+        "its head reads at the end of the network: pictures that are left out can tell from 5 a class on"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
@@ -278,7 +321,7 @@ def test_the_folder_is_whole_whenever_it_is_left(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             run(make_recipe(**settings), workdir)
-    _, known = recipes.resolve(make_recipe(), workdir, overwrite=False, began=0.0)
+    _, known = recipes.resolve(make_recipe(), workdir, False, 0.0, recipes.choose_recipe)
     assert not workdir.exists()
     workdir.mkdir()
     (workdir / "recipe.json").write_text(json.dumps(known))

@@ -176,7 +176,7 @@ def test_a_time_limit_becomes_a_number_of_epochs(tmp_path, monkeypatch, capsys):
 
     def epochs(minutes: float) -> int:
         limited = replace(recipe, time_limit=minutes)
-        lesson, _ = recipes.resolve(limited, tmp_path / "run", overwrite=False, began=0.0)
+        lesson, _ = recipes.resolve(limited, tmp_path / "run", False, 0.0, recipes.choose_recipe)
         return lesson.stages["from_scratch"].epochs
 
     # 60 - 4 - 20 - 11 - 1 - 6 = 18: eight steps and seven evaluations make an epoch.

@@ -22,7 +22,7 @@ from tljax.data.preprocessing import CAFFE, Preprocessing
 from tljax.networks.architectures import NETWORKS, RESNET50, Architecture, Network
 from tljax.networks.cut import Cut
 from tljax.networks.resnet import ResNet, describe_network
-from tljax.report import figures, run_page
+from tljax.report import figures, run_page, study
 from tljax.runs import checkpoints, files
 from tljax.runs.integrity import CHECKSUMS
 from tljax.stages import conclusion, lessons, zero_shot
@@ -40,11 +40,13 @@ NARROW = RESNET50._replace(width=8)
 DIGITS = Data(name="digits", classes=("5", "6", "7"), max_images=60)
 TIMES = {"seconds", "images_per_second"}
 # The modules that draw figures, and what conftest.py puts in the place of the module that draws them.
-FIGURES = conclusion, lessons, one_stage, zero_shot
+FIGURES = conclusion, lessons, one_stage, study, zero_shot
 NO_FIGURES = SimpleNamespace(
-    **{name: lambda *_: None for name in ("draw_samples", "draw_predictions", "draw_curves")},
-    CURVES=figures.CURVES,
-    DRAWN=figures.DRAWN,
+    **{
+        name: lambda *_: None
+        for name in ("draw_samples", "draw_predictions", "draw_curves", "draw_places", "draw_growth")
+    },
+    **{name: getattr(figures, name) for name in ("CURVES", "DRAWN", "PLACED", "GROWN")},
 )
 # The modules that leave a page, and what conftest.py puts in the place of the module that makes it.
 PAGES = lessons, one_stage

@@ -19,8 +19,8 @@ STAGES: tuple[StageName, ...] = ("zero_shot", "feature_extraction", "fine_tune",
 
 # The number of images that zero_shot reads where `data.max_images` is None. The other stages then read all.
 ZERO_SHOT_MAX_IMAGES = 1000
-# The `data.validation_split` with which all labels are learned from.
-NO_VALIDATION = "none"
+# The `data.validation_split` with which all labels are learned from, and the `data.test_split` that is not evaluated.
+NOT_READ = "none"
 # How `data.group` names a column of a table.
 COLUMN = "column:"
 
@@ -58,6 +58,12 @@ def check_choices(settings: Any, prefix: str) -> None:
             choices = (*get_args(literal), *(None for part in get_args(hint) if part is type(None)))
             value = getattr(settings, name)
             refuse_unless(value in choices, prefix + name, value, f"must be one of {', '.join(map(str, choices))}")
+
+
+def check_seed(setting: str, seed: Any) -> None:
+    """Raises ValueError for a seed that random numbers cannot be drawn from."""
+    refuse_unless(isinstance(seed, int) and seed >= 0, setting, seed, "must be a whole number, at least 0")
+    refuse_unless(seed < 2**63, setting, seed, "must be less than 2**63")
 
 
 # What `data.augment` may name: the usual strength, and the largest.
@@ -103,7 +109,7 @@ class Data:
     without epochs."""
     test_split: str | None = None
     """Split that is evaluated once at the end, where validation is taken out of train or there is none. None: `test`
-    where the data has one."""
+    where the data has one. none: no split, which is not read either."""
     holdout: Literal["train", "test"] = "train"
     """What a folder with train and test but no val is validated on. train: a tenth of train, and test is evaluated once
     at the end. test: the pictures of test."""
@@ -118,6 +124,8 @@ class Data:
     labels_per_class: int | None = None
     """Training images of each class, drawn at random by `seed`; a smaller number draws some of those that a larger one
     draws. Validation and test stay whole. None: all."""
+    seed: int | None = None
+    """Seed that draws these. None: that of the run. With one here, runs with other seeds have the same images."""
     augment: str = "none"
     """Random changes of training images: names with strengths, such as flip,shift=0.125. flip: mirrored. shift: moved
     by up to this share of the side. crop: cut out, up to this share of the area cut off. color: brightness, contrast
@@ -185,6 +193,7 @@ class Data:
             images = getattr(self, name)
             right = images is None or (isinstance(images, int) and images >= 1)
             refuse_unless(right, f"data.{name}", images, "a whole number, at least 1")
+        check_seed("data.seed", 0 if self.seed is None else self.seed)
         self._check_group()
         augmentations = self.augmentations
         names = [name for name, _ in augmentations]
@@ -424,12 +433,6 @@ class Shared:
             return False
         return not Path(str(self.pretrained)).expanduser().is_file()
 
-    def check_seed(self) -> None:
-        """Raises ValueError for a seed that random numbers cannot be drawn from."""
-        is_right = isinstance(self.seed, int) and self.seed >= 0
-        refuse_unless(is_right, "seed", self.seed, "must be a whole number, at least 0")
-        refuse_unless(self.seed < 2**63, "seed", self.seed, "must be less than 2**63")
-
 
 @dataclass
 class Config(Shared, Stage):
@@ -444,7 +447,7 @@ class Config(Shared, Stage):
             value = getattr(self, name)
             is_right = (isinstance(value, int) and value >= lowest) or (name, value) == ("patience", None)
             refuse_unless(is_right, name, value, f"must be a whole number, at least {lowest}")
-        self.check_seed()
+        check_seed("seed", self.seed)
         for settings in (self.optimizer, self.cache, self.data):
             settings.check()
         warmup = self.optimizer.warmup_epochs
@@ -490,9 +493,9 @@ class Config(Shared, Stage):
             refuse_unless(once, "data.augment", self.data.augment, wanted)
             wanted = "head.init=ridge reads the activations that are computed once; leave it out"
             refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
-        if self.data.validation_split == NO_VALIDATION:
+        if self.data.validation_split == NOT_READ:
             wanted = "without it no epoch can be chosen: --config feature_extraction with head.init=ridge and epochs=0"
-            refuse_unless(solved and self.epochs == 0, "data.validation_split", NO_VALIDATION, wanted)
+            refuse_unless(solved and self.epochs == 0, "data.validation_split", NOT_READ, wanted)
             wanted = "with data.validation_split=none nothing is validated on; leave it out"
             refuse_unless(self.data.holdout == "train", "data.holdout", self.data.holdout, wanted)
 
@@ -534,18 +537,32 @@ def four_stages() -> dict[str, Stage]:
 
 
 @dataclass
+class Own:
+    """What a stage of a lesson does not share with the others."""
+
+    start: str | None = None
+    """The stage that a fine_tune starts from. None: the feature_extraction or fine_tune before it."""
+    seed: int | None = None
+    """Its seed; images are drawn by the lesson's. None: the lesson's."""
+    augment: str | None = None
+    """Its `data.augment`, without views. None: the lesson's."""
+
+
+@dataclass
 class Lesson(Shared):
     """Several stages in one workdir and on the same data, run in their order.
 
-    A fine_tune starts from the feature_extraction or fine_tune before it, a from_scratch from no weights. All other
-    stages, and a fine_tune with none before it, start from `pretrained`, or from the stage `source`, which runs only if
-    `source_classes` are given.
+    A fine_tune starts from the feature_extraction or fine_tune before it, unless its `own` says from which, a
+    from_scratch from no weights. All other stages, and a fine_tune with none before it, start from `pretrained`, or
+    from the stage `source`, which runs only if `source_classes` are given.
     """
 
     source_classes: tuple[str, ...] = ()
     """Classes of the same data on which source weights are first trained from scratch (stages.source). `pretrained` is
     then None."""
     stages: dict[str, Stage] = field(default_factory=four_stages)
+    own: dict[str, Own] = field(default_factory=dict)
+    """What stages do not share with the others, by their names."""
 
     @property
     def active(self) -> dict[str, Stage]:
@@ -558,7 +575,7 @@ class Lesson(Shared):
         tuned: str | None = source
         found: dict[str, str | None] = {}
         for name, stage in self.active.items():
-            starts: dict[StageName, str | None] = {"from_scratch": None, "fine_tune": tuned}
+            starts: dict[StageName, str | None] = {"from_scratch": None, "fine_tune": self._own(name).start or tuned}
             found[name] = starts.get(stage.stage, source)
             if stage.stage in ("feature_extraction", "fine_tune"):
                 tuned = name
@@ -566,12 +583,20 @@ class Lesson(Shared):
 
     def config(self, name: str, pretrained: str | None) -> Config:
         """The `Config` of one stage, with `pretrained` as its weights."""
-        data = dataclasses.replace(self.data)
+        data, seed = dataclasses.replace(self.data), self.seed
         if name == SOURCE:
             # Few labels are what the stages transfer to.
             data.classes, data.labels_per_class = self.source_classes, None
+        own = self._own(name)
+        if own.seed is not None:
+            data.seed, seed = self.seed if data.seed is None else data.seed, own.seed
+        if own.augment is not None:
+            data.augment, data.views = own.augment, None
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)} | {"compile_for": None}
-        return Config(**vars(self.stages[name]) | shared | {"pretrained": pretrained, "data": data})
+        return Config(**vars(self.stages[name]) | shared | {"pretrained": pretrained, "data": data, "seed": seed})
+
+    def _own(self, name: str) -> Own:
+        return self.own.get(name, Own())
 
 
 @dataclass
@@ -590,11 +615,11 @@ class Recipe(Shared):
         right = limit is None or (is_number(limit) and 0 < limit < math.inf)
         refuse_unless(right, "time_limit", limit, "minutes, more than 0")
         # The seed draws the images whose number is what the stages are chosen by.
-        self.check_seed()
+        check_seed("seed", self.seed)
         self.data.check()
         split, augment = self.data.validation_split, self.data.augment
         wanted = "from scratch no epoch can be chosen without it; leave it out, or give source weights"
-        refuse_unless(self.pretrained is not None or split != NO_VALIDATION, "data.validation_split", split, wanted)
+        refuse_unless(self.pretrained is not None or split != NOT_READ, "data.validation_split", split, wanted)
         wanted = (
             "with source weights a recipe computes changed pictures once: add data.views, such as data.views=8; "
             "mixup and cutmix are for training from scratch"
@@ -606,6 +631,26 @@ class Recipe(Shared):
         """The lesson of these `stages`, with the settings `data` of its data."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)}
         return Lesson(**shared | {"data": dataclasses.replace(self.data, **data)}, stages=stages)
+
+
+@dataclass
+class HowDeep(Recipe):
+    """A study: which units to train, measured on the data. It becomes a lesson whose stages are candidates, each on the
+    whole schedule that a recipe would choose, and says which of them to take."""
+
+    time_limit: float | None = None
+    """Minutes that the study may take. The candidates are timed before it begins, and those that do not fit are left
+    out, the slowest first. None: all are run."""
+
+    def check(self) -> None:
+        """Raises ValueError for a setting with which there is nothing to compare. The stages check all others."""
+        super().check()
+        wanted = "must be source weights: what to train of them is the question"
+        refuse_unless(self.pretrained is not None, "pretrained", self.pretrained, wanted)
+        wanted = "the validation pictures choose; leave it out"
+        refuse_unless(self.data.validation_split != NOT_READ, "data.validation_split", NOT_READ, wanted)
+        wanted = "one pass gives what a head at each unit reads; leave it out"
+        refuse_unless(self.cache.features, "cache.features", self.cache.features, wanted)
 
 
 AnyConfig = Config | Lesson

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from tljax.config import NO_VALIDATION, Cache, Config, Data
+from tljax.config import NOT_READ, Cache, Config, Data
 from tljax.data import datasets
 from tljax.data.datasets import Split
 from tljax.model import Model
@@ -43,7 +43,7 @@ def measure_gain(model: Model, run: Path) -> Gain:
       OSError: if the data is not there any more.
     """
     data, limits, seed = read_settings(run)
-    if data.validation_split == NO_VALIDATION:
+    if data.validation_split == NOT_READ:
         raise ValueError("it learned from all pictures, and has none to validate on")
     bounds: Any = {"disk_bytes": limits.disk_bytes, "memory_bytes": limits.memory_bytes}
     dataset = datasets.load_dataset(data, seed=seed, training=False, **bounds)

@@ -17,16 +17,14 @@ from jaxtyping import Float, UInt8
 
 from tljax.data.decoding import Fit, describe_error, make_square, read_picture, to_rgb
 from tljax.devices.mesh import by_row, compute_dtype, make_mesh, put, whole
-from tljax.networks.architectures import VARIANTS
-from tljax.networks.resnet import ResNet, abstract_variables, compute_type
+from tljax.networks.resnet import compute_type
 from tljax.runs.learned import Learned
 from tljax.runs.reference import REFERENCE, Reference, find_difference, read_reference
 from tljax.startup import in_float32
 from tljax.training import calibration, inference
 from tljax.training.inference import Inference, start_inference
-from tljax.trees import Tree, digest_leaves, flatten, unflatten
-from tljax.weights import convert
-from tljax.weights.pretrained import Weights, load_weights
+from tljax.trees import digest_leaves
+from tljax.weights.pretrained import Weights, load_weights, restore
 
 # The most pixels and the most pictures of a batch per device. A CPU multiplies matrices in blocks of rows, 12 at a time
 # with AVX2, and rounds the rows that are left over otherwise: with 256 pictures the last four of a small network differ
@@ -336,19 +334,6 @@ def make_model(weights: Weights, run: Path, mesh: Mesh) -> Model:
     if reference is not None:
         check(model, reference)
     return model
-
-
-def restore(weights: Weights) -> tuple[ResNet, Tree]:
-    """The network of `weights`, and its variables (float32).
-
-    Raises:
-      ValueError: if it has no head, or they do not fit.
-    """
-    if not weights.labels:
-        raise ValueError(f"{weights.name} has no head, so it tells no classes: give a run that trained one")
-    network = ResNet(len(weights.labels), VARIANTS[weights.variant], weights.architecture, weights.hidden)
-    leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
-    return network, unflatten(leaves)
 
 
 def find_reference(weights: Weights, run: Path) -> tuple[Reference | None, str]:

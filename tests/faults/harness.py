@@ -24,7 +24,6 @@ import numpy as np
 from processes import find_port
 from tiny_runs import TIMES
 
-from tljax.config import STAGES
 from tljax.runs import checkpoints, files
 from tljax.runs.evidence import read_evidence
 from tljax.runs.reference import read_reference
@@ -62,7 +61,7 @@ def outcome(folder: Path) -> dict[str, str]:
         return [without_times(v) for v in value] if isinstance(value, list) else value
 
     found = {}
-    for stage in [folder / name for name in ("source", *STAGES[1:]) if (folder / name).is_dir()] or [folder]:
+    for stage in sorted(path.parent for path in folder.glob(f"*/{checkpoints.FOLDER}")) or [folder]:
         with checkpoints.open_checkpoints(stage) as kept:
             meta = kept.read_meta(max(kept.numbers))
             _, best = kept.restore_variables(meta["best"])

@@ -15,6 +15,7 @@ from harness import Run as Process
 from harness import command, environment, kill_at_random, kill_until_done, newest, outcome
 from tiny_runs import make_source
 
+from tljax.runs.files import read_json, write_json
 from tljax.runs.readers import read_run
 from tljax.stages import from_config
 
@@ -91,6 +92,43 @@ def test_a_run_that_is_killed_in_each_file_of_its_end_comes_to_the_same(tmp_path
     again = Process(command("augmented.py", tmp_path / "run"), env)
     assert again.wait() == 0, again.lines
     assert outcome(tmp_path / "run") == expected and not list((tmp_path / "run").glob("*.tmp"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [0, 12])
+def test_a_study_that_is_killed_comes_to_the_same(tmp_path, kills):
+    """In each of its files, or anywhere: no stage is another, and one alone has seen the test split. Which one depends
+    on seconds, too."""
+    source, env = str(make_source(tmp_path / "source")), environment(tmp_path / "cache")
+    arguments = command("study.py", tmp_path / "run", f"--config.pretrained={source}")
+    place = tmp_path / "run"
+
+    def outcome_of(split: str) -> tuple[dict, dict, list[float]]:
+        assert [path.parent.name for path in place.glob("*/test_predictions.jsonl")] == [split]
+        summary = read_json(place / split / "summary.json")
+        assert 0 < summary.pop("test")["accuracy"] <= 1
+        # As every other stage is.
+        del summary["data"]["splits"]["test"]
+        plain = read_json(next(p for p in place.glob("*/summary.json") if p.parent.name != split))["data"]
+        write_json(place / split / "summary.json", summary | {"data": plain, "known_to_source": None})
+        (place / split / "test_predictions.jsonl").unlink()
+        found = read_json(place / "how_deep.json")
+        return outcome(place), read_json(place / "config.json"), [one["accuracy"] for one in found["candidates"]]
+
+    whole = Process(arguments, env)
+    assert whole.wait() == 0, whole.lines
+    expected = outcome_of(read_json(place / "how_deep.json")["chosen"])
+    place.rename(tmp_path / "whole")
+    for name in () if kills else ("recipe.json", "config.json", "how_deep.json", "test_predictions.jsonl", "report.md"):
+        killed = Process(arguments, env | {"KILLED_AT": name})
+        assert killed.wait() == -signal.SIGKILL, killed.lines
+    rng = random.Random(kills)
+    for i in range(kills):
+        kill_at_random(Process(arguments, env), place, 40, rng, in_save=i % 2 == 0)
+    again = Process(arguments, env)
+    assert again.wait() == 0, again.lines
+    assert outcome_of(read_json(place / "how_deep.json")["chosen"]) == expected
+    assert not list(place.glob("**/*.tmp"))
 
 
 @pytest.mark.long

@@ -14,7 +14,7 @@ from tljax.check.held_out import judge_all, scale_all
 from tljax.check.labels import describe_suspicion, find_wrong_labels, judge_labels, suspect
 from tljax.check.network import FeatureNetwork, read_features
 from tljax.check.odd import list_odd
-from tljax.check.properties import FileFacts, PixelFacts, measure_files, measure_pixels
+from tljax.check.properties import FileFacts, PixelFacts, hide_borders, measure_files, measure_pixels
 from tljax.check.reading import ReadData
 from tljax.check.result import Checked, Report, Result
 from tljax.check.shortcuts import Labeled, find_shortcuts, list_properties
@@ -50,6 +50,9 @@ def examine(data: str, read: ReadData, network: FeatureNetwork, notes: Sequence[
     labels, names = checked.labels, checked.class_names
     named = Named(checked.ids, checked.splits, [names[label] for label in labels])
     facts = measure_facts(checked)
+    if read.padded:
+        facts = facts._replace(pixels=hide_borders(facts.pixels))
+        notes = [*notes, "borders are not looked at: fit=pad makes some"]
     with bar("comparing pictures") as report:
         pairs = twins.find_twins(facts.sketches, report)
     groups = find_groups(checked, pairs, facts.sketches.pictures)

@@ -165,6 +165,13 @@ class PixelFacts(NamedTuple):
     """Whether the channels are equal."""
 
 
+def hide_borders(pixels: PixelFacts) -> PixelFacts:
+    """The facts as if no picture had a border: `data.fit=pad` makes some."""
+    return pixels._replace(
+        border=np.zeros_like(pixels.border), framed=np.zeros_like(pixels.framed), edges=np.zeros_like(pixels.edges)
+    )
+
+
 def measure_pixels(
     images: UInt8[np.ndarray, "n size size 3"] | Encoded, report: Callable[[float], None] = lambda done: None
 ) -> PixelFacts:

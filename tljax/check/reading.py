@@ -50,6 +50,8 @@ class ReadData(NamedTuple):
     """Why the broken ones cannot be read, by id."""
     of_files: bool
     """Whether digests are of files, else of pixels."""
+    padded: bool = False
+    """Whether borders may come from `data.fit=pad`."""
 
     @property
     def digests(self) -> Digests:
@@ -127,7 +129,14 @@ def read_data(config: Data, opened: Opened, size: int, disk_bytes: int) -> ReadD
     if not checked.ids:
         told = join_names((f"{name} ({reason})" for name, reason in sorted(reasons.items())), "; ", BROKEN_TOLD)
         raise ValueError(f"{config.name} has no picture that can be read: {told}; replace them")
-    return ReadData(checked, broken, half_read, reasons, not any(map(opened.source.shards, opened.source.sizes)))
+    return ReadData(
+        checked,
+        broken,
+        half_read,
+        reasons,
+        not any(map(opened.source.shards, opened.source.sizes)),
+        config.fit == "pad",
+    )
 
 
 def _read_part(

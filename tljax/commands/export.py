@@ -17,13 +17,13 @@ from tljax.devices.mesh import make_mesh
 from tljax.export.content import Content, Squares, name_network
 from tljax.export.formats import Format, find_format, why_not
 from tljax.export.squares import describe_resizing, join_squares, resize_as_said
-from tljax.model import Model, make_model, restore
+from tljax.model import Model, make_model
 from tljax.runs.files import write_through
 from tljax.runs.reference import TOLERANCES
 from tljax.text import join_lines
 from tljax.training import calibration
 from tljax.trees import Row
-from tljax.weights.pretrained import Weights, load_weights
+from tljax.weights.pretrained import Weights, load_weights, restore
 
 # The largest difference between a probability of the run and that of its export, both in float32.
 MOST_DIFFERENCE = 1e-5

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tljax.config import SOURCE, Lesson, Monitor, is_number
 from tljax.report import printed
+from tljax.report.study import BY_UNIT, TO_TRAIN, describe_tested, list_rows
 from tljax.runs.files import read_file, read_json, read_rows
+from tljax.runs.records import read_answer
 from tljax.runs.saved_configs import build_settings, fill_in
 from tljax.runs.saved_values import are_epochs, check_summary
-from tljax.runs.workdir import CONFIG, METRICS, SUMMARY, is_at_work
+from tljax.runs.workdir import ANSWER, CONFIG, METRICS, SUMMARY, is_at_work
 from tljax.text import printable
 from tljax.trees import Row
 
@@ -50,10 +52,26 @@ def _show_stages(run: Path, at_work: bool) -> str:
     left = {folder for folder in begun - training if folder.name not in finished}
     unfinished = _describe_unfinished(run, training, left, at_work)
     if finished:
-        return "\n".join([printed.stages_table(finished), *_describe_stages(run, finished), *unfinished])
+        answer = _describe_answer(run, finished)
+        return "\n".join([*answer, printed.stages_table(finished), *_describe_stages(run, finished), *unfinished])
     if training or at_work:
         return "\n".join(unfinished)
     raise FileNotFoundError("; ".join([f"{run} holds no {SUMMARY}: no run is finished there", *unfinished]))
+
+
+def _describe_answer(run: Path, finished: Mapping[str, Row]) -> list[str]:
+    """What the study in `run` came to; nothing of another run.
+
+    Raises:
+      ValueError, OSError: if its file is damaged.
+    """
+    if not (run / ANSWER).exists():
+        return []
+    found = read_answer(run / ANSWER)
+    test = finished.get(found["chosen"], {}).get("test")
+    table = [printed.align([BY_UNIT, *list_rows(found)])] if found["heads"] else []
+    said = [*found["said"], *describe_tested(found, test), f"{TO_TRAIN}: {found['command']}"]
+    return [*map(printable, said), "", *table, ""]
 
 
 def _describe_stages(run: Path, finished: Mapping[str, Row]) -> list[str]:

@@ -149,11 +149,12 @@ def load_dataset(
     *,
     seed: int,
     training: bool = True,
+    only: str | None = None,
     disk_bytes: int = 0,
     memory_bytes: float = math.inf,
     own: Callable[[int], Rows] = np.arange,
 ) -> Dataset:
-    """Reads the splits that a run needs: validation alone unless `training`.
+    """Reads the splits that a run needs: validation alone unless `training`; or `only` one of these, such as test.
 
     `own(n)` returns which of a split's `n` images this process reads. `seed` draws the samples of `max_images` and
     `labels_per_class`. Decoded images are kept in the user's cache folder, which stays within `disk_bytes`; later runs
@@ -165,7 +166,9 @@ def load_dataset(
       FileNotFoundError: if the folder or table does not exist, or CIFAR-10 cannot be downloaded.
       PermissionError: if a folder cannot be read.
     """
+    seed = seed if config.seed is None else config.seed
     source, parts, names = _open(config, training)
+    parts = parts if only is None else {part: parts[part] for part in parts if part == only}
     size = config.image_size or source.image_size
     reading = Reading(config, size, seed, disk_bytes, memory_bytes, own)
     sizes = {"train": find_kept_side(config, size)}
@@ -203,6 +206,7 @@ def size_up(config: Data, seed: int, *, counting: bool) -> Extent:
     """
     source, parts, names = _open(config, training=True)
     size, whole = config.image_size or source.image_size, replace(config, broken="refuse")
+    seed = seed if config.seed is None else config.seed
     # Where no row is this process's own, labels are read only if they decide which rows are chosen.
     none = Reading(whole, size, seed, 0, math.inf, lambda n: np.arange(0))
     readings = {"train": none._replace(own=np.arange)} if counting else {}

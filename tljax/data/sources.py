@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from tljax.config import NO_VALIDATION, Data
+from tljax.config import NOT_READ, Data
 from tljax.data.corrections import correct, read_decisions
 from tljax.data.digits import open_digits
 from tljax.data.folders import Holdout, open_folder, open_table
@@ -64,7 +64,7 @@ def open_source(config: Data) -> ImageSource:
       FileNotFoundError: if the folder, table or corrections do not exist, or CIFAR-10 cannot be downloaded.
       PermissionError: if a folder cannot be read.
     """
-    whole = config.validation_split == NO_VALIDATION
+    whole = config.validation_split == NOT_READ
     if config.name in SOURCES:
         source = SOURCES[config.name](whole)
     elif config.kind:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from tljax.config import NO_VALIDATION, Data
+from tljax.config import NOT_READ, Data
 from tljax.data.decoding import Encoded, decode_all
 from tljax.data.image_source import VALIDATION_NAMES, ImageSource, Rows
 
@@ -45,7 +45,7 @@ def choose_parts(config: Data, source: ImageSource, training: bool) -> dict[str,
     """
     has = f"the data has {', '.join(source.sizes)}"
     parts = {}
-    if config.validation_split != NO_VALIDATION:
+    if config.validation_split != NOT_READ:
         parts["validation"] = _find_validation(config, source, has)
     held_out, held_out_rows = parts.get("validation", ("", np.arange(0)))
     if training:
@@ -58,7 +58,7 @@ def choose_parts(config: Data, source: ImageSource, training: bool) -> dict[str,
             raise ValueError(f"config.data.validation_split={spec!r} leaves nothing to train on; take train[90%:]")
     test_split = config.test_split or ("test" if "test" in source.sizes else None)
     from_train = held_out in ("train", "") or (source.test_at_end and held_out == "val")
-    if training and from_train and test_split:
+    if training and from_train and test_split and test_split != NOT_READ:
         parts["test"] = _find_rows(test_split, source.sizes, "test_split")
         if parts["test"][0] == "train":
             raise ValueError(f"config.data.test_split={config.test_split!r}: must not be train; {has}")

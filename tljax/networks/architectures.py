@@ -123,3 +123,22 @@ VARIANTS = {
     "v1": Variant(stride_on_3x3=False, conv_bias=True, bn_epsilon=1.001e-5, bn_momentum=0.99),
     "v1.5": Variant(stride_on_3x3=True, conv_bias=False, bn_epsilon=1e-5, bn_momentum=0.9),
 }
+
+
+def count_multiplications(architecture: Architecture, variant: Variant, side: int) -> dict[str, int]:
+    """How many multiplications the units before each unit take for an image of this `side`, by the unit's name. Each
+    position counts, also where only every second one is read later."""
+    side, width = -(-side // 2), architecture.width
+    total, inputs = 7 * 7 * 3 * width * side**2, width
+    side, counts = -(-side // 2), {}
+    for unit in architecture.units[1:-1]:
+        counts[unit] = total
+        stage, block = (int(number) for number in unit.removeprefix("conv").split("_block"))
+        before, features = side, width * 2 ** (stage - 2)
+        if block == 1 and stage > 2:
+            side = -(-side // 2)
+        first = before if variant.stride_on_3x3 else side
+        project = 4 * inputs * features * side**2 if block == 1 else 0
+        total += inputs * features * first**2 + (9 + 4) * features**2 * side**2 + project
+        inputs = 4 * features
+    return counts | {"head": total}

@@ -238,6 +238,25 @@ class ResNet(nn.Module):
         at all positions whose average the head reads."""
         return self._run(x, self.units[self.units.index(start) : -1], False, None, average=False)
 
+    def averages(
+        self, x: Float[Array, "n ..."], end: str, start: str = "conv1"
+    ) -> tuple[Float[Array, "n ..."], dict[str, Float[Array, "n c"]]]:
+        """Runs the units from `start` up to, but not including, `end`, with BatchNorm in inference mode: the map that
+        `end` reads, or the head would average, and what a head would read before each unit that follows these, by its
+        name.
+
+        A head reads the average over all positions. So none is skipped here, though a block that halves the resolution
+        in v1 reads only every second row and column.
+        """
+        found, last = {}, self.units.index(end)
+        x = x if self.dtype is None else x.astype(self.dtype)
+        for place in range(self.units.index(start), last):
+            name = self.units[place]
+            more = () if name == "conv1" else (2 if self._halves(name) else 1, 1)
+            x = getattr(self, name)(x, False, None, *more)
+            found[self.units[place + 1]] = _average(x)
+        return x, found
+
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> Float[Array, "n classes"]:
         """Runs the whole network: preprocessed images -> logits."""
         return self.suffix(x, self.units[0], train)
@@ -255,7 +274,7 @@ class ResNet(nn.Module):
                 stride = 2 if self._halves(name) and not self._hoists(before, train and before in units) else 1
                 x = unit(x, train, mask, stride, 2 if self._hoists(name, train) else 1)
             if name == self.units[-2] and average:
-                x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
+                x = _average(x)
         return x
 
     def _halves(self, name: str) -> bool:
@@ -269,6 +288,10 @@ class ResNet(nn.Module):
         """
         following = self.units[self.units.index(name) + 1]
         return self._halves(following) and not self.variant.stride_on_3x3 and not train
+
+
+def _average(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
 
 
 @cache

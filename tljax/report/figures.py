@@ -26,6 +26,7 @@ from tljax.report.curves import (
     list_lines,
     rates,
 )
+from tljax.report.depth import UnitResult
 from tljax.report.fonts import Letters, choose_backend, find_letters
 from tljax.report.worst import (
     SAMPLES,
@@ -40,9 +41,12 @@ from tljax.report.worst import (
     write_captions,
 )
 from tljax.text import printable
+from tljax.training.learning_curve import LearningCurve
 
 # The names of the files.
 PREDICTED, DRAWN, CURVES = "predictions.png", "samples.png", "curves.png"
+# Those of a study.
+PLACED, GROWN = "places.png", "growth.png"
 COLUMNS = 5
 # The side of a picture in inches; as fractions of it, the room for two lines of text above it, and the margin around
 # it.
@@ -221,6 +225,45 @@ def _finish_axes(axes: Any) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
+
+
+def draw_growth(path: Path, curve: LearningCurve) -> None:
+    """Draws accuracy against labels a class into the file `path`: what was measured and, where there is a curve, that
+    with its band, carried on to twice as many."""
+    with _going_on(path):
+        figure = _figure_class()(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        labels, accuracies, lows, highs = np.array(curve.measured).T
+        ends = [accuracies - lows, highs - accuracies]
+        axes.errorbar(labels, accuracies, ends, fmt="o", color="C1", capsize=2, label="measured: mean and 95% of draws")
+        if curve.fitted:
+            places, fitted, low, high = np.array(curve.fitted).T
+            axes.fill_between(places, low, high, color="C0", alpha=0.2, label="about 95% of heads")
+            axes.plot(places, fitted, color="C0", label="fitted, up to twice as many")
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="labels a class", ylabel="validation accuracy")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+        _save(figure, path)
+
+
+def draw_places(path: Path, places: Sequence[UnitResult]) -> None:
+    """Draws the accuracy of a head at each unit with its interval into the file `path`, and the price on a second
+    axis."""
+    with _going_on(path):
+        figure = _figure_class()(figsize=(8, 4), layout="constrained")
+        axes = figure.add_subplot()
+        units, (accuracies, lows, highs, seconds) = range(len(places)), np.array([place[1:] for place in places]).T
+        prices = axes.twinx()
+        prices.plot(units, seconds, ".:", color="C1")
+        prices.set_ylabel("seconds (dotted)", color="C1")
+        prices.set_ylim(bottom=0)
+        axes.errorbar(units, accuracies, [accuracies - lows, highs - accuracies], fmt=".-", color="C0", capsize=2)
+        axes.set_ylabel("validation accuracy, 95%", color="C0")
+        axes.set_xticks(units, [place.unit for place in places], rotation=45, ha="right", fontsize=8)
+        axes.grid(alpha=0.3)
+        _save(figure, path)
 
 
 def _figure_class() -> Any:

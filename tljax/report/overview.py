@@ -29,7 +29,8 @@ def describe_stages(stages: Sequence[Shown], notes: Sequence[str]) -> list[Block
         ]
     if left:
         blocks.append(Text([_describe_unfinished(shown) for shown in left], "warning"))
-    blocks += compare_stages(stages)
+    # A study says itself which of its candidates are worse than another.
+    blocks += compare_stages([shown for shown in stages if not shown.run.answer])
     return [*blocks, Details("How far these numbers go", [Text(notes)])] if notes else blocks
 
 
@@ -147,8 +148,9 @@ def _is_comparable(shown: Shown) -> bool:
 
 
 def _find_judged(shown: Shown) -> Predictions | None:
-    """What a stage says of the test split, or of validation where there is none."""
-    return shown.record.test or shown.record.validation
+    """What a stage says of the test split, or of validation where there is none. Only the answer of a study has seen a
+    test split: all are compared on validation there."""
+    return (None if shown.run.answer else shown.record.test) or shown.record.validation
 
 
 def _are_alike(a: Shown, b: Shown) -> bool:
@@ -166,7 +168,7 @@ def _content(shown: Shown) -> str | None:
 
 
 def _judged_on(shown: Shown) -> str:
-    return "test" if shown.record.test is not None else shown.part
+    return "test" if shown.record.test is not None and not shown.run.answer else shown.part
 
 
 def _join(names: Sequence[str]) -> str:
@@ -190,13 +192,21 @@ def _compare(group: Sequence[Shown]) -> list[str]:
 def find_best(records: Iterable[StageRecord]) -> StageRecord | None:
     """The stage that trained and has the highest accuracy, of equal ones that with the lowest loss; None if none has
     one."""
-    ranks = [(rank, record) for record in records if (rank := _rank(record)) is not None]
+    known = list(records)
+    # Where one alone has seen a test split, that says nothing of the others.
+    of_test = all("test" in record.summary for record in known if record.summary)
+    ranks = [(rank, record) for record in known if (rank := _rank(record, of_test)) is not None]
     return min(ranks, key=lambda pair: pair[0])[1] if ranks else None
 
 
-def _rank(record: StageRecord) -> tuple[float, float] | None:
+def find_chosen(run: RunRecord) -> StageRecord | None:
+    """The stage that a study chose; None of another run."""
+    return next((stage for stage in run.stages if run.answer and stage.name == run.answer["chosen"]), None)
+
+
+def _rank(record: StageRecord, of_test: bool) -> tuple[float, float] | None:
     summary = record.summary or {}
-    measured = summary.get("test", summary)
+    measured = summary.get("test", summary) if of_test else summary
     if summary.get("stage") in (None, "zero_shot") or None in (measured.get("accuracy"), measured.get("loss")):
         return None
     return -measured["accuracy"], measured["loss"]
@@ -204,16 +214,20 @@ def _rank(record: StageRecord) -> tuple[float, float] | None:
 
 def list_commands(stages: Sequence[Shown], folders: Sequence[Path], program: str) -> list[Block]:
     """What to type to classify new pictures with the best stage, to export it, and to make the page anew."""
-    best = find_best(shown.record for shown in stages)
+    answers = [chosen for shown in stages if (chosen := find_chosen(shown.run))]
+    best = answers[0] if answers else find_best(shown.record for shown in stages)
     out = ["--out", "report.html"] if len(folders) > 1 else []
     again = Code([f"{program} {shlex.join(['report', *map(str, folders), *out])}"], "To make this page anew")
     if best is None:
         return [again]
     label = next(shown.label for shown in stages if shown.record is best)
     folder = shlex.quote(str(best.folder))
-    about = f"To classify pictures (files or folders) with {label}, which has the highest accuracy and, of equal ones, "
+    which = (
+        "the answer of the study" if answers else "which has the highest accuracy and, of equal ones, the lowest loss"
+    )
+    about = f"To classify pictures (files or folders) with {label}, {which}"
     return [
-        Code([f"{program} predict {folder} PICTURES"], f"{about}the lowest loss"),
+        Code([f"{program} predict {folder} PICTURES"], about),
         Code([f"{program} export {folder} model.onnx"], "To use it in other programs"),
         again,
     ]

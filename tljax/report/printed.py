@@ -231,7 +231,12 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
         (printable(name).replace("|", r"\|"), *(read(summary) for _, read in columns))
         for name, summary in summaries.items()
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return align([head, *rows])
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of these rows, the first of which is its head; all columns but the first hold numbers."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:
         cells = [
@@ -240,7 +245,7 @@ def stages_table(summaries: Mapping[str, Row]) -> str:
         return f"| {' | '.join(cells)} |"
 
     rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join(line(row) for row in [head, rule, *rows])
+    return "\n".join(line(row) for row in [rows[0], rule, *rows[1:]])
 
 
 def _largest_share(summary: Row) -> str:

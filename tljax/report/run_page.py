@@ -24,11 +24,12 @@ from tljax.report.origin import (
     find_program,
     show_training,
 )
-from tljax.report.overview import describe_lesson, describe_stages, find_best, list_commands, say_best
+from tljax.report.overview import describe_lesson, describe_stages, find_best, find_chosen, list_commands, say_best
 from tljax.report.page import is_page, render
 from tljax.report.pictures import MOST_PICTURES, Album, Albums
 from tljax.report.pool import Pool, collect_pictures, list_steps
 from tljax.report.shown import FindAlbum, Shown, choose_predictions, choose_shown
+from tljax.report.study import show_study
 from tljax.report.trust import describe_trust
 from tljax.report.twins import CheckedTwins, describe_twins, read_twins
 from tljax.runs.files import write_text
@@ -46,6 +47,7 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum, check: CheckedTw
     notes = list_notes(runs, stages)
     twins = describe_twins(stages, find_album, check)
     sections = [
+        Section("how-deep", "How deep", [block for run in runs for block in _show_answer(run)]),
         Section("stages", "Results", [*describe_stages(stages, notes), *twins, *_use(runs, stages)]),
         Section("curves", "Curves", chart_courses(list_courses(runs, stages))),
         Section("confusions", "Confusions",
@@ -65,6 +67,14 @@ def make_page(runs: Sequence[RunRecord], find_album: FindAlbum, check: CheckedTw
     return Page(
         name_page(runs), _lead(runs, stages), [section for section in sections if section.blocks], pool.pictures
     )
+
+
+def _show_answer(run: RunRecord) -> list[Block]:
+    """What a study came to; nothing of another run."""
+    if run.answer is None:
+        return []
+    chosen = find_chosen(run)
+    return show_study(run.answer, chosen.summary.get("test") if chosen and chosen.summary else None)
 
 
 def write_page(folders: Sequence[Path], out: Path | None, albums: Albums, check: Path | None = None) -> Path:
@@ -105,7 +115,7 @@ def leave_page(workdir: Path, datasets: Iterable[Dataset]) -> None:
         page = make_page([run], albums.find)
         write_text(place, render(page))
         print(printable(f"to look at it, open {place}"))
-        if best := find_best(run.stages):
+        if best := find_chosen(run) or find_best(run.stages):
             print(printable(f"to classify pictures: {find_program(run.environment)} predict {best.folder} PICTURES"))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

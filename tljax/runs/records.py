@@ -15,8 +15,15 @@ from tljax.runs.files import read_file, read_json, read_rows
 from tljax.runs.predictions import PREDICTIONS, Predictions, read_predictions
 from tljax.runs.reference import read_reference
 from tljax.runs.saved_configs import build_settings, fill_in
-from tljax.runs.saved_values import ENVIRONMENT_RULES, RECIPE_RULES, are_epochs, check_summary, check_values
-from tljax.runs.workdir import CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, is_at_work
+from tljax.runs.saved_values import (
+    ANSWER_RULES,
+    ENVIRONMENT_RULES,
+    RECIPE_RULES,
+    are_epochs,
+    check_summary,
+    check_values,
+)
+from tljax.runs.workdir import ANSWER, CONFIG, ENVIRONMENT, METRICS, RECIPE, SUMMARY, is_at_work
 from tljax.trees import Row
 
 _T = TypeVar("_T")
@@ -58,6 +65,8 @@ class RunRecord(NamedTuple):
     changed: Mapping[str, Any]
     reasons: tuple[str, ...]
     """Why a recipe chose these stages."""
+    answer: Row | None
+    """What a study came to; None of all else."""
     environment: Row
     troubles: tuple[str, ...]
 
@@ -100,6 +109,7 @@ def read_records(folder: Path) -> RunRecord:
         origins=origins,
         changed=changed,
         reasons=tuple(_try(folder / RECIPE, _read_reasons, [], troubles)),
+        answer=_try(folder / ANSWER, read_answer, None, troubles),
         environment=_try(folder / ENVIRONMENT, _read_newest, {}, troubles),
         troubles=tuple(troubles),
     )
@@ -176,6 +186,23 @@ def _read_reasons(path: Path) -> list[str]:
     check_values(row, RECIPE_RULES, RECIPE_RULES)
     reasons: list[str] = row["reasons"]
     return reasons
+
+
+def read_answer(path: Path) -> Row:
+    """What `how_deep.json` holds.
+
+    Raises:
+      OSError: if it cannot be read.
+      ValueError: if it is damaged.
+    """
+    row: Row = read_json(path)
+    try:
+        check_values(row, ANSWER_RULES, ANSWER_RULES)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"
+        ) from error
+    return row
 
 
 def _read_newest(path: Path) -> Row:

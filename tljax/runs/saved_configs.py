@@ -5,10 +5,22 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tljax.config import SOURCE, AnyConfig, Config, Data, Lesson, Recipe, Stage, as_json, check_choices, data_flags
+from tljax.config import (
+    SOURCE,
+    AnyConfig,
+    Config,
+    Data,
+    HowDeep,
+    Lesson,
+    Recipe,
+    Stage,
+    as_json,
+    check_choices,
+    data_flags,
+)
 from tljax.data.decoding import USUAL_FIT
 
-ConfigT = TypeVar("ConfigT", Config, Lesson, Recipe)
+ConfigT = TypeVar("ConfigT", Config, Lesson, Recipe, HowDeep)
 
 
 # What older versions did, for settings whose default now does something else.

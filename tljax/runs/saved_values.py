@@ -8,6 +8,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -337,6 +338,58 @@ SUMMARY_RULES: dict[str, Rule] = {
 ENVIRONMENT_RULES: dict[str, Rule] = {
     "command": _list(is_text, "must be the words of a command"),
     "versions": _dict(is_text, "must be the version of each package"),
+}
+
+
+def _is_head(value: Any) -> bool:
+    """Whether `value` is what a probe says of the solved head at a unit."""
+    if not isinstance(value, dict) or not is_text(value.get("unit")):
+        return False
+    shares = [value.get(name) for name in ("expected", "accuracy")]
+    return all(map(_either(lambda share: is_number(share, 0, 1)), shares)) and _either(
+        lambda seconds: is_number(seconds, 0)
+    )(value.get("seconds"))
+
+
+def _is_growth(value: Any) -> bool:
+    """Whether `value` is the JSON of a learning curve, or None."""
+    if not isinstance(value, dict):
+        return value is None
+    points, classes = [value.get(name) for name in ("measured", "fitted")], value.get("classes")
+    are_points = partial(_are_numbers, names=("labels", "accuracy", "low", "high"))
+    return (
+        value.keys() == {"measured", "fitted", "twice", "without", "classes"}
+        and all(isinstance(each, list) and all_are(are_points, each) for each in points)
+        and bool(value["measured"])
+        and _either(partial(_are_numbers, names=("value", "low", "high")))(value["twice"])
+        and value["without"] in ("", "few", "flat", "bad")
+        and isinstance(classes, list)
+        and all_are(partial(_are_numbers, names=("label", "half", "all", "pictures", "low")), classes)
+    )
+
+
+def _are_numbers(value: Any, names: Collection[str]) -> bool:
+    """Whether `value` has numbers by these names, and nothing else."""
+    right = isinstance(value, dict) and value.keys() == set(names)
+    return right and all(isinstance(number, bool) or is_finite(number) for number in value.values())
+
+
+PROBE_RULES: dict[str, Rule] = {
+    "place": Rule(is_text, "must be the name of a unit"),
+    "heads": _list(_is_head, "must be a row for each unit"),
+    "pictures": _whole(1),
+    "growth": Rule(_is_growth, "must be a learning curve"),
+}
+# `how_deep.json`, and what the recipe of a study has besides that of others.
+ANSWER_RULES: dict[str, Rule] = {
+    "chosen": Rule(is_text, "must be the name of a stage"),
+    "said": _list(is_text, "must be texts"),
+    "command": Rule(is_text, "must be a command"),
+    **PROBE_RULES,
+}
+PLAN_RULES: dict[str, Rule] = {
+    "study.seconds": Rule(is_finite, "must be a number"),
+    **{f"study.{name}": rule for name, rule in PROBE_RULES.items()},
 }
 RECIPE_RULES: dict[str, Rule] = {"reasons": _list(is_text, "must be texts")}
 

@@ -24,14 +24,16 @@ CONFIG, METRICS, SUMMARY, ENVIRONMENT = "config.json", "metrics.jsonl", "summary
 REPORT = "report.html"
 # What a recipe became. Its run begins with this file, so that the folder is a run's only with the config after it.
 RECIPE = "recipe.json"
+# The answer of a study.
+ANSWER = "how_deep.json"
 # What a run writes into its workdir; --overwrite deletes these and `RECIPE`, and nothing else.
 OTHERS = (
-    *predictions.PREDICTIONS.values(), "report.md", REPORT, "figures", "checkpoints",
+    *predictions.PREDICTIONS.values(), "report.md", REPORT, ANSWER, "figures", "checkpoints",
     reference.REFERENCE, evidence.EVIDENCE, learned.LEARNED,
 )  # fmt: skip
 FILES = (CONFIG, ENVIRONMENT, METRICS, *OTHERS, SUMMARY)
 # What a run writes into these folders, as patterns of names.
-OWN = {"figures": r"(unfinished_)?(samples|predictions|curves)\.png", "checkpoints": r"\d+(\..*)?"}
+OWN = {"figures": r"(unfinished_)?(samples|predictions|curves|places|growth)\.png", "checkpoints": r"\d+(\..*)?"}
 LOCK = ".lock"
 # The names of stages, which are folders in the workdir.
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
@@ -195,9 +197,11 @@ def begin_run(workdir: Path, config: AnyConfig, *, overwrite: bool, recipe: Row 
 
 
 def mark_running(workdir: Path, config: AnyConfig) -> None:
-    """Marks the run as one of `config` that is not finished, and records what this start runs on."""
+    """Marks the run as one of `config` that is not finished, and records what this start runs on. What an earlier epoch
+    predicted for the test split goes, too: the run itself may not evaluate that."""
     if leads():
         (workdir / SUMMARY).unlink(missing_ok=True)
+        (workdir / predictions.PREDICTIONS["test"]).unlink(missing_ok=True)
     write_json(workdir / CONFIG, as_json(config))
     record_environment(workdir)
 

@@ -4,11 +4,12 @@ import json
 import time
 from pathlib import Path
 
-from tljax.config import AnyConfig, Lesson, Recipe, as_json
+from tljax.config import AnyConfig, HowDeep, Lesson, Recipe, as_json
 from tljax.devices.processes import check_alike
+from tljax.stages.how_deep import choose_study, run_study
 from tljax.stages.lessons import run_lesson, stage_configs
 from tljax.stages.preflight import preflight
-from tljax.stages.recipe import resolve
+from tljax.stages.recipe import choose_recipe, resolve
 from tljax.stages.stage import run_one
 from tljax.startup import as_on_the_command_line
 from tljax.trees import Row
@@ -21,8 +22,8 @@ def train(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = 
 
 
 def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = False, began: float | None = None) -> Row:
-    """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages. A recipe
-    becomes a lesson first.
+    """Runs one stage in `workdir`, or the stages of a lesson in subfolders with the names of the stages. A recipe or a
+    study becomes a lesson first.
 
     Returns what `summary.json` holds; for a lesson, each stage's by its name. With `config.compile_for` it compiles the
     programs for that TPU slice, prints what they need, writes nothing, and returns an empty dict.
@@ -39,10 +40,15 @@ def run(config: AnyConfig | Recipe, workdir: str | Path, *, overwrite: bool = Fa
       signals.Stopped: if a signal ends the run.
     """
     workdir = Path(workdir).expanduser()
+    began = time.perf_counter() if began is None else began
     check_alike("config", json.dumps(as_json(config), sort_keys=True))
     recipe = None
-    if isinstance(config, Recipe):
-        config, recipe = resolve(config, workdir, overwrite, time.perf_counter() if began is None else began)
+    if isinstance(config, HowDeep) and config.compile_for is None:
+        return run_study(config, workdir, overwrite, began)
+    if isinstance(config, HowDeep):
+        config, recipe = resolve(config, workdir, overwrite, began, choose_study)
+    elif isinstance(config, Recipe):
+        config, recipe = resolve(config, workdir, overwrite, began, choose_recipe)
     if config.compile_for is not None:
         preflight(stage_configs(config, workdir), config.compile_for, in_lesson=isinstance(config, Lesson))
         return {}

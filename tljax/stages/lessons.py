@@ -1,16 +1,21 @@
 """A lesson: its stages one after the other, each in a folder of its own, and one report."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 
 from tljax.config import SOURCE, ZERO_SHOT_MAX_IMAGES, AnyConfig, Config, Lesson
 from tljax.data import sources
+from tljax.data.augmentation import find_kept_side
 from tljax.data.datasets import Dataset
+from tljax.data.image_source import PHOTOGRAPH_SIZE
+from tljax.data.layouts import join_names
 from tljax.devices.mesh import make_mesh
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import DEFAULT_VARIANT, Architecture, find_architecture, name_architecture
@@ -54,60 +59,93 @@ from tljax.weights.imagenet import check_head
 from tljax.weights.pretrained import Weights, load_weights
 
 
+class Ran(NamedTuple):
+    """The stages of a lesson that have run."""
+
+    summaries: dict[str, Row]
+    datasets: dict[str, Dataset]
+    """Those of the stages that were not finished before."""
+
+
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None = None) -> dict[str, Row]:
     """Runs every stage of a lesson that is not finished yet, then writes the report. Returns the summaries. `recipe` is
     what the lesson comes from, if it does."""
-    lesson = lesson if overwrite else as_begun(workdir, lesson)
-    configs = stage_configs(lesson, workdir)
-    for name, config in configs.items():
+    with claim_lesson(lesson, workdir, overwrite):
+        ran = run_stages(lesson, workdir, overwrite, recipe)
+        leave_report(lesson, workdir, ran, recipe["reasons"] if recipe else ())
+    return ran.summaries
+
+
+@contextmanager
+def claim_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> Iterator[None]:
+    """A block in which no other run works in the folder of a lesson, whose settings are checked before."""
+    for name, config in stage_configs(lesson, workdir).items():
         check_stage(config, name=name)
         check_overwrite(lesson.pretrained, workdir / name, overwrite)
     sources.check_place(lesson.data, workdir)
     check_overwrite(lesson.pretrained, workdir, overwrite)
     with claim(workdir):
-        finished: set[str] = set()
-        if overwrite or find_run(workdir, lesson) == "none":
-            lesson = settle_lesson(lesson)
-            configs = stage_configs(lesson, workdir)
-        if not overwrite:
-            finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
-        # Weights and data are read before anything is trained, so that a mistake shows at once.
-        left = {name: config for name, config in configs.items() if name not in finished}
-        cuts = find_shared_cuts(lesson) if left else {}
-        datasets = load_datasets(lesson, left)
-        known = {name: read_json(workdir / name / SUMMARY).get("data") or {} for name in finished}
-        check_same_data(configs, known | {name: dataset.description for name, dataset in datasets.items()}, workdir)
-        refuse_known_pictures({n: left[n] for n in left if is_kept(lesson, n, finished)}, datasets, workdir, overwrite)
+        yield
 
-        begin_run(workdir, lesson, overwrite=overwrite, recipe=recipe)
-        mark_running(workdir, lesson)
-        if overwrite:
-            for name in configs:
-                with claim(workdir / name):
-                    clear(workdir / name)
-        draw_target({name: left[name] for name in left if name != SOURCE}, workdir, datasets)
-        summaries = {}
-        # The tables of units that were printed, by network.
-        shown: dict[str, printed.Printed] = {}
-        for name, config in configs.items():
-            if name in finished:
+
+def run_stages(
+    lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None, before: Mapping[str, Row] = MappingProxyType({})
+) -> Ran:
+    """Runs every stage of a lesson that is not finished yet. `before` are summaries of stages that this start has run
+    or read."""
+    lesson = lesson if overwrite else as_begun(workdir, lesson)
+    configs = stage_configs(lesson, workdir)
+    finished: set[str] = set()
+    if overwrite or find_run(workdir, lesson) == "none":
+        lesson = settle_lesson(lesson)
+        configs = stage_configs(lesson, workdir)
+    if not overwrite:
+        finished = {name for name, config in configs.items() if find_run(workdir / name, config) == "finished"}
+    # Weights and data are read before anything is trained, so that a mistake shows at once.
+    left = {name: config for name, config in configs.items() if name not in finished}
+    cuts = find_shared_cuts(lesson) if left else {}
+    datasets = load_datasets(lesson, left)
+    known = {name: read_json(workdir / name / SUMMARY).get("data") or {} for name in finished}
+    check_same_data(configs, known | {name: dataset.description for name, dataset in datasets.items()}, workdir)
+    refuse_known_pictures({n: left[n] for n in left if is_kept(lesson, n, finished)}, datasets, workdir, overwrite)
+
+    begin_run(workdir, lesson, overwrite=overwrite, recipe=recipe)
+    mark_running(workdir, lesson)
+    if overwrite:
+        for name in configs:
+            with claim(workdir / name):
+                clear(workdir / name)
+    draw_target({name: left[name] for name in left if name != SOURCE}, workdir, datasets)
+    summaries: dict[str, Row] = {}
+    # The tables of units that were printed, by network.
+    shown: dict[str, printed.Printed] = {}
+    for name, config in configs.items():
+        if name in before:
+            summaries[name] = before[name]
+            continue
+        if name in finished:
+            summaries[name] = read_finished(workdir / name)
+            continue
+        with claim(workdir / name):
+            # A run of this stage alone may have finished here in the meantime.
+            if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
                 summaries[name] = read_finished(workdir / name)
                 continue
-            with claim(workdir / name):
-                # A run of this stage alone may have finished here in the meantime.
-                if max_over_processes(leads() and find_run(workdir / name, config) == "finished"):
-                    summaries[name] = read_finished(workdir / name)
-                    continue
-                source, dataset = load_source(config), datasets[name]
-                network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
-                others = Others(cuts.get(name, ()), shown.get(network), drawn=True)
-                summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
-                shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
-        if leads():
-            write_report(lesson, workdir, summaries, recipe["reasons"] if recipe else ())
-            if left or not (workdir / REPORT).exists():
-                run_page.leave_page(workdir, datasets.values())
-    return summaries
+            source, dataset = load_source(config), datasets[name]
+            network = make_setup(config, source, len(dataset.class_names), make_mesh()).network
+            others = Others(cuts.get(name, ()), shown.get(network), drawn=True)
+            summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
+            shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
+    return Ran(summaries, datasets)
+
+
+def leave_report(lesson: Lesson, workdir: Path, ran: Ran, reasons: Sequence[str], first: Sequence[str] = ()) -> None:
+    """Writes the report of a lesson and, if a stage has run or there is none, its page. `first` are sections of the
+    report before all others."""
+    if leads():
+        write_report(lesson, workdir, ran.summaries, reasons, first)
+        if ran.datasets or not (workdir / REPORT).exists():
+            run_page.leave_page(workdir, ran.datasets.values())
 
 
 def settle_lesson(lesson: Lesson) -> Lesson:
@@ -131,6 +169,7 @@ def stage_configs(config: AnyConfig, workdir: Path) -> dict[str, Config]:
         raise ValueError(
             f"config.source_classes makes source weights, so config.pretrained={config.pretrained!r} must be None"
         )
+    check_own(config)
     first = next(iter(config.stages))
     if config.source_classes and (first != SOURCE or config.stages[first].stage != "from_scratch"):
         raise ValueError(
@@ -158,11 +197,27 @@ def check_names(lesson: Lesson) -> None:
             )
 
 
+def check_own(lesson: Lesson) -> None:
+    """Raises ValueError for what a stage has of its own if there is no such stage, or it cannot start from the one that
+    is named."""
+    names = list(lesson.active)
+    for name, own in lesson.own.items():
+        if name not in lesson.stages:
+            raise ValueError(f"config.own: {name!r} is none of config.stages, {', '.join(lesson.stages)}")
+        before = {n: lesson.stages[n].stage for n in names[: names.index(name)]} if name in names else {}
+        heads = [n for n, stage in before.items() if stage in ("feature_extraction", "fine_tune")]
+        if own.start is not None and (lesson.stages[name].stage != "fine_tune" or own.start not in heads):
+            raise ValueError(
+                f"config.own.{name}.start={own.start!r}: a fine_tune starts from a feature_extraction or fine_tune "
+                f"before it{f', {join_names(heads)}' if heads else ''}"
+            )
+
+
 def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
     """For each stage the cuts of later stages that read the same frozen activations, in the network's order.
 
-    Later stages go on from its weights. If the units before their cuts are still as in the source, one pass computes
-    the activations at all these cuts.
+    Later stages go on from its weights, or from the same as it does. If the units before their cuts are still as in the
+    source, one pass computes the activations at all these cuts.
     """
     architecture = find_architecture(lesson.network)
     if lesson.pretrained is not None:
@@ -182,7 +237,14 @@ def find_shared_cuts(lesson: Lesson) -> dict[str, tuple[Cut, ...]]:
     places = {name: cut.units.index(cut.position) for name, cut in cuts.items()}
     shared: dict[str, dict[int, Cut]] = {name: {} for name in cuts}
     for name, cut in cuts.items():
+        if cut.position == cut.units[0]:
+            continue
         before = origins[name]
+        for other in (other for other in cuts if before in cuts and origins[other] == before):
+            if other == name:
+                break
+            if places[other] > places[name]:
+                shared[other][places[name]] = cut
         while before in cuts and places[before] > places[name]:
             shared[before][places[name]] = cut
             before = origins[before]
@@ -211,7 +273,9 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
     for name, config in configs.items():
         # With several processes, the batch size decides which images each of them reads.
         share = config.batch_size if jax.process_count() > 1 else None
-        alike.setdefault((config.stage == "zero_shot", config.data.classes, share), []).append(name)
+        # Training images from which others are cut out are kept larger.
+        kept = find_kept_side(config.data, PHOTOGRAPH_SIZE)
+        alike.setdefault((config.stage == "zero_shot", config.data.classes, kept, share), []).append(name)
     datasets: dict[str, Dataset] = {}
     for names in alike.values():
         dataset = load_data(configs[names[0]])
@@ -295,9 +359,11 @@ def draw_target(configs: Mapping[str, Config], workdir: Path, datasets: Mapping[
         draw_samples(configs[name], workdir, datasets[name])
 
 
-def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str]) -> None:
-    """Writes `report.md`: a sentence a stage, a table of the stages, their curves, samples of the pictures, and the
-    `reasons` of a recipe."""
+def write_report(
+    lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], reasons: Sequence[str], first: Sequence[str] = ()
+) -> None:
+    """Writes `report.md`: the sections `first`, a sentence a stage, a table of the stages, their curves, samples of the
+    pictures, and the `reasons` of a recipe."""
     shown = {name: summary for name, summary in summaries.items() if name != SOURCE}
     table = printed.stages_table(shown)
     figures.draw_curves(workdir / "figures" / figures.CURVES, read_curves(lesson, workdir, summaries))
@@ -307,7 +373,7 @@ def write_report(lesson: Lesson, workdir: Path, summaries: Mapping[str, Row], re
     text = f"{table}\n\n{notes}" if notes else table
     sentences = "\n".join(f"- {plain_sentence(name, summary)}" for name, summary in shown.items())
     pictures = [f"figures/{name}" for name in (figures.CURVES, figures.DRAWN) if (workdir / "figures" / name).is_file()]
-    sections = [f"# Stages of {printable(workdir.resolve().name)}", sentences, text]
+    sections = [f"# Stages of {printable(workdir.resolve().name)}", *first, sentences, text]
     sections += [f"![{Path(picture).stem}]({picture})" for picture in pictures]
     if reasons:
         sections += ["## Why these stages", "\n".join(f"- {reason}" for reason in reasons)]

@@ -22,8 +22,8 @@ from tljax.networks.resnet import ResNet, abstract_variables, compute_type, desc
 from tljax.report import printed
 from tljax.report.printed import Printed
 from tljax.training import steps
-from tljax.training.features import Prefix
-from tljax.training.inference import contribute_to, run_prefix, start_inference
+from tljax.training.features import Prefix, RunAverages
+from tljax.training.inference import average_units, contribute_to, run_prefix, start_inference
 from tljax.training.metrics import Targets
 from tljax.training.optimizers import Schedule, make_optimization, whole_outside
 from tljax.training.regularization import soften
@@ -115,7 +115,11 @@ def compile_prefix(setup: Setup, variables: Tree, digests: dict[str, str]) -> Pr
         "compute": compute_type(model),
     }
 
-    return Prefix(run, digests, about)
+    @cache
+    def run_averages(units: tuple[str, ...]) -> RunAverages:
+        return partial(inference.program(partial(average_units, units=units)), inference.folded)
+
+    return Prefix(run, digests, about, run_averages)
 
 
 def compile_view(setup: Setup) -> Callable[[int], View]:

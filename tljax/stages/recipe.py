@@ -1,13 +1,14 @@
 """A recipe becomes a lesson: once, before its run begins. A run that goes on reads what it became."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 
-from tljax.config import AUTO, Data, Lesson, Recipe, Stage, as_json
+from tljax.config import AUTO, Config, Data, HowDeep, Lesson, Own, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
 from tljax.devices.processes import leads, max_over_processes
 from tljax.networks.architectures import Architecture, find_architecture
@@ -15,30 +16,44 @@ from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build_settings, fill_in, find_changes, go_on_as_begun
 from tljax.runs.workdir import CONFIG, RECIPE
 from tljax.stages.lessons import stage_configs
+from tljax.stages.probe import describe, find_obstacle, probe
 from tljax.stages.rules import (
+    AT_THE_END,
     VARIANT,
     WHY_VARIANT,
     AugmentationChoice,
     Choice,
+    HeadPlace,
     Limit,
     choose_augmentation,
+    choose_place,
     choose_stages,
+    why_not_asked,
 )
-from tljax.stages.stage import check_stage, settle_images
+from tljax.stages.stage import check_stage, load_data, settle_images
 from tljax.stages.time_limit import find_limit
+from tljax.training.places import list_places
 from tljax.trees import Row
 from tljax.weights.pretrained import Weights, load_weights
 
+RecipeT = TypeVar("RecipeT", Recipe, HowDeep)
+# What the recipe of a study has besides: what the probe measured, and what was left out.
+STUDY = "study"
 # Where one epoch would fit, a run has one.
 ONE_EPOCH = Limit(1, "the time limit")
 
 
-def resolve(recipe: Recipe, workdir: Path, overwrite: bool, began: float) -> tuple[Lesson, Row]:
-    """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, what was chosen (the
-    variant, stages, settings of the data), and the reasons.
+# Gives what a recipe becomes: the variant, stages, settings of the data, and the reasons.
+ChooseAll = Callable[[RecipeT, Path, Weights | None, float], Row]
 
-    A run that is there keeps its stages. Otherwise they are chosen by the extent of the data and, with a time limit, by
-    how long a few steps take on this machine. The limit counts from when the run `began`, in the seconds of
+
+def resolve(
+    recipe: RecipeT, workdir: Path, overwrite: bool, began: float, choose: ChooseAll[RecipeT]
+) -> tuple[Lesson, Row]:
+    """The lesson that `recipe` is in `workdir`, and what `recipe.json` holds: what was asked, what `choose` chose, and
+    the reasons.
+
+    A run that is there keeps its stages. The time limit counts from when the run `began`, in the seconds of
     `time.perf_counter`.
 
     Raises:
@@ -49,28 +64,43 @@ def resolve(recipe: Recipe, workdir: Path, overwrite: bool, began: float) -> tup
     if begun is None:
         source = _load_source(recipe)
         recipe = replace(recipe, data=settle_images(recipe.data, source))
-        asked = as_json(recipe)
-        recipe, why_variant = _choose_variant(recipe)
-        choice, data = _choose(recipe, workdir, source, began)
-        known = {
-            "asked": asked,
-            "variant": recipe.variant,
-            "stages": as_json(Lesson(stages=choice.stages))["stages"],
-            "data": data,
-            "reasons": [*choice.reasons, *why_variant],
-        }
+        known = {"asked": as_json(recipe), **choose(recipe, workdir, source, began)}
     else:
         recipe, known = begun
-        recipe = replace(recipe, variant=known.get("variant", recipe.variant))
         print("the recipe, as it was chosen when this run began:")
     try:
-        lesson = recipe.lesson(build_settings(dict[str, Stage], known["stages"] or None), **known["data"])
+        lesson = build_lesson(recipe, known)
         for name, config in stage_configs(lesson, workdir).items():
             check_stage(config, name=name)
         print("\n".join(f"- {reason}" for reason in known["reasons"]))
         return lesson, known
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
+
+
+def build_lesson(recipe: Recipe, known: Row) -> Lesson:
+    """The lesson of what was chosen for a recipe.
+
+    Raises:
+      TypeError, AttributeError, KeyError, ValueError: if it is damaged.
+    """
+    chosen = {name: known[name] for name in ("network", "variant") if name in known}
+    stages = build_settings(dict[str, Stage], known["stages"] or None)
+    lesson = replace(recipe, **chosen).lesson(stages, **known["data"])
+    return replace(lesson, own=build_settings(dict[str, Own], known.get("own", {})))
+
+
+def choose_recipe(recipe: Recipe, workdir: Path, source: Weights | None, began: float) -> Row:
+    """What a recipe becomes: its stages are chosen by the extent of the data and, with a time limit, by how long a few
+    steps take on this machine."""
+    recipe, why_variant = _choose_variant(recipe)
+    choice, data = _choose(recipe, workdir, source, began)
+    return {
+        "variant": recipe.variant,
+        "stages": as_json(Lesson(stages=choice.stages))["stages"],
+        "data": data,
+        "reasons": [*choice.reasons, *why_variant],
+    }
 
 
 def _damaged(workdir: Path, error: Exception) -> ValueError:
@@ -80,7 +110,7 @@ def _damaged(workdir: Path, error: Exception) -> ValueError:
     )
 
 
-def _read(recipe: Recipe, workdir: Path) -> tuple[Recipe, Row] | None:
+def _read(recipe: RecipeT, workdir: Path) -> tuple[RecipeT, Row] | None:
     """The `recipe` for a run in `workdir`, and what its `recipe.json` holds. None if there is no run.
 
     Raises:
@@ -93,7 +123,9 @@ def _read(recipe: Recipe, workdir: Path) -> tuple[Recipe, Row] | None:
     known: Row = read_json(workdir / RECIPE)
     try:
         recipe = go_on_as_begun(recipe, known["asked"])
-        changes = find_changes(fill_in({**known["asked"]}, Recipe), as_json(recipe))
+        changes = find_changes(fill_in({**known["asked"]}, type(recipe)), as_json(recipe))
+        if (STUDY in known) != isinstance(recipe, HowDeep):
+            changes = ["a study before, a recipe now" if STUDY in known else "a recipe before, a study now"]
     except (TypeError, AttributeError, KeyError) as error:
         raise _damaged(workdir, error) from error
     if changes:
@@ -130,6 +162,10 @@ def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float)
     for name, config in stage_configs(chosen.lesson, workdir).items():
         check_stage(config, name=name)
     print(f"a recipe for {describe_extent(extent)}:")
+    if source is not None:
+        place = _ask(stage_configs(chosen.lesson, workdir)["feature_extraction"], extent, source)
+        choose = partial(choose, place=place)
+        chosen = choose(extent)
     trains = list(chosen.lesson.stages.values())[-1].epochs > 0
     if recipe.time_limit is not None and recipe.compile_for is None and trains:
         limit = find_limit(recipe, chosen.lesson, source, extent, began, lambda few: choose(few, ONE_EPOCH).lesson)
@@ -140,9 +176,27 @@ def _choose(recipe: Recipe, workdir: Path, source: Weights | None, began: float)
     return chosen.stages._replace(reasons=reasons), chosen.changes.settings
 
 
-def _choose_for(recipe: Recipe, network: Architecture | None, extent: Extent, limit: Limit | None = None) -> Chosen:
+def _ask(config: Config, extent: Extent, source: Weights) -> HeadPlace:
+    """Where the head of a stage that solves one reads, by training pictures that are left out."""
+    units = list_places(source.architecture)
+    if why := why_not_asked(extent) or find_obstacle(
+        config, source.architecture, units, extent.images, extent.validation
+    ):
+        return HeadPlace("head", f"{AT_THE_END}: {why}")
+    found = probe(config, load_data(config), source, units)
+    print(describe(found))
+    return choose_place(found.differences)
+
+
+def _choose_for(
+    recipe: Recipe,
+    network: Architecture | None,
+    extent: Extent,
+    limit: Limit | None = None,
+    place: HeadPlace | None = None,
+) -> Chosen:
     """What is chosen for data of this `extent`, with source weights of the `network`, if there are any."""
-    choice = choose_stages(extent, network, jax.device_count(), limit)
+    choice = choose_stages(extent, network, jax.device_count(), limit, place)
     changes = _choose_augmentation(recipe.data, choice, extent)
     return Chosen(choice, changes, recipe.lesson(choice.stages, **changes.settings))
 

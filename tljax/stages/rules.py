@@ -4,6 +4,7 @@ The idea, that nobody tunes anything, is the BiT-HyperRule's (Kolesnikov et al.,
 section 3.3). The numbers are ours, from runs at 32 pixels: docs/results.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from tljax.config import Head, Optimizer, Stage, StageName
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import Architecture
 from tljax.training.calibration import is_uneven
+from tljax.training.places import LossDifference, choose_latest
 
 # From scratch a network sees this many pictures, each between `EPOCHS` times.
 SCRATCH_PICTURES = 1_500_000
@@ -45,6 +47,18 @@ WHY_VARIANT = (
 FEW_PICTURES = 1_000
 
 
+# With fewer pictures a class it is not asked where a solved head reads best: what was left out cannot tell.
+LEAST_ASKED = 5
+AT_THE_END = "its head reads at the end of the network"
+
+
+class HeadPlace(NamedTuple):
+    """The unit at which the solved head reads, and why."""
+
+    unit: str
+    why: str
+
+
 class Choice(NamedTuple):
     """The stages of a lesson by name, and why they are as they are, a line each."""
 
@@ -66,12 +80,46 @@ class Limit(NamedTuple):
     why: str
 
 
-def choose_stages(extent: Extent, source: Architecture | None, devices: int, limit: Limit | None = None) -> Choice:
+def choose_stages(
+    extent: Extent,
+    source: Architecture | None,
+    devices: int,
+    limit: Limit | None = None,
+    place: HeadPlace | None = None,
+) -> Choice:
     """The stages for data of this `extent`: transfer from weights of the network `source`, or from scratch without one.
 
-    A batch is at least one picture on each of so many `devices`. A `limit` holds for the stage that trains.
+    A batch is at least one picture on each of so many `devices`. A `limit` holds for the stage that trains. The solved
+    head reads at the `place`; None: at the end of the network.
     """
-    return _transfer(extent, source, devices, limit) if source else _from_scratch(extent, devices, limit)
+    return _transfer(extent, source, devices, limit, place) if source else _from_scratch(extent, devices, limit)
+
+
+def why_not_asked(extent: Extent) -> str | None:
+    """Why pictures that are left out do not choose where the solved head reads; None if they do."""
+    a_class = find_quartile(extent)
+    if a_class >= LEAST_ASKED:
+        return None
+    return (
+        f"pictures that are left out can tell from {LEAST_ASKED} a class on, and a quarter of the classes have at most "
+        f"{a_class:.3g}"
+    )
+
+
+def choose_place(differences: Mapping[str, LossDifference]) -> HeadPlace:
+    """The last of the places whose loss on pictures that were left out differs from the least by at most one standard
+    error; the head if no picture could be left out."""
+    if not differences:
+        return HeadPlace("head", f"{AT_THE_END}: each class is one group of pictures, and none can be left out")
+    unit = choose_latest(differences)
+    best = min(differences, key=lambda each: differences[each].mean)
+    mean, error = differences[unit]
+    least = "is the least" if unit == best else f"is {mean:.3f} ± {error:.3f} above the least, at {best}"
+    return HeadPlace(
+        unit,
+        f"its head reads at {unit}: the last of {', '.join(differences)} where the loss of training pictures that were "
+        f"left out is within one standard error of the least (there it {least}; the errors are approximate)",
+    )
 
 
 def choose_augmentation(stages: dict[str, Stage], images: int) -> AugmentationChoice:
@@ -107,31 +155,48 @@ def _from_scratch(extent: Extent, devices: int, limit: Limit | None) -> Choice:
     stage = replace(trained, batch_norm="training", zero_init_residual=True, label_smoothing=SMOOTHING)
     reasons = (
         f"from scratch, since there are no source weights: {why_epochs}",
-        _explain_batch(batch),
-        _explain_optimizer(optimizer),
+        explain_batch(batch),
+        explain_optimizer(optimizer),
         "BatchNorm with the statistics of each batch: a new network has no others; its blocks start as their shortcuts",
         f"label smoothing of {SMOOTHING:g}, since a new network becomes surer than it is right",
     )
     return Choice({"from_scratch": stage}, reasons)
 
 
-def _transfer(extent: Extent, source: Architecture, devices: int, limit: Limit | None) -> Choice:
+def _transfer(
+    extent: Extent, source: Architecture, devices: int, limit: Limit | None, place: HeadPlace | None
+) -> Choice:
     batch = choose_batch(extent.images, devices)
-    solved, why_solved = _solve(extent, batch)
+    solved, why_solved = solve_stage(extent, batch, place)
     if why_not := _find_obstacle(extent, limit):
         return Choice({"feature_extraction": solved}, (*why_solved, f"no fine-tuning: {why_not}"))
     epochs, why_epochs = _choose_epochs(extent.images, TUNE_PICTURES, TUNE_EPOCHS, limit)
-    cut = choose_cut(source)
-    optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
+    cut = choose_cut(source if place is None else source.end_before(place.unit))
+    tuned = tune_stage(cut, epochs, batch)
     reasons = (
         *why_solved,
         f"then fine-tuning from {cut}, the last {TUNED} blocks at most, since what is before it is computed once "
         f"where config.cache has room: {why_epochs}",
-        _explain_batch(batch),
-        _explain_optimizer(optimizer),
+        explain_batch(batch),
+        explain_optimizer(tuned.optimizer),
     )
-    tuned = _train("fine_tune", cut, epochs, batch, optimizer)
     return Choice({"feature_extraction": solved, "fine_tune": tuned}, reasons)
+
+
+def tune_stage(cut: str, epochs: int, batch: int) -> Stage:
+    """The stage that fine-tunes from a `cut`."""
+    optimizer = Optimizer("adam", scale_rate(1e-4, batch), "cosine", epochs / 20)
+    return _train("fine_tune", cut, epochs, batch, optimizer)
+
+
+def count_tuning(images: int) -> tuple[int, str]:
+    """The epochs of a fine-tuning without a limit, and the reason."""
+    return _choose_epochs(images, TUNE_PICTURES, TUNE_EPOCHS, None)
+
+
+def explain_scratch(images: int) -> str:
+    """Why training from scratch has as many epochs as it has without a limit."""
+    return _choose_epochs(images, SCRATCH_PICTURES, EPOCHS, None)[1]
 
 
 def _find_obstacle(extent: Extent, limit: Limit | None) -> str | None:
@@ -159,18 +224,22 @@ def find_quartile(extent: Extent) -> float:
     return float(np.quantile(extent.by_class, 0.25)) if extent.by_class else extent.images / extent.classes
 
 
-def _solve(extent: Extent, batch: int) -> tuple[Stage, tuple[str, ...]]:
+def solve_stage(extent: Extent, batch: int, place: HeadPlace | None = None) -> tuple[Stage, tuple[str, ...]]:
     """The stage that solves a head, and why it is as it is."""
-    solved = Stage("feature_extraction", head=Head(init="ridge"), epochs=0, batch_size=batch)
-    why = "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose"
+    head = Head("head" if place is None else place.unit, "ridge")
+    solved = Stage("feature_extraction", head=head, epochs=0, batch_size=batch)
+    why: tuple[str, ...] = (
+        "a new head, solved from one pass through the frozen network: no rate or number of epochs to choose",
+    )
+    why += () if place is None else (place.why,)
     if not (extent.by_class and is_uneven(extent.by_class)):
-        return solved, (why,)
+        return solved, why
     least, most = min(extent.by_class), max(extent.by_class)
     why_weighted = (
         f"its classes count the same (class_weights=balanced), since they have {least:,} to {most:,} pictures: else "
         "the rare ones would hardly be named"
     )
-    return replace(solved, class_weights="balanced"), (why, why_weighted)
+    return replace(solved, class_weights="balanced"), (*why, why_weighted)
 
 
 def _train(stage: StageName, cut: str, epochs: int, batch: int, optimizer: Optimizer) -> Stage:
@@ -214,11 +283,11 @@ def scale_rate(rate: float, batch: int) -> float:
     return float(f"{rate * (batch / 128) ** 0.5:.3g}")
 
 
-def _explain_batch(batch: int) -> str:
+def explain_batch(batch: int) -> str:
     return f"batches of {batch}: from 8 to 128 pictures, so that an epoch has 16 steps, and one on each device at least"
 
 
-def _explain_optimizer(optimizer: Optimizer) -> str:
+def explain_optimizer(optimizer: Optimizer) -> str:
     return (
         f"{optimizer.name}, rate {optimizer.learning_rate:g} (by the square root of the batch), weight decay "
         f"{optimizer.weight_decay:g}, {optimizer.schedule} after {optimizer.warmup_epochs:g} epochs of warm-up"

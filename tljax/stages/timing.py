@@ -109,8 +109,10 @@ def measure_rates(lesson: Lesson, source: Weights | None, extent: Extent, second
 
 
 def list_configs(lesson: Lesson) -> list[Config]:
-    """The stages of a recipe's lesson as configs. All of them have the lesson's weights."""
-    return [lesson.config(name, lesson.pretrained) for name in lesson.stages]
+    """The stages of a recipe's lesson as configs. All of them have the lesson's weights, and the network of the
+    first."""
+    configs = [lesson.config(name, lesson.pretrained) for name in lesson.stages]
+    return [replace(config, head=replace(config.head, at=configs[0].head.at)) for config in configs]
 
 
 def make_variables(setup: Setup, source: Weights | None) -> Tree:

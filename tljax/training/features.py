@@ -5,15 +5,16 @@ Activations at a unit are the inputs of that unit. They are kept in the user's c
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import ShapeDtypeStruct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from tljax.config import Cache, Data
 from tljax.data.augmentation import View
@@ -21,6 +22,7 @@ from tljax.data.batches import map_batches
 from tljax.data.decoding import Encoded
 from tljax.devices.mesh import round_up
 from tljax.devices.processes import max_over_processes
+from tljax.networks.architectures import Architecture
 from tljax.networks.cut import Cut
 from tljax.storage import cache
 from tljax.trees import sha256
@@ -35,6 +37,8 @@ TOLERANCE_16_BITS = 2e-2
 PASS_PIXELS = 2**20
 
 Run = Callable[[Any], Array]
+FoundT = TypeVar("FoundT")
+RunAverages = Callable[[Any], tuple[Array, ...]]
 SplitImages = UInt8[np.ndarray, "n size size 3"] | Encoded
 
 
@@ -48,6 +52,8 @@ class Prefix(NamedTuple):
     """Digests of all frozen leaves, by path."""
     about: dict[str, Any]
     """Everything else, as JSON; `compute` is the dtype in which the blocks compute."""
+    run_averages: Callable[[tuple[str, ...]], RunAverages]
+    """units -> a function that returns what a head at each of them would read, from images."""
 
 
 class Inputs(NamedTuple):
@@ -61,10 +67,29 @@ class Inputs(NamedTuple):
     about: Mapping[str, Any] = MappingProxyType({})
     """The part of the cache key that says what the view is; nothing for the images as they are."""
 
-    def run(self, run: Run) -> Callable[..., Array]:
+    def run(self, run: Callable[[Any], FoundT]) -> Callable[..., FoundT]:
         """`run`, from the `arrays` on."""
         view = self.view
         return run if view is None else lambda images, rows: run(view(images, rows))
+
+
+class Activations(NamedTuple):
+    """Activations that one program computes."""
+
+    what: str
+    """Their name in messages."""
+    abouts: tuple[dict[str, Any], ...]
+    """The cache key of each of them."""
+    run: Callable[..., tuple[Array, ...]]
+
+
+class Averages(NamedTuple):
+    """What a head at each of several units would read of the pictures of a split."""
+
+    by_unit: dict[str, tuple[Float[np.ndarray, "n c"], ...]]
+    """An array for each view of the pictures."""
+    seconds: float | None
+    """How long the pass took in which they were computed, for all views; None if an earlier version did it."""
 
 
 class Pass(NamedTuple):
@@ -99,7 +124,9 @@ def in_views(
     """
     arrays, digest = (images, rows.astype(np.int32)), _digest(images)
     crops = any(name == "crop" for name, _ in data.augmentations)
-    shared = {"seed": seed, "augment": data.augmentations, "rows": sha256(rows)}
+    # Nothing is drawn to mirror every second one.
+    drawn = {} if [name for name, _ in data.augmentations] == ["flip"] else {"seed": seed}
+    shared = {**drawn, "augment": data.augmentations, "rows": sha256(rows)}
     abouts = [{"view": i, **shared} if i or crops else {} for i in range(data.views or 1)]
     return tuple(Inputs(arrays, digest, view(i), about) for i, about in enumerate(abouts))
 
@@ -111,6 +138,13 @@ def measure(prefix: Prefix, cuts: Sequence[Cut], side: int, mesh: Mesh) -> dict[
     return {cut.position: jax.eval_shape(prefix.run(None, cut.position), few) for cut in cuts}
 
 
+def measure_averages(prefix: Prefix, units: Sequence[str], mesh: Mesh) -> tuple[ShapeDtypeStruct, ...]:
+    """Shape and dtype of what a head at each of `units` would read of a few images; their side does not matter."""
+    few = ShapeDtypeStruct((round_up(CHECKED, mesh.size), 32, 32, 3), np.uint8)
+    shapes: tuple[ShapeDtypeStruct, ...] = jax.eval_shape(prefix.run_averages(tuple(units)), few)
+    return shapes
+
+
 def compute(over: Pass) -> dict[str, Any]:
     """Activations of each split at the last cut: an array [n, ...], or for several views a tuple of such arrays.
 
@@ -120,17 +154,35 @@ def compute(over: Pass) -> dict[str, Any]:
     """
     images = max_over_processes(sum(len(one.arrays[0]) for each in over.inputs.values() for one in each))
     abouts = {
-        cut.position: {
-            "what": f"activations at {cut.position}",
-            "dtype": str(over.shapes[cut.position].dtype),
-            "weights": cut.select(over.prefix.weights),
-            **over.prefix.about,
-        }
+        cut.position: _describe(cut.position, cut, over.prefix, over.shapes[cut.position])
         for cut in over.cuts
         if cut == over.cuts[-1] or images * image_bytes(over.shapes[cut.position]) <= over.disk_bytes
     }
     found = {name: tuple(_compute_split(one, abouts, over) for one in each) for name, each in over.inputs.items()}
     return {name: each[0] if len(each) == 1 else each for name, each in found.items()}
+
+
+def compute_averages(over: Pass, units: Sequence[str]) -> dict[str, Averages]:
+    """What a head at each of `units` would read, by split, from one pass over the images to the last of them.
+
+    They are kept in the cache as a run whose head is at the unit keeps them: it finds them there. They are used only if
+    those of a few images agree with newly computed ones, and all are there.
+    """
+    run, network = over.prefix.run_averages(tuple(units)), over.prefix.about["network"]
+    shapes = measure_averages(over.prefix, units, over.mesh)
+    architecture = Architecture(*(network[name] for name in Architecture._fields))
+    abouts = []
+    for unit, shape in zip(units, shapes, strict=True):
+        short = architecture.end_before(unit)
+        own = over.prefix.about | {"network": network | short._asdict()}
+        abouts.append(_describe("head", Cut(architecture.units, unit), over.prefix._replace(about=own), shape))
+    wanted = Activations(f"averages at {len(units)} units", tuple(abouts), run)
+    found = {}
+    for name, each in over.inputs.items():
+        views, seconds = zip(*(_average_split(one, wanted, shapes, over) for one in each), strict=True)
+        by_unit = {unit: tuple(view[i] for view in views) for i, unit in enumerate(units)}
+        found[name] = Averages(by_unit, None if None in seconds else sum(seconds))
+    return found
 
 
 def image_bytes(shape: ShapeDtypeStruct) -> float:
@@ -180,68 +232,130 @@ def why_too_large(cache: Cache, gib: float) -> str | None:
     return f"their activations take {gib:.2f} GiB, more than {limits}"
 
 
+def _describe(at: str, cut: Cut, prefix: Prefix, shape: ShapeDtypeStruct) -> dict[str, Any]:
+    """The cache key of activations at a `cut`, which is at the unit `at` of its network; without the images."""
+    return {
+        "what": f"activations at {at}",
+        "dtype": str(shape.dtype),
+        "weights": cut.select(prefix.weights),
+        **prefix.about,
+    }
+
+
 def _compute_split(inputs: Inputs, abouts: dict[str, dict[str, Any]], over: Pass) -> np.ndarray:
     """Activations at the last of `abouts`, computed cut by cut from the last cut in the cache, or else from the images.
 
     All processes do this together: activations that one process does not find in its cache, all processes compute.
     """
-    arrays, images = inputs.arrays, inputs.arrays[0]
-    abouts = {cut: about | {"images": inputs.fingerprint, **inputs.about} for cut, about in abouts.items()}
+    arrays = inputs.arrays
     start, missing = None, list(abouts)
     for cut in reversed(abouts):
-        run = inputs.run(over.prefix.run(None, cut))
-        kept = _find(abouts[cut], arrays, run, over.mesh) if over.disk_bytes else None
+        kept = _find(_want_one(inputs, abouts[cut], inputs.run(over.prefix.run(None, cut))), arrays, over)
         if kept is not None:
-            start, arrays, missing = cut, (kept,), missing[missing.index(cut) + 1 :]
+            start, arrays, missing = cut, (kept[0]["activations"],), missing[missing.index(cut) + 1 :]
             break
     for cut in missing:
-        few = over.shapes[cut]
-        shape = ShapeDtypeStruct((len(images), *few.shape[1:]), few.dtype)
         run = inputs.run(over.prefix.run(None, cut)) if start is None else over.prefix.run(start, cut)
-        arrays, start = (_run(arrays, run, abouts[cut], shape, over),), cut
+        made = _run(_want_one(inputs, abouts[cut], run), arrays, (over.shapes[cut],), over)
+        arrays, start = (made[0]["activations"],), cut
     h: np.ndarray = arrays[0]
     return h
+
+
+def _want_one(inputs: Inputs, about: dict[str, Any], run: Callable[..., Array]) -> Activations:
+    return Activations(about["what"], (_key(inputs, about),), lambda *x: (run(*x),))
+
+
+def _average_split(
+    inputs: Inputs, wanted: Activations, shapes: Sequence[ShapeDtypeStruct], over: Pass
+) -> tuple[list[np.ndarray], float | None]:
+    """One array for each of `wanted`, and the seconds in which they were computed."""
+    wanted = wanted._replace(abouts=tuple(_key(inputs, about) for about in wanted.abouts), run=inputs.run(wanted.run))
+    made = _find(wanted, inputs.arrays, over) or _run(wanted, inputs.arrays, shapes, over)
+    seconds = [float(one["seconds"]) for one in made if "seconds" in one]
+    return [one["activations"] for one in made], seconds[0] if len(seconds) == len(made) else None
+
+
+def _key(inputs: Inputs, about: dict[str, Any]) -> dict[str, Any]:
+    return about | {"images": inputs.fingerprint, **inputs.about}
 
 
 def _digest(images: SplitImages) -> str:
     return images.fingerprint if isinstance(images, Encoded) else sha256(images)
 
 
-def _find(about: dict[str, Any], arrays: tuple[Any, ...], run: Callable[..., Array], mesh: Mesh) -> np.ndarray | None:
-    found = cache.find(about)
-    if max_over_processes(found is None):
+def _find(wanted: Activations, arrays: tuple[Any, ...], over: Pass) -> list[dict[str, np.ndarray]] | None:
+    """What is kept of each of `wanted`; None unless all are, and are those of this network."""
+    entries = [cache.find(about) for about in wanted.abouts] if over.disk_bytes else []
+    found = [entry for entry in entries if entry is not None]
+    if max_over_processes(len(found) < len(wanted.abouts)):
         return None
-    assert found is not None
-    count = len(arrays[0])
+    count, about = len(arrays[0]), wanted.abouts[0]
     rows = np.sort(np.random.default_rng().choice(count, min(CHECKED, count), replace=False))
     few = tuple(array[rows] for array in arrays)
-    batches = map_batches(lambda *x: (run(*x),), few, CHECKED, mesh, name=f"checking the cached {about['what']}")
-    live = np.concatenate([h for _, (h,) in batches])
-    kept = found["activations"].view(live.dtype)
-    right_shape = kept.shape == (count, *live.shape[1:])
-    tolerance = TOLERANCE_16_BITS if about["compute"] == "bfloat16" else TOLERANCE
-    wrong = not right_shape or np.any(np.abs(kept[rows] - live) > tolerance * np.abs(live).max(initial=0))
-    if not max_over_processes(bool(wrong)):
-        print(f"{about['what']} of {count:,} images{_name_view(about)}: found in the cache")
-        return kept
-    print(f"the cached {about['what']} are not those of this network: computed again")
-    cache.forget(about)
+    name = f"checking the cached {wanted.what}"
+    batches = [h for _, h in map_batches(wanted.run, few, CHECKED, over.mesh, name=name)]
+    lives = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    made = [
+        entry | {"activations": entry["activations"].view(live.dtype)} for entry, live in zip(found, lives, strict=True)
+    ]
+    pairs = zip(made, lives, strict=True)
+    wrong = any(
+        entry["activations"].shape != (count, *live.shape[1:])
+        or _differ(entry["activations"][rows], live, about["compute"])
+        for entry, live in pairs
+    )
+    if not max_over_processes(wrong):
+        print(f"{wanted.what} of {count:,} images{_name_view(about)}: found in the cache")
+        return made
+    print(f"the cached {wanted.what} are not those of this network: computed again")
+    for one in wanted.abouts:
+        cache.forget(one)
     return None
 
 
+def _differ(kept: np.ndarray, live: np.ndarray, compute: str) -> bool:
+    """Whether activations that were kept are others than newly computed ones."""
+    tolerance = TOLERANCE_16_BITS if compute == "bfloat16" else TOLERANCE
+    return bool(np.any(np.abs(kept - live) > tolerance * np.abs(live).max(initial=0)))
+
+
 def _run(
-    arrays: tuple[Any, ...], run: Callable[..., Array], about: dict[str, Any], shape: ShapeDtypeStruct, over: Pass
-) -> np.ndarray:
-    began = time.perf_counter()
+    wanted: Activations, arrays: tuple[Any, ...], few: Sequence[ShapeDtypeStruct], over: Pass
+) -> list[dict[str, np.ndarray]]:
+    """The activations of all images, and the seconds that this took. `few` are shapes and dtypes of those of a few."""
+    began, about = time.perf_counter(), wanted.abouts[0]
     # NumPy's files cannot hold bfloat16.
-    stored = ShapeDtypeStruct(shape.shape, np.uint16 if shape.dtype == jnp.bfloat16 else shape.dtype)
-    with cache.build(about, {"activations": stored}, over.disk_bytes) as made:
-        batches = map_batches(lambda *x: (run(*x),), arrays, over.batch_size, over.mesh, name=about["what"])
-        for rows, (h,) in batches:
-            made["activations"][rows] = h.view(stored.dtype)
-    seconds = time.perf_counter() - began
-    print(f"{about['what']} of {len(arrays[0]):,} images{_name_view(about)}: computed in {seconds:.1f} s")
-    return made["activations"].view(shape.dtype)
+    stored = [
+        ShapeDtypeStruct((len(arrays[0]), *one.shape[1:]), np.uint16 if one.dtype == jnp.bfloat16 else one.dtype)
+        for one in few
+    ]
+    with ExitStack() as stack:
+        rooms = _share_room(wanted, stored, over.disk_bytes)
+        made = [
+            stack.enter_context(cache.build(key, {"activations": shape}, room))
+            for key, shape, room in zip(wanted.abouts, stored, rooms, strict=True)
+        ]
+        for rows, found in map_batches(wanted.run, arrays, over.batch_size, over.mesh, name=wanted.what):
+            for entry, h in zip(made, found, strict=True):
+                entry["activations"][rows] = h.view(entry["activations"].dtype)
+        seconds = time.perf_counter() - began
+        for entry in made:
+            entry["seconds"] = np.array(seconds)
+    print(f"{wanted.what} of {len(arrays[0]):,} images{_name_view(about)}: computed in {seconds:.1f} s")
+    pairs = zip(made, few, strict=True)
+    return [entry | {"activations": entry["activations"].view(one.dtype)} for entry, one in pairs]
+
+
+def _share_room(wanted: Activations, stored: Sequence[ShapeDtypeStruct], disk_bytes: int) -> list[int]:
+    """The limit of the cache folder for each of several entries, with which all of them stay within `disk_bytes`: an
+    unfinished one does not count there."""
+    sizes = [int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in stored]
+    if len(sizes) > 1 and disk_bytes and sum(sizes) > disk_bytes:
+        gib, limit = sum(sizes) / 2**30, disk_bytes / 2**30
+        print(f"{wanted.what} are not kept: {gib:.2f} GiB, cache.disk_gib={limit:g}")
+        return [0] * len(sizes)
+    return [disk_bytes - (sum(sizes) - size) * bool(disk_bytes) for size in sizes]
 
 
 def _name_view(about: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 Evaluation, zero_shot, and the frozen units all use these functions. Activations at a unit are the inputs of that unit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -112,6 +112,23 @@ def average_activations(
     """What the unit `at` reads, averaged over the positions that it reads."""
     h = run_prefix(folded, images, model=model, end=at, preprocessing=preprocessing)
     return jnp.mean(h, axis=tuple(range(1, h.ndim - 1)), dtype=jnp.float32)
+
+
+def average_units(
+    folded: Tree, images: Num[Array, "n h w 3"], *, model: ResNet, preprocessing: Preprocessing, units: Sequence[str]
+) -> tuple[Float[Array, "n c"], ...]:
+    """What a head at each of `units` would read of RGB images, pixels 0..255: averages over all positions."""
+
+    def run(x: Array, start: str, end: str) -> tuple[Array, dict[str, Array]]:
+        found: Any = model.folded.apply(folded, x, end, start, method="averages")
+        return found
+
+    last, first = max(units, key=model.units.index), model.units[0]
+    middle = model.units[min(find_place(last, model), find_place(WHOLE_FROM, model))]
+    h, early = map_rows(lambda x: run(preprocess(x, preprocessing), first, middle), images)
+    _, late = run(h, middle, last)
+    found = early | late
+    return tuple(found[unit] for unit in units)
 
 
 def contributions(

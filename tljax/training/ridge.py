@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import DTypeLike
 
 from tljax.training import calibration
 from tljax.training.calibration import ONE_SIDED, Labels
@@ -147,8 +148,7 @@ def solve_head(
     penalty = choose_penalty(ridge, groups) if holders.max() > 1 else DEFAULT_PENALTY
     held_out = hold_out(ridge, penalty, groups, HELD_OUT)
     temperature = find_temperature(held_out, labels, classes)
-    kernel = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
-    bias = ridge.offsets / temperature - ridge.mean @ kernel
+    kernel, bias = weigh_features(ridge, penalty, temperature)
     return SolvedHead(kernel, bias, penalty, temperature, held_out._replace(scores=held_out.scores / temperature))
 
 
@@ -191,6 +191,42 @@ def decompose(
     Raises:
       ValueError: if a feature is not finite.
     """
+    mean, scale, each, offsets, gram, products, x = _add_up(features, labels, classes, weights, np.float64, scale)
+    eigenvalues, vectors = _eigenvectors(gram, max(features.shape))
+    axes = vectors if x is None else x.T @ (vectors / np.sqrt(eigenvalues))
+    return Ridge(features, labels, each, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
+
+
+class Normal(NamedTuple):
+    """The normal equations of a ridge regression."""
+
+    mean: Float[np.ndarray, " features"]
+    scale: Float[np.ndarray, " features"]
+    weights: Float[np.ndarray, " n"]
+    offsets: Float[np.ndarray, " classes"]
+    gram: Float[np.ndarray, "m m"]
+    """Weighted products of the standardized features with each other or, with fewer pictures than features, of the
+    pictures."""
+    products: Float[np.ndarray, "features classes"]
+    """Those of the features with the centred targets."""
+    pictures: Float[np.ndarray, "n features"] | None
+    """Standardized, times the roots of their weights, where the products are those of the pictures."""
+
+
+def _add_up(
+    features: Features,
+    labels: Labels,
+    classes: int,
+    weights: ClassWeights,
+    dtype: DTypeLike,
+    scale: Float[np.ndarray, " features"] | None = None,
+) -> Normal:
+    """The normal equations of some pictures; in blocks of them where there are more than features, whose products are
+    of the `dtype`. The scale is theirs, unless it is given.
+
+    Raises:
+      ValueError: if a feature is not finite.
+    """
     n, size = features.shape
     each = np.ones(n) if weights is None else np.asarray(weights, np.float64)[labels]
     mean, own = find_scale(features, each)
@@ -201,16 +237,47 @@ def decompose(
     if n <= size:
         x = standardize(features, mean, scale) * roots
         products = x.T @ ((mark_classes(labels, classes) - offsets) * roots)
-        eigenvalues, vectors = _eigenvectors(x @ x.T, max(n, size))
-        axes = x.T @ (vectors / np.sqrt(eigenvalues))
+        return Normal(mean, scale, each, offsets, x @ x.T, products, x)
+    gram, products = np.zeros((size, size)), np.zeros((size, classes))
+    for block in _blocks(n):
+        x = standardize(features[block], mean.astype(dtype), scale.astype(dtype)) * roots[block].astype(dtype)
+        gram += x.T @ x
+        products += x.T @ ((mark_classes(labels[block], classes) - offsets) * roots[block])
+    return Normal(mean, scale, each, offsets, gram, products, None)
+
+
+def solve_with(
+    features: Features, labels: Labels, classes: int, penalty: float, weights: ClassWeights = None
+) -> tuple[Float[np.ndarray, "features classes"], Float[np.ndarray, " classes"]]:
+    """Kernel and bias of the head of a known penalty, in the units of `PENALTIES`, whose logits are scores. It is
+    solved by Cholesky, which takes a twentieth of the time of eigenvectors, and products are of the dtype of the
+    features.
+
+    Raises:
+      ValueError: if a feature is not finite.
+    """
+    from scipy.linalg import solve
+
+    mean, scale, each, offsets, gram, products, x = _add_up(features, labels, classes, weights, features.dtype)
+    # There are as many eigenvalues as features that vary, and fewer than pictures.
+    axes = min(len(features) - 1, np.count_nonzero(scale))
+    gram[np.diag_indices_from(gram)] += penalty * (np.trace(gram) / axes if axes else 1.0)
+    if x is None:
+        solved = solve(gram, products, assume_a="pos")
     else:
-        gram, products = np.zeros((size, size)), np.zeros((size, classes))
-        for block in _blocks(n):
-            x = standardize(features[block], mean, scale) * roots[block]
-            gram += x.T @ x
-            products += x.T @ ((mark_classes(labels[block], classes) - offsets) * roots[block])
-        eigenvalues, axes = _eigenvectors(gram, max(n, size))
-    return Ridge(features, labels, each, views, mean, scale, axes, eigenvalues, axes.T @ products, offsets)
+        targets = (mark_classes(labels, classes) - offsets) * np.sqrt(each)[:, None]
+        solved = x.T @ solve(gram, targets, assume_a="pos")
+    kernel = solved * scale[:, None]
+    return kernel, offsets - mean @ kernel
+
+
+def weigh_features(
+    ridge: Ridge, penalty: float, temperature: float = 1.0
+) -> tuple[Float[np.ndarray, "features classes"], Float[np.ndarray, " classes"]]:
+    """Kernel and bias of the head of a penalty, in the units of `PENALTIES`, whose scores are divided by a temperature
+    to become logits."""
+    kernel = (ridge.axes @ (ridge.shrink(penalty)[:, None] * ridge.targets)) * ridge.scale[:, None] / temperature
+    return kernel, ridge.offsets / temperature - ridge.mean @ kernel
 
 
 def _eigenvectors(gram: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,15 @@ from tljax.data.decoding import USUAL_FIT, Fit
 from tljax.data.layouts import join_names
 from tljax.data.names import find_near_path
 from tljax.data.preprocessing import AS_KERAS, OF_VARIANT, Interpolation, Preprocessing, Resizing
-from tljax.networks.architectures import DEFAULT_NETWORK, NETWORKS, Architecture, find_architecture, name_architecture
+from tljax.networks.architectures import (
+    DEFAULT_NETWORK,
+    NETWORKS,
+    VARIANTS,
+    Architecture,
+    find_architecture,
+    name_architecture,
+)
+from tljax.networks.resnet import ResNet, abstract_variables
 from tljax.runs import readers
 from tljax.runs.checkpoints import FOLDER, Meta
 from tljax.runs.learned import Learned, find_learned
@@ -19,7 +27,7 @@ from tljax.runs.saved_values import WEIGHTS_KEYS, check_kept
 from tljax.runs.workdir import is_at_work
 from tljax.storage.downloads import download, find_download
 from tljax.text import printable
-from tljax.trees import flatten, unflatten
+from tljax.trees import Tree, flatten, unflatten
 from tljax.weights import convert, foreign, hub, imagenet, untrusted
 
 # Keras's own ImageNet weights: top-1 74.9% (ResNet50), 76.4% (101), 76.6% (152); https://keras.io/api/applications.
@@ -166,6 +174,19 @@ def load_into(
     ignored = (*new, *others, *(f"{kind}{unit}/" for kind in OURS for unit in unread))
     merged = convert.match_leaves(flatten(variables), weights.leaves, name=weights.name, new=new, ignored=ignored)
     return unflatten(merged)
+
+
+def restore(weights: Weights) -> tuple[ResNet, Tree]:
+    """The network of `weights`, and its variables (float32).
+
+    Raises:
+      ValueError: if it has no head, or they do not fit.
+    """
+    if not weights.labels:
+        raise ValueError(f"{weights.name} has no head, so it tells no classes: give a run that trained one")
+    network = ResNet(len(weights.labels), VARIANTS[weights.variant], weights.architecture, weights.hidden)
+    leaves = convert.match_leaves(flatten(abstract_variables(network)), weights.leaves, name=weights.name)
+    return network, unflatten(leaves)
 
 
 def describe_other_classes(name: str, trained_on: tuple[str, ...], class_names: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 SumsT = TypeVar("SumsT")
+RowsT = TypeVar("RowsT")
 
 # Input numbers in a micro-batch: 64 images of 32x32 pixels. On 2 cores of an AMD EPYC, with batch 256, a training step
 # does 317 images/s in one micro-batch, 348 in two, 347 in four (this setting, which needs less memory), 312 in eight.
@@ -20,8 +21,8 @@ ELEMENTS = 3 * 2**16
 LEAST_ROWS = 4
 
 
-def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
-    """Returns `f(x)`; on a CPU, `f` runs on one micro-batch after another.
+def map_rows(f: Callable[[Array], RowsT], x: Array) -> RowsT:
+    """Returns `f(x)`, an array or a tree of arrays; on a CPU, `f` runs on one micro-batch after another.
 
     A row of `f(x)` must depend on the same row of `x` alone.
     """
@@ -29,11 +30,15 @@ def map_rows(f: Callable[[Array], Array], x: Array) -> Array:
     if parts == 1:
         return f(x)
 
-    def in_parts(x: Array) -> Array:
-        y = lax.map(f, _split(x, parts))
-        return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])[: len(x)]
+    def in_parts(x: Array) -> RowsT:
+        def join(y: Array) -> Array:
+            return y.swapaxes(0, 1).reshape(-1, *y.shape[2:])[: len(x)]
 
-    return lax.platform_dependent(x, cpu=in_parts, default=f)
+        joined: RowsT = jax.tree.map(join, lax.map(f, _split(x, parts)))
+        return joined
+
+    mapped: RowsT = lax.platform_dependent(x, cpu=in_parts, default=f)
+    return mapped
 
 
 def add_rows(f: Callable[[Any], SumsT], zeros: SumsT, rows: Any) -> SumsT:
