@@ -160,7 +160,9 @@ def test_a_finished_study_runs_nothing_again(again, study, ran, monkeypatch, cap
     assert read_answer(workdir)["said"][0] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("left", ["candidates", "plan", "seed", "answer"])
+@pytest.mark.parametrize(
+    "left", [*(pytest.param(name, marks=pytest.mark.long) for name in ("candidates", "plan")), "seed", "answer"]
+)
 def test_a_study_that_was_killed_goes_on(again, study, tmp_path, ran, left):
     """The folder is as a kill leaves it after the candidates, after the plan has got its repeats, after one of these,
     and before the test split was evaluated."""

@@ -45,7 +45,12 @@ def out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "at"), [(signal.SIGKILL, "check.csv"), (signal.SIGTERM, "check.html"), (signal.SIGINT, "check.csv")]
+    ("number", "at"),
+    [
+        (signal.SIGKILL, "check.csv"),
+        (signal.SIGTERM, "check.html"),
+        pytest.param(signal.SIGINT, "check.csv", marks=pytest.mark.long),
+    ],
 )
 def test_a_kill_leaves_decisions_as_they_were(data, out, number, at):
     command = [sys.executable, "-c", WAITING, at, str(data), "--out", str(out)]
