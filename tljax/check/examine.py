@@ -20,7 +20,6 @@ from tljax.check.result import Checked, Report, Result
 from tljax.check.shortcuts import Labeled, find_shortcuts, list_properties
 from tljax.check.twins import Named, Pairs, Sketches, SmallPictures
 from tljax.check.verdicts import (
-    count_classes,
     judge_findings,
     judge_groups,
     judge_shortcuts,
@@ -29,6 +28,8 @@ from tljax.check.verdicts import (
     rank_verdicts,
 )
 from tljax.data.batches import progress_bar
+from tljax.data.datasets import count_classes
+from tljax.data.image_source import CHUNK
 from tljax.training.grouped import join_groups
 from tljax.training.ridge import HeldOut
 
@@ -68,7 +69,7 @@ def examine(data: str, read: ReadData, network: FeatureNetwork, notes: Sequence[
         *twins.list_twins(pairs, named),
         *list_odd(facts.files, facts.pixels, named),
     ]
-    counts = count_classes(names, {part: its.labels.tolist() for part, its in checked.parts.items()})
+    counts = {part: count_classes(its.labels, names) for part, its in checked.parts.items()}
     verdicts = [
         *judge_findings(others),
         *judge_groups(
@@ -88,21 +89,23 @@ def judge_pictures(
     checked: Checked, network: FeatureNetwork, groups: Int[np.ndarray, " n"], disk_bytes: int
 ) -> HeldOut:
     """Scores of the pictures by heads that saw neither them nor what says the same."""
-    parts, digests = zip(*((part.images, part.digests) for part in checked.parts.values()), strict=True)
+    parts = [part.images for part in checked.parts.values()]
     with bar("features") as report:
-        features = read_features(network, parts, np.concatenate(digests), disk_bytes, report)
+        features = read_features(network, parts, checked.digests, disk_bytes, report)
     with bar("judging labels") as report:
         return judge_all(scale_all(features), checked.labels, len(checked.class_names), groups, report=report)
 
 
 def measure_facts(checked: Checked) -> Measured:
-    """Sketches and properties of all pictures."""
+    """Sketches and properties of all pictures, each of which is read once."""
     sketches, pixels = [], []
     for part, its in checked.parts.items():
         with bar(f"looking at {part}") as report:
-            sketches.append(twins.sketch(its.images, report))
-        with bar(f"measuring {part}") as report:
-            pixels.append(measure_pixels(its.images, report))
+            for start in range(0, len(its.ids), CHUNK):
+                images = its.images[np.arange(start, min(start + CHUNK, len(its.ids)))]
+                sketches.append(twins.sketch(images))
+                pixels.append(measure_pixels(images))
+                report((start + len(images)) / len(its.ids))
     with bar("reading files") as report:
         files = measure_files(watch(checked.files(), len(checked.ids), report))
     return Measured(_join(Sketches, sketches), _join(PixelFacts, pixels), files)

@@ -18,10 +18,9 @@ class Finding:
     """What was found about a picture, and what a person decided about it.
 
     `file` is its id (`Split.ids`), `split` that of the source. `kind` is one of broken, half_read, exact_twin,
-    near_twin, leak, contradiction, class_few, class_empty, class_uneven, class_alike, odd_size, odd_shape, dark,
-    bright, blurred, constant, border, shortcut, label, or empty where there is a decision alone. `score` is from 0
-    to 1, and a higher one is worse. `label` is the picture's class, `suggested` another, `other` another picture.
-    `decision` is empty, keep, drop or a class.
+    near_twin, leak, contradiction, odd_size, odd_shape, dark, bright, blurred, constant, border, shortcut, label, or
+    empty where there is a decision alone. `score` is from 0 to 1, and a higher one is worse. `label` is the picture's
+    class, `suggested` another, `other` another picture. `decision` is empty, keep, drop or a class.
     """
 
     file: str

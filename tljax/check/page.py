@@ -41,6 +41,7 @@ from tljax.report.blocks import (
 )
 from tljax.report.page import is_page, render
 from tljax.report.pictures import Drawn, make_thumbnails
+from tljax.report.twins import TWIN_KINDS
 from tljax.runs.files import write_text
 from tljax.text import count_words
 
@@ -66,7 +67,7 @@ SORTS = {
         "Twins, leaks and contradictions",
         "Pictures that are there twice. In two parts of the data they make an accuracy too high (leak); under two "
         "classes one of them is wrong (contradiction). Pictures whose twins have twins are one card.",
-        ("leak", "contradiction", "exact_twin", "near_twin"),
+        TWIN_KINDS,
         "how alike both are: 1 is equal pixels",
     ),
     "labels": Sort(

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, UInt8
 
+from tljax.check.result import Report
+from tljax.check.twins import LUMA
 from tljax.data.decoding import ORIENTATION, Encoded, open_picture
 from tljax.data.image_source import CHUNK
 
@@ -26,8 +28,6 @@ MOST_EXIF = 2**16
 LONGEST_MAKER = 40
 DAY = re.compile(r"\s*(\d{4})[:./-](\d\d)[:./-](\d\d)")
 
-# The weights of red, green and blue in brightness (ITU-R BT.601).
-BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 # The pixels that are measured at a time: they fit the processor's cache.
 MEASURED_AT_ONCE = 2**17
 # Sharpness is measured in so many parts along each axis; a gradient of `FAINT` (squared gray levels) is no edge.
@@ -173,7 +173,7 @@ def hide_borders(pixels: PixelFacts) -> PixelFacts:
 
 
 def measure_pixels(
-    images: UInt8[np.ndarray, "n size size 3"] | Encoded, report: Callable[[float], None] = lambda done: None
+    images: UInt8[np.ndarray, "n size size 3"] | Encoded, report: Report = lambda done: None
 ) -> PixelFacts:
     """Reads pictures in parts. Broken ones are as `images` has it: an error, or black.
 
@@ -192,7 +192,7 @@ def measure_pixels(
 
 def _measure_part(images: UInt8[np.ndarray, "n size size 3"]) -> PixelFacts:
     planes = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
-    gray = np.tensordot(BRIGHTNESS, planes.astype(np.float32), 1)
+    gray = np.tensordot(LUMA, planes.astype(np.float32), 1)
     low, high = _find_percentiles(gray, (0.05, 0.99))
     sharpness, detail = measure_sharpness(gray)
     border = _measure_border(images)
@@ -299,7 +299,7 @@ def _are_near(
 ) -> np.ndarray:
     """Whether colors differ by no more than a part of `BORDER_LEVELS`, bool [...]."""
     difference = pixels - colors
-    brightness = difference @ BRIGHTNESS
+    brightness = difference @ LUMA
     red, blue = difference[..., 0] - brightness, difference[..., 2] - brightness
     light, colorful = (levels * part for levels in BORDER_LEVELS)
     return (abs(brightness) <= light) & (abs(red) <= colorful) & (abs(blue) <= colorful)

@@ -18,7 +18,7 @@ from tljax.data.layouts import describe_left_out, join_names
 from tljax.data.reading import ReadImages, read_images
 from tljax.data.sources import open_source
 from tljax.data.splits import Reading, choose_parts, choose_rows
-from tljax.storage.file_index import Digests, FileIndex, open_index
+from tljax.storage.file_index import FileIndex, open_index
 from tljax.trees import Row
 
 # The order of the parts in which a check looks at them; others follow.
@@ -52,11 +52,6 @@ class ReadData(NamedTuple):
     """Whether digests are of files, else of pixels."""
     padded: bool = False
     """Whether borders may come from `data.fit=pad`."""
-
-    @property
-    def digests(self) -> Digests:
-        """Those of all pictures that can be read."""
-        return np.concatenate([part.digests for part in self.checked.parts.values()])
 
 
 def open_data(config: Data) -> Opened:

@@ -54,6 +54,10 @@ class Checked(NamedTuple):
         found = [part.groups for part in self.parts.values() if part.groups is not None]
         return np.concatenate(found) if found else None
 
+    @property
+    def digests(self) -> Digests:
+        return np.concatenate([part.digests for part in self.parts.values()])
+
     def files(self) -> Iterator[bytes | Path]:
         """The files of all pictures, one after the other."""
         for part in self.parts.values():

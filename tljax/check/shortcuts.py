@@ -5,7 +5,7 @@ is chosen on four fifths of the pictures and tried on the last fifth, five times
 there are of the class far too often for chance.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from colorsys import rgb_to_hsv
 from datetime import date
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from scipy.ndimage import uniform_filter
 from scipy.special import betainc
 
 from tljax.check.properties import FileFacts, PixelFacts
-from tljax.check.result import Shortcut
+from tljax.check.result import Report, Shortcut
 
 # The part of a class that a rule names at least, and the part of those it names that are of the class.
 LEAST_SHARE, LEAST_PRECISION = 0.3, 0.95
@@ -125,7 +125,7 @@ def compare_bytes(files: FileFacts, pixels: PixelFacts) -> Float64[np.ndarray, "
 
 
 def find_shortcuts(
-    properties: Mapping[str, Property], labeled: Labeled, report: Callable[[float], None] = lambda done: None
+    properties: Mapping[str, Property], labeled: Labeled, report: Report = lambda done: None
 ) -> list[Shortcut]:
     """The properties that name a class, the strongest first. Of properties that name mostly the same pictures of a
     class, the strongest mentions the others in `also`.

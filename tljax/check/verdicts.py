@@ -19,12 +19,12 @@ NAMED = 3
 
 
 class VerdictKind(NamedTuple):
-    """What a kind of finding is called in the table, what it means (where a verdict does not say that), and what to do
-    about it."""
+    """What a kind of finding is called in the table, what it means and what to do about it, where the verdict does not
+    say that itself."""
 
     title: str
-    means: str
-    do: str
+    means: str = ""
+    do: str = ""
 
 
 # The kinds of findings, the worst first.
@@ -34,11 +34,11 @@ VERDICT_KINDS: dict[str, VerdictKind] = {
     "contradiction": VerdictKind("contradictions", "a twin has another class", "give both one class, or drop them"),
     "broken": VerdictKind("broken", "no run can read them", "replace, remove or drop them"),
     "shortcut": VerdictKind("shortcuts", "", "make pictures of all classes alike in it"),
-    "class_empty": VerdictKind("empty classes", "", "add pictures, or leave the class out"),
-    "class_few": VerdictKind("small classes", "", "add pictures"),
-    "class_alike": VerdictKind("classes alike", "", "look at both; join them, or correct their labels"),
-    "label": VerdictKind("labels", "a head that saw neither them nor their twins names another class", "look at them"),
-    "class_uneven": VerdictKind("uneven classes", "", "judge by balanced accuracy, or weigh classes"),
+    "class_empty": VerdictKind("empty classes"),
+    "class_few": VerdictKind("small classes"),
+    "class_alike": VerdictKind("classes alike"),
+    "label": VerdictKind("labels"),
+    "class_uneven": VerdictKind("uneven classes"),
     "exact_twin": VerdictKind("exact twins", "an equal picture is in the same split, and counts twice", "drop them"),
     "near_twin": VerdictKind("near twins", "a picture very much like it is in the same split", "look at them"),
     "half_read": VerdictKind("half readable", "JPEGs without their end, of which no row is missing", "they can stay"),
@@ -157,9 +157,3 @@ def is_open(result: Result) -> bool:
     decided = count_decided(result.findings)
     all_decided = {kind for kind, its in decided.items() if its.decided == its.pictures}
     return any(verdict.kind not in all_decided for verdict in result.verdicts)
-
-
-def count_classes(class_names: Sequence[str], labels: Mapping[str, Iterable[int]]) -> dict[str, dict[str, int]]:
-    """The pictures of each class by part; `labels` are those of each part."""
-    counted = {part: Counter(map(int, its)) for part, its in labels.items()}
-    return {part: {name: count[i] for i, name in enumerate(class_names)} for part, count in counted.items()}

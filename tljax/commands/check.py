@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax.arguments import CHECK_SETTINGS
-from tljax.check.cards import fill_places, list_places
+from tljax.check.cards import SAVED, fill_places, list_places
 from tljax.check.examine import examine
 from tljax.check.findings import Finding, carry_over, read_findings, write_findings
 from tljax.check.network import choose_network
@@ -29,8 +29,8 @@ from tljax.report.origin import find_program
 from tljax.runs.records import read_stage
 from tljax.text import count_words, join_lines, printable
 
-# What a check leaves in its folder.
-TABLE, PAGE = "check.csv", "check.html"
+# What a check leaves in its folder, beside the table `SAVED`.
+PAGE = "check.html"
 # So many pictures are told.
 LOST_TOLD = 3
 
@@ -49,9 +49,9 @@ def run(flags: argparse.Namespace) -> None:
     disk_bytes = Cache().disk_bytes
     read = read_data(config, opened, size, disk_bytes)
     known = {*read.checked.ids, *read.reasons, *list_dropped(opened)}
-    if flags.out is not None and (flags.out / TABLE).exists():
-        refuse_decisions(flags.out / TABLE, known, opened.class_names)
-    network = choose_network(model, read.digests, of_files=read.of_files)
+    if flags.out is not None and (flags.out / SAVED).exists():
+        refuse_decisions(flags.out / SAVED, known, opened.class_names)
+    network = choose_network(model, read.checked.digests, of_files=read.of_files)
     result = examine(config.name, read, network, [*opened.warnings, *opened.notes], disk_bytes)
     carried = carry_over(before, result.findings, known).findings
     result = result._replace(findings=fill_places(carried, list_places(read.checked)))
@@ -123,10 +123,10 @@ def prepare_folder(config: Data, out: Path | None) -> list[Finding]:
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}; make it first")
     if not os.access(out if out.is_dir() else out.absolute().parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--out {out}: nothing can be written there; give a folder of your own")
-    if (out / TABLE).is_dir():
-        raise FileExistsError(f"{out / TABLE} is a folder; give another --out")
+    if (out / SAVED).is_dir():
+        raise FileExistsError(f"{out / SAVED} is a folder; give another --out")
     check_free(out / PAGE)
-    return read_findings(out / TABLE) if os.path.lexists(out / TABLE) else []
+    return read_findings(out / SAVED) if os.path.lexists(out / SAVED) else []
 
 
 def refuse_decisions(table: Path, known: set[str], class_names: Sequence[str]) -> None:
@@ -150,16 +150,16 @@ def refuse_decisions(table: Path, known: set[str], class_names: Sequence[str]) -
 def leave(result: Result, read: ReadData, out: Path) -> None:
     """Writes the table and the page."""
     out.mkdir(exist_ok=True)
-    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out), str(out / TABLE))
+    page = make_check_page(result, read.checked, read.reasons, name_run(result.data, out), str(out / SAVED))
     with wait_for(out):
-        write_findings(out / TABLE, result.findings)
+        write_findings(out / SAVED, result.findings)
         write_check_page(out / PAGE, page)
 
 
 def name_next(result: Result, out: Path | None) -> str:
     """What to do next."""
     if out is not None:
-        return f"written: {out / TABLE}; to see what was found and to decide about it, open {out / PAGE}"
+        return f"written: {out / SAVED}; to see what was found and to decide about it, open {out / PAGE}"
     return "to see them and to decide about them, give --out FOLDER" if result.findings else "nothing to decide about"
 
 
@@ -178,5 +178,5 @@ def wait_for(out: Path) -> Iterator[None]:
 
 def name_run(data: str, out: Path) -> str:
     """The command of a run that reads what was decided."""
-    words = ["--config.data.name=" + data, f"--config.data.corrections={out / TABLE}"]
+    words = ["--config.data.name=" + data, f"--config.data.corrections={out / SAVED}"]
     return f"{find_program({'command': sys.argv})} --config recipe --workdir runs/corrected {shlex.join(words)}"

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -247,7 +247,7 @@ def _describe(
         for part, split in splits.items()
         if split.unfinished
     ]
-    counts = {part: _count_classes(split, names) for part, split in found.items()}
+    counts = {part: count_classes(split.all_labels(), names) for part, split in found.items()}
     wanted = config.labels_per_class
     fewer = "no image" if wanted is None else f"fewer images than config.data.labels_per_class={wanted}"
     short = [name for name, count in counts.get("train", {}).items() if count < (wanted or 1)]
@@ -277,8 +277,9 @@ def _describe(
     } | ({} if source.corrections is None else {"corrections": source.corrections})
 
 
-def _count_classes(split: Split, names: tuple[str, ...]) -> dict[str, int]:
-    counts = np.bincount(split.all_labels(), minlength=len(names))
+def count_classes(labels: Int[np.ndarray, " n"], names: Sequence[str]) -> dict[str, int]:
+    """How many pictures each class has."""
+    counts = np.bincount(labels, minlength=len(names))
     return dict(zip(names, map(int, counts), strict=True))
 
 

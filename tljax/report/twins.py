@@ -17,8 +17,8 @@ from tljax.runs.predictions import PREDICTIONS, Predictions
 from tljax.text import count_words
 from tljax.trees import Row
 
-# The kinds of rows of `check.csv` whose two pictures are twins.
-TWIN_KINDS = ("leak", "exact_twin", "near_twin", "contradiction")
+# The kinds of rows of `check.csv` whose two pictures are twins, the worst first.
+TWIN_KINDS = ("leak", "contradiction", "exact_twin", "near_twin")
 CAPTION = (
     "Brackets: the interval of 95%, where fewer than 1,000 pictures are left, which chose nothing and do not belong "
     "together."
