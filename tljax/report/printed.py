@@ -114,11 +114,11 @@ def solved_line(row: Row) -> str:
 def _accuracy(summary: Row, split: str) -> str:
     """Loss and accuracy on a split in words, and what else there is to say about the accuracy."""
     measured = summary["test"] if split == "test" else summary
-    text = f"loss {_loss(measured)}, accuracy {_number(measured['accuracy'])}"
+    text = f"loss {_loss(measured)}, accuracy {write_number(measured['accuracy'])}"
     found = find_imbalance(summary, split)
     if found is None or measured["accuracy"] is None:
         return text
-    return f"{text}, balanced {_number(found.balanced)} (always saying {found.largest} has {found.share:.4f})"
+    return f"{text}, balanced {write_number(found.balanced)} (always saying {found.largest} has {found.share:.4f})"
 
 
 def summary_line(summary: Row) -> str:
@@ -186,11 +186,12 @@ def _why_not_better(summary: Row, before: Row, monitor: Monitor) -> str:
 
 def _loss(measured: Row) -> str:
     """The loss, unless no class has a counterpart in the source: labels are then no numbers of its outputs."""
-    return _number(None if measured.get("unmapped_classes") and measured["accuracy"] is None else measured["loss"])
+    return write_number(None if measured.get("unmapped_classes") and measured["accuracy"] is None else measured["loss"])
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def write_number(value: float | None, spec: str = ".4f") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else format(value, spec)
 
 
 def _on_new(summary: Row) -> str:
@@ -209,12 +210,12 @@ def stages_columns(summaries: Mapping[str, Row]) -> list[tuple[str, Callable[[Ro
     classes are of different sizes, the balanced accuracies and the largest class's share."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("loss", _loss),
-        ("accuracy", lambda s: _number(s["accuracy"])),
+        ("accuracy", lambda s: write_number(s["accuracy"])),
     ]
     if any(map(expect_on_new, summaries.values())):
         columns.append(("on new pictures (95%)", _on_new))
     if any(find_imbalance(summary, "validation") for summary in summaries.values()):
-        columns += [("balanced", lambda s: _number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]
+        columns += [("balanced", lambda s: write_number(s.get("balanced_accuracy"))), ("largest class", _largest_share)]
     return [
         *columns,
         ("labels", _labels),
@@ -251,7 +252,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 def _largest_share(summary: Row) -> str:
     """The share of the largest class, where classes are of different sizes."""
     found = find_imbalance(summary, "validation")
-    return _number(found.share if found else None)
+    return write_number(found.share if found else None)
 
 
 def confusion_table(confusions: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> str:

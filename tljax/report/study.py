@@ -9,7 +9,7 @@ from tljax.report.blocks import Block, Code, Sheet, Text
 from tljax.report.cheapest import Candidate, measure_difference, vary_seeds
 from tljax.report.depth import UnitResult, chart_places
 from tljax.report.more_labels import chart_growth
-from tljax.report.printed import align
+from tljax.report.printed import align, write_number
 from tljax.text import printable
 from tljax.training.calibration import accuracy_interval
 from tljax.training.grouped import GroupNumbers
@@ -52,8 +52,8 @@ def list_rows(found: Row) -> list[tuple[str, ...]]:
     return [
         (
             row["unit"] + " (read)" * (row["unit"] == found["place"]),
-            *("-" if row[name] is None else format(row[name], ".3f") for name in ("expected", "accuracy")),
-            "-" if row["seconds"] is None else format(row["seconds"], ".1f"),
+            *(write_number(row[name], ".3f") for name in ("expected", "accuracy")),
+            write_number(row["seconds"], ".1f"),
         )
         for row in found["heads"]
     ]

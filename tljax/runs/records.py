@@ -225,12 +225,13 @@ def find_changed(saved: Row, settings: Any) -> dict[str, Any]:
     if isinstance(settings, Lesson):
         own = {name: as_json(Stage(stage.stage)) for name, stage in settings.stages.items()}
         default["stages"] = own | default["stages"]
-    return dict(_differ(saved, default, ""))
+    return dict(find_differences(saved, default))
 
 
-def _differ(now: Any, default: Any, path: str) -> list[tuple[str, Any]]:
+def find_differences(now: Any, default: Any, path: str = "") -> list[tuple[str, Any]]:
+    """The settings (JSON) that differ, by path, with their values now. What `default` has not at all is one of them."""
     if not isinstance(now, Mapping) or not (isinstance(default, Mapping) or not path):
         return [] if now == default else [(path, now)]
     known = default if isinstance(default, Mapping) else {}
-    nested = (_differ(value, known.get(name), f"{path}.{name}".lstrip(".")) for name, value in now.items())
+    nested = (find_differences(value, known.get(name), f"{path}.{name}".lstrip(".")) for name, value in now.items())
     return [pair for pairs in nested for pair in pairs]

@@ -15,7 +15,7 @@ from tljax.data.datasets import Dataset
 from tljax.devices.mesh import gather, make_mesh, put, whole
 from tljax.devices.processes import max_over_processes
 from tljax.networks.architectures import Architecture, count_multiplications
-from tljax.report.printed import align
+from tljax.report.printed import align, write_number
 from tljax.stages.assembly import split_seed, start_pass
 from tljax.stages.programs import Setup, initialize, make_setup
 from tljax.stages.solve import solve
@@ -152,10 +152,6 @@ def describe(found: Probe) -> str:
     for unit, (_, _, _, row) in found.heads.items():
         difference = found.differences.get(unit)
         more = "-" if difference is None else f"{difference.mean:.3f} ± {difference.error:.3f}"
-        numbers = [_number(row[name], ".3f") for name in ("expected", "accuracy", "held_out")]
-        rows.append((unit, *numbers, more, _number(row["seconds"], ".1f")))
+        numbers = [write_number(row[name], ".3f") for name in ("expected", "accuracy", "held_out")]
+        rows.append((unit, *numbers, more, write_number(row["seconds"], ".1f")))
     return align(rows)
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)

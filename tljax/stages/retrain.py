@@ -1,11 +1,11 @@
 """The command that trains an answer of a study on other pictures."""
 
 import shlex
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from tljax.config import Config, Data, Head, Lesson, Optimizer, Stage, as_json
+from tljax.runs.records import find_differences
 
 # The shipped configs that are begun with, without their weights; a test holds them alike.
 BASES: dict[str, Config | Lesson] = {
@@ -48,13 +48,5 @@ def _strip(config: Any, data: Data) -> Any:
 def spell(lesson: Lesson, name: str) -> str:
     """What to type behind the program to train the candidate `name` of a study's `lesson` on other pictures."""
     base, config = rebuild(lesson, name)
-    flags = [f"--config.{path}={value}" for path, value in _list_changes(as_json(config), as_json(BASES[base]), "")]
+    flags = [f"--config.{path}={value}" for path, value in find_differences(as_json(config), as_json(BASES[base]))]
     return shlex.join(["--config", base, "--workdir", "runs/new", *flags])
-
-
-def _list_changes(now: Any, base: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(now, Mapping):
-        for name, value in now.items():
-            yield from _list_changes(value, (base or {}).get(name), f"{path}.{name}".lstrip("."))
-    elif now != base:
-        yield path, now
