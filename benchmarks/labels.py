@@ -4,7 +4,7 @@
 
 DIR is TFDS's data_dir with CIFAR-10. Labels are exchanged for another class that is drawn: 5% of them (500 of 10,000),
 and none. With `--run` its features are used for the pictures of its own data.validation_split, which it has not learned
-from, else pixels alone for CIFAR-10's test pictures. Of digits 90 labels of all 1,797 are exchanged.
+from, else pixels alone for CIFAR-10's test pictures. 90 of the 1,797 labels of digits are exchanged.
 
 It prints how many labels held-out heads name, the AUROC of the ranking, which part of the wrong labels is among the
 first ones, how many are listed and right to be, and what it costs beside the features: seconds of processors. The last

@@ -27,7 +27,7 @@ def draw(rng: np.random.Generator, accuracies: list[float], seeds: list[int], pi
 
 
 def test_a_difference_is_that_of_bonett_and_price():
-    """Of two networks: one more picture on which each alone is right, Student's t, and McNemar's p if that is more."""
+    """Two networks: one more picture on which each alone is right, Student's t, and McNemar's p if that is more."""
     rng = np.random.default_rng(0)
     one, other = draw(rng, [0.8, 0.7], [1, 1])
     first, second = int((one.right & ~other.right).sum()), int((other.right & ~one.right).sum())
@@ -89,7 +89,7 @@ def test_the_cheapest_within_one_standard_error_is_chosen():
 
 @pytest.mark.parametrize(("seeds", "luck"), [([1] * 5, 0.0), ([1, 1, 1, 3, 3], 0.02), ([3] * 5, 0.02)])
 def test_what_is_said_of_an_answer_holds(seeds, luck):
-    """Of five that are equally good none is called worse in 95 of 100 cases; of others, the interval has the true
+    """Where five are equally good none is called worse in 95 of 100 cases; else the interval has the true
     difference, although the best was chosen by the same pictures."""
     wrongly = sum(
         bool(choose_answer(draw(np.random.default_rng(i), [0.7] * 5, seeds, luck=luck)).worse) for i in range(100)

@@ -98,14 +98,14 @@ HELD_OUT = {"accuracy": 0.74, "at_least": 0.58, "pictures": 45}
         ({"in_train": {"pictures": 50, "left": 0, "accuracy": None}},
          ["all 50 validation pictures are in train too, equal to the bit: none is left to say how good this is on new "
           "ones"], None),
-        # Of a solved head those count that are more: 45 were left out.
+        # A solved head is judged by those that are more: 45 were left out.
         ({"best_epoch": 0, "epochs": 0, "solved": {"held_out": HELD_OUT}},
          [LINE, "which counts: the expected accuracy, from 45 pictures; validation has 38 not in train"],
          (0.74, 0.58, None)),
         ({"best_epoch": 0, "epochs": 0, "solved": {"held_out": HELD_OUT | {"pictures": 30}}},
          [LINE, "which counts: what the 38 validation pictures not in train say; the expected accuracy is from 30"],
          (0.8947, LOW, HIGH)),
-        # Of the test split nothing else says how far it can be believed.
+        # Nothing else says of the test split how far it can be believed.
         ({"in_train": None, "test": {"loss": 0.4, "accuracy": 0.9, "in_train": IN_TRAIN | {"pictures": 2}}},
          ["2 of the 40 test pictures are in train too, equal to the bit: accuracy 0.9000 with them, 0.8947 without "
           f"them (95%: {LOW:.2f} to {HIGH:.2f})"], (0.92, *accuracy_interval(0.92, 50))),

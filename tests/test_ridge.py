@@ -187,7 +187,7 @@ def test_a_group_of_all_classes_is_left_out_alone_and_others_with_the_classes_th
         return sorted((set(groups[pictures].tolist()) for part in parts for pictures in part.pictures), key=sorted)
 
     assert batches([0, 1] * 6, np.arange(12) // 4) == [{0}, {1}, {2}]
-    # Of 2 and 3 groups of a class alone, one starts again.
+    # One of 2 and 3 groups of a class alone starts again.
     alone = batches([0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 3, 4])
     assert len(alone) == 3 and all(len(one & {0, 1}) == len(one & {2, 3, 4}) == 1 for one in alone)
     assert set.union(*alone) == {0, 1, 2, 3, 4}

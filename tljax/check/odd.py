@@ -110,7 +110,7 @@ def _find_low(values: np.ndarray, least: float) -> float:
 def _find_quantile(values: np.ndarray, part: float) -> float:
     """The quantile of the values that are known; NaN without any, below which nothing is."""
     known = values[np.isfinite(values)]
-    # Of few pictures, the odd one itself would be in between.
+    # The odd one itself would be in between, where there are few pictures.
     method: Literal["linear", "higher", "lower"] = "linear" if part == 0.5 else "higher" if part < 0.5 else "lower"
     return float(np.quantile(known, part, method=method)) if len(known) else np.nan
 

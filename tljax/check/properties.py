@@ -312,7 +312,7 @@ def _find_edges(colors: Float32[np.ndarray, "n 4 3"], plain: Bool[np.ndarray, "n
         return plain[:, one] & plain[:, other] & _are_near(colors[:, one], colors[:, other])
 
     rows, columns = are_one(0, 1), are_one(2, 3)
-    # Of two pairs in two colors, the first is taken.
+    # The first of two pairs in two colors is taken.
     columns &= ~rows | _are_near(colors[:, 0], colors[:, 2])
     return np.stack([rows, rows, columns, columns], 1)
 

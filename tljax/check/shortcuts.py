@@ -127,8 +127,8 @@ def compare_bytes(files: FileFacts, pixels: PixelFacts) -> Float64[np.ndarray, "
 def find_shortcuts(
     properties: Mapping[str, Property], labeled: Labeled, report: Report = lambda done: None
 ) -> list[Shortcut]:
-    """The properties that name a class, the strongest first. Of properties that name mostly the same pictures of a
-    class, the strongest mentions the others in `also`.
+    """The properties that name a class, the strongest first. The strongest of properties that name mostly the same
+    pictures of a class mentions the others in `also`.
 
     Properties with one value for all pictures, and pictures whose value is not known, name nothing.
     """

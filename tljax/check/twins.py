@@ -43,7 +43,7 @@ FLAT = 40.0
 LEAST_COSINE, CANDIDATES = 0.7, 6
 # Rows and columns of a block of cosines, which fits the processor's cache.
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 2048
-# Candidates have this correlation in the first comparison. Of more than `most_pairs` the most alike go on.
+# Candidates have this correlation in the first comparison. The most alike of more than `most_pairs` go on.
 LEAST_COARSE = 0.88
 # The steps of both comparisons, and the furthest scale and shift (parts of the side).
 STEPS, FURTHEST_SCALE, FURTHEST_SHIFT = (3, 4), 0.2, 0.1

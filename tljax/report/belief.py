@@ -242,7 +242,7 @@ def _not_in_train(summary: Row) -> str:
 
 
 def _of_groups(counted: Row | None) -> str:
-    """Of how many groups pictures are; empty where nothing says which belong together."""
+    """How many groups pictures are of; empty where nothing says which belong together."""
     return f" of {count_words(counted['groups'], 'group')}" if counted and "groups" in counted else ""
 
 

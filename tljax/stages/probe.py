@@ -54,7 +54,7 @@ class Probe(NamedTuple):
 
     heads: dict[str, PlacedHead]
     differences: dict[str, LossDifference]
-    """Of the held-out losses, from the least of them; empty if no picture could be left out."""
+    """Those of the held-out losses from the least of them; empty if no picture could be left out."""
 
 
 def probe(config: Config, dataset: Dataset, source: Weights, units: Sequence[str] | None = None) -> Probe:
