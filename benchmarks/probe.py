@@ -20,14 +20,16 @@ from protocol import output_folder
 
 from tljax.config import Config, Data, Head
 from tljax.data.cifar10 import CLASS_NAMES
+from tljax.data.datasets import Dataset
 from tljax.devices.mesh import make_mesh
 from tljax.runs.files import read_json
 from tljax.stages.probe import read_averages
 from tljax.stages.programs import make_setup
 from tljax.stages.stage import load_data, load_source
 from tljax.startup import as_on_the_command_line
+from tljax.training.features import Averages
 from tljax.training.places import choose_latest, compare_losses, list_places, measure_losses
-from tljax.training.ridge import solve_head
+from tljax.training.ridge import SolvedHead, solve_head
 
 # How often so many labelled pictures a class are drawn, out of so many in all.
 DRAWS, POOL = {5: 100, 20: 50, 50: 25}, 500
@@ -54,37 +56,67 @@ class Pool(NamedTuple):
     validation_labels: np.ndarray
 
 
-def read_pool(source: str, data_dir: str) -> Pool:
-    """What each place of the `source` reads of the classes that it has not learned."""
+def list_unknown(source: str) -> tuple[str, ...]:
+    """The classes of CIFAR-10, or of the digits, that a run has not learned."""
     known = read_json(Path(source) / "config.json")["data"]
-    name, names = known["name"], DIGITS if known["name"] == "digits" else CLASS_NAMES
-    classes = tuple(one for one in names if one not in known["classes"])
-    pool = POOL if name == "cifar10" else FEWER
-    data = Data(name=name, dir=data_dir, classes=classes, labels_per_class=pool, **VIEWS)
+    names = DIGITS if known["name"] == "digits" else CLASS_NAMES
+    return tuple(one for one in names if one not in known["classes"])
+
+
+def read_places(source: str, data: Data) -> tuple[dict[str, Averages], Dataset]:
+    """What each place of the `source` reads of the pictures of each split, and these."""
     config = Config(pretrained=source, data=data, head=Head(init="ridge"), epochs=0)
     weights, dataset = load_source(config), load_data(config)
     assert weights is not None and dataset.train is not None and dataset.validation is not None
-    setup = make_setup(config, weights, len(classes), make_mesh())
-    found = read_averages(setup, dataset, weights, list_places(setup.model.architecture))
+    setup = make_setup(config, weights, len(dataset.class_names), make_mesh())
+    return read_averages(setup, dataset, weights, list_places(setup.model.architecture)), dataset
+
+
+def read_pool(source: str, data_dir: str) -> Pool:
+    """What each place of the `source` reads of the classes that it has not learned."""
+    name = read_json(Path(source) / "config.json")["data"]["name"]
+    pool = POOL if name == "cifar10" else FEWER
+    data = Data(name=name, dir=data_dir, classes=list_unknown(source), labels_per_class=pool, **VIEWS)
+    found, dataset = read_places(source, data)
+    assert dataset.train is not None and dataset.validation is not None
     train = {unit: np.stack(views) for unit, views in found["train"].by_unit.items()}
     validation = {unit: views[0] for unit, views in found["validation"].by_unit.items()}
     return Pool(train, dataset.train.labels, validation, dataset.validation.labels)
 
 
+def draw_rows(labels: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
+    """The rows of so many pictures of each class."""
+    classes = int(labels.max()) + 1
+    by_class = [rng.choice(np.flatnonzero(labels == i), each, replace=False) for i in range(classes)]
+    return np.sort(np.concatenate(by_class))
+
+
+def solve_places(train: dict[str, np.ndarray], labels: np.ndarray, rows: np.ndarray) -> dict[str, SolvedHead]:
+    """A head at each place from these rows of `train`, which has what it reads in views [views n c]."""
+    heads = {}
+    for unit, views in train.items():
+        few = views[:, rows]
+        classes = int(labels.max()) + 1
+        heads[unit] = solve_head(few.reshape(-1, few.shape[2]), labels[rows], classes, len(few))
+    return heads
+
+
+def choose(heads: dict[str, SolvedHead], labels: np.ndarray) -> str:
+    """The place that a recipe would choose; `labels` are those that the heads are solved from."""
+    return choose_latest(compare_losses({unit: measure_losses(head.held_out, labels) for unit, head in heads.items()}))
+
+
 def measure(pool: Pool, labels: int, draw: int) -> Measured:
     """Heads at every place from the same `labels` pictures of each class."""
-    rng = np.random.default_rng((labels, draw))
-    classes = int(pool.train_labels.max()) + 1
-    by_class = [rng.choice(np.flatnonzero(pool.train_labels == i), labels, replace=False) for i in range(classes)]
-    rows, accuracies, losses = np.sort(np.concatenate(by_class)), {}, {}
-    own = pool.train_labels[rows]
-    for unit, views in pool.train.items():
-        few = views[:, rows]
-        head = solve_head(few.reshape(-1, few.shape[2]), own, classes, len(few))
-        predicted = (pool.validation[unit] @ head.kernel + head.bias).argmax(axis=1)
-        accuracies[unit] = float(np.mean(predicted == pool.validation_labels))
-        losses[unit] = measure_losses(head.held_out, own)
-    return Measured(labels, accuracies, choose_latest(compare_losses(losses)))
+    rows = draw_rows(pool.train_labels, labels, np.random.default_rng((labels, draw)))
+    heads = solve_places(pool.train, pool.train_labels, rows)
+    accuracies = {unit: judge(head, pool.validation[unit], pool.validation_labels) for unit, head in heads.items()}
+    return Measured(labels, accuracies, choose(heads, pool.train_labels[rows]))
+
+
+def judge(head: SolvedHead, features: np.ndarray, labels: np.ndarray) -> float:
+    """The accuracy of a head."""
+    return float(np.mean((features @ head.kernel + head.bias).argmax(axis=1) == labels))
 
 
 def describe(found: list[Measured]) -> str:

@@ -1,0 +1,207 @@
+"""What the answer of a study loses on pictures that chose nothing, and whether twice as many labels bring what it says.
+
+    python benchmarks/regret.py --data-dir DIR --out FOLDER --cifar10 RUN --digits RUN
+
+RUN is a run that learned some classes of CIFAR-10, or of scikit-learn's digits. Three tasks: the other classes of
+CIFAR-10, the other digits, and kinds of photographs (`photographs.py`), which start from the weights of the CIFAR-10
+run. A study (`--config how_deep`) with 20 labels a class chooses on one part of the validation pictures, and all its
+candidates are then measured on the other part. With 50 labels a class it is said what twice as many would bring, and a
+head of 100 shows whether that holds. Each of three draws has other pictures to learn from. Studies that are finished
+are found again. Some two hours on two cores. It prints two tables and writes `regret.json` into the folder.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import photographs
+from PIL import Image
+from probe import choose, draw_rows, judge, list_unknown, read_places, solve_places
+from protocol import output_folder
+
+import tljax
+from tljax.config import Data, HowDeep
+from tljax.data import datasets
+from tljax.report.printed import align
+from tljax.runs.files import read_json
+from tljax.runs.workdir import ANSWER, CONFIG
+from tljax.stages.candidates import list_seeds
+from tljax.stages.rules import choose_augmentation
+from tljax.startup import as_on_the_command_line
+from tljax.training.learning_curve import Doubled, Labelled, find_curve, measure_growth
+from tljax.training.ridge import solve_head
+
+DRAWS, LABELS, MANY = 3, 20, 50
+# Twice `MANY` labels of five classes are few: views are chosen as for a recipe of so many pictures.
+FEW_PICTURES = 500
+# What people do: the last stage is fine-tuned.
+HABIT = "fine_tune_conv5_block1"
+SHORT = {"solved_head": "solved head", HABIT: "conv5", "fine_tune_conv4_block1": "conv4", "fine_tune_all": "all"}
+# How many digits of a class are learned from, chosen on and measured on.
+DIGITS = {"train": 2 * MANY, "validation": 30, "test": 44}
+
+
+class Task(NamedTuple):
+    """Pictures to learn from and to choose on, the split of the same data that chooses nothing, and source weights."""
+
+    name: str
+    source: str
+    data: Data
+    unseen: str
+
+
+class Regret(NamedTuple):
+    """A study: accuracies by candidate on the pictures that chose and on the others, and what was chosen."""
+
+    task: str
+    draw: int
+    chosen: str
+    choosing: dict[str, float]
+    unseen: dict[str, float]
+
+    def loss(self, name: str) -> float:
+        """What a candidate loses on the unseen pictures against the best on these."""
+        return max(self.unseen.values()) - self.unseen[name]
+
+
+class Foretold(NamedTuple):
+    """What twice as many labels were said to bring to a head at a place, and what they brought on unseen pictures."""
+
+    task: str
+    draw: int
+    place: str
+    said: Doubled | None
+    """None where no curve was found."""
+    without: str
+    before: float
+    after: float
+
+
+def list_tasks(flags: argparse.Namespace, draw: int) -> Iterator[Task]:
+    """The tasks of a draw. Folders of pictures are made where they lack."""
+    known = {"name": "cifar10", "dir": flags.data_dir, "classes": list_unknown(flags.cifar10), "seed": draw}
+    yield Task("CIFAR-10", flags.cifar10, Data(**known, validation_split="test[:20%]"), "test[20%:]")
+    makers = {"digits": (flags.digits, write_digits), "photographs": (flags.cifar10, write_photographs)}
+    for name, (source, write) in makers.items():
+        folder = flags.out / "pictures" / f"{name}_{draw}"
+        if not folder.exists():
+            write(folder, draw, source)
+        yield Task(name, source, Data(name=f"folder:{folder}", seed=draw, image_size=32), "test")
+
+
+def write_photographs(folder: Path, draw: int, source: str) -> None:
+    photographs.write_folder(folder, draw)
+
+
+def write_digits(folder: Path, draw: int, source: str) -> None:
+    """Writes the digits that the `source` does not know, drawn into three splits."""
+    import sklearn.datasets
+
+    digits, rng = sklearn.datasets.load_digits(), np.random.default_rng(draw)
+    pictures = (digits.images * (255 / 16)).round().astype(np.uint8)
+    for name in list_unknown(source):
+        rows = rng.permutation(np.flatnonzero(digits.target == int(name)))
+        for split, number in DIGITS.items():
+            own, rows = rows[:number], rows[number:]
+            (folder / split / name).mkdir(parents=True)
+            for row in own:
+                Image.fromarray(pictures[row]).save(folder / split / name / f"{row}.png")
+
+
+def run_study(task: Task, draw: int, flags: argparse.Namespace) -> Regret:
+    """Runs the study of a task, or finds it, and measures its candidates on the unseen pictures."""
+    folder = flags.out / f"{task.name}_{draw}"
+    data = replace(task.data, labels_per_class=LABELS)
+    tljax.train(HowDeep(pretrained=task.source, seed=draw, data=data, time_limit=flags.minutes), folder)
+    answer, stages = read_json(folder / ANSWER), read_json(folder / CONFIG)["stages"]
+    seeds = list_seeds([row["name"] for row in answer["candidates"]], stages)
+    unseen = datasets.load_dataset(replace(data, validation_split=task.unseen), seed=0, training=False).validation
+    assert unseen is not None
+    measured = {name: [measure(folder / each, unseen) for each in runs] for name, runs in seeds.items()}
+    return Regret(
+        task.name,
+        draw,
+        answer["chosen"],
+        {row["name"]: row["accuracy"] for row in answer["candidates"]},
+        {name: float(np.mean(accuracies)) for name, accuracies in measured.items()},
+    )
+
+
+def measure(run: Path, unseen: datasets.Split) -> float:
+    logits = tljax.load(run)(np.asarray(unseen.images))
+    return float(np.mean(logits.argmax(axis=1) == unseen.labels))
+
+
+def look_ahead(task: Task, draw: int) -> Foretold:
+    """What is said from `MANY` labels a class, and what a head of twice as many shows."""
+    data = replace(task.data, labels_per_class=2 * MANY, **choose_augmentation({}, FEW_PICTURES).settings)
+    found, dataset = read_places(task.source, data)
+    elsewhere, others = read_places(task.source, replace(data, validation_split=task.unseen))
+    assert dataset.train is not None and dataset.validation is not None and others.validation is not None
+    views = {unit: np.stack(each) for unit, each in found["train"].by_unit.items()}
+    rows = draw_rows(dataset.train.labels, MANY, np.random.default_rng(draw))
+    place = choose(solve_places(views, dataset.train.labels, rows), dataset.train.labels[rows])
+    train = Labelled(views[place][0], dataset.train.labels)
+    choosing = Labelled(found["validation"].by_unit[place][0], dataset.validation.labels)
+    unseen = Labelled(elsewhere["validation"].by_unit[place][0], others.validation.labels)
+    classes = len(dataset.class_names)
+    curve = find_curve(measure_growth(train.take(rows), choosing, classes))
+    heads = [solve_head(some.features, some.labels, classes) for some in (train.take(rows), train)]
+    before, after = (judge(head, unseen.features, unseen.labels) for head in heads)
+    return Foretold(task.name, draw, place, curve.twice, curve.without, before, after)
+
+
+def list_regrets(found: Sequence[Regret]) -> str:
+    """A Markdown table with a row for each study: accuracies of the candidates on the unseen pictures, and by how much
+    the answer, the candidate that was best on the pictures that chose, and the habit are below the best of these."""
+    names = list(dict.fromkeys(name for one in found for name in one.unseen))
+    rows = [
+        ("task", "draw", *(SHORT.get(name, name) for name in names), "answer", "loses", "the best then", "the habit")
+    ]
+    for one in found:
+        cells = [f"{one.unseen[name]:.3f}" if name in one.unseen else "-" for name in names]
+        best = max(one.choosing, key=lambda name: one.choosing[name])
+        lost = [f"{one.loss(name):.3f}" if name in one.unseen else "-" for name in (one.chosen, best, HABIT)]
+        rows.append((one.task, str(one.draw), *cells, SHORT.get(one.chosen, one.chosen), *lost))
+    return align(rows)
+
+
+def list_foretold(found: Sequence[Foretold]) -> str:
+    """A Markdown table with a row for each curve."""
+    rows = [("task", "draw", "place", f"accuracy with {MANY}", "said of twice as many", "true", "within")]
+    for one in found:
+        true, said, within = one.after - one.before, f"nothing ({one.without})", "-"
+        if one.said is not None:
+            said = f"{one.said.value:+.3f} ({one.said.low:+.3f} to {one.said.high:+.3f})"
+            within = "yes" if one.said.low <= true <= one.said.high else "no"
+        rows.append((one.task, str(one.draw), one.place, f"{one.before:.3f}", said, f"{true:+.3f}", within))
+    return align(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
+    parser.add_argument("--out", required=True, type=output_folder, help="folder of the results")
+    parser.add_argument("--cifar10", required=True, help="a run that learned some classes of CIFAR-10")
+    parser.add_argument("--digits", required=True, help="a run that learned some of scikit-learn's digits")
+    parser.add_argument("--minutes", type=float, default=10, help="time limit of a study (default: %(default)s)")
+    flags = parser.parse_args()
+    regrets: list[Regret] = []
+    foretold: list[Foretold] = []
+    for draw in range(DRAWS):
+        for task in list_tasks(flags, draw):
+            with as_on_the_command_line():
+                foretold.append(look_ahead(task, draw))
+            regrets.append(run_study(task, draw, flags))
+            print(f"\n{list_regrets(regrets)}\n\n{list_foretold(foretold)}\n", flush=True)
+            found: dict[str, Any] = {"studies": regrets, "twice": foretold}
+            rows = {name: [one._asdict() for one in each] for name, each in found.items()}
+            (flags.out / "regret.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
