@@ -168,7 +168,14 @@ def test_folder_default_size_is_a_photographs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("classes", "message"), [(("red", "gren"), "'gren' is no class.*the nearest are green"), (("red", "red"), "twice")]
+    ("classes", "message"),
+    [
+        (("red", "gren"), "'gren' is no class.*the nearest are green"),
+        (("red", "red"), "twice"),
+        (("red,green",), "given as --config.data.classes red green$"),
+        (("green red",), "given as --config.data.classes green red$"),
+        (("dark blue",), "the nearest are [a-z, ]*$"),
+    ],
 )
 def test_wrong_classes_are_refused(tmp_path, classes, message):
     folder = make_folder(tmp_path, {f"{s}/{c}": 1 for s in ("train", "val") for c in COLORS})

@@ -5,7 +5,8 @@ way for all.
 """
 
 import difflib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tljax.config import NOT_READ, Data
@@ -79,10 +80,18 @@ def open_source(config: Data) -> ImageSource:
     for i, name in enumerate(config.classes):
         if name not in source.class_names:
             near = ", ".join(difflib.get_close_matches(name, source.class_names, cutoff=0.0))
-            spaces = f"; several names have spaces between them: {' '.join(name.split(','))}" if "," in name else ""
             raise ValueError(
-                f"config.data.classes: {name!r} is no class of {config.name}; the nearest are {near}{spaces}"
+                f"config.data.classes: {name!r} is no class of {config.name}; the nearest are {near}"
+                f"{_explain_several(name, source.class_names)}"
             )
         if name in config.classes[:i]:
             raise ValueError(f"config.data.classes: {name!r} stands there twice; name each class once")
     return source if config.corrections is None else correct(source, config.corrections_file)
+
+
+def _explain_several(typed: str, class_names: Sequence[str]) -> str:
+    """How to type several classes, where commas or quotation marks have made one name of them."""
+    names = re.split(r"[\s,]+", typed)
+    if len(set(names).intersection(class_names)) < 2:
+        return ""
+    return f"; several are given as --config.data.classes {' '.join(names)}"
