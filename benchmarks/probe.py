@@ -36,7 +36,7 @@ DRAWS, POOL = {5: 100, 20: 50, 50: 25}, 500
 # scikit-learn's digits, and how many there are of each.
 DIGITS, FEWER = tuple("0123456789"), 150
 # Two of the eight that a recipe has for up to 1,000 pictures: four times as fast.
-VIEWS = {"augment": "flip,shift", "views": 2}
+VIEWS: dict[str, Any] = {"augment": "flip,shift", "views": 2}
 
 
 class Measured(NamedTuple):
@@ -91,19 +91,24 @@ def draw_rows(labels: np.ndarray, each: int, rng: np.random.Generator) -> np.nda
     return np.sort(np.concatenate(by_class))
 
 
-def solve_places(train: dict[str, np.ndarray], labels: np.ndarray, rows: np.ndarray) -> dict[str, SolvedHead]:
-    """A head at each place from these rows of `train`, which has what it reads in views [views n c]."""
+def solve_places(
+    train: dict[str, np.ndarray], labels: np.ndarray, rows: np.ndarray, groups: np.ndarray | None = None
+) -> dict[str, SolvedHead]:
+    """A head at each place from these rows of `train`, which has what it reads in views [views n c]; `groups` [n] says
+    which pictures belong together."""
+    own = None if groups is None else groups[rows]
     heads = {}
     for unit, views in train.items():
         few = views[:, rows]
         classes = int(labels.max()) + 1
-        heads[unit] = solve_head(few.reshape(-1, few.shape[2]), labels[rows], classes, len(few))
+        heads[unit] = solve_head(few.reshape(-1, few.shape[2]), labels[rows], classes, len(few), groups=own)
     return heads
 
 
 def choose(heads: dict[str, SolvedHead], labels: np.ndarray) -> str:
     """The place that a recipe would choose; `labels` are those that the heads are solved from."""
-    return choose_latest(compare_losses({unit: measure_losses(head.held_out, labels) for unit, head in heads.items()}))
+    losses = {unit: measure_losses(head.held_out, labels) for unit, head in heads.items()}
+    return choose_latest(compare_losses(losses, next(iter(heads.values())).held_out.groups))
 
 
 def measure(pool: Pool, labels: int, draw: int) -> Measured:

@@ -41,6 +41,8 @@ FEW_PICTURES = 500
 # What people do: the last stage is fine-tuned.
 HABIT = "fine_tune_conv5_block1"
 SHORT = {"solved_head": "solved head", HABIT: "conv5", "fine_tune_conv4_block1": "conv4", "fine_tune_all": "all"}
+# A photograph is what its tiles, NAME_0.png and so on, have before the number.
+TILES = "([^/]+)_[0-9]+"
 # How many digits of a class are learned from, chosen on and measured on.
 DIGITS = {"train": 2 * MANY, "validation": 30, "test": 44}
 
@@ -85,12 +87,12 @@ def list_tasks(flags: argparse.Namespace, draw: int) -> Iterator[Task]:
     """The tasks of a draw. Folders of pictures are made where they lack."""
     known = {"name": "cifar10", "dir": flags.data_dir, "classes": list_unknown(flags.cifar10), "seed": draw}
     yield Task("CIFAR-10", flags.cifar10, Data(**known, validation_split="test[:20%]"), "test[20%:]")
-    makers = {"digits": (flags.digits, write_digits), "photographs": (flags.cifar10, write_photographs)}
-    for name, (source, write) in makers.items():
+    makers = {"digits": (flags.digits, write_digits, None), "photographs": (flags.cifar10, write_photographs, TILES)}
+    for name, (source, write, group) in makers.items():
         folder = flags.out / "pictures" / f"{name}_{draw}"
         if not folder.exists():
             write(folder, draw, source)
-        yield Task(name, source, Data(name=f"folder:{folder}", seed=draw, image_size=32), "test")
+        yield Task(name, source, Data(name=f"folder:{folder}", seed=draw, image_size=32, group=group), "test")
 
 
 def write_photographs(folder: Path, draw: int, source: str) -> None:
@@ -143,14 +145,14 @@ def look_ahead(task: Task, draw: int) -> Foretold:
     elsewhere, others = read_places(task.source, replace(data, validation_split=task.unseen))
     assert dataset.train is not None and dataset.validation is not None and others.validation is not None
     views = {unit: np.stack(each) for unit, each in found["train"].by_unit.items()}
-    rows = draw_rows(dataset.train.labels, MANY, np.random.default_rng(draw))
-    place = choose(solve_places(views, dataset.train.labels, rows), dataset.train.labels[rows])
-    train = Labelled(views[place][0], dataset.train.labels)
-    choosing = Labelled(found["validation"].by_unit[place][0], dataset.validation.labels)
+    labels, groups, classes = dataset.train.labels, dataset.train.groups, len(dataset.class_names)
+    rows = draw_rows(labels, MANY, np.random.default_rng(draw))
+    place = choose(solve_places(views, labels, rows, groups), labels[rows])
+    train = Labelled(views[place][0], labels, groups)
+    choosing = Labelled(found["validation"].by_unit[place][0], dataset.validation.labels, dataset.validation.groups)
     unseen = Labelled(elsewhere["validation"].by_unit[place][0], others.validation.labels)
-    classes = len(dataset.class_names)
     curve = find_curve(measure_growth(train.take(rows), choosing, classes))
-    heads = [solve_head(some.features, some.labels, classes) for some in (train.take(rows), train)]
+    heads = [solve_head(*some[:2], classes, groups=some.groups) for some in (train.take(rows), train)]
     before, after = (judge(head, unseen.features, unseen.labels) for head in heads)
     return Foretold(task.name, draw, place, curve.twice, curve.without, before, after)
 
