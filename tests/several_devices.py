@@ -40,6 +40,8 @@ from tljax.trees import digest_leaves
 BATCH, TRAIN, VALIDATION = 16, 70, 37
 if PROCESSES > 1:
     processes.join(f"localhost:{PORT}", PROCESSES, PROCESS_ID)
+    # The leader's choice is shorter than that of others.
+    assert processes.as_leader({"chosen": "ä" * (1 + PROCESS_ID)}) == {"chosen": "ä"}
 # Neighbours in the mesh belong to different processes, as may happen on a TPU slice.
 DEVICES = mesh.make_mesh(np.array(jax.devices()).reshape(PROCESSES, -1).T.ravel().tolist())
 MODEL = ResNet(3, architecture=TINY)

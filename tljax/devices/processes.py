@@ -1,6 +1,7 @@
 """One run in several processes: how they join, which one leads, and values that all of them agree on."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tljax.storage import signals
+from tljax.trees import Row
 
 # If a process sends no heartbeat for this long, the others take it for dead and end.
 HEARTBEAT_SECONDS = 30
@@ -70,6 +72,17 @@ def check_alike(what: str, text: str) -> None:
     others = np.flatnonzero((digests != digests[0]).any(axis=1))
     if len(others):
         raise ValueError(f"process {others[0]} was given another {what} than process 0; start all with the same one")
+
+
+def as_leader(row: Row) -> Row:
+    """The `row`, as JSON holds it, of the leader; every process gets it."""
+    if jax.process_count() == 1:
+        return row
+    text = np.frombuffer(json.dumps(row).encode() if leads() else b"", np.uint8)
+    room = np.zeros(max_over_processes(len(text)), np.uint8)
+    room[: len(text)] = text
+    found: Row = json.loads(bytes(multihost_utils.broadcast_one_to_all(room)))
+    return found
 
 
 def max_over_processes(value: int) -> int:

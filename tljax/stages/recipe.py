@@ -10,7 +10,7 @@ import jax
 
 from tljax.config import AUTO, Config, Data, HowDeep, Lesson, Own, Recipe, Stage, as_json
 from tljax.data.datasets import Extent, size_up
-from tljax.devices.processes import leads, max_over_processes
+from tljax.devices.processes import as_leader, leads, max_over_processes
 from tljax.networks.architectures import Architecture, find_architecture
 from tljax.runs.files import read_json
 from tljax.runs.saved_configs import build_settings, fill_in, find_changes, go_on_as_begun
@@ -64,7 +64,8 @@ def resolve(
     if begun is None:
         source = _load_source(recipe)
         recipe = replace(recipe, data=settle_images(recipe.data, source))
-        known = {"asked": as_json(recipe), **choose(recipe, workdir, source, began)}
+        # Each process has chosen by what it has measured, and all run what the leader has chosen.
+        known = as_leader({"asked": as_json(recipe), **choose(recipe, workdir, source, began)})
     else:
         recipe, known = begun
         print("the recipe, as it was chosen when this run began:")
