@@ -157,6 +157,9 @@ def test_leaving_whole_groups_out_is_exact(n, size, number, views, weights, monk
             targets = ridge.mark_classes(np.tile(labels[pictures], views), 4)
             counted = np.tile([each[i] * (holders[labels[i]] > 1) for i in pictures], views)
             sums[-1] += float(np.square(solve_without(pictures, penalty) - targets).sum(axis=1) @ counted)
+    for few in (ridge.FEW_ROWS, 1):
+        monkeypatch.setattr(ridge, "FEW_ROWS", few)
+        np.testing.assert_allclose(ridge.sum_errors_by_groups(solved, groups), sums, rtol=1e-6)
     assert ridge.choose_penalty(solved, groups) == ridge.PENALTIES[np.argmin(sums)]
 
 
