@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=output_folder, help="folder of the results")
     parser.add_argument("--cifar10", required=True, help="a run that learned some classes of CIFAR-10")
     parser.add_argument("--digits", required=True, help="a run that learned some of scikit-learn's digits")
-    parser.add_argument("--minutes", type=float, default=10, help="time limit of a study (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="time limit of a study (default: %(default)s)")
     flags = parser.parse_args()
     regrets: list[Regret] = []
     foretold: list[Foretold] = []
