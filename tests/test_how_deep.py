@@ -1,5 +1,6 @@
 """Studies with a tiny network: what they choose, run and say, and that they go on after a kill."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -32,6 +33,10 @@ CANDIDATES = ["solved_head", "fine_tune_conv5_block1", "fine_tune_conv4_block1",
 DATA = replace(DIGITS, validation_split="train[70%:]", test_split="val", max_images=None, labels_per_class=20)
 
 
+# What the whole study printed, beside its folder.
+PRINTED = "printed.txt"
+
+
 def make_study(source: Path | str) -> HowDeep:
     return HowDeep(pretrained=str(source), data=replace(DATA, augment="none"))
 
@@ -54,7 +59,7 @@ def study(tmp_path_factory) -> HowDeep:
 def whole(study, tmp_path_factory) -> Path:
     """The folder of a study that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("how_deep") / "run"
-    with drawing():
+    with drawing(), (workdir.parent / PRINTED).open("w") as printed, contextlib.redirect_stdout(printed):
         run(study, workdir)
     return workdir
 
@@ -126,6 +131,16 @@ def test_a_study_is_ordinary_runs_and_an_answer(whole, study):
     assert len(pictures) == 1, "other seeds have the same pictures"
 
 
+def test_units_are_printed_once_and_what_is_chosen_later_too(whole):
+    plan, printed = read_plan(whole), (whole.parent / PRINTED).read_text()
+    lines = printed.splitlines()
+    tables = [line for line in lines if line.split() == ["unit", "parameters", "BatchNorm"]]
+    # The solved head may read before the end of the network.
+    assert len(tables) == (1 if plan["study"]["place"] == "head" else 2)
+    assert all(f"- {reason}" in lines for reason in plan["reasons"])
+    assert any("fewer labels, too" in reason for reason in plan["reasons"])
+
+
 def test_the_best_fine_tuning_has_fewer_labels_too(whole):
     plan, tuned = read_plan(whole), read_answer(whole)["tuned_by_labels"]
     name, fewer = tuned["name"], [stage for stage in list_later(plan) if "_seed" not in stage]
@@ -175,6 +190,7 @@ def test_the_answer_is_shown_everywhere(whole, capsys):
     assert all(text in page for text in ("How deep", found["said"][1], "Accuracy by unit", "Accuracy by labels", fewer))
     made = run_page.make_page([read_records(whole)], Albums(()).find)
     assert [section.title for section in made.sections][:2] == ["How deep", "Results"]
+    assert len(made.lead) == 1, "which stage is the best is said by the study alone"
 
 
 def test_a_finished_study_runs_nothing_again(again, study, ran, monkeypatch, capsys):

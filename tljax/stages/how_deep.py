@@ -71,7 +71,9 @@ def run_study(study: HowDeep, workdir: Path, overwrite: bool, began: float) -> d
             keep_config(lesson, workdir)
         ran = run_stages(lesson, workdir, overwrite, plan)
         if "finalists" not in plan[STUDY]:
+            known = plan["reasons"]
             lesson, plan = add_repeats(study.time_limit, lesson, plan, ran.summaries)
+            print("\n".join(["", *(f"- {reason}" for reason in plan["reasons"][len(known) :])]))
             write_json(workdir / RECIPE, plan)
             keep_config(lesson, workdir)
             ran = run_stages(lesson, workdir, False, plan, before=ran)
