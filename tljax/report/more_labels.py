@@ -14,7 +14,7 @@ NEEDY_NAMED = 3
 # With fewer labels a class the interval held in 80 to 100% of all cases (docs/numbers.md).
 ROUGH_LABELS = 15
 LABELS = "labels a class"
-LAST = "The last dot of the solved head is that of all labels"
+LAST_DOT = "The last dot of the solved head is that of all labels"
 
 
 class Tuned(NamedTuple):
@@ -111,8 +111,8 @@ def chart_growth(curve: LearningCurve, tuned: Tuned | None = None) -> list[Block
     measured = [Series("solved head, mean of draws", _pick(curve.measured, "accuracy"), 1, "dots")]
     measured += [Series(f"{tuned.name}, one network each", _pick(tuned.points, "accuracy"), 2, "dots")] if tuned else []
     if not curve.twice:
-        return [Text([_describe_course(curve)]), _chart(measured, LAST)]
-    return [_chart([*measured, *fitted], f"{LAST}; the curve beyond it is carried on")]
+        return [Text([_describe_course(curve)]), _chart(measured, LAST_DOT)]
+    return [_chart([*measured, *fitted], f"{LAST_DOT}; the curve beyond it is carried on")]
 
 
 def _pick(points: Sequence[Point], name: str) -> list[tuple[float, float | None]]:
