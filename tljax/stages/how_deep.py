@@ -262,8 +262,8 @@ def price_repeats(repeats: Candidates, summaries: Mapping[str, Row]) -> dict[str
 
 
 def price_fewer(fewer: Candidates, lesson: Lesson, summaries: Mapping[str, Row]) -> dict[str, float]:
-    """The seconds of each stage with fewer labels: those with all labels, since fewer pictures may be shown more often. A
-    head has those of its fine-tuning, too, without which it is of no use."""
+    """The seconds of each stage with fewer labels: those with all, since fewer pictures may be shown more often. A head
+    has those of its fine-tuning, too, without which it is of no use."""
     prices: dict[str, float] = {}
     for name, own in fewer.own.items():
         if own.start is not None:
