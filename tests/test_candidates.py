@@ -6,7 +6,18 @@ from tiny_runs import TINY
 from tljax.config import AUTO, Lesson, Own
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import NETWORKS, RESNET50
-from tljax.stages.candidates import Candidates, find_finalists, list_candidates, list_cuts, list_repeats, list_seeds
+from tljax.stages import rules
+from tljax.stages.candidates import (
+    Candidates,
+    find_finalists,
+    find_most_accurate,
+    has_fewer,
+    list_candidates,
+    list_cuts,
+    list_fewer,
+    list_repeats,
+    list_seeds,
+)
 from tljax.stages.lessons import find_shared_cuts
 
 TUNED = ["fine_tune_conv5_block1", "fine_tune_conv4_block1", "fine_tune_all"]
@@ -72,6 +83,41 @@ def test_finalists_are_run_with_other_seeds_on_the_same_pictures():
     assert (config.seed, config.data.seed, config.data.augment) == (8, 7, "flip,shift,trivial=0.5")
     assert lesson.config(TUNED[0], "RUN").data.seed is None
     assert list_seeds(found.names, lesson.stages)[TUNED[1]] == [TUNED[1], *(f"{TUNED[1]}_seed{n}" for n in (1, 2))]
+
+
+def test_a_fine_tuning_has_fewer_labels_of_the_median_class():
+    accuracies = {"solved_head": 0.9, TUNED[0]: 0.5, TUNED[1]: 0.6, TUNED[2]: 0.6, "from_scratch": 0.8}
+    assert find_most_accurate(accuracies) == TUNED[1] and find_most_accurate({"solved_head": 0.9}) is None
+    # The class of 8 keeps its labels, and that of none is not asked.
+    few = list_fewer(TUNED[0], "conv5_block1", [8, 0, 200, 400, 10_000], 1)
+    assert list(few.stages) == ["start_half", f"{TUNED[0]}_half", "start_quarter", f"{TUNED[0]}_quarter"]
+    assert [own.labels_per_class for own in few.own.values()] == [150, 150, 75, 75]
+    assert [few.own[name].start for name in few.stages] == [None, "start_half", None, "start_quarter"]
+    # The heads weigh their classes as that of a recipe does, and batches and epochs are for 458 and 233 pictures.
+    assert [(stage.class_weights, stage.head.at) for stage in few.stages.values()][::2] == [("balanced", "head")] * 2
+    assert [stage.batch_size for stage in few.stages.values()] == [16, 16, 8, 8]
+    assert few.stages[f"{TUNED[0]}_half"] == rules.tune_stage("conv5_block1", 20, 16)
+    assert "fewer labels, too: with at most 150 (20 epochs in batches of 16) and 75 (20 epochs" in few.reasons[0]
+
+
+@pytest.mark.parametrize(("labels", "quarter"), [(18, 4), (19, 5)])
+def test_a_quarter_of_the_labels_are_five_at_least(labels, quarter):
+    few = list_fewer(TUNED[0], "conv5_block1", [labels] * 3, 1)
+    assert len(few.stages) == (4 if quarter == 5 else 0)
+    assert quarter == 5 or "is not trained with fewer labels: a quarter are 4 a class, and 5 it takes" in few.reasons[0]
+
+
+def test_stages_with_fewer_labels_read_some_of_the_same_pictures():
+    found = candidates("head", source=TINY)
+    few = list_fewer(TUNED[0], found.stages[TUNED[0]].cut, [40] * 5, 1)
+    lesson = Lesson(pretrained="imagenet", seed=7, stages=found.stages | few.stages, own=found.own | few.own)
+    assert lesson.origins()[f"{TUNED[0]}_half"] == "start_half" and lesson.origins()["start_half"] is None
+    config = lesson.config(f"{TUNED[0]}_quarter", "RUN")
+    config.check()
+    assert (config.data.labels_per_class, config.data.seed, config.seed) == (10, None, 7)
+    assert lesson.config(TUNED[0], "RUN").data.labels_per_class is None
+    assert [name for name in lesson.stages if has_fewer(name, lesson.own)] == list(few.stages)
+    assert not any("_half" in name for names in list_seeds(found.names, lesson.stages).values() for name in names)
 
 
 def test_one_pass_computes_what_all_fine_tunings_read(monkeypatch):

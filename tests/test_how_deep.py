@@ -1,5 +1,6 @@
 """Studies with a tiny network: what they choose, run and say, and that they go on after a kill."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tljax.config import Cache, Data, HowDeep, Recipe, Stage
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import NETWORKS
 from tljax.report import run_page
+from tljax.report.blocks import Chart
 from tljax.report.pictures import Albums
 from tljax.runs import files
 from tljax.runs.predictions import PREDICTIONS
@@ -24,10 +26,15 @@ from tljax.runs.workdir import clear
 from tljax.stages import from_config, how_deep, lessons, prices, rules
 from tljax.stages.candidates import Candidates, list_candidates
 from tljax.stages.from_config import run
+from tljax.stages.recipe import build_lesson
 from tljax.weights.pretrained import load_weights
 
 CANDIDATES = ["solved_head", "fine_tune_conv5_block1", "fine_tune_conv4_block1", "fine_tune_all", "from_scratch"]
 DATA = replace(DIGITS, validation_split="train[70%:]", test_split="val", max_images=None, labels_per_class=20)
+
+
+# What the whole study printed, beside its folder.
+PRINTED = "printed.txt"
 
 
 def make_study(source: Path | str) -> HowDeep:
@@ -52,7 +59,7 @@ def study(tmp_path_factory) -> HowDeep:
 def whole(study, tmp_path_factory) -> Path:
     """The folder of a study that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("how_deep") / "run"
-    with drawing():
+    with drawing(), (workdir.parent / PRINTED).open("w") as printed, contextlib.redirect_stdout(printed):
         run(study, workdir)
     return workdir
 
@@ -68,6 +75,11 @@ def again(whole, tmp_path):
 
 def read_answer(workdir: Path) -> dict:
     return files.read_json(workdir / "how_deep.json")
+
+
+def list_later(plan: dict) -> list[str]:
+    """The stages that are chosen when the candidates have run."""
+    return [name for name in plan["stages"] if name.endswith(("_seed1", "_seed2", "_half", "_quarter"))]
 
 
 def read_plan(workdir: Path) -> dict:
@@ -97,12 +109,12 @@ def ran(monkeypatch) -> list[str]:
 
 def test_a_study_is_ordinary_runs_and_an_answer(whole, study):
     plan, found, config = read_plan(whole), read_answer(whole), files.read_json(whole / "config.json")
-    repeats = [name for name in plan["stages"] if "_seed" in name]
+    later = list_later(plan)
+    repeats = [name for name in later if "_seed" in name]
     assert list(config["stages"]) == list(plan["stages"]) and config["own"] == plan["own"]
-    assert [name for name in plan["stages"] if name not in repeats] in (
-        CANDIDATES,
-        ["solved_head", "start", *CANDIDATES[1:]],
-    )
+    first = [name for name in plan["stages"] if name not in later]
+    assert first in (CANDIDATES, ["solved_head", "start", *CANDIDATES[1:]])
+    assert list(plan["stages"]) == first + later and later[: len(repeats)] == repeats
     finalists = plan["study"]["finalists"]
     accuracies = {name: read_summary(whole / name)["accuracy"] for name in CANDIDATES}
     assert sorted(accuracies.values())[-2:] == sorted(accuracies[name] for name in finalists)
@@ -115,8 +127,36 @@ def test_a_study_is_ordinary_runs_and_an_answer(whole, study):
     saved = [files.read_json(whole / name / "config.json") for name in plan["stages"]]
     assert {one["data"]["test_split"] for one in saved} == {"none"}
     assert {one["seed"] for one in saved} == {0, 1, 2}
-    pictures = {json.dumps(read_summary(whole / name)["data"]["splits"]["train"]) for name in plan["stages"]}
+    pictures = {json.dumps(read_summary(whole / name)["data"]["splits"]["train"]) for name in (*first, *repeats)}
     assert len(pictures) == 1, "other seeds have the same pictures"
+
+
+def test_units_are_printed_once_and_what_is_chosen_later_too(whole):
+    plan, printed = read_plan(whole), (whole.parent / PRINTED).read_text()
+    lines = printed.splitlines()
+    tables = [line for line in lines if line.split() == ["unit", "parameters", "BatchNorm"]]
+    # The solved head may read before the end of the network.
+    assert len(tables) == (1 if plan["study"]["place"] == "head" else 2)
+    assert all(f"- {reason}" in lines for reason in plan["reasons"])
+    assert any("fewer labels, too" in reason for reason in plan["reasons"])
+
+
+def test_the_best_fine_tuning_has_fewer_labels_too(whole):
+    plan, tuned = read_plan(whole), read_answer(whole)["tuned_by_labels"]
+    name, fewer = tuned["name"], [stage for stage in list_later(plan) if "_seed" not in stage]
+    assert fewer == ["start_half", f"{name}_half", "start_quarter", f"{name}_quarter"]
+    summaries = {stage: read_summary(whole / stage) for stage in plan["stages"]}
+    assert summaries[name]["accuracy"] == max(summaries[tuning]["accuracy"] for tuning in CANDIDATES[1:4])
+    assert [point["labels"] for point in tuned["points"]] == [5, 10, 20]
+    accuracies = [summaries[stage]["accuracy"] for stage in (fewer[3], fewer[1], name)]
+    assert [point["accuracy"] for point in tuned["points"]] == accuracies
+    assert all(0 <= point["low"] < point["accuracy"] < point["high"] <= 1 for point in tuned["points"])
+    classes = {stage: summaries[stage]["data"]["splits"]["train"]["classes"].values() for stage in fewer}
+    assert [set(counts) for counts in classes.values()] == [{10}, {10}, {5}, {5}]
+    contents = [summaries[stage]["data"]["splits"]["train"]["content"] for stage in fewer]
+    assert contents[0] == contents[1] != contents[2] == contents[3], "a head has the labels of its fine-tuning"
+    starts = [Path(files.read_json(whole / stage / "config.json")["pretrained"]).name for stage in fewer[1::2]]
+    assert starts == fewer[::2] and {summaries[stage]["stage"] for stage in starts} == {"feature_extraction"}
 
 
 def test_the_test_split_is_evaluated_for_the_answer_alone(whole):
@@ -130,9 +170,12 @@ def test_the_answer_is_shown_everywhere(whole, capsys):
     accuracy = read_summary(whole / found["chosen"])["test"]["accuracy"]
     test = f"evaluated for {found['chosen']} alone: accuracy {accuracy:.3f}"
     assert found["said"][0].startswith(f"train {found['chosen']}: accuracy ")
-    assert [line.partition(": ")[0] for line in found["said"][1:5]] == [
-        f"{after} instead of {before}" for before, after in pairwise(CANDIDATES)
+    assert [line.partition(": ")[0] for line in found["said"][1:6]] == [
+        *(f"{after} instead of {before}" for before, after in pairwise(CANDIDATES)),
+        ", ".join(CANDIDATES[1:]),
     ]
+    assert "chosen on the same validation pictures" in found["said"][5]
+    assert found["said"][-1].startswith(f"{found['tuned_by_labels']['name']}: accuracy ")
     main(["show", str(whole)])
     shown = capsys.readouterr().out
     units = [row["unit"] for row in found["heads"]]
@@ -143,10 +186,11 @@ def test_the_answer_is_shown_everywhere(whole, capsys):
     assert "![places](figures/places.png)" in report and "![growth](figures/growth.png)" in report
     assert all((whole / "figures" / name).stat().st_size > 5000 for name in ("places.png", "growth.png"))
     assert all(f"- {reason}\n" in report for reason in read_plan(whole)["reasons"])
-    page = (whole / "report.html").read_text()
-    assert all(text in page for text in ("How deep", found["said"][1], "Accuracy by unit", "Accuracy by labels"))
+    page, fewer = (whole / "report.html").read_text(), f"{found['tuned_by_labels']['name']}, one network each"
+    assert all(text in page for text in ("How deep", found["said"][1], "Accuracy by unit", "Accuracy by labels", fewer))
     made = run_page.make_page([read_records(whole)], Albums(()).find)
     assert [section.title for section in made.sections][:2] == ["How deep", "Results"]
+    assert len(made.lead) == 1, "which stage is the best is said by the study alone"
 
 
 def test_a_finished_study_runs_nothing_again(again, study, ran, monkeypatch, capsys):
@@ -161,14 +205,16 @@ def test_a_finished_study_runs_nothing_again(again, study, ran, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    "left", [*(pytest.param(name, marks=pytest.mark.long) for name in ("candidates", "plan")), "seed", "answer"]
+    "left",
+    [*(pytest.param(name, marks=pytest.mark.long) for name in ("candidates", "plan", "seed")), "fewer", "answer"],
 )
 def test_a_study_that_was_killed_goes_on(again, study, tmp_path, ran, left):
-    """The folder is as a kill leaves it after the candidates, after the plan has got its repeats, after one of these,
-    and before the test split was evaluated."""
+    """The folder is as a kill leaves it after the candidates, after the plan has got its later stages, after one of
+    these, before the last of them, and before the test split was evaluated."""
     workdir, kept = again, tmp_path / "kept"
     plan, chosen = read_plan(workdir), read_answer(workdir)["chosen"]
-    repeats = [name for name in plan["stages"] if "_seed" in name]
+    later = list_later(plan)
+    killed = {"answer": [], "seed": later[1:], "fewer": later[-1:]}.get(left, later)
     for name in ("report.md", "report.html"):
         (workdir / name).unlink()
     summary = read_summary(workdir / chosen)
@@ -177,14 +223,14 @@ def test_a_study_that_was_killed_goes_on(again, study, tmp_path, ran, left):
     (workdir / chosen / PREDICTIONS["test"]).unlink()
     if left != "answer":
         (workdir / "how_deep.json").unlink()
-        for name in repeats[left == "seed" :]:
-            shutil.rmtree(workdir / name)
+    for name in killed:
+        shutil.rmtree(workdir / name)
     if left in ("candidates", "plan"):
-        cut_stages(workdir / "config.json", repeats)
+        files.write_json(workdir / "config.json", without_stages(files.read_json(workdir / "config.json"), later))
     if left == "candidates":
-        cut_stages(workdir / "recipe.json", repeats)
+        files.write_json(workdir / "recipe.json", without_stages(plan, later))
     run(study, workdir)
-    assert ran == {"answer": [], "seed": repeats[1:]}.get(left, repeats)
+    assert ran == killed
     assert without_times(read_answer(workdir)) == without_times(read_answer(kept))
     assert without_times(read_plan(workdir)) == without_times(plan)
     assert (workdir / "config.json").read_bytes() == (kept / "config.json").read_bytes()
@@ -192,17 +238,14 @@ def test_a_study_that_was_killed_goes_on(again, study, tmp_path, ran, left):
     assert found == read_summary(kept / chosen)["test"] and (workdir / "report.md").exists()
 
 
-def cut_stages(path: Path, names: list[str]) -> None:
-    """Takes stages out of a config or a plan, as it was before they were chosen."""
-    row = files.read_json(path)
-    for part in ("stages", "own"):
-        row[part] = {name: value for name, value in row[part].items() if name not in names}
+def without_stages(row: dict, names: list[str]) -> dict:
+    """A config or a plan as it was before these stages were chosen."""
+    row = row | {part: {name: row[part][name] for name in row[part] if name not in names} for part in ("stages", "own")}
     if "study" in row:
-        del row["study"]["finalists"]
-        row["reasons"] = [
-            reason for reason in row["reasons"] if "best two" not in reason and "every seed" not in reason
-        ]
-    files.write_json(path, row)
+        row["study"] = {name: value for name, value in row["study"].items() if name != "finalists"}
+        said = "best two", "every seed", "fewer labels"
+        row["reasons"] = [reason for reason in row["reasons"] if not any(text in reason for text in said)]
+    return row
 
 
 def test_what_cannot_be_studied_leaves_nothing(whole, study, tmp_path):
@@ -241,8 +284,22 @@ def test_what_cannot_be_studied_leaves_nothing(whole, study, tmp_path):
     shutil.rmtree(workdir)
 
 
+def test_an_answer_without_fewer_labels_is_shown(again, study, capsys):
+    """Studies that ended before these were trained."""
+    answer = read_answer(again)
+    name = answer.pop("tuned_by_labels")["name"]
+    files.write_json(again / "how_deep.json", answer)
+    run(study, again)
+    main(["show", str(again)])
+    assert capsys.readouterr().out.count(answer["said"][-1]) == 2 and not read_records(again).troubles
+    (page,) = (s for s in run_page.make_page([read_records(again)], Albums(()).find).sections if s.title == "How deep")
+    series = [one.name for chart in page.blocks if isinstance(chart, Chart) for one in chart.series]
+    assert "solved head, mean of draws" in series and not [one for one in series if name in one]
+
+
 def test_a_damaged_answer_is_named_and_the_rest_is_shown(again, study, capsys):
-    for damage in ("{", json.dumps(read_answer(again) | {"said": 3})):
+    answer = read_answer(again)
+    for damage in ("{", *(json.dumps(answer | {name: 3}) for name in ("said", "tuned_by_labels"))):
         (again / "how_deep.json").write_text(damage)
         record = read_records(again)
         assert record.answer is None and any("how_deep.json is damaged" in line for line in record.troubles)
@@ -305,13 +362,39 @@ def test_candidates_are_timed_before_a_study_with_a_limit(study, tmp_path, capsy
         assert took / 5 < estimated < 5 * took + 30, (reason, took)
 
 
-def test_repeats_are_those_that_a_limit_has_room_for():
-    repeats = Candidates(dict.fromkeys(("a_seed1", "b_seed1", "a_seed2", "b_seed2"), Stage()), {}, ())
-    summaries, plan = {"a": {"seconds": 10.0}, "b": {"seconds": 20.0}}, {"study": {"seconds": 5.0}}
-    cut = lambda minutes: how_deep.cut_repeats(minutes, plan, repeats, summaries, ["why"])  # noqa: E731
-    assert list(cut(2)[0].stages) == list(repeats.stages)
-    few, reasons = cut(1.3)
-    assert list(few.stages) == ["a_seed1", "b_seed1"] and reasons[-1].endswith("no room for it: a_seed2, b_seed2")
+def test_later_stages_are_those_that_a_limit_has_room_for():
+    summaries, plan = {"a": {"seconds": 10.0}, "b": {"seconds": 20.2}}, {"study": {"seconds": 4.5}}
+    repeats = Candidates(dict.fromkeys(("a_seed1", "b_seed1", "a_seed2", "b_seed2"), Stage()), {}, ("why",))
+    prices = how_deep.price_repeats(repeats, summaries)
+    left = how_deep.find_rest(2, plan, summaries)
+    assert left == 60 * 2 * (1 - how_deep.KEPT_BACK) - 35
+    assert how_deep.keep_first(repeats, prices, 62, 2) == (repeats, 0)
+    few, left = how_deep.keep_first(repeats, prices, 34, 2)
+    assert list(few.stages) == ["a_seed1", "b_seed1"] and left == 3
+    assert few.reasons[0] == "why" and few.reasons[1].endswith("no room for it: a_seed2, b_seed2")
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(40.5, 4), (39.5, 2), (19.5, 0), (-0.5, 0)])
+def test_fewer_labels_have_what_the_repeats_leave_of_a_limit(whole, study, seconds, kept):
+    """A head is not solved for a fine-tuning that has no room."""
+    later = list_later(read_plan(whole))
+    fewer = [name for name in later if "_seed" not in name]
+    plan = without_stages(read_plan(whole), later)
+    plan["study"]["seconds"] = 0.0
+    summaries = {name: read_summary(whole / name) | {"seconds": 10.0} for name in plan["stages"]}
+    seconds += 10 * (len(summaries) + len(later) - len(fewer))
+    minutes = seconds / 60 / (1 - prices.KEPT_BACK)
+    _, grown = how_deep.add_repeats(minutes, build_lesson(study, plan), plan, summaries)
+    assert [name for name in list_later(grown) if name in fewer] == fewer[:kept]
+    late = [reason for reason in grown["reasons"] if "has no room" in reason and reason.endswith(fewer[-1])]
+    assert len(late) == (kept < 4) and all(", ".join(fewer[kept:]) in reason for reason in late)
+
+
+def test_groups_are_not_cut_for_fewer_labels(study):
+    grouped = study.lesson({}, group="([0-9]+)")
+    found = how_deep.choose_fewer("fine_tune_all", grouped, {})
+    assert not found.stages and "which cuts groups (config.data.group=([0-9]+))" in found.reasons[0]
+    assert how_deep.choose_fewer(None, grouped, {}) == Candidates({}, {}, ())
 
 
 def test_a_preflight_compiles_every_candidate(study, monkeypatch):

@@ -250,6 +250,24 @@ def test_what_more_would_bring_is_a_sentence():
     assert bad.endswith("no curve fits the accuracy by labels a class, 0.40 with 5, 0.50 with 10, 0.55 with 20")
 
 
+def test_a_fine_tuning_is_dots_without_a_curve(tmp_path):
+    tuned = more_labels.Tuned("fine_tune_all", [Point(5, 0.468, 0.4, 0.5), *POINTS[1:]])
+    assert more_labels.read_tuned(json.loads(json.dumps(more_labels.write_tuned(tuned)))) == tuned
+    said = "fine_tune_all: accuracy 0.47 with 5 labels a class, 0.50 with 10 and 0.55 with 20 (one network each"
+    assert more_labels.describe_tuned(tuned, 1) == [f"{said})"]
+    assert more_labels.describe_tuned(tuned, 3) == [f"{said}; that of all labels was chosen, as the best of 3)"]
+    two = more_labels.describe_tuned(tuned._replace(points=tuned.points[1:]), 1)
+    assert two == ["fine_tune_all: accuracy 0.50 with 10 labels a class and 0.55 with 20 (one network each)"]
+    flat = CURVE._replace(twice=None, without="flat", fitted=[])
+    for chart in (more_labels.chart_growth(CURVE, tuned)[0], more_labels.chart_growth(flat, tuned)[1]):
+        assert isinstance(chart, Chart)
+        (dots,) = (series for series in chart.series if series.name == "fine_tune_all, one network each")
+        assert dots.points == [(5, 0.468), (10, 0.5), (20, 0.553)] and dots.style == "dots"
+    for name, points in (("with.png", tuned), ("without.png", None)):
+        draw_growth(tmp_path / name, CURVE, points)
+    assert (tmp_path / "with.png").stat().st_size > (tmp_path / "without.png").stat().st_size
+
+
 def test_what_more_would_bring_is_a_chart(tmp_path):
     (chart,) = more_labels.chart_growth(CURVE)
     assert isinstance(chart, Chart) and [len(series.points) for series in chart.series] == [3, 4, 4, 4]

@@ -546,6 +546,8 @@ class Own:
     """Its seed; images are drawn by the lesson's. None: the lesson's."""
     augment: str | None = None
     """Its `data.augment`, without views. None: the lesson's."""
+    labels_per_class: int | None = None
+    """Its `data.labels_per_class`. None: the lesson's."""
 
 
 @dataclass
@@ -592,6 +594,8 @@ class Lesson(Shared):
             data.seed, seed = self.seed if data.seed is None else data.seed, own.seed
         if own.augment is not None:
             data.augment, data.views = own.augment, None
+        if own.labels_per_class is not None:
+            data.labels_per_class = own.labels_per_class
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(Shared)} | {"compile_for": None}
         return Config(**vars(self.stages[name]) | shared | {"pretrained": pretrained, "data": data, "seed": seed})
 

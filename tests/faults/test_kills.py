@@ -109,7 +109,9 @@ def test_a_study_that_is_killed_comes_to_the_same(tmp_path, kills):
         assert 0 < summary.pop("test")["accuracy"] <= 1
         # As every other stage is.
         del summary["data"]["splits"]["test"]
-        plain = read_json(next(p for p in place.glob("*/summary.json") if p.parent.name != split))["data"]
+        plain = read_json(
+            place / next(name for name in ("from_scratch", "fine_tune_all") if name != split) / "summary.json"
+        )["data"]
         write_json(place / split / "summary.json", summary | {"data": plain, "known_to_source": None})
         (place / split / "test_predictions.jsonl").unlink()
         found = read_json(place / "how_deep.json")

@@ -28,6 +28,7 @@ from tljax.report.curves import (
 )
 from tljax.report.depth import UnitResult
 from tljax.report.fonts import Letters, choose_backend, find_letters
+from tljax.report.more_labels import Tuned
 from tljax.report.worst import (
     SAMPLES,
     Caption,
@@ -41,7 +42,7 @@ from tljax.report.worst import (
     write_captions,
 )
 from tljax.text import printable
-from tljax.training.learning_curve import LearningCurve
+from tljax.training.learning_curve import LearningCurve, Point
 
 # The names of the files.
 PREDICTED, DRAWN, CURVES = "predictions.png", "samples.png", "curves.png"
@@ -227,15 +228,15 @@ def _finish_axes(axes: Any) -> None:
     axes.grid(alpha=0.3)
 
 
-def draw_growth(path: Path, curve: LearningCurve) -> None:
+def draw_growth(path: Path, curve: LearningCurve, tuned: Tuned | None = None) -> None:
     """Draws accuracy against labels a class into the file `path`: what was measured and, where there is a curve, that
-    with its band, carried on to twice as many."""
+    with its band, carried on to twice as many; and that of a fine-tuning, with its intervals."""
     with _going_on(path):
         figure = _figure_class()(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
-        labels, accuracies, lows, highs = np.array(curve.measured).T
-        ends = [accuracies - lows, highs - accuracies]
-        axes.errorbar(labels, accuracies, ends, fmt="o", color="C1", capsize=2, label="measured: mean and 95% of draws")
+        _draw_points(axes, curve.measured, fmt="o", color="C1", label="solved head, measured: mean and 95% of draws")
+        if tuned:
+            _draw_points(axes, tuned.points, fmt="s", color="C2", label=f"{tuned.name}: one network each, 95%")
         if curve.fitted:
             places, fitted, low, high = np.array(curve.fitted).T
             axes.fill_between(places, low, high, color="C0", alpha=0.2, label="about 95% of heads")
@@ -246,6 +247,11 @@ def draw_growth(path: Path, curve: LearningCurve) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         _save(figure, path)
+
+
+def _draw_points(axes: Any, points: Sequence[Point], **look: str) -> None:
+    labels, accuracies, lows, highs = np.array(points).T
+    axes.errorbar(labels, accuracies, [accuracies - lows, highs - accuracies], capsize=2, **look)
 
 
 def draw_places(path: Path, places: Sequence[UnitResult]) -> None:

@@ -1,17 +1,45 @@
 """What more labels would bring: in sentences, and as a chart."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tljax.data.layouts import join_names
 from tljax.report.blocks import Block, Chart, Series, Text
 from tljax.text import printable
 from tljax.training.learning_curve import FEWEST_LABELS, LearningCurve, Point
+from tljax.trees import Row
 
 # How many classes are named at most.
 NEEDY_NAMED = 3
 # With fewer labels a class the interval held in 80 to 100% of all cases (docs/numbers.md).
 ROUGH_LABELS = 15
 LABELS = "labels a class"
+LAST_DOT = "The last dot of the solved head is that of all labels"
+
+
+class Tuned(NamedTuple):
+    """A fine-tuning, and the accuracy of one network of it for each number of labels, rising; no curve is fitted."""
+
+    name: str
+    points: list[Point]
+
+
+def write_tuned(tuned: Tuned) -> Row:
+    """Them as JSON holds them."""
+    return {"name": tuned.name, "points": [point._asdict() for point in tuned.points]}
+
+
+def read_tuned(row: Row | None) -> Tuned | None:
+    """Those that `write_tuned` wrote, if there are any."""
+    return Tuned(row["name"], [Point(**point) for point in row["points"]]) if row else None
+
+
+def describe_tuned(tuned: Tuned, among: int) -> list[str]:
+    """The accuracy by labels of a fine-tuning that was the most accurate `among` so many."""
+    first, *others = [f"{point.accuracy:.2f} with {_count(point.labels)}" for point in tuned.points]
+    course = join_names([f"{first} labels a class", *others[:-1]]) + f" and {others[-1]}"
+    chosen = f"; that of all labels was chosen, as the best of {among}" * (among > 1)
+    return [printable(f"{tuned.name}: accuracy {course} (one network each{chosen})")]
 
 
 def describe_growth(curve: LearningCurve, class_names: Sequence[str]) -> list[str]:
@@ -72,23 +100,24 @@ def _name_needy(curve: LearningCurve, class_names: Sequence[str]) -> list[str]:
     return [f"{named} {verb} more most, beside more of the others: a head names a class that it has more of too often"]
 
 
-def chart_growth(curve: LearningCurve) -> list[Block]:
-    """The accuracy against labels a class, measured and fitted, with the band up to twice as many."""
+def chart_growth(curve: LearningCurve, tuned: Tuned | None = None) -> list[Block]:
+    """The accuracy against labels a class, measured and fitted, with the band up to twice as many; and that of a
+    fine-tuning."""
     fitted = [
         Series("fitted", _pick(curve.fitted, "accuracy"), 0),
         Series("95% from", _pick(curve.fitted, "low"), 0, "dashed"),
         Series("95% to", _pick(curve.fitted, "high"), 0, "dashed"),
     ]
-    measured = Series("measured, mean of draws", _pick(curve.measured, "accuracy"), 1, "dots")
+    measured = [Series("solved head, mean of draws", _pick(curve.measured, "accuracy"), 1, "dots")]
+    measured += [Series(f"{tuned.name}, one network each", _pick(tuned.points, "accuracy"), 2, "dots")] if tuned else []
     if not curve.twice:
-        return [Text([_describe_course(curve)]), _chart([measured])]
-    return [_chart([measured, *fitted])]
+        return [Text([_describe_course(curve)]), _chart(measured, LAST_DOT)]
+    return [_chart([*measured, *fitted], f"{LAST_DOT}; the curve beyond it is carried on")]
 
 
 def _pick(points: Sequence[Point], name: str) -> list[tuple[float, float | None]]:
     return [(round(point.labels, 1), getattr(point, name)) for point in points]
 
 
-def _chart(series: Sequence[Series]) -> Chart:
-    note = "The last dot is the head of all labels; the curve beyond it is carried on."
-    return Chart("Accuracy by labels", LABELS, "validation accuracy", series, note=note)
+def _chart(series: Sequence[Series], note: str) -> Chart:
+    return Chart("Accuracy by labels", LABELS, "validation accuracy", series, note=f"{note}.")

@@ -181,7 +181,9 @@ def _count_pictures(pool: Pool) -> list[str]:
 
 def _lead(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:
     troubles = [trouble for run in runs for trouble in (*run.troubles, *(t for s in run.stages for t in s.troubles))]
-    return [*describe_lesson(runs), *say_best(stages), *troubles]
+    # A study says itself which of its candidates is the best; its other stages are none.
+    best = [] if any(run.answer for run in runs) else say_best(stages)
+    return [*describe_lesson(runs), *best, *troubles]
 
 
 def list_notes(runs: Sequence[RunRecord], stages: Sequence[Shown]) -> list[str]:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from tljax.data.layouts import join_names
 from tljax.report import figures
 from tljax.report.blocks import Block, Code, Sheet, Text
 from tljax.report.cheapest import Candidate, measure_difference, vary_seeds
 from tljax.report.depth import UnitResult, chart_places
-from tljax.report.more_labels import chart_growth
+from tljax.report.more_labels import chart_growth, read_tuned
 from tljax.report.printed import align, write_number
 from tljax.text import printable
 from tljax.training.calibration import accuracy_interval
@@ -36,6 +37,14 @@ def describe_steps(candidates: Sequence[Candidate], groups: GroupNumbers | None)
             f"{after.seconds:,.0f} s instead of {before.seconds:,.0f} s"
         )
     return list(map(printable, said))
+
+
+def describe_chosen(trained: Sequence[str]) -> list[str]:
+    """That the accuracies of the candidates that were `trained` in epochs are too high, if there are any."""
+    if not trained:
+        return []
+    why = "the epochs were chosen on the same validation pictures, so the accuracy there is a little too high"
+    return [printable(f"{join_names(trained)}: {why}")]
 
 
 def list_places(found: Row) -> list[UnitResult]:
@@ -72,7 +81,8 @@ def draw_study(found: Row, folder: Path) -> list[str]:
     if places := list_places(found):
         figures.draw_places(folder / figures.PLACED, places)
     if found["growth"]:
-        figures.draw_growth(folder / figures.GROWN, read_curve(found["growth"]))
+        tuned = read_tuned(found.get("tuned_by_labels"))
+        figures.draw_growth(folder / figures.GROWN, read_curve(found["growth"]), tuned)
     return [name for name in (figures.PLACED, figures.GROWN) if (folder / name).is_file()]
 
 
@@ -92,5 +102,5 @@ def show_study(found: Row, test: Row | None) -> list[Block]:
     if found["heads"]:
         blocks += [Sheet(BY_UNIT, list_rows(found), OF_UNITS), *chart_places(list_places(found))]
     if found["growth"]:
-        blocks += chart_growth(read_curve(found["growth"]))
+        blocks += chart_growth(read_curve(found["growth"]), read_tuned(found.get("tuned_by_labels")))
     return blocks

@@ -18,6 +18,7 @@ from tljax.runs.saved_configs import build_settings, fill_in
 from tljax.runs.saved_values import (
     ANSWER_RULES,
     ENVIRONMENT_RULES,
+    LATER_ANSWER_RULES,
     RECIPE_RULES,
     are_epochs,
     check_summary,
@@ -197,7 +198,7 @@ def read_answer(path: Path) -> Row:
     """
     row: Row = read_json(path)
     try:
-        check_values(row, ANSWER_RULES, ANSWER_RULES)
+        check_values(row, ANSWER_RULES | LATER_ANSWER_RULES, ANSWER_RULES)
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}); bring it back, give another --workdir, or --overwrite"

@@ -351,12 +351,16 @@ def _is_head(value: Any) -> bool:
     )(value.get("seconds"))
 
 
+# What a learning curve says of each number of labels.
+POINT = ("labels", "accuracy", "low", "high")
+
+
 def _is_growth(value: Any) -> bool:
     """Whether `value` is the JSON of a learning curve, or None."""
     if not isinstance(value, dict):
         return value is None
     points, classes = [value.get(name) for name in ("measured", "fitted")], value.get("classes")
-    are_points = partial(_are_numbers, names=("labels", "accuracy", "low", "high"))
+    are_points = partial(_are_numbers, names=POINT)
     return (
         value.keys() == {"measured", "fitted", "twice", "without", "classes"}
         and all(isinstance(each, list) and all_are(are_points, each) for each in points)
@@ -366,6 +370,15 @@ def _is_growth(value: Any) -> bool:
         and isinstance(classes, list)
         and all_are(partial(_are_numbers, names=("label", "half", "all", "pictures", "low")), classes)
     )
+
+
+def _is_tuned(value: Any) -> bool:
+    """Whether `value` is the JSON of accuracies by labels of a fine-tuning, or None."""
+    if not isinstance(value, dict):
+        return value is None
+    points = value.get("points")
+    right = value.keys() == {"name", "points"} and is_text(value["name"]) and isinstance(points, list) and bool(points)
+    return right and all_are(partial(_are_numbers, names=POINT), points)
 
 
 def _are_numbers(value: Any, names: Collection[str]) -> bool:
@@ -387,6 +400,8 @@ ANSWER_RULES: dict[str, Rule] = {
     "command": Rule(is_text, "must be a command"),
     **PROBE_RULES,
 }
+# Studies that ended before do not have it.
+LATER_ANSWER_RULES = {"tuned_by_labels": Rule(_is_tuned, "must be a fine-tuning with its accuracies by labels")}
 PLAN_RULES: dict[str, Rule] = {
     "study.seconds": Rule(is_finite, "must be a number"),
     **{f"study.{name}": rule for name, rule in PROBE_RULES.items()},

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from tljax.config import AUTO, Head, Own, Stage
 from tljax.data.datasets import Extent
 from tljax.networks.architectures import NETWORKS, Architecture
@@ -19,12 +21,15 @@ from tljax.stages.rules import (
     solve_stage,
     tune_stage,
 )
+from tljax.training.learning_curve import FEWEST_LABELS
 
 # The stages of a study: a head at the place that the probe chose, the head that fine-tunings start from, and training
 # without source weights.
 SOLVED, START, SCRATCH, TUNED_FROM = "solved_head", "start", "from_scratch", "fine_tune_"
 # How many of the candidates are trained once more, and how often.
 FINALISTS, MORE_SEEDS = 2, 2
+# With which shares of the labels a fine-tuning is trained, too, by how its stages are called.
+FEWER = {"half": 1 / 2, "quarter": 1 / 4}
 
 
 class Candidates(NamedTuple):
@@ -119,3 +124,50 @@ def list_repeats(
         {name_seed(name, number): replace(own.get(name, Own()), seed=seed + number) for name, number in repeats},
         (),
     )
+
+
+def find_most_accurate(accuracies: Mapping[str, float]) -> str | None:
+    """The fine-tuning with the highest accuracy, of equal ones the earlier; None if there is none."""
+    tuned = [name for name in accuracies if name.startswith(TUNED_FROM)]
+    return max(tuned, key=lambda name: accuracies[name], default=None)
+
+
+def name_fewer(name: str, part: str) -> str:
+    """The stage of a fine-tuning, or of the head that it starts from, with a part of the labels."""
+    return f"{name}_{part}"
+
+
+def list_fewer(name: str, cut: str, counts: Sequence[int], devices: int) -> Candidates:
+    """The fine-tuning `name` from a `cut` once more with half and with a quarter of the labels that a class has, the
+    median of `counts`; a class that has fewer keeps all. Each starts from a head that was solved on the same labels,
+    and has the schedule that a recipe chooses for so many. None where a quarter are less than `FEWEST_LABELS`."""
+    each = float(np.median([count for count in counts if count]))
+    numbers = {part: round(share * each) for part, share in FEWER.items()}
+    if min(numbers.values()) < FEWEST_LABELS:
+        why = f"a quarter are {min(numbers.values())} a class, and {FEWEST_LABELS} it takes"
+        return Candidates({}, {}, (f"{name} is not trained with fewer labels: {why}",))
+    stages: dict[str, Stage] = {}
+    own: dict[str, Own] = {}
+    said = []
+    for part, number in numbers.items():
+        start, tuned = name_fewer(START, part), name_fewer(name, part)
+        stages[start], stages[tuned] = tune_with_few(cut, [min(count, number) for count in counts], devices)
+        own |= {start: Own(labels_per_class=number), tuned: Own(start=start, labels_per_class=number)}
+        said.append(f"{number} ({stages[tuned].epochs} epochs in batches of {stages[tuned].batch_size})")
+    why = f"{name}, the most accurate fine-tuning, is trained with fewer labels, too: with at most {' and '.join(said)}"
+    return Candidates(stages, own, (f"{why} of each class, each from a solved head of the same labels",))
+
+
+def tune_with_few(cut: str, counts: Sequence[int], devices: int) -> tuple[Stage, Stage]:
+    """A solved head at the end of the network and the fine-tuning from a `cut` after it, for so many pictures of each
+    class."""
+    images = sum(counts)
+    batch = choose_batch(images, devices)
+    # Neither depends on the side of the pictures, or on those of validation.
+    solved, _ = solve_stage(Extent(images, 0, len(counts), 0, tuple(counts)), batch)
+    return solved, tune_stage(cut, count_tuning(images)[0], batch)
+
+
+def has_fewer(name: str, own: Mapping[str, Own]) -> bool:
+    """Whether a stage has fewer labels than the study."""
+    return name in own and own[name].labels_per_class is not None

@@ -10,7 +10,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from tljax.config import AUTO, NOT_READ, Config, HowDeep, Lesson, as_json, jsonable
+from tljax.config import AUTO, NOT_READ, Config, HowDeep, Lesson, Own, as_json, jsonable
 from tljax.data.datasets import Dataset, Extent, size_up
 from tljax.data.layouts import join_names
 from tljax.devices.mesh import gather
@@ -18,9 +18,9 @@ from tljax.devices.processes import max_over_processes, wait
 from tljax.networks.architectures import Architecture, find_architecture
 from tljax.report.cheapest import Candidate, choose_answer
 from tljax.report.depth import describe_answer
-from tljax.report.more_labels import describe_growth
+from tljax.report.more_labels import Tuned, describe_growth, describe_tuned, write_tuned
 from tljax.report.origin import find_program
-from tljax.report.study import describe_steps, describe_tested, draw_study, write_sections
+from tljax.report.study import describe_chosen, describe_steps, describe_tested, draw_study, write_sections
 from tljax.runs.files import read_json, read_rows, write_json
 from tljax.runs.predictions import PREDICTIONS, choose_rows, read_predictions
 from tljax.runs.records import read_answer
@@ -30,9 +30,13 @@ from tljax.stages import probe
 from tljax.stages.candidates import (
     SOLVED,
     START,
+    TUNED_FROM,
     Candidates,
     find_finalists,
+    find_most_accurate,
+    has_fewer,
     list_candidates,
+    list_fewer,
     list_repeats,
     list_seeds,
     name_network,
@@ -46,8 +50,9 @@ from tljax.stages.recipe import STUDY, describe_extent, resolve
 from tljax.stages.retrain import spell
 from tljax.stages.rules import AT_THE_END, HeadPlace, choose_augmentation, choose_place, why_not_asked
 from tljax.stages.stage import check_classes, check_stage, load_data
+from tljax.training.calibration import accuracy_interval
 from tljax.training.grouped import GroupNumbers
-from tljax.training.learning_curve import Labelled, describe_curve, find_curve, measure_growth
+from tljax.training.learning_curve import Labelled, Point, describe_curve, find_curve, measure_growth
 from tljax.training.places import list_places
 from tljax.training.regularization import weigh
 from tljax.trees import Row
@@ -66,11 +71,12 @@ def run_study(study: HowDeep, workdir: Path, overwrite: bool, began: float) -> d
             keep_config(lesson, workdir)
         ran = run_stages(lesson, workdir, overwrite, plan)
         if "finalists" not in plan[STUDY]:
+            known = plan["reasons"]
             lesson, plan = add_repeats(study.time_limit, lesson, plan, ran.summaries)
+            print("\n".join(["", *(f"- {reason}" for reason in plan["reasons"][len(known) :])]))
             write_json(workdir / RECIPE, plan)
             keep_config(lesson, workdir)
-            more = run_stages(lesson, workdir, False, plan, before=ran.summaries)
-            ran = Ran(more.summaries, ran.datasets | more.datasets)
+            ran = run_stages(lesson, workdir, False, plan, before=ran)
         found = find_answer(lesson, plan, workdir, ran)
         ran = test_answer(lesson, plan, workdir, found, ran)
         test = ran.summaries[found["chosen"]].get("test")
@@ -204,20 +210,38 @@ def weigh_all(config: Config, dataset: Dataset) -> tuple[int, tuple[float, ...] 
 
 
 def add_repeats(minutes: float | None, lesson: Lesson, plan: Row, summaries: Mapping[str, Row]) -> tuple[Lesson, Row]:
-    """Lesson and plan with the best two candidates once more with other seeds, as far as the limit of so many minutes
-    has room."""
-    names = [name for name in summaries if name != START]
-    finalists = find_finalists({name: summaries[name]["accuracy"] for name in names})
+    """Lesson and plan with the best two candidates once more with other seeds, and the best fine-tuning with fewer
+    labels, as far as the limit of so many minutes has room."""
+    accuracies = {name: summary["accuracy"] for name, summary in summaries.items() if name != START}
+    finalists = find_finalists(accuracies)
     vary = [name for name in finalists if name != SOLVED or is_drawn(lesson)]
     repeats = list_repeats(vary, lesson.stages, lesson.own, lesson.seed)
+    fewer = choose_fewer(find_most_accurate(accuracies), lesson, summaries)
     why = f"the best two, {join_names(finalists)}, are run with more seeds: one network may be lucky"
     reasons = [why, *(f"{SOLVED} is the same with every seed" for name in finalists if name not in vary)]
     if minutes is not None:
-        repeats, reasons = cut_repeats(minutes, plan, repeats, summaries, reasons)
-    grown = replace(lesson, stages=lesson.stages | repeats.stages, own=lesson.own | repeats.own)
+        left = find_rest(minutes, plan, summaries)
+        repeats, left = keep_first(repeats, price_repeats(repeats, summaries), left, minutes)
+        fewer, _ = keep_first(fewer, price_fewer(fewer, lesson, summaries), left, minutes)
+    grown = replace(
+        lesson,
+        stages=lesson.stages | repeats.stages | fewer.stages,
+        own=lesson.own | repeats.own | fewer.own,
+    )
     own, stages = (as_json(grown)[name] for name in ("own", "stages"))
-    about = plan[STUDY] | {"finalists": finalists}
+    about, reasons = plan[STUDY] | {"finalists": finalists}, [*reasons, *repeats.reasons, *fewer.reasons]
     return grown, plan | {"stages": stages, "own": own, "reasons": [*plan["reasons"], *reasons], STUDY: about}
+
+
+def choose_fewer(name: str | None, lesson: Lesson, summaries: Mapping[str, Row]) -> Candidates:
+    """The stages in which the fine-tuning `name`, if there is one, has fewer labels."""
+    if name is None:
+        return Candidates({}, {}, ())
+    if lesson.data.group is not None:
+        why = f"pictures are drawn one by one, which cuts groups (config.data.group={lesson.data.group})"
+        return Candidates({}, {}, (f"{name} is not trained with fewer labels: {why}",))
+    counts = summaries[name]["data"]["splits"]["train"]["classes"].values()
+    return list_fewer(name, lesson.stages[name].cut, list(counts), jax.device_count())
 
 
 def is_drawn(lesson: Lesson) -> bool:
@@ -226,19 +250,40 @@ def is_drawn(lesson: Lesson) -> bool:
     return lesson.data.views is not None and [name for name, _ in lesson.data.augmentations] != ["flip"]
 
 
-def cut_repeats(
-    minutes: float, plan: Row, repeats: Candidates, summaries: Mapping[str, Row], reasons: Sequence[str]
-) -> tuple[Candidates, list[str]]:
-    """The repeats that fit into what is left of a time limit, by what the stages took, and the reasons."""
+def find_rest(minutes: float, plan: Row, summaries: Mapping[str, Row]) -> float:
+    """The seconds that are left of a time limit, by what the stages took."""
     spent = plan[STUDY]["seconds"] + sum(summary["seconds"] for summary in summaries.values())
-    left = 60 * minutes * (1 - KEPT_BACK) - max_over_processes(math.ceil(spent))
-    for name in repeats.stages:
-        left -= max_over_processes(math.ceil(summaries[name.rpartition("_seed")[0]]["seconds"]))
-        if left < 0:
-            late = list(repeats.stages)[list(repeats.stages).index(name) :]
+    return 60 * minutes * (1 - KEPT_BACK) - max_over_processes(math.ceil(spent))
+
+
+def price_repeats(repeats: Candidates, summaries: Mapping[str, Row]) -> dict[str, float]:
+    """The seconds of each: those of the stage that it repeats."""
+    return {name: summaries[name.rpartition("_seed")[0]]["seconds"] for name in repeats.stages}
+
+
+def price_fewer(fewer: Candidates, lesson: Lesson, summaries: Mapping[str, Row]) -> dict[str, float]:
+    """The seconds of each stage with fewer labels: those with all, since fewer pictures may be shown more often. A head
+    has those of its fine-tuning, too, without which it is of no use."""
+    prices: dict[str, float] = {}
+    for name, own in fewer.own.items():
+        if own.start is not None:
+            tuned = name.rpartition("_")[0]
+            start = lesson.origins()[tuned]
+            prices |= {own.start: summaries[tuned]["seconds"] + summaries[str(start)]["seconds"], name: 0.0}
+    return prices
+
+
+def keep_first(later: Candidates, prices: Mapping[str, float], left: float, minutes: float) -> tuple[Candidates, float]:
+    """Of stages with these prices, in seconds, the first ones that fit into what is left of a time limit, with the
+    reason; and what is left after them."""
+    for name in later.stages:
+        price = max_over_processes(math.ceil(prices[name]))
+        if price > left:
+            late = list(later.stages)[list(later.stages).index(name) :]
             said = f"not run, since config.time_limit={minutes:g} minutes has no room for it: {join_names(late)}"
-            return repeats.without(late), [*reasons, said]
-    return repeats, list(reasons)
+            return later.without(late)._replace(reasons=(*later.reasons, said)), left
+        left -= price
+    return later, left
 
 
 def find_answer(lesson: Lesson, plan: Row, workdir: Path, ran: Ran) -> Row:
@@ -249,34 +294,59 @@ def find_answer(lesson: Lesson, plan: Row, workdir: Path, ran: Ran) -> Row:
     about, groups = plan[STUDY], find_groups(lesson, ran)
     # Those of the leader: each process has measured seconds of its own.
     summaries = {name: read_json(workdir / name / SUMMARY) for name in ran.summaries}
-    names = sort_candidates(summaries)
+    names = sort_candidates(summaries, lesson.own)
     candidates = [
         Candidate(name, read_rights(workdir, seeds, summaries), find_price(name, lesson, about, workdir, summaries))
         for name, seeds in list_seeds(names, lesson.stages).items()
     ]
     answer = choose_answer(candidates, groups)
+    tuned = find_tuned(lesson, about["pictures"], summaries)
     newest: Row = next(reversed(read_rows(workdir / ENVIRONMENT)), {})
     found = {
         "chosen": answer.chosen.name,
-        "said": [describe_answer(answer), *describe_steps(candidates, groups), *about.get("more_labels", [])],
+        "said": [
+            describe_answer(answer),
+            *describe_steps(candidates, groups),
+            *describe_chosen([name for name in names if lesson.stages[name].epochs]),
+            *about.get("more_labels", []),
+            *(describe_tuned(tuned, sum(name.startswith(TUNED_FROM) for name in names)) if tuned else []),
+        ],
         "command": f"{find_program(newest)} {spell(lesson, answer.chosen.name)}",
         "candidates": [
             {"name": one.name, "accuracy": one.accuracy, "seeds": len(one.right), "seconds": round(one.seconds, 1)}
             for one in candidates
         ],
         **{name: about[name] for name in ("place", "heads", "growth", "pictures")},
+        "tuned_by_labels": tuned and write_tuned(tuned),
     }
     write_json(workdir / ANSWER, found)
     return found
 
 
-def sort_candidates(summaries: Mapping[str, Row]) -> list[str]:
-    """The candidates in the order in which they ran; their repeats follow all of them."""
-    return [name for name in summaries if name != START and not _is_repeat(name, summaries)]
+def sort_candidates(summaries: Mapping[str, Row], own: Mapping[str, Own]) -> list[str]:
+    """The candidates in the order in which they ran; their repeats, and those with fewer labels, follow all of them."""
+    names = [name for name in summaries if name != START and not has_fewer(name, own)]
+    return [name for name in names if not _is_repeat(name, summaries)]
 
 
 def _is_repeat(name: str, names: Mapping[str, Row]) -> bool:
     return name.rpartition("_seed")[0] in names
+
+
+def find_tuned(lesson: Lesson, pictures: int, summaries: Mapping[str, Row]) -> Tuned | None:
+    """The fine-tuning that was trained with fewer labels, too: its accuracies on so many validation pictures. None if
+    none was."""
+    fewer = [name for name in summaries if has_fewer(name, lesson.own) and lesson.own[name].start is not None]
+    if not fewer:
+        return None
+    name = fewer[0].rpartition("_")[0]
+    return Tuned(name, sorted(measure_point(summaries[each], pictures) for each in (name, *fewer)))
+
+
+def measure_point(summary: Row, pictures: int) -> Point:
+    """The accuracy of a stage on so many validation pictures, by the labels a class that it learned from."""
+    labels = summary["data"]["splits"]["train"]["images"] / len(summary["class_names"])
+    return Point(labels, summary["accuracy"], *accuracy_interval(summary["accuracy"], pictures))
 
 
 def find_groups(lesson: Lesson, ran: Ran) -> GroupNumbers | None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +64,8 @@ class Ran(NamedTuple):
     summaries: dict[str, Row]
     datasets: dict[str, Dataset]
     """Those of the stages that were not finished before."""
+    shown: dict[str, printed.Printed]
+    """The tables of units that were printed, by network."""
 
 
 def run_lesson(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None = None) -> dict[str, Row]:
@@ -88,11 +89,9 @@ def claim_lesson(lesson: Lesson, workdir: Path, overwrite: bool) -> Iterator[Non
         yield
 
 
-def run_stages(
-    lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None, before: Mapping[str, Row] = MappingProxyType({})
-) -> Ran:
-    """Runs every stage of a lesson that is not finished yet. `before` are summaries of stages that this start has run
-    or read."""
+def run_stages(lesson: Lesson, workdir: Path, overwrite: bool, recipe: Row | None, before: Ran | None = None) -> Ran:
+    """Runs every stage of a lesson that is not finished yet. `before` are stages that this start has run or read."""
+    before = before or Ran({}, {}, {})
     lesson = lesson if overwrite else as_begun(workdir, lesson)
     configs = stage_configs(lesson, workdir)
     finished: set[str] = set()
@@ -117,11 +116,10 @@ def run_stages(
                 clear(workdir / name)
     draw_target({name: left[name] for name in left if name != SOURCE}, workdir, datasets)
     summaries: dict[str, Row] = {}
-    # The tables of units that were printed, by network.
-    shown: dict[str, printed.Printed] = {}
+    shown = dict(before.shown)
     for name, config in configs.items():
-        if name in before:
-            summaries[name] = before[name]
+        if name in before.summaries:
+            summaries[name] = before.summaries[name]
             continue
         if name in finished:
             summaries[name] = read_finished(workdir / name)
@@ -136,7 +134,7 @@ def run_stages(
             others = Others(cuts.get(name, ()), shown.get(network), drawn=True)
             summaries[name] = run_stage(config, workdir / name, dataset, source, others=others)
             shown.setdefault(network, printed.Printed(name, ParameterCounts(**summaries[name]["params"])))
-    return Ran(summaries, datasets)
+    return Ran(summaries, before.datasets | datasets, shown)
 
 
 def leave_report(lesson: Lesson, workdir: Path, ran: Ran, reasons: Sequence[str], first: Sequence[str] = ()) -> None:
@@ -275,7 +273,8 @@ def load_datasets(lesson: Lesson, configs: Mapping[str, Config]) -> dict[str, Da
         share = config.batch_size if jax.process_count() > 1 else None
         # Training images from which others are cut out are kept larger.
         kept = find_kept_side(config.data, PHOTOGRAPH_SIZE)
-        alike.setdefault((config.stage == "zero_shot", config.data.classes, kept, share), []).append(name)
+        few = config.data.labels_per_class
+        alike.setdefault((config.stage == "zero_shot", config.data.classes, few, kept, share), []).append(name)
     datasets: dict[str, Dataset] = {}
     for names in alike.values():
         dataset = load_data(configs[names[0]])
