@@ -54,6 +54,8 @@ class Pool(NamedTuple):
     train_labels: np.ndarray
     validation: dict[str, np.ndarray]
     validation_labels: np.ndarray
+    groups: np.ndarray | None = None
+    """Which of the labelled pictures belong together."""
 
 
 def list_unknown(source: str) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ def choose(heads: dict[str, SolvedHead], labels: np.ndarray) -> str:
 def measure(pool: Pool, labels: int, draw: int) -> Measured:
     """Heads at every place from the same `labels` pictures of each class."""
     rows = draw_rows(pool.train_labels, labels, np.random.default_rng((labels, draw)))
-    heads = solve_places(pool.train, pool.train_labels, rows)
+    heads = solve_places(pool.train, pool.train_labels, rows, pool.groups)
     accuracies = {unit: judge(head, pool.validation[unit], pool.validation_labels) for unit, head in heads.items()}
     return Measured(labels, accuracies, choose(heads, pool.train_labels[rows]))
 

@@ -1,13 +1,15 @@
-"""What the answer of a study loses on pictures that chose nothing, and whether twice as many labels bring what it says.
+"""What a study's answer loses, and what a recipe's place gains, on tasks that were not looked at while they were built.
 
     python benchmarks/regret.py --data-dir DIR --out FOLDER --cifar10 RUN --digits RUN
 
 RUN is a run that learned some classes of CIFAR-10, or of scikit-learn's digits. Three tasks: the other classes of
 CIFAR-10, the other digits, and kinds of photographs (`photographs.py`), which start from the weights of the CIFAR-10
 run. A study (`--config how_deep`) with 20 labels a class chooses on one part of the validation pictures, and all its
-candidates are then measured on the other part. With 50 labels a class it is said what twice as many would bring, and a
-head of 100 shows whether that holds. Each of three draws has other pictures to learn from. Studies that are finished
-are found again. Some two hours on two cores. It prints two tables and writes `regret.json` into the folder.
+candidates are then measured on the other part, and so is what a recipe makes of the same pictures. With 50 labels a
+class it is said what twice as many would bring, and a head of 100 shows whether that holds. Each of three draws has
+other pictures to learn from. A last table compares solved heads at the place that a recipe chooses with those at the
+end of the network. Runs that are finished are found again. Some two hours on two cores. It writes `regret.json` into
+the folder.
 """
 
 import argparse
@@ -20,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import photographs
 from PIL import Image
-from probe import choose, draw_rows, judge, list_unknown, read_places, solve_places
+from probe import Measured, Pool, choose, describe, draw_rows, judge, list_unknown, measure, read_places, solve_places
 from protocol import output_folder
 
 import tljax
-from tljax.config import Data, HowDeep
+from tljax.config import Data, HowDeep, Recipe
 from tljax.data import datasets
 from tljax.report.printed import align
 from tljax.runs.files import read_json
@@ -38,6 +40,8 @@ from tljax.training.ridge import solve_head
 DRAWS, LABELS, MANY = 3, 20, 50
 # Twice `MANY` labels of five classes are few: views are chosen as for a recipe of so many pictures.
 FEW_PICTURES = 500
+# How often labels are drawn for solved heads, by labels a class, from those of each draw.
+PLACE_DRAWS = {5: 30, 20: 20, 50: 10}
 # What people do: the last stage is fine-tuned.
 HABIT = "fine_tune_conv5_block1"
 SHORT = {"solved_head": "solved head", HABIT: "conv5", "fine_tune_conv4_block1": "conv4", "fine_tune_all": "all"}
@@ -68,6 +72,17 @@ class Regret(NamedTuple):
     def loss(self, name: str) -> float:
         """What a candidate loses on the unseen pictures against the best on these."""
         return max(self.unseen.values()) - self.unseen[name]
+
+
+class Recipes(NamedTuple):
+    """Where a recipe's head reads, and the accuracy on the unseen pictures of what it delivers, and of the same head
+    and fine-tuning at the end of the network."""
+
+    task: str
+    draw: int
+    place: str
+    recipe: float
+    at_the_end: float
 
 
 class Foretold(NamedTuple):
@@ -121,9 +136,8 @@ def run_study(task: Task, draw: int, flags: argparse.Namespace) -> Regret:
     tljax.train(HowDeep(pretrained=task.source, seed=draw, data=data, time_limit=flags.minutes), folder)
     answer, stages = read_json(folder / ANSWER), read_json(folder / CONFIG)["stages"]
     seeds = list_seeds([row["name"] for row in answer["candidates"]], stages)
-    unseen = datasets.load_dataset(replace(data, validation_split=task.unseen), seed=0, training=False).validation
-    assert unseen is not None
-    measured = {name: [measure(folder / each, unseen) for each in runs] for name, runs in seeds.items()}
+    unseen = load_unseen(task)
+    measured = {name: [measure_run(folder / each, unseen) for each in runs] for name, runs in seeds.items()}
     return Regret(
         task.name,
         draw,
@@ -133,27 +147,56 @@ def run_study(task: Task, draw: int, flags: argparse.Namespace) -> Regret:
     )
 
 
-def measure(run: Path, unseen: datasets.Split) -> float:
+def load_unseen(task: Task) -> datasets.Split:
+    unseen = datasets.load_dataset(replace(task.data, validation_split=task.unseen), seed=0, training=False).validation
+    assert unseen is not None
+    return unseen
+
+
+def measure_run(run: Path, unseen: datasets.Split) -> float:
     logits = tljax.load(run)(np.asarray(unseen.images))
     return float(np.mean(logits.argmax(axis=1) == unseen.labels))
 
 
-def look_ahead(task: Task, draw: int) -> Foretold:
-    """What is said from `MANY` labels a class, and what a head of twice as many shows."""
+def run_recipe(task: Task, draw: int, flags: argparse.Namespace, at_the_end: float) -> Recipes:
+    """Runs the recipe of a task, or finds it."""
+    folder = flags.out / f"recipe_{task.name}_{draw}"
+    data = replace(task.data, labels_per_class=LABELS)
+    summaries = tljax.train(Recipe(pretrained=task.source, seed=draw, data=data), folder)
+    place = read_json(folder / CONFIG)["stages"]["feature_extraction"]["head"]["at"]
+    return Recipes(task.name, draw, place, measure_run(folder / list(summaries)[-1], load_unseen(task)), at_the_end)
+
+
+class Look(NamedTuple):
+    """A task with twice `MANY` labels a class: what each place reads of them and of the unseen pictures, and what it
+    reads of those to choose on."""
+
+    pool: Pool
+    choosing: dict[str, Labelled]
+
+
+def look_at(task: Task) -> Look:
     data = replace(task.data, labels_per_class=2 * MANY, **choose_augmentation({}, FEW_PICTURES).settings)
     found, dataset = read_places(task.source, data)
     elsewhere, others = read_places(task.source, replace(data, validation_split=task.unseen))
     assert dataset.train is not None and dataset.validation is not None and others.validation is not None
     views = {unit: np.stack(each) for unit, each in found["train"].by_unit.items()}
-    labels, groups, classes = dataset.train.labels, dataset.train.groups, len(dataset.class_names)
+    unseen = {unit: each[0] for unit, each in elsewhere["validation"].by_unit.items()}
+    own = dataset.validation
+    choosing = {unit: Labelled(each[0], own.labels, own.groups) for unit, each in found["validation"].by_unit.items()}
+    return Look(Pool(views, dataset.train.labels, unseen, others.validation.labels, dataset.train.groups), choosing)
+
+
+def look_ahead(task: Task, draw: int, look: Look) -> Foretold:
+    """What is said from `MANY` labels a class, and what a head of twice as many shows."""
+    views, labels, unseen, unseen_labels, groups = look.pool
+    classes = int(labels.max()) + 1
     rows = draw_rows(labels, MANY, np.random.default_rng(draw))
     place = choose(solve_places(views, labels, rows, groups), labels[rows])
     train = Labelled(views[place][0], labels, groups)
-    choosing = Labelled(found["validation"].by_unit[place][0], dataset.validation.labels, dataset.validation.groups)
-    unseen = Labelled(elsewhere["validation"].by_unit[place][0], others.validation.labels)
-    curve = find_curve(measure_growth(train.take(rows), choosing, classes))
+    curve = find_curve(measure_growth(train.take(rows), look.choosing[place], classes))
     heads = [solve_head(*some[:2], classes, groups=some.groups) for some in (train.take(rows), train)]
-    before, after = (judge(head, unseen.features, unseen.labels) for head in heads)
+    before, after = (judge(head, unseen[place], unseen_labels) for head in heads)
     return Foretold(task.name, draw, place, curve.twice, curve.without, before, after)
 
 
@@ -184,6 +227,14 @@ def list_foretold(found: Sequence[Foretold]) -> str:
     return align(rows)
 
 
+def list_recipes(found: Sequence[Recipes]) -> str:
+    """A Markdown table with a row for each recipe."""
+    head = ("task", "draw", "its head reads at", "what it delivers", "at the end of the network", "more")
+    numbers = [(one.recipe, one.at_the_end) for one in found]
+    cells = [(f"{ours:.3f}", f"{theirs:.3f}", f"{ours - theirs:+.3f}") for ours, theirs in numbers]
+    return align([head, *((one.task, str(one.draw), one.place, *row) for one, row in zip(found, cells, strict=True))])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="TFDS's data_dir with CIFAR-10")
@@ -192,17 +243,29 @@ def main() -> None:
     parser.add_argument("--digits", required=True, help="a run that learned some of scikit-learn's digits")
     parser.add_argument("--minutes", type=float, default=8, help="time limit of a study (default: %(default)s)")
     flags = parser.parse_args()
-    regrets: list[Regret] = []
-    foretold: list[Foretold] = []
+    found: dict[str, list[Any]] = {"studies": [], "recipes": [], "twice": []}
+    heads: dict[str, list[Measured]] = {}
     for draw in range(DRAWS):
         for task in list_tasks(flags, draw):
             with as_on_the_command_line():
-                foretold.append(look_ahead(task, draw))
-            regrets.append(run_study(task, draw, flags))
-            print(f"\n{list_regrets(regrets)}\n\n{list_foretold(foretold)}\n", flush=True)
-            found: dict[str, Any] = {"studies": regrets, "twice": foretold}
-            rows = {name: [one._asdict() for one in each] for name, each in found.items()}
+                look = look_at(task)
+            found["twice"].append(look_ahead(task, draw, look))
+            sizes = [(labels, number) for labels, draws in PLACE_DRAWS.items() for number in range(draws)]
+            heads.setdefault(task.name, []).extend(measure(look.pool, labels, number) for labels, number in sizes)
+            found["studies"].append(run_study(task, draw, flags))
+            habit = found["studies"][-1].unseen.get(HABIT, float("nan"))
+            found["recipes"].append(run_recipe(task, draw, flags, habit))
+            print(
+                "",
+                list_regrets(found["studies"]),
+                list_recipes(found["recipes"]),
+                list_foretold(found["twice"]),
+                sep="\n\n",
+            )
+            rows = {name: [one._asdict() for one in each] for name, each in (found | heads).items()}
             (flags.out / "regret.json").write_text(json.dumps(rows, indent=1))
+    for name, measured in heads.items():
+        print(f"\n{name}, solved heads:\n\n{describe(sorted(measured, key=lambda one: one.labels))}")
 
 
 if __name__ == "__main__":
