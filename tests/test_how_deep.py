@@ -23,10 +23,11 @@ from tljax.runs import files
 from tljax.runs.predictions import PREDICTIONS
 from tljax.runs.records import read_records
 from tljax.runs.workdir import clear
-from tljax.stages import from_config, how_deep, lessons, prices, rules
+from tljax.stages import from_config, lessons, prices, rules
 from tljax.stages.candidates import Candidates, list_candidates
 from tljax.stages.from_config import run
 from tljax.stages.recipe import build_lesson
+from tljax.stages.repeats import add_repeats, choose_fewer, find_rest, keep_first, price_repeats
 from tljax.weights.pretrained import load_weights
 
 CANDIDATES = ["solved_head", "fine_tune_conv5_block1", "fine_tune_conv4_block1", "fine_tune_all", "from_scratch"]
@@ -195,8 +196,8 @@ def test_the_answer_is_shown_everywhere(whole, capsys):
 
 def test_a_finished_study_runs_nothing_again(again, study, ran, monkeypatch, capsys):
     workdir = again
-    for module, name in ((how_deep, "choose_study"), (how_deep.probe, "probe"), (how_deep, "choose_answer")):
-        monkeypatch.setattr(module, name, None)
+    for name in ("how_deep.choose_study", "probe.probe", "answer.choose_answer"):
+        monkeypatch.setattr(f"tljax.stages.{name}", None)
     before = {path.name: path.read_bytes() for path in workdir.glob("*.json")}
     found = run(study, workdir)
     assert not ran and "test" in found[read_answer(workdir)["chosen"]]
@@ -365,11 +366,11 @@ def test_candidates_are_timed_before_a_study_with_a_limit(study, tmp_path, capsy
 def test_later_stages_are_those_that_a_limit_has_room_for():
     summaries, plan = {"a": {"seconds": 10.0}, "b": {"seconds": 20.2}}, {"study": {"seconds": 4.5}}
     repeats = Candidates(dict.fromkeys(("a_seed1", "b_seed1", "a_seed2", "b_seed2"), Stage()), {}, ("why",))
-    prices = how_deep.price_repeats(repeats, summaries)
-    left = how_deep.find_rest(2, plan, summaries)
-    assert left == 60 * 2 * (1 - how_deep.KEPT_BACK) - 35
-    assert how_deep.keep_first(repeats, prices, 62, 2) == (repeats, 0)
-    few, left = how_deep.keep_first(repeats, prices, 34, 2)
+    by_name = price_repeats(repeats, summaries)
+    left = find_rest(2, plan, summaries)
+    assert left == 60 * 2 * (1 - prices.KEPT_BACK) - 35
+    assert keep_first(repeats, by_name, 62, 2) == (repeats, 0)
+    few, left = keep_first(repeats, by_name, 34, 2)
     assert list(few.stages) == ["a_seed1", "b_seed1"] and left == 3
     assert few.reasons[0] == "why" and few.reasons[1].endswith("no room for it: a_seed2, b_seed2")
 
@@ -384,7 +385,7 @@ def test_fewer_labels_have_what_the_repeats_leave_of_a_limit(whole, study, secon
     summaries = {name: read_summary(whole / name) | {"seconds": 10.0} for name in plan["stages"]}
     seconds += 10 * (len(summaries) + len(later) - len(fewer))
     minutes = seconds / 60 / (1 - prices.KEPT_BACK)
-    _, grown = how_deep.add_repeats(minutes, build_lesson(study, plan), plan, summaries)
+    _, grown = add_repeats(minutes, build_lesson(study, plan), plan, summaries)
     assert [name for name in list_later(grown) if name in fewer] == fewer[:kept]
     late = [reason for reason in grown["reasons"] if "has no room" in reason and reason.endswith(fewer[-1])]
     assert len(late) == (kept < 4) and all(", ".join(fewer[kept:]) in reason for reason in late)
@@ -392,9 +393,9 @@ def test_fewer_labels_have_what_the_repeats_leave_of_a_limit(whole, study, secon
 
 def test_groups_are_not_cut_for_fewer_labels(study):
     grouped = study.lesson({}, group="([0-9]+)")
-    found = how_deep.choose_fewer("fine_tune_all", grouped, {})
+    found = choose_fewer("fine_tune_all", grouped, {})
     assert not found.stages and "which cuts groups (config.data.group=([0-9]+))" in found.reasons[0]
-    assert how_deep.choose_fewer(None, grouped, {}) == Candidates({}, {}, ())
+    assert choose_fewer(None, grouped, {}) == Candidates({}, {}, ())
 
 
 def test_a_preflight_compiles_every_candidate(study, monkeypatch):

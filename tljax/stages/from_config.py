@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tljax.config import AnyConfig, HowDeep, Lesson, Recipe, as_json
 from tljax.devices.processes import check_alike
-from tljax.stages.how_deep import choose_study, run_study
+from tljax.stages.how_deep import run_study
 from tljax.stages.lessons import run_lesson, stage_configs
+from tljax.stages.plan import choose_study
 from tljax.stages.preflight import preflight
 from tljax.stages.recipe import choose_recipe, resolve
 from tljax.stages.stage import run_one
