@@ -227,14 +227,18 @@ def fit_curves(
 def resample_errors(growth: Growth) -> Float[np.ndarray, "resamples draws sizes"]:
     """The errors of each draw on `RESAMPLES` draws, with replacement, of the validation pictures, or of their groups;
     always the same draws for a number of pictures."""
-    number = len(growth.labels)
+    number, units = len(growth.labels), count_units(growth)
     own = np.arange(number) if growth.groups is None else np.unique(growth.groups, return_inverse=True)[1]
-    units = int(own.max()) + 1
     counts = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), RESAMPLES)[:, own]
     draws, sizes = growth.right.shape[:2]
     right = counts.astype(np.float32) @ growth.right.reshape(draws * sizes, number).T.astype(np.float32)
     found: np.ndarray = 1 - (right / counts.sum(axis=1, keepdims=True)).reshape(-1, draws, sizes).astype(np.float64)
     return found
+
+
+def count_units(growth: Growth) -> int:
+    """How many validation pictures there are, or groups of them."""
+    return len(growth.labels if growth.groups is None else np.unique(growth.groups))
 
 
 def find_curve(growth: Growth) -> LearningCurve:
@@ -243,8 +247,9 @@ def find_curve(growth: Growth) -> LearningCurve:
     A gain is that of the curves of all draws on average. Its variance is that of the curves of single draws, each on
     drawn validation pictures, and that of the luck of both heads: half samples vary around all labels as these do
     around others (McCarthy, Pseudo-replication: half samples, 1969), and the difference between these labels and twice
-    as many has half of that variance. No curve is exactly a power (`INEXACT`). docs/numbers.md has how often the
-    interval holds.
+    as many has half of that variance. Where heads are nearly always right, drawn pictures do not vary: two more count,
+    one that twice as many labels get right and one that they get wrong (Bonett and Price, Adjusted Wald intervals for
+    paired data, 2012). No curve is exactly a power (`INEXACT`). docs/numbers.md has how often the interval holds.
     """
     sizes, errors, number = growth.sizes, 1 - growth.right.mean(axis=2), len(growth.labels)
     measured, needs = _describe_sizes(growth), _describe_classes(growth)
@@ -254,8 +259,9 @@ def find_curve(growth: Growth) -> LearningCurve:
         return LearningCurve(measured, [], None, without, needs)
     mean, drawn = fit_curves(sizes, errors, number), fit_curves(sizes, resampled, number)
     luck, gain = vary_heads(growth.right[:, -2]), float(_double(mean).mean())
-    side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + luck / 2 + (INEXACT * gain) ** 2)
-    twice, band = Doubled(gain, gain - side, gain + side), _draw_band(sizes, mean, drawn, luck)
+    unseen = 1 / (count_units(growth) + 2) ** 2
+    side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + 2 * unseen + luck / 2 + (INEXACT * gain) ** 2)
+    twice, band = Doubled(gain, gain - side, gain + side), _draw_band(sizes, mean, drawn, (luck, unseen))
     return LearningCurve(measured, band, twice, "", needs)
 
 
@@ -304,16 +310,20 @@ def _describe_sizes(growth: Growth) -> list[Point]:
     return [Point(*map(float, row)) for row in rows]
 
 
-def _draw_band(sizes: Float[np.ndarray, " sizes"], mean: Curves, drawn: Curves, luck: float) -> list[Point]:
-    """The mean curve over places up to twice as many labels, and where the accuracy of a head of so many lies. `luck`
-    is the variance of heads of all labels; that of others falls with the labels."""
+def _draw_band(
+    sizes: Float[np.ndarray, " sizes"], mean: Curves, drawn: Curves, variances: tuple[float, float]
+) -> list[Point]:
+    """The mean curve over places up to twice as many labels, and where the accuracy of a head of so many lies. The
+    `variances` are that of heads of all labels, which falls with the labels, and that of what the pictures do not
+    show."""
+    luck, unseen = variances
     parts = np.geomspace(sizes[0] / sizes[-1], 2, CURVE_PLACES)
     errors, gained = (
         mean.errors(parts).mean(axis=0),
         np.maximum((mean.floor + mean.fall).mean() - mean.errors(parts), 0),
     )
     inexact = np.where(parts > 1, INEXACT * gained.mean(axis=0), 0)
-    variance = drawn.errors(parts).reshape(-1, CURVE_PLACES).var(axis=0) + luck / parts + np.square(inexact)
+    variance = drawn.errors(parts).reshape(-1, CURVE_PLACES).var(axis=0) + unseen + luck / parts + np.square(inexact)
     low, high = (np.clip(1 - errors + side * np.sqrt(variance), 0, 1) for side in (-NORMAL_SIDE, NORMAL_SIDE))
     rows = zip(parts * sizes[-1], 1 - errors, low, high, strict=True)
     return [Point(*map(float, row)) for row in rows]
