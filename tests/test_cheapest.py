@@ -45,6 +45,22 @@ def test_a_difference_is_that_of_bonett_and_price():
     assert measure_difference(*twice, NO_SEEDS).error < 0.75 * found.error
 
 
+@pytest.mark.parametrize(("alike", "widest"), [(0.0, 0.12), (0.8, 0.4)])
+def test_few_groups_widen_a_difference_as_far_as_their_pictures_differ_together(alike, widest):
+    """Two networks of 0.5 and 0.45 on 7 groups of 26 pictures; that large a share of what decides is the group's."""
+    groups, found = np.repeat(np.arange(7), 26), []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        of_groups, alone = rng.normal(size=(3, 7))[:, groups], rng.normal(size=(3, 182))
+        shared, *own = math.sqrt(alike) * of_groups + math.sqrt(1 - alike) * alone
+        rights = [
+            math.sqrt(0.6) * shared + math.sqrt(0.4) * x < ndtri(p) for x, p in zip(own, (0.5, 0.45), strict=True)
+        ]
+        found.append(measure_difference(*(Candidate("", right[None], 1.0) for right in rights), NO_SEEDS, groups))
+    assert np.mean([one.low <= 0.05 <= one.high for one in found]) > 0.92
+    assert np.mean([one.high - one.low for one in found]) / 2 < widest
+
+
 def test_equal_networks_differ_by_nothing_within_an_interval():
     (one,) = draw(np.random.default_rng(0), [0.8], [1])
     found = measure_difference(one, one, NO_SEEDS)

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from scipy.special import stdtr, stdtrit
 
 from tljax.report.paired import SIGNIFICANT, holm, mcnemar
@@ -104,21 +104,32 @@ def vary_seeds(candidates: Sequence[Candidate]) -> SeedVariance:
     return SeedVariance(sum((len(r) - 1) * vary_heads(r) for r in several) / max(freedom, 1), freedom)
 
 
+def find_design_effect(
+    apart: Float[np.ndarray, " n"], sums: Float[np.ndarray, " groups"], sizes: Int[np.ndarray, " groups"]
+) -> float:
+    """How many pictures of a group count as one: by how much the variance of the mean difference is larger than if
+    pictures were independent (Kish, Survey Sampling, 1965); from 1 to the mean size of the groups."""
+    alone = float(np.square(apart - apart.mean()).sum())
+    together = float(np.square(sums - sizes * apart.mean()).sum())
+    return min(max(together / alone, 1.0), float(sizes.mean())) if alone else 1.0
+
+
 def measure_difference(
     one: Candidate, other: Candidate, seeds: SeedVariance, groups: GroupNumbers | None = None
 ) -> Difference:
     """By how much `one` is more accurate than `other`, each on average over its seeds.
 
-    The variance is that over pictures, or their groups, of paired differences, with two more that are 1 and -1 (Bonett
-    and Price, Adjusted Wald intervals for paired data, 2012), and that of seeds. The interval and p are Student's with
-    Satterthwaite's degrees of freedom; between two networks p is at least McNemar's.
+    The variance is that over pictures, or their groups, of paired differences, with two more that are 1 and -1
+    (Bonett and Price, Adjusted Wald intervals for paired data, 2012), which have the size of `find_design_effect`,
+    and that of seeds. The interval and p are Student's with Satterthwaite's degrees of freedom; between two networks
+    p is at least McNemar's.
     """
     apart = one.right.mean(axis=0) - other.right.mean(axis=0)
     own = np.arange(len(apart)) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(own.max()) + 1
-    # Each of the two more is as large as the groups are.
-    sums = np.append(np.bincount(own, apart), len(apart) / units * np.array([1, -1]))
-    sizes = np.append(np.bincount(own), np.full(2, len(apart) / units))
+    sums, sizes = np.bincount(own, apart), np.bincount(own)
+    more = find_design_effect(apart, sums, sizes)
+    sums, sizes = np.append(sums, [more, -more]), np.append(sizes, [more, more])
     middle = sums.sum() / sizes.sum()
     of_pictures = float(np.square(sums - sizes * middle).sum() / sizes.sum() ** 2)
     of_seeds = seeds.value * (1 / len(one.right) + 1 / len(other.right))
