@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import photographs
-from PIL import Image
 from probe import Measured, Pool, choose, describe, draw_rows, judge, list_unknown, measure, read_places, solve_places
 from protocol import output_folder
 
 import tljax
 from tljax.config import Data, HowDeep, Recipe
 from tljax.data import datasets
+from tljax.data.digits import open_digits
 from tljax.report.printed import align
 from tljax.runs.files import read_json
 from tljax.runs.workdir import ANSWER, CONFIG
@@ -116,27 +116,25 @@ def write_photographs(folder: Path, draw: int, source: str) -> None:
 
 def write_digits(folder: Path, draw: int, source: str) -> None:
     """Writes the digits that the `source` does not know, drawn into three splits."""
-    import sklearn.datasets
-
-    digits, rng = sklearn.datasets.load_digits(), np.random.default_rng(draw)
-    pictures = (digits.images * (255 / 16)).round().astype(np.uint8)
+    digits, rng = open_digits(whole=True), np.random.default_rng(draw)
+    labels, _ = digits.describe("train", np.arange(digits.sizes["train"]))
     for name in list_unknown(source):
-        rows = rng.permutation(np.flatnonzero(digits.target == int(name)))
+        rows = rng.permutation(np.flatnonzero(labels == int(name)))
         for split, number in DIGITS.items():
             own, rows = rows[:number], rows[number:]
             (folder / split / name).mkdir(parents=True)
-            for row in own:
-                Image.fromarray(pictures[row]).save(folder / split / name / f"{row}.png")
+            for row, file in zip(own, digits.fetch("train", own), strict=True):
+                assert isinstance(file, bytes), "the digits are no files"
+                (folder / split / name / f"{row}.png").write_bytes(file)
 
 
-def run_study(task: Task, draw: int, flags: argparse.Namespace) -> Regret:
+def run_study(task: Task, draw: int, flags: argparse.Namespace, unseen: datasets.Split) -> Regret:
     """Runs the study of a task, or finds it, and measures its candidates on the unseen pictures."""
     folder = flags.out / f"{task.name}_{draw}"
     data = replace(task.data, labels_per_class=LABELS)
     tljax.train(HowDeep(pretrained=task.source, seed=draw, data=data, time_limit=flags.minutes), folder)
     answer, stages = read_json(folder / ANSWER), read_json(folder / CONFIG)["stages"]
     seeds = list_seeds([row["name"] for row in answer["candidates"]], stages)
-    unseen = load_unseen(task)
     measured = {name: [measure_run(folder / each, unseen) for each in runs] for name, runs in seeds.items()}
     return Regret(
         task.name,
@@ -158,13 +156,14 @@ def measure_run(run: Path, unseen: datasets.Split) -> float:
     return float(np.mean(logits.argmax(axis=1) == unseen.labels))
 
 
-def run_recipe(task: Task, draw: int, flags: argparse.Namespace, at_the_end: float) -> Recipes:
-    """Runs the recipe of a task, or finds it."""
-    folder = flags.out / f"recipe_{task.name}_{draw}"
+def run_recipe(task: Task, study: Regret, flags: argparse.Namespace, unseen: datasets.Split) -> Recipes:
+    """Runs the recipe of a task whose `study` has run, or finds it."""
+    folder = flags.out / f"recipe_{task.name}_{study.draw}"
     data = replace(task.data, labels_per_class=LABELS)
-    summaries = tljax.train(Recipe(pretrained=task.source, seed=draw, data=data), folder)
+    summaries = tljax.train(Recipe(pretrained=task.source, seed=study.draw, data=data), folder)
     place = read_json(folder / CONFIG)["stages"]["feature_extraction"]["head"]["at"]
-    return Recipes(task.name, draw, place, measure_run(folder / list(summaries)[-1], load_unseen(task)), at_the_end)
+    delivered = measure_run(folder / list(summaries)[-1], unseen)
+    return Recipes(task.name, study.draw, place, delivered, study.unseen.get(HABIT, float("nan")))
 
 
 class Look(NamedTuple):
@@ -254,15 +253,17 @@ def main() -> None:
             # Two of the eight views that a recipe takes, as in `probe.py`: four times as fast.
             pool = look.pool._replace(train={unit: views[:2] for unit, views in look.pool.train.items()})
             heads.setdefault(task.name, []).extend(measure(pool, labels, number) for labels, number in sizes)
-            found["studies"].append(run_study(task, draw, flags))
-            habit = found["studies"][-1].unseen.get(HABIT, float("nan"))
-            found["recipes"].append(run_recipe(task, draw, flags, habit))
+            unseen = load_unseen(task)
+            study = run_study(task, draw, flags, unseen)
+            found["studies"].append(study)
+            found["recipes"].append(run_recipe(task, study, flags, unseen))
             print(
                 "",
                 list_regrets(found["studies"]),
                 list_recipes(found["recipes"]),
                 list_foretold(found["twice"]),
                 sep="\n\n",
+                flush=True,
             )
             rows = {name: [one._asdict() for one in each] for name, each in (found | heads).items()}
             (flags.out / "regret.json").write_text(json.dumps(rows, indent=1))

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from tljax.check.result import Report
 from tljax.training import ridge
 from tljax.training.calibration import Labels
-from tljax.training.grouped import GroupNumbers, share_out
+from tljax.training.grouped import GroupNumbers, number_groups, share_out
 from tljax.training.ridge import BLOCK, DEFAULT_PENALTY, ClassWeights, Features, HeldOut, find_scale, standardize
 
 # The most features of so many pictures. Else the directions in which `SAMPLED` pictures vary most stand for them.
@@ -60,7 +60,7 @@ def judge_all(
     """Scores of each picture (near 1 for its class, near -1 for others) by a head without its group, and without groups
     of the classes that it lacks, as `ridge.hold_out` has them. Pictures of a class that one group has alone are not
     judged. `weights` are those of the classes."""
-    _, groups = np.unique(np.arange(len(labels)) if groups is None else groups, return_inverse=True)
+    groups = number_groups(len(labels), groups)
     if len(labels) < 2 or groups.max() == 0:
         return HeldOut(np.zeros(0, int), np.zeros((0, classes)), groups[:0])
     solved = ridge.decompose(scaled.features, labels, classes, weights=weights, scale=scaled.scale)

@@ -17,6 +17,7 @@ from scipy.special import betainc
 
 from tljax.check.properties import FileFacts, PixelFacts
 from tljax.check.result import Report, Shortcut
+from tljax.training.grouped import number_groups
 
 # The part of a class that a rule names at least, and the part of those it names that are of the class.
 LEAST_SHARE, LEAST_PRECISION = 0.3, 0.95
@@ -166,7 +167,7 @@ def encode(values: Property) -> tuple[np.ndarray, Codes]:
 
 def _make_study(labeled: Labeled) -> Study:
     labels, n_classes = np.asarray(labeled.labels), len(labeled.class_names)
-    groups = np.arange(len(labels)) if labeled.groups is None else np.unique(labeled.groups, return_inverse=True)[1]
+    groups = number_groups(len(labels), labeled.groups)
     distinct, units = np.unique(groups * n_classes + labels, return_inverse=True)
     bases = np.bincount(distinct % n_classes, minlength=n_classes) / max(1, len(distinct))
     return Study(labels, split_folds(labels, groups), units, bases)

@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from tljax.report.paired import SIGNIFICANT, holm, mcnemar
 from tljax.training.calibration import TWO_SIDED
-from tljax.training.grouped import GroupNumbers
+from tljax.training.grouped import GroupNumbers, number_groups
 from tljax.training.learning_curve import vary_heads
 
 
@@ -125,9 +125,9 @@ def measure_difference(
     p is at least McNemar's.
     """
     apart = one.right.mean(axis=0) - other.right.mean(axis=0)
-    own = np.arange(len(apart)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    units = int(own.max()) + 1
+    own = number_groups(len(apart), groups)
     sums, sizes = np.bincount(own, apart), np.bincount(own)
+    units = len(sizes)
     more = find_design_effect(apart, sums, sizes)
     sums, sizes = np.append(sums, [more, -more]), np.append(sizes, [more, more])
     middle = sums.sum() / sizes.sum()

@@ -16,13 +16,7 @@ from tljax.runs.files import read_json, read_rows, write_json
 from tljax.runs.predictions import PREDICTIONS, choose_rows, read_predictions
 from tljax.runs.records import read_answer
 from tljax.runs.workdir import ANSWER, ENVIRONMENT, METRICS, SUMMARY
-from tljax.stages.candidates import (
-    SOLVED,
-    START,
-    TUNED_FROM,
-    has_fewer,
-    list_seeds,
-)
+from tljax.stages.candidates import SOLVED, START, TUNED_FROM, find_original, has_fewer, list_seeds
 from tljax.stages.lessons import Ran
 from tljax.stages.recipe import STUDY
 from tljax.stages.retrain import spell
@@ -73,11 +67,7 @@ def find_answer(lesson: Lesson, plan: Row, workdir: Path, ran: Ran) -> Row:
 def sort_candidates(summaries: Mapping[str, Row], own: Mapping[str, Own]) -> list[str]:
     """The candidates in the order in which they ran; their repeats, and those with fewer labels, follow all of them."""
     names = [name for name in summaries if name != START and not has_fewer(name, own)]
-    return [name for name in names if not _is_repeat(name, summaries)]
-
-
-def _is_repeat(name: str, names: Mapping[str, Row]) -> bool:
-    return name.rpartition("_seed")[0] in names
+    return [name for name in names if find_original(name) not in summaries]
 
 
 def find_tuned(lesson: Lesson, pictures: int, summaries: Mapping[str, Row]) -> Tuned | None:
@@ -86,7 +76,7 @@ def find_tuned(lesson: Lesson, pictures: int, summaries: Mapping[str, Row]) -> T
     fewer = [name for name in summaries if has_fewer(name, lesson.own) and lesson.own[name].start is not None]
     if not fewer:
         return None
-    name = fewer[0].rpartition("_")[0]
+    name = find_original(fewer[0])
     return Tuned(name, sorted(measure_point(summaries[each], pictures) for each in (name, *fewer)))
 
 

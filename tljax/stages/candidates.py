@@ -107,6 +107,11 @@ def name_seed(name: str, number: int) -> str:
     return f"{name}_seed{number}"
 
 
+def find_original(name: str) -> str:
+    """The stage that this one is once more, with another seed (`name_seed`) or with fewer labels (`name_fewer`)."""
+    return name.rpartition("_")[0]
+
+
 def list_seeds(names: Sequence[str], stages: Mapping[str, Stage]) -> dict[str, list[str]]:
     """The stages that are there of each candidate."""
     numbers = range(1, MORE_SEEDS + 1)

@@ -15,12 +15,7 @@ from tljax.devices.mesh import gather
 from tljax.networks.architectures import Architecture, find_architecture
 from tljax.report.more_labels import describe_growth
 from tljax.stages import probe
-from tljax.stages.candidates import (
-    SOLVED,
-    START,
-    list_candidates,
-    name_network,
-)
+from tljax.stages.candidates import SOLVED, START, list_candidates, name_network
 from tljax.stages.lessons import stage_configs
 from tljax.stages.overlap import count_known, refuse_known
 from tljax.stages.prices import keep_fitting

@@ -15,6 +15,7 @@ from tljax.stages.candidates import (
     Candidates,
     find_finalists,
     find_most_accurate,
+    find_original,
     list_fewer,
     list_repeats,
 )
@@ -72,7 +73,7 @@ def find_rest(minutes: float, plan: Row, summaries: Mapping[str, Row]) -> float:
 
 def price_repeats(repeats: Candidates, summaries: Mapping[str, Row]) -> dict[str, float]:
     """The seconds of each: those of the stage that it repeats."""
-    return {name: summaries[name.rpartition("_seed")[0]]["seconds"] for name in repeats.stages}
+    return {name: summaries[find_original(name)]["seconds"] for name in repeats.stages}
 
 
 def price_fewer(fewer: Candidates, lesson: Lesson, summaries: Mapping[str, Row]) -> dict[str, float]:
@@ -81,14 +82,14 @@ def price_fewer(fewer: Candidates, lesson: Lesson, summaries: Mapping[str, Row])
     prices: dict[str, float] = {}
     for name, own in fewer.own.items():
         if own.start is not None:
-            tuned = name.rpartition("_")[0]
+            tuned = find_original(name)
             start = lesson.origins()[tuned]
             prices |= {own.start: summaries[tuned]["seconds"] + summaries[str(start)]["seconds"], name: 0.0}
     return prices
 
 
 def keep_first(later: Candidates, prices: Mapping[str, float], left: float, minutes: float) -> tuple[Candidates, float]:
-    """Of stages with these prices, in seconds, the first ones that fit into what is left of a time limit, with the
+    """The first of the stages with these prices, in seconds, that fit into what is left of a time limit, with the
     reason; and what is left after them."""
     for name in later.stages:
         price = max_over_processes(math.ceil(prices[name]))

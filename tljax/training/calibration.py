@@ -158,8 +158,8 @@ def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def describe_bins(probabilities: Probabilities, labels: Labels) -> list[tuple[int, float, float]]:
-    """Of each bin of `calibration_error` that has pictures: their number, the mean of their highest probabilities, and
-    the share of right predictions. Bins of low probabilities come first."""
+    """The bins of `calibration_error` that have pictures: the number of these, the mean of their highest probabilities,
+    and the share of right predictions. Bins of low probabilities come first."""
     places, confidence, right = _put_in_bins(probabilities, labels)
     return [
         (int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean()))

@@ -14,6 +14,11 @@ from tljax.trees import Row
 GroupNumbers = Int[np.ndarray, " n"]
 
 
+def number_groups(pictures: int, groups: GroupNumbers | None) -> GroupNumbers:
+    """The groups of so many pictures by numbers from 0; without groups each picture is one."""
+    return np.arange(pictures) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
 class LeftOut(NamedTuple):
     """Rows of pictures, each of which is left out at once, and which of the pictures are judged there."""
 

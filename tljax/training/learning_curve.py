@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from tljax.training import ridge
 from tljax.training.calibration import Labels, accuracy_interval
-from tljax.training.grouped import GroupNumbers
+from tljax.training.grouped import GroupNumbers, number_groups
 from tljax.training.ridge import ClassWeights, Features
 from tljax.trees import Row
 
@@ -227,18 +227,13 @@ def fit_curves(
 def resample_errors(growth: Growth) -> Float[np.ndarray, "resamples draws sizes"]:
     """The errors of each draw on `RESAMPLES` draws, with replacement, of the validation pictures, or of their groups;
     always the same draws for a number of pictures."""
-    number, units = len(growth.labels), count_units(growth)
-    own = np.arange(number) if growth.groups is None else np.unique(growth.groups, return_inverse=True)[1]
+    number, own = len(growth.labels), number_groups(len(growth.labels), growth.groups)
+    units = int(own.max()) + 1
     counts = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), RESAMPLES)[:, own]
     draws, sizes = growth.right.shape[:2]
     right = counts.astype(np.float32) @ growth.right.reshape(draws * sizes, number).T.astype(np.float32)
     found: np.ndarray = 1 - (right / counts.sum(axis=1, keepdims=True)).reshape(-1, draws, sizes).astype(np.float64)
     return found
-
-
-def count_units(growth: Growth) -> int:
-    """How many validation pictures there are, or groups of them."""
-    return len(growth.labels if growth.groups is None else np.unique(growth.groups))
 
 
 def find_curve(growth: Growth) -> LearningCurve:
@@ -259,7 +254,8 @@ def find_curve(growth: Growth) -> LearningCurve:
         return LearningCurve(measured, [], None, without, needs)
     mean, drawn = fit_curves(sizes, errors, number), fit_curves(sizes, resampled, number)
     luck, gain = vary_heads(growth.right[:, -2]), float(_double(mean).mean())
-    unseen = 1 / (count_units(growth) + 2) ** 2
+    units = int(number_groups(number, growth.groups).max()) + 1
+    unseen = 1 / (units + 2) ** 2
     side = NORMAL_SIDE * math.sqrt(float(_double(drawn).var()) + 2 * unseen + luck / 2 + (INEXACT * gain) ** 2)
     twice, band = Doubled(gain, gain - side, gain + side), _draw_band(sizes, mean, drawn, (luck, unseen))
     return LearningCurve(measured, band, twice, "", needs)

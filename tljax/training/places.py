@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from tljax.networks.architectures import Architecture
 from tljax.training.calibration import Labels, cross_entropies
-from tljax.training.grouped import GroupNumbers
+from tljax.training.grouped import GroupNumbers, number_groups
 from tljax.training.ridge import HeldOut
 
 Losses = Float[np.ndarray, " held"]
@@ -55,8 +55,7 @@ def paired_error(differences: Losses, groups: GroupNumbers | None = None) -> flo
     """The standard error of the mean of paired differences. Pictures of a group differ together: then it is that of
     the sums over groups (Kish, Survey Sampling, 1965). It is infinite for one picture, or one group."""
     n = len(differences)
-    own = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    sums = np.bincount(own, differences - differences.mean())
+    sums = np.bincount(number_groups(n, groups), differences - differences.mean())
     number = len(sums)
     return float(np.sqrt(number / (number - 1) * np.square(sums).sum()) / n) if number > 1 else np.inf
 

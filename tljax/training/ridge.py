@@ -350,17 +350,25 @@ def choose_penalty(ridge: Ridge, groups: GroupNumbers | None = None) -> float:
 
 def _sum_errors(ridge: Ridge, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " penalties"]:
     """The weighted squared error of some rows for each of `PENALTIES`, where each of them is left out alone."""
-    at_once = max(1, BLOCK // len(ridge.offsets))
-    shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
-    sums = np.zeros(len(PENALTIES))
+    shrunk, sums = _shrink_by_all(ridge), np.zeros(len(PENALTIES))
     for block in _blocks(len(rows)):
         places = ridge.turn(rows[block])
         weights = ridge.weights[rows[block], None].astype(places.dtype)
         rest = 1 - weights * (ridge.constant + np.square(places) @ shrunk.astype(places.dtype))
-        for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
+        for some in _split_penalties(ridge):
             errors = ridge.errors(rows[block], places, PENALTIES[some]) / rest[:, some, None]
             sums[some] += (np.square(errors) * weights[:, None]).sum(axis=(0, 2))
     return sums
+
+
+def _shrink_by_all(ridge: Ridge) -> Float[np.ndarray, "axes penalties"]:
+    return np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
+
+
+def _split_penalties(ridge: Ridge) -> list[Int[np.ndarray, " some"]]:
+    """The places of `PENALTIES`, as many at a time as the errors of a block of rows are for, whatever the classes."""
+    at_once = max(1, BLOCK // len(ridge.offsets))
+    return np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once))
 
 
 def sum_errors_by_groups(ridge: Ridge, groups: GroupNumbers | None = None) -> Float[np.ndarray, " penalties"]:
@@ -396,15 +404,14 @@ def _sum_errors_of_sets(
     """`_sum_errors` of sets of a few rows that are left out together, as `leave_out` has it; each row of a set counts
     by its `weights`. The places are read once for all penalties, and not once for each."""
     sets, members = rows.shape
-    shrunk = np.stack([ridge.shrink(penalty) for penalty in PENALTIES], axis=1)
+    shrunk = _shrink_by_all(ridge)
     smoother = np.empty((sets, len(PENALTIES), members, members))
     for a, b in combinations_with_replacement(range(members), 2):
         both = (places[:, a] * places[:, b]).astype(np.float64) @ shrunk + ridge.constant
         smoother[:, :, a, b] = smoother[:, :, b, a] = both
     rest = np.eye(members) - smoother * ridge.weights[rows][:, None, None]
     sums = np.zeros(len(PENALTIES))
-    at_once = max(1, BLOCK // len(ridge.offsets))
-    for some in np.array_split(np.arange(len(PENALTIES)), math.ceil(len(PENALTIES) / at_once)):
+    for some in _split_penalties(ridge):
         errors = ridge.errors(rows.ravel(), places.reshape(rows.size, -1), PENALTIES[some])
         by_set = errors.reshape(sets, members, len(some), -1).transpose(0, 2, 1, 3)
         left_out = np.linalg.solve(rest[:, some], by_set)
